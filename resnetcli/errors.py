@@ -1,0 +1,140 @@
+"""Errors a user can cause: what is wrong, where, and what to do. None of them ever shows a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One text a spec is read from, with the label errors call it by."""
+
+    label: str
+    text: str
+    path: str = ""
+    """Where it lies, for `extends:` relative to it; empty for text that is no file."""
+
+    def line(self, number: int) -> str:
+        """Line `number`, counted from 1."""
+        lines = self.text.splitlines()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A stretch of one line of a source. Lines and columns count from 1."""
+
+    source: Source
+    line: int
+    column: int
+    length: int
+
+    def part(self, offset: int, length: int) -> At:
+        """The stretch `offset` characters further on; the whole if it would run out of this one."""
+        if offset + length > self.length:
+            return self
+        return At(self.source, self.line, self.column + offset, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a spec."""
+
+    message: str
+    at: At | None = None
+    hint: str = ""
+    notes: tuple[str, ...] = ()
+    """Further facts, a line each, printed below the excerpt."""
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        lines = []
+        if self.at is None:
+            lines.append(f"{self.severity}: {self.message}")
+        else:
+            at = self.at
+            lines.append(f"{at.source.label}:{at.line}:{at.column}: {self.severity}: {self.message}")
+            lines.extend(_excerpt(at))
+        lines.extend(f"   {note}" for note in self.notes)
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+def _excerpt(at: At, width: int = 120) -> list[str]:
+    """The line with a row of carets below, cut to `width` characters around the place."""
+    text = at.source.line(at.line)
+    start = at.column - 1
+    left = max(0, start - width // 2) if len(text) > width else 0
+    shown = text[left : left + width]
+    lead = "".join("\t" if char == "\t" else " " for char in shown[: start - left])
+    carets = "^" * max(1, min(at.length, len(shown) - (start - left)))
+    more = ("..." if left else "", "..." if left + width < len(text) else "")
+    gutter = f"{at.line:>5} | "
+    return [f"{gutter}{more[0]}{shown}{more[1]}".rstrip(), f"      | {' ' * len(more[0])}{lead}{carets}"]
+
+
+@dataclass(eq=False)
+class SpecError(Exception):
+    """A spec that cannot be read or does not fit together: every problem of the phase that found one."""
+
+    problems: tuple[Problem, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+@dataclass(eq=False)
+class UsageError(Exception):
+    """A command or a call that asks for what there is not."""
+
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"error: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+
+
+@dataclass(eq=False)
+class ResourceError(Exception):
+    """Something that was asked for rightly but could not be finished: memory, disk, a device that vanished."""
+
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"error: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects what is wrong while a phase goes on; `close` raises it all together."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    MOST = 50
+    """A file of junk is not answered with thousands of lines."""
+
+    def add(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = ()) -> None:
+        """Notes one problem, once."""
+        problem = Problem(message, at, hint, notes)
+        if len(self.found) < self.MOST and problem not in self.found:
+            self.found.append(problem)
+
+    def close(self) -> None:
+        """Raises SpecError if anything was found."""
+        if self.found:
+            raise SpecError(tuple(self.found))
+
+
+def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The known words most like `word`, best first; none if none is like it."""
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint: the nearest known words, or `otherwise`."""
+    close = nearest(word, known)
+    return f"did you mean {' or '.join(f'`{name}`' for name in close)}?" if close else otherwise

@@ -1,0 +1,127 @@
+"""What a plan costs: exact integers for one image, per step, per row and in total."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from resnetcli.plan.ops import WEIGHTED, Add, Concat
+from resnetcli.plan.plan import Plan, Step
+
+BYTES_FP32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one step, or summed over some."""
+
+    params: int = 0
+    """Learnable scalars: BN's gamma and beta in, running statistics out."""
+    macs: int = 0
+    """Multiply-accumulates of convolutions and fully connected layers for one image; bias not counted."""
+    activations: int = 0
+    """Elements convolutions and fully connected layers put out for one image (Dollar et al. 2021, 2.1)."""
+
+    @property
+    def flops(self) -> int:
+        """2 x MACs."""
+        return 2 * self.macs
+
+    def figure(self, name: str) -> int:
+        """`params`, `macs`, `flops` or `activations`."""
+        return int(getattr(self, name))
+
+
+NOTHING = Cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A plan's costs."""
+
+    total: Cost
+    rows: Mapping[str, Cost]
+    """By table row; they sum to the total."""
+    steps: tuple[Cost, ...]
+    """As many as the plan has steps."""
+    depth: int
+    """Weighted layers on the longest path to the output."""
+
+    @property
+    def params(self) -> int:
+        """Learnable scalars."""
+        return self.total.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.total.macs
+
+    @property
+    def flops(self) -> int:
+        """2 x MACs."""
+        return self.total.flops
+
+    @property
+    def activations(self) -> int:
+        """Elements convolutions and fully connected layers put out for one image."""
+        return self.total.activations
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters in float32."""
+        return BYTES_FP32 * self.total.params
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the activations of one image in float32."""
+        return BYTES_FP32 * self.total.activations
+
+
+def count(plan: Plan) -> Counts:
+    """The costs of a plan."""
+    steps = tuple(_cost(plan, step) for step in plan.steps)
+    rows = {row: sum_costs(steps[i] for i in where) for row, where in row_steps(plan).items()}
+    return Counts(sum_costs(steps), rows, steps, _depth(plan))
+
+
+def row_steps(plan: Plan) -> dict[str, range]:
+    """Table row -> indices of its steps, which stand together."""
+    rows: dict[str, range] = {}
+    start = 1  # step 0 is the input
+    for row in plan.rows:
+        lead, end = f"{row}.", start
+        while end < len(plan.steps) and plan.steps[end].path.startswith(lead):
+            end += 1
+        rows[row] = range(start, end)
+        start = end
+    return rows
+
+
+def sum_costs(costs: Iterable[Cost]) -> Cost:
+    """Field by field."""
+    params = macs = activations = 0
+    for cost in costs:
+        params += cost.params
+        macs += cost.macs
+        activations += cost.activations
+    return Cost(params, macs, activations)
+
+
+def _cost(plan: Plan, step: Step) -> Cost:
+    op = step.op
+    if isinstance(op, Concat | Add) or not step.inputs:
+        return NOTHING
+    x = plan.steps[step.inputs[0]].shape
+    if isinstance(op, WEIGHTED):
+        return Cost(op.params(x), op.macs(x, step.shape), step.shape.elements)
+    params = op.params(x)  # type: ignore[union-attr]  # the joins have been dealt with
+    return Cost(params) if params else NOTHING
+
+
+def _depth(plan: Plan) -> int:
+    depths: list[int] = []
+    for step in plan.steps:
+        below = max((depths[i] for i in step.inputs), default=0)
+        depths.append(below + isinstance(step.op, WEIGHTED))
+    return depths[plan.outputs[0]]

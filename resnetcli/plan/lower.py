@@ -1,0 +1,395 @@
+"""Spec -> Plan: the one place where it is decided what a table means.
+
+Where a projection goes, which copy has the stride, which activation moves behind the addition: each rule of
+docs/grammar.md is one function here, and no reader of a plan decides anything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import NoReturn, assert_never
+
+from resnetcli.errors import At, Problems
+from resnetcli.plan.ops import (
+    MAX_ELEMENTS,
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dropout,
+    Input,
+    LeakyReLU,
+    Linear,
+    LocalResponseNorm,
+    Op,
+    PadChannels,
+    Pool,
+    PoolTo,
+    PReLU,
+    PyramidPool,
+    RegionPool,
+    ReLU,
+    Scale,
+    Shape,
+    ShapeError,
+    Softmax,
+    Unary,
+)
+from resnetcli.plan.plan import Plan, Step
+from resnetcli.spec.spec import (
+    ActLayer,
+    Aside,
+    Branches,
+    Call,
+    ConvLayer,
+    DropoutLayer,
+    FcLayer,
+    Item,
+    LrnLayer,
+    NormLayer,
+    PoolLayer,
+    PoolToLayer,
+    PyramidLayer,
+    Residual,
+    RoiLayer,
+    Sequence,
+    SoftmaxLayer,
+    Spec,
+)
+from resnetcli.spec.words import body_text
+
+MAX_STEPS = 16_384
+"""Some four times the deepest net there is, the 1,202 layers of He et al. 2015."""
+
+
+def lower(spec: Spec, *, aux: bool = False) -> Plan:
+    """The plan of a spec, with its auxiliary heads if `aux`.
+
+    Raises SpecError with the first problem of each row: groups that do not divide, branches that disagree, a
+    feature map shrunk to nothing, a sum whose terms differ.
+    """
+    return _Lowering(spec).run(aux)
+
+
+class _Stop(Exception):  # noqa: N818 - the way out when no shape is left to go on with
+    pass
+
+
+class _Lowering:
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.steps: list[Step] = []
+        self.active: list[bool] = []  # per step: has its value just been activated?
+        self.problems = Problems()
+        self.row_failed = False
+        self.entries = 0
+        self.first_conv: int | None = None  # what the first convolution of the current F reads
+        self.at: At | None = None
+
+    def run(self, aux: bool) -> Plan:
+        spec = self.spec
+        rows: dict[str, int] = {}
+        outputs: list[int] = []
+        try:
+            x = self.emit(Input(spec.input), "input", spec.input)
+            for name, items in spec.rows.items():
+                self.row_failed = False
+                x, _ = self.sequence(items, x, name, strided=True)
+                rows[name] = x
+            outputs.append(x)
+            for name, items in spec.aux.items() if aux else ():
+                self.row_failed = False
+                y, _ = self.sequence(items, rows[name], f"aux.{name}", strided=True)
+                rows[f"aux.{name}"] = y
+                outputs.append(y)
+        except _Stop:
+            pass
+        self.problems.close()
+        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters)
+
+    # --- steps -----------------------------------------------------------------------------------------------
+
+    def fail(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = ()) -> None:
+        """Notes the first problem of a row; those after it may only be its echo."""
+        if not self.row_failed:
+            self.problems.add(message, at, hint, notes)
+        self.row_failed = True
+
+    def stop(self, message: str, hint: str = "") -> NoReturn:
+        self.fail(message, self.at, hint)
+        raise _Stop
+
+    def emit(self, op: Op, path: str, shape: Shape, *inputs: int, active: bool = False) -> int:
+        """Appends a step whose output shape is known, and returns its index."""
+        if len(self.steps) >= MAX_STEPS:
+            self.stop(f"the net has more than {MAX_STEPS:,} steps", "the deepest nets published have about 4,000")
+        if shape.elements > MAX_ELEMENTS:
+            self.stop(f"an activation of {shape} is more than any memory holds")
+        self.steps.append(Step(path, op, inputs, shape))
+        self.active.append(active)
+        return len(self.steps) - 1
+
+    def apply(self, op: Unary, path: str, x: int) -> int:
+        """Appends an operation on the value of step x."""
+        before = self.steps[x].shape
+        try:
+            shape = op.out(before)
+        except ShapeError as error:
+            self.fail(error.message, self.at, error.hint, error.notes)
+            if error.recovered is None:
+                raise _Stop from None
+            shape = error.recovered
+        if isinstance(op, Conv | Linear) and op.params(before) > MAX_ELEMENTS:
+            self.stop(f"a weight of {op.params(before):,} numbers is more than any memory holds")
+        match op:
+            case ReLU() | LeakyReLU() | PReLU():
+                active = True
+            case Pool() | PoolTo() | Dropout():  # seen through
+                active = self.active[x]
+            case _:
+                active = False
+        return self.emit(op, path, shape, x, active=active)
+
+    # --- items -----------------------------------------------------------------------------------------------
+
+    def sequence(
+        self, items: Many[Item], x: int, path: str, *, strided: bool, closes: bool = False
+    ) -> tuple[int, int]:
+        """The items one after another: (index of the last value, product of the strides).
+
+        `strided`: strides act; `closes`: an activation follows, so that the last convolution drops its own.
+        """
+        closing = _closing(items) if closes else -1
+        stride = 1
+        for index, item in enumerate(items):
+            x, factor = self.item(item, x, f"{path}.{index}", strided=strided, closes=index == closing)
+            stride *= factor
+        return x, stride
+
+    def item(self, item: Item, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+        """An item, `x N` copies of it: in a repeated residual a stride acts in the first copy alone."""
+        copies = item.times or 1
+        numbered = item.times is not None or isinstance(item.what, Residual)
+        stride = 1
+        for copy in range(copies):
+            self.entries += 1
+            self.at = item.at
+            if self.entries > 4 * MAX_STEPS:
+                self.stop(f"the net has more than {MAX_STEPS:,} steps")
+            here = f"{path}.{copy}" if numbered else path
+            x, factor = self.once(
+                item, x, here, strided=strided and copy == 0, closes=closes and copy == copies - 1
+            )
+            stride *= factor
+        return x, stride
+
+    def once(self, item: Item, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+        what = item.what
+        match what:
+            case ConvLayer():
+                return self.conv(what, x, path, strided=strided, closes=closes)
+            case PoolLayer():
+                stride = what.stride if strided else 1
+                return self.apply(_pool(what, stride), f"{path}.{what.kind}", x), stride
+            case PoolToLayer():
+                return self.apply(PoolTo(what.kind, what.size), f"{path}.{what.kind}", x), 1
+            case FcLayer():
+                return self.apply(Linear(what.features), f"{path}.fc", x), 1
+            case NormLayer():
+                return self.apply(what.op, f"{path}.bn", x), 1
+            case ActLayer():
+                return self.apply(what.op, f"{path}.{_name(what.op)}", x), 1
+            case LrnLayer():
+                return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), f"{path}.lrn", x), 1
+            case DropoutLayer():
+                return self.apply(Dropout(what.p), f"{path}.dropout", x), 1
+            case SoftmaxLayer():
+                return self.apply(Softmax(), f"{path}.softmax", x), 1
+            case PyramidLayer():
+                return self.apply(PyramidPool(what.levels), f"{path}.spp", x), 1
+            case RoiLayer():
+                return self.apply(RegionPool(what.size, what.maps), f"{path}.roi", x), 1
+            case Residual():
+                return self.residual(what, x, path, item.at, strided=strided)
+            case Branches():
+                return self.branches(what, x, path, item.at, strided=strided)
+            case Sequence() | Call():
+                return self.sequence(what.body, x, path, strided=strided, closes=closes)
+            case Aside():
+                self.sequence(what.body, x, f"{path}.aside", strided=strided)
+                return x, 1
+            case _:
+                assert_never(what)
+
+    # --- convolutions ----------------------------------------------------------------------------------------
+
+    def conv(self, layer: ConvLayer, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+        """A convolution with what the header's `conv:` puts around it."""
+        style = self.spec.style
+        styled = layer.finish == "style"
+        if styled and not self.active[x]:  # pre-activation, unless the input has just been activated
+            for op in style.before:
+                x = self.apply(op, f"{path}.{_name(op)}", x)
+        if self.first_conv is None:
+            self.first_conv = x
+        stride = layer.stride if strided else 1
+        x = self.bare_conv(layer, x, f"{path}.conv", stride, self.steps[x].shape.c)
+        for op in style.after if styled else ():
+            if closes and not isinstance(op, BatchNorm):
+                continue  # the sum's activation takes its place
+            again = isinstance(op, BatchNorm) and any(isinstance(other, BatchNorm) for other in style.before)
+            x = self.apply(op, f"{path}.{_name(op)}{'2' if again else ''}", x)
+        return x, stride
+
+    def bare_conv(self, layer: ConvLayer, x: int, path: str, stride: int, channels: int) -> int:
+        """The convolution alone; `channels` where the layer names none."""
+        style = self.spec.style
+        normed = any(isinstance(op, BatchNorm) for op in (*style.before, *style.after))
+        match layer.finish:
+            case "style":
+                bias = style.bias or not normed
+            case "linear":
+                bias = True
+            case "bare":
+                bias = False
+        op = Conv(
+            layer.channels or channels,
+            layer.kernel,
+            stride,
+            _padding(layer.pad, layer.kernel, layer.dilation),
+            layer.dilation,
+            self.steps[x].shape.c if layer.groups == "dw" else layer.groups,
+            bias,
+        )
+        return self.apply(op, path, x)
+
+    # --- composites ------------------------------------------------------------------------------------------
+
+    def residual(self, block: Residual, x: int, path: str, at: At | None, *, strided: bool) -> tuple[int, int]:
+        """The header's equation: F first and the shortcut after it, which is the order torchvision's weights have."""
+        equation = self.spec.equation
+        activation = None if block.linear else equation.activation
+        outer, self.first_conv = self.first_conv, None
+        y, stride = self.sequence(block.body, x, f"{path}.F", strided=strided, closes=activation is not None)
+        entry, self.first_conv = self.first_conv, outer if outer is not None else self.first_conv
+        self.at = at
+        if block.scale is not None:
+            y = self.apply(Scale(block.scale), f"{path}.scale", y)
+        if equation.adds:
+            short = self.shortcut(x, entry, y, stride, f"{path}.shortcut")
+            y = self.join(Add(), f"{path}.add", (y, short), at, ("F gives", "the shortcut gives"))
+        if activation is not None:
+            y = self.apply(activation, f"{path}.{_name(activation)}", y)
+        return y, stride
+
+    def shortcut(self, x: int, entry: int | None, y: int, stride: int, path: str) -> int:
+        """x itself where F has no stride and keeps the channels (never by sizes); else what the header says."""
+        spec, before, after = self.spec, self.steps[x].shape, self.steps[y].shape
+        kind = spec.shortcut.kind
+        if stride == 1 and before.c == after.c and kind != "project all":
+            return x
+        if kind == "pad":
+            return self.apply(PadChannels(after.c, stride), f"{path}.pad", x)
+        preactivated = bool(spec.style.before)
+        if preactivated and entry is not None and self.steps[entry].shape == before:
+            x = entry  # F's activated input is the projection's too
+        if spec.shortcut.layers is None:
+            layers: Many[Item] = (Item(ConvLayer((1, 1), stride=stride)),)
+        else:
+            layers = spec.shortcut.layers(stride)
+        for index, item in enumerate(layers):
+            x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
+        return x
+
+    def shortcut_layer(self, item: Item, x: int, path: str, channels: int, *, normed: bool) -> int:
+        match item.what:
+            case ConvLayer() as layer:
+                x = self.bare_conv(layer, x, f"{path}.conv", layer.stride, channels)
+                norm = self.spec.style.norm
+                return self.apply(norm, f"{path}.bn", x) if normed and norm and layer.finish == "style" else x
+            case PoolLayer(kernel=(1, 1), stride=1, kind="avg"):
+                return x
+            case PoolLayer() as layer:
+                return self.apply(_pool(layer, layer.stride), f"{path}.{layer.kind}", x)
+            case NormLayer(op=op):
+                return self.apply(op, f"{path}.bn", x)
+            case _:
+                raise AssertionError(item)  # reading a shortcut admits no other
+
+    def branches(self, what: Branches, x: int, path: str, at: At | None, *, strided: bool) -> tuple[int, int]:
+        """Branches side by side, joined; their stride is the first one's, since they must agree."""
+        written = what.branches * (what.of or 1)
+        ends: list[int] = []
+        stride = 1
+        for index, branch in enumerate(written):
+            end, factor = self.sequence(branch, x, f"{path}.branch{index}", strided=strided)
+            ends.append(end)
+            stride = factor if index == 0 else stride
+        self.at = at
+        if len(ends) == 1:
+            return ends[0], stride
+        texts = [body_text(branch) for branch in what.branches] if what.of is None else []
+        width = max(map(len, texts), default=0)
+        labels = tuple(f"branch {i + 1}, {text:{width}}  gives" for i, text in enumerate(texts))
+        op = Concat() if what.kind == "concat" else Add()
+        name = "cat" if what.kind == "concat" else "add"
+        return self.join(op, f"{path}.{name}", tuple(ends), at, labels), stride
+
+    def join(self, op: Concat | Add, path: str, inputs: tuple[int, ...], at: At | None, labels: tuple[str, ...]) -> int:
+        """An operation on several values; `labels` tell them apart should they not fit."""
+        shapes = tuple(self.steps[i].shape for i in inputs)
+        try:
+            shape = op.join(shapes)
+        except ShapeError as error:
+            width = max(len(str(shape)) for shape in shapes)
+            notes = tuple(f"{label} {shape!s:>{width}}" for label, shape in zip(labels, shapes, strict=False))
+            message = error.message
+            if path.endswith(".add") and labels and labels[0].startswith("F"):
+                message = "F and the shortcut cannot be added: they differ in shape"
+            self.fail(message, at, error.hint or "give both the same channels, stride and padding", notes)
+            shape = error.recovered or shapes[0]
+        return self.emit(op, path, shape, *inputs)
+
+
+def _closing(items: Many[Item]) -> int:
+    """Which item holds F's last convolution, seen through normalisation, dropout and pooling; -1 if none does."""
+    for index in range(len(items) - 1, -1, -1):
+        if not _transparent(items[index]):
+            return index if isinstance(items[index].what, ConvLayer | Sequence | Call) else -1
+    return -1
+
+
+def _transparent(item: Item) -> bool:
+    match item.what:
+        case NormLayer() | DropoutLayer() | PoolLayer() | PoolToLayer() | Aside():
+            return True
+        case Sequence(body=body) | Call(body=body):
+            return all(map(_transparent, body))
+        case _:
+            return False
+
+
+def _padding(pad: int | None, kernel: tuple[int, int], dilation: int = 1) -> tuple[int, int]:
+    """Per side: what is written, or (K-1)*dil//2."""
+    if pad is not None:
+        return pad, pad
+    return (kernel[0] - 1) * dilation // 2, (kernel[1] - 1) * dilation // 2
+
+
+def _pool(layer: PoolLayer, stride: int) -> Pool:
+    return Pool(layer.kind, layer.kernel, stride, _padding(layer.pad, layer.kernel), layer.ceil, layer.count_pad)
+
+
+def _name(op: BatchNorm | Activation) -> str:
+    match op:
+        case BatchNorm():
+            return "bn"
+        case ReLU():
+            return "relu"
+        case LeakyReLU():
+            return "leaky"
+        case PReLU():
+            return "prelu"
+        case _:
+            assert_never(op)

@@ -1,0 +1,346 @@
+"""Nodes of a table -> items with their numbers known: words looked up, blocks put in place, `let` names evaluated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from resnetcli.errors import At, Problems, did_you_mean
+from resnetcli.plan.ops import BatchNorm, LeakyReLU, PReLU, ReLU
+from resnetcli.spec.numbers import NAME, NumberError, evaluate
+from resnetcli.spec.phrase import COMPOSITES, LAYER_WORDS, Phrase, PhraseError, Word, parse_cell, parse_head
+from resnetcli.spec.source import Map, Node, Seq, Text
+from resnetcli.spec.spec import (
+    ActLayer,
+    Aside,
+    Branches,
+    Call,
+    Composite,
+    ConvLayer,
+    DropoutLayer,
+    FcLayer,
+    Item,
+    Layer,
+    LrnLayer,
+    NormLayer,
+    PoolLayer,
+    PoolToLayer,
+    PyramidLayer,
+    Residual,
+    RoiLayer,
+    Sequence,
+    SoftmaxLayer,
+)
+
+MAX_CHANNELS = 2**20
+MAX_WINDOW = 1024
+"""Of kernels, strides, padding and dilation."""
+MAX_COPIES = 16_384
+MAX_ITEMS = 16_384
+"""Entries of a table once its blocks are put in place."""
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,12})?(e-?\d{1,2})?")
+
+Names = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A named block as written: its parameters and its body."""
+
+    parameters: tuple[str, ...]
+    body: Node
+    at: At
+
+
+class _Skip(Exception):  # noqa: N818 - it is no error but the way out of an entry whose problem has been noted
+    pass
+
+
+@dataclass
+class Binder:
+    """Reads bodies; every problem is noted and reading goes on with the next entry."""
+
+    problems: Problems
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list)
+    _count: int = 0
+
+    def body(self, node: Node, names: Names) -> tuple[Item, ...]:
+        """A body, a branch or a row: one item, or a list of them."""
+        if isinstance(node, Seq):
+            if not node.items:
+                self.problems.add("an empty list", node.at, "write at least one layer")
+            return tuple(item for entry in node.items for item in self._entry(entry, names, node))
+        return tuple(self._entry(node, names, None))
+
+    def _entry(self, node: Node, names: Names, within: Seq | None) -> list[Item]:
+        self._count += 1
+        if self._count > MAX_ITEMS:
+            self.problems.add(f"more than {MAX_ITEMS:,} entries once blocks are put in place", node.at)
+            self.problems.close()
+        match node:
+            case Text():
+                try:
+                    phrases = parse_cell(node.value)
+                except PhraseError as error:
+                    self._bad_phrase(node, error, within)
+                    return []
+                return [item for phrase in phrases for item in self._item(node, phrase, names, within)]
+            case Seq():
+                self.problems.add(
+                    "a list inside a list", node.at, "a list is a sequence already; name it: `seq: [...]`"
+                )
+                return []
+            case Map():
+                return self._composite(node, names)
+
+    def _bad_phrase(self, node: Text, error: PhraseError, within: Seq | None) -> None:
+        at = node.word(error.offset, error.length)
+        if not node.value and node.plain:
+            self.problems.add("an empty value", at, "write a layer, or `null` to drop an inherited row")
+            return
+        self.problems.add(error.message, at, self._comma_hint(node, within) or error.hint)
+
+    def _comma_hint(self, node: Text, within: Seq | None) -> str:
+        """For a paper's cell that was pasted inside brackets, where YAML has already cut it at its commas."""
+        if within is None or not within.flow:
+            return ""
+        first = node.value.split()[:1]
+        if first and (first[0][0].isdigit() or first[0].split("=")[0] in ("stride", "C", "groups", "dil", "pad")):
+            return "a cell with commas stands on a line of its own, outside brackets: `conv1: 7x7, 64, stride 2`"
+        return ""
+
+    def _item(self, node: Text, phrase: Phrase, names: Names, within: Seq | None) -> list[Item]:
+        at = node.word(phrase.offset, phrase.length)
+        bind = _Words(self.problems, node, names)
+        try:
+            times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
+            what: Layer | Call
+            if phrase.head == "call":
+                what = self._call(node, phrase, bind, within)
+            else:
+                what = bind.layer(phrase)
+        except _Skip:
+            return []
+        return [self._repeated(Item(what, times, at))]
+
+    def _call(self, node: Text, phrase: Phrase, bind: _Words, within: Seq | None) -> Call:
+        head, *arguments = phrase.words
+        block = self.blocks.get(head.text)
+        at = node.word(head.offset, head.length)
+        if block is None:
+            known = [*LAYER_WORDS, *COMPOSITES, *self.blocks]
+            hint = self._comma_hint(node, within) or did_you_mean(
+                head.text, known, "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`"
+            )
+            self.problems.add(f"unknown word `{head.text}`", at, hint)
+            raise _Skip
+        if head.text in self._open:
+            chain = " -> ".join([*self._open[self._open.index(head.text) :], head.text])
+            self.problems.add(f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur")
+            raise _Skip
+        if len(arguments) != len(block.parameters):
+            usage = " ".join([head.text, *block.parameters])
+            self.problems.add(
+                f"`{head.text}` takes {len(block.parameters)} numbers, {len(arguments)} are given", at, f"it is `{usage}`"
+            )
+            raise _Skip
+        values = tuple(
+            bind.count(word, f"`{name}`", 0, MAX_CHANNELS)
+            for name, word in zip(block.parameters, arguments, strict=True)
+        )
+        self._open.append(head.text)
+        try:
+            body = self.body(block.body, {**bind.names, **dict(zip(block.parameters, values, strict=True))})
+        finally:
+            self._open.pop()
+        return Call(head.text, values, body)
+
+    def _composite(self, node: Map, names: Names) -> list[Item]:
+        if len(node.pairs) != 1:
+            at = node.pairs[1][0].at if node.pairs else node.at
+            self.problems.add(
+                "one entry with several keys" if node.pairs else "an empty entry", at, "give each its own `-` or brackets"
+            )
+            return []
+        key, value = node.pairs[0]
+        try:
+            phrase = parse_head(key.value)
+        except PhraseError as error:
+            self.problems.add(
+                error.message, key.word(error.offset, error.length), did_you_mean(key.value, COMPOSITES, error.hint)
+            )
+            return []
+        bind = _Words(self.problems, key, names)
+        what: Composite
+        try:
+            times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
+            match phrase.head:
+                case "residual":
+                    scale = phrase.mark("scale")
+                    factor = bind.decimal(scale, "the scale") if scale else None
+                    what = Residual(self.body(value, names), factor, phrase.mark("linear") is not None)
+                case "concat" | "sum":
+                    of = phrase.mark("of")
+                    number = bind.count(of, "of N", 1, MAX_COPIES) if of else None
+                    kind: Literal["concat", "sum"] = "concat" if phrase.head == "concat" else "sum"
+                    what = Branches(kind, self._branches(key, value, names, number), number)
+                case "seq":
+                    what = Sequence(self.body(value, names))
+                case _:
+                    what = Aside(self.body(value, names))
+        except _Skip:
+            return []
+        return [self._repeated(Item(what, times, key.at))]
+
+    def _branches(self, key: Text, value: Node, names: Names, of: int | None) -> tuple[tuple[Item, ...], ...]:
+        if of is not None:
+            return (self.body(value, names),)
+        if not isinstance(value, Seq) or not value.items:
+            self.problems.add(
+                f"`{key.value}` takes a list of branches", key.at, f"`{key.value}: [1x1 64, [1x1 96, 3x3 128]]`"
+            )
+            raise _Skip
+        return tuple(self.body(branch, names) for branch in value.items)
+
+    def _repeated(self, item: Item) -> Item:
+        """A stride in a repeated entry is an error, not a guess; only `residual` says which copy it is meant for."""
+        if item.times is not None and not isinstance(item.what, Residual) and (place := _strided(item)) is not None:
+            self.problems.add(
+                "a stride inside a repeated entry: in which copy?",
+                place,
+                "write the copy with the stride on its own; only `residual x N` means the first",
+            )
+        return item
+
+
+def _strided(item: Item) -> At | None:
+    """Where a stride stands inside an item, if anywhere."""
+    match item.what:
+        case ConvLayer(stride=stride) | PoolLayer(stride=stride):
+            return item.at if stride > 1 else None
+        case Branches(branches=branches):
+            inner = [entry for branch in branches for entry in branch]
+        case Residual(body=body) | Sequence(body=body) | Aside(body=body) | Call(body=body):
+            inner = list(body)
+        case _:
+            return None
+    return next((place for entry in inner if (place := _strided(entry)) is not None), None)
+
+
+@dataclass
+class _Words:
+    """The words of one phrase as values."""
+
+    problems: Problems
+    node: Text
+    names: Names
+
+    def count(self, word: Word, what: str, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+        at = self.node.word(word.offset, word.length)
+        try:
+            value = evaluate(word.text, self.names)
+        except NumberError as error:
+            self.problems.add(error.message, at, error.hint)
+            raise _Skip from None
+        if not least <= value <= most:
+            shown = f"{value:,}" if word.text.isdecimal() else f"`{word.text}` = {value:,}"
+            limit = f"at least {least}" if value < least else f"at most {most:,}"
+            self.problems.add(f"{shown} is out of range: {what} is {limit}", at)
+            raise _Skip
+        return value
+
+    def decimal(self, word: Word, what: str) -> float:
+        """A number with decimals, never negative."""
+        if not _DECIMAL.fullmatch(word.text):
+            at = self.node.word(word.offset, word.length)
+            self.problems.add(f"`{word.text}` is not a number: {what} is one like 0.5", at)
+            raise _Skip
+        return float(word.text)
+
+    def layer(self, phrase: Phrase) -> Layer:
+        """Any phrase but a block call."""
+        words = phrase.words
+        match phrase.head:
+            case "conv":
+                return self._conv(phrase)
+            case "pool":
+                return self._pool(phrase)
+            case "pool to":
+                kind = cast(Literal["max", "avg"], phrase.marks[0][1].text)
+                return PoolToLayer(kind, self._size(words))
+            case "fc":
+                return FcLayer(self.count(words[0], "the number of features", 1, MAX_CHANNELS))
+            case "bn":
+                return NormLayer(BatchNorm(self.decimal(words[0], "eps")) if words else BatchNorm())
+            case "relu":
+                return ActLayer(ReLU())
+            case "prelu":
+                return ActLayer(PReLU())
+            case "leaky":
+                return ActLayer(LeakyReLU(self.decimal(words[0], "the slope")))
+            case "lrn":
+                size = self.count(words[0], "the size", 1, MAX_WINDOW)
+                alpha, beta, k = (self.decimal(word, "each of alpha, beta and k") for word in words[1:])
+                return LrnLayer(size, alpha, beta, k)
+            case "dropout":
+                p = self.decimal(words[0], "the probability")
+                if p >= 1:
+                    at = self.node.word(words[0].offset, words[0].length)
+                    self.problems.add(f"dropout of {words[0].text} leaves nothing", at, "a probability below 1")
+                    raise _Skip
+                return DropoutLayer(p)
+            case "softmax":
+                return SoftmaxLayer()
+            case "spp":
+                return PyramidLayer(tuple(self.count(word, "a level", 1, 64) for word in words))
+            case "roi":
+                return RoiLayer(self._size(words[:2]), self.count(words[2], "the number of regions", 1, 100_000))
+            case head:
+                raise AssertionError(head)  # the phrase reader knows no other
+
+    def _size(self, words: tuple[Word, ...]) -> tuple[int, int]:
+        h, w = (self.count(word, "a window", 1, MAX_WINDOW) for word in words)
+        return h, w
+
+    def _mark(self, phrase: Phrase, name: str, least: int, most: int, default: int) -> int:
+        word = phrase.mark(name)
+        what = {"/": "the stride", "C": "the number of groups"}.get(name, f"`{name}`")
+        return self.count(word, what, least, most) if word else default
+
+    def _pad(self, phrase: Phrase) -> int | None:
+        if phrase.mark("V"):
+            return 0
+        return self._mark(phrase, "pad", 0, MAX_WINDOW, 0) if phrase.mark("pad") else None
+
+    def _conv(self, phrase: Phrase) -> ConvLayer:
+        channels = phrase.mark("channels")
+        return ConvLayer(
+            self._size(phrase.words),
+            self.count(channels, "the number of channels", 1, MAX_CHANNELS) if channels else None,
+            "dw" if phrase.mark("dw") else self._mark(phrase, "C", 1, MAX_CHANNELS, 1),
+            self._mark(phrase, "/", 1, MAX_WINDOW, 1),
+            self._mark(phrase, "dil", 1, MAX_WINDOW, 1),
+            self._pad(phrase),
+            "linear" if phrase.mark("linear") else "bare" if phrase.mark("bare") else "style",
+        )
+
+    def _pool(self, phrase: Phrase) -> PoolLayer:
+        kind = phrase.mark("kind")
+        assert kind is not None  # it is what makes the phrase a pool
+        return PoolLayer(
+            "max" if kind.text == "max" else "avg",
+            self._size(phrase.words),
+            self._mark(phrase, "/", 1, MAX_WINDOW, 1),
+            self._pad(phrase),
+            phrase.mark("ceil") is not None,
+            kind.text == "avg(pad)",
+        )
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a parameter or a block."""
+    return NAME.fullmatch(text) is not None and len(text) <= 40

@@ -1,0 +1,246 @@
+"""Text -> nodes: scalars, sequences and mappings that know their line and column.
+
+One pass over libyaml's events, so that nothing recursive and nothing by reference ever runs on a file a
+stranger wrote: anchors, aliases, tags and further documents are refused, depth and size are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's parser where PyYAML was built with it: eight times as quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A scalar, never interpreted: `5` is text, `null` is text."""
+
+    value: str
+    at: At
+    start: int
+    end: int
+    """Characters start..end of the source, quotation marks included."""
+    verbatim: bool
+    """Whether the characters at `at` are exactly `value`, so that words of it have places of their own."""
+    plain: bool = True
+
+    def word(self, offset: int, length: int) -> At:
+        """The place of `length` characters at `offset` of the value."""
+        return self.at.part(offset, length) if self.verbatim else self.at
+
+
+@dataclass(frozen=True, slots=True)
+class Seq:
+    """A list."""
+
+    items: list[Node]
+    at: At
+    flow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A mapping, in the order written; every key is a scalar and stands once."""
+
+    pairs: list[tuple[Text, Node]]
+    at: At
+    flow: bool
+
+    def get(self, key: str) -> Node | None:
+        """The value under `key`."""
+        return next((value for name, value in self.pairs if name.value == key), None)
+
+
+Node = Text | Seq | Map
+
+
+def read_source(path: Path, label: str | None = None) -> Source:
+    """The text of a spec file.
+
+    Raises UsageError if there is no such file or it cannot be read, SpecError if it is no UTF-8 text.
+    """
+    label = label or str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"no such file: `{label}`") from None
+    except IsADirectoryError:
+        raise UsageError(f"`{label}` is a directory, not a spec", hint="name a YAML file in it") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read `{label}`: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB, which no table is")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        lossy = Source(label, data.decode("utf-8", "replace"))
+        problem = Problem(
+            f"not UTF-8 text: byte 0x{data[error.start]:02x}",
+            At(lossy, line, column, 1),
+            "save the file as UTF-8; a spec is a text file",
+        )
+        raise SpecError((problem,)) from None
+    return Source(label, text, str(path))
+
+
+def parse(source: Source) -> Map:
+    """The mapping a spec consists of.
+
+    Raises SpecError with every problem found: YAML that does not parse, an empty file, duplicate keys, tags...
+    """
+    return _Parser(source).run()
+
+
+@dataclass
+class _Parser:
+    source: Source
+    problems: Problems = field(default_factory=Problems)
+
+    def run(self) -> Map:
+        root = None
+        try:
+            root = self._tree(yaml.parse(self.source.text, Loader=_Loader))
+        except yaml.MarkedYAMLError as error:
+            self._syntax(error)
+        except yaml.YAMLError as error:
+            self._unreadable(error)
+        if root is None and not self.problems.found:
+            self.problems.add(
+                "the file is empty",
+                At(self.source, 1, 1, 1),
+                "a spec needs `input:` and `table:`; see `resnet-cli show resnet50`",
+            )
+        elif root is not None and not isinstance(root, Map):
+            self.problems.add(
+                "a spec is a mapping of `key: value` lines", root.at, "it needs `input:` and `table:` at least"
+            )
+        self.problems.close()
+        assert isinstance(root, Map)  # anything else has been reported
+        return root
+
+    def _tree(self, events: Iterator[yaml.Event]) -> Node | None:
+        """Builds the tree with a stack of its own: the depth of a file is no depth of ours."""
+        root: Node | None = None
+        stack: list[Seq | Map] = []
+        keys: list[Text | None] = []  # for each open mapping, the key whose value comes next
+        documents = 0
+
+        def place(node: Node) -> None:
+            nonlocal root
+            if not stack:
+                root = node
+            elif isinstance(stack[-1], Seq):
+                stack[-1].items.append(node)
+            elif (key := keys[-1]) is not None:
+                stack[-1].pairs.append((key, node))
+                keys[-1] = None
+            elif isinstance(node, Text):
+                self._unique(stack[-1], node)
+                keys[-1] = node
+            else:
+                self.problems.add("a key must be one word or phrase, not a list or a mapping", node.at)
+                keys[-1] = Text("", node.at, 0, 0, verbatim=False)
+
+        for event in events:
+            match event:
+                case yaml.DocumentStartEvent():
+                    documents += 1
+                    if documents > 1:
+                        self.problems.add("a spec is one document; a second begins here", self._at(event, 3))
+                        return root
+                case yaml.AliasEvent():
+                    self.problems.add(
+                        f"alias `*{event.anchor}`: nothing in a spec may grow by reference",
+                        self._at(event),
+                        "write the value out, or use `let:`, `blocks:` or `extends:`",
+                    )
+                    place(Text("", self._at(event), 0, 0, verbatim=False))
+                case yaml.ScalarEvent():
+                    self._plainly(event)
+                    place(self._text(event))
+                case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                    self._plainly(event)
+                    if len(stack) >= MAX_DEPTH:
+                        self.problems.add(f"nested more than {MAX_DEPTH} deep", self._at(event, 1))
+                        return root
+                    node: Seq | Map
+                    if isinstance(event, yaml.SequenceStartEvent):
+                        node = Seq([], self._at(event, 1), bool(event.flow_style))
+                    else:
+                        node = Map([], self._at(event, 1), bool(event.flow_style))
+                    place(node)
+                    stack.append(node)
+                    keys.append(None)
+                case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                    stack.pop()
+                    keys.pop()
+                case _:
+                    pass
+        return root
+
+    def _at(self, event: yaml.Event, length: int | None = None) -> At:
+        start, end = event.start_mark, event.end_mark
+        if length is None:
+            length = end.column - start.column if end.line == start.line else 1
+        return At(self.source, start.line + 1, start.column + 1, max(1, length))
+
+    def _text(self, event: yaml.ScalarEvent) -> Text:
+        start, end = event.start_mark.index, event.end_mark.index
+        at, plain = self._at(event), event.style in (None, "")
+        if plain:
+            return Text(event.value, at, start, end, verbatim=end - start == len(event.value))
+        inner = At(at.source, at.line, at.column + 1, max(1, at.length - 2))
+        verbatim = event.style in ("'", '"') and end - start == len(event.value) + 2
+        return Text(event.value, inner if verbatim else at, start, end, verbatim, plain=False)
+
+    def _plainly(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        if event.anchor is not None:
+            self.problems.add(
+                f"anchor `&{event.anchor}`: nothing in a spec may grow by reference",
+                self._at(event, len(event.anchor) + 1),
+                "write the value out, or use `let:`, `blocks:` or `extends:`",
+            )
+        if event.tag is not None:
+            self.problems.add(f"tag `{event.tag}`: a spec has no tags", self._at(event, 1), "leave the tag out")
+
+    def _unique(self, mapping: Map, key: Text) -> None:
+        for other, _ in mapping.pairs:
+            if other.value == key.value:
+                self.problems.add(
+                    f"`{key.value}` stands twice", key.at, f"the first is on line {other.at.line}; remove one"
+                )
+                return
+
+    def _syntax(self, error: yaml.MarkedYAMLError) -> None:
+        mark = error.problem_mark or error.context_mark
+        at = At(self.source, mark.line + 1, mark.column + 1, 1) if mark else At(self.source, 1, 1, 1)
+        line = self.source.line(at.line)
+        hint = ""
+        if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":
+            hint = "YAML indents with spaces, not with tabs"
+        elif error.problem and "mapping values" in error.problem:
+            hint = "a colon in a text needs quotation marks around the text"
+        elif error.problem and ("expected ',' or" in error.problem or "block end" in error.problem):
+            hint = "is a bracket left open, or a line indented differently from its neighbours?"
+        self.problems.add(f"not YAML: {error.problem or error.context}", at, hint)
+
+    def _unreadable(self, error: yaml.YAMLError) -> None:
+        text = self.source.text
+        index = next((i for i, char in enumerate(text) if not (char.isprintable() or char in "\t\n\r")), 0)
+        line = text.count("\n", 0, index) + 1
+        column = index - (text.rfind("\n", 0, index) + 1) + 1
+        reason = f"character {ascii(text[index])} is not allowed" if text else str(error)
+        self.problems.add(f"not YAML: {reason}", At(self.source, line, column, 1), "a spec is a plain text file")

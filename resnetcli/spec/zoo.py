@@ -1,0 +1,71 @@
+"""Where specs lie: the zoo's directory is its only registry."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from resnetcli.errors import Source, UsageError, did_you_mean
+from resnetcli.spec.source import Map, parse, read_source
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that counts: `resnet50` before `resnet101`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def is_path(reference: str) -> bool:
+    """Whether a model is named by a file rather than by a name in the zoo."""
+    return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
+
+
+class Zoo:
+    """The specs under one directory, a file each; what has been read is kept while this object lives."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        here = Path(__file__).resolve().parent.parent
+        self.root = root or next((p for p in (here / "specs", here.parent / "specs") if p.is_dir()), here / "specs")
+        self._parsed: dict[str, tuple[Source, Map]] = {}
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Name -> file, by family and then in natural order."""
+        found = sorted(self.root.glob("*/*.yaml"), key=lambda path: (path.parent.name, natural(path.stem)))
+        return {path.stem: path for path in found}
+
+    def family(self, name: str) -> str:
+        """The folder a name lies in; empty for what is not in the zoo."""
+        return self.files[name].parent.name if name in self.files else ""
+
+    def find(self, reference: str, base: Path | None = None) -> Path:
+        """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`).
+
+        Raises UsageError for an unknown name, with the nearest known ones.
+        """
+        if is_path(reference):
+            return base / reference if base is not None else Path(reference)
+        if reference in self.files:
+            return self.files[reference]
+        if base is None and Path(reference).exists():
+            raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{reference}`")
+        raise UsageError(f"unknown model `{reference}`", did_you_mean(reference, self.files, "see `resnet-cli list`"))
+
+    def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:
+        """The nodes of a file. Raises UsageError or SpecError, as `read_source` and `parse` do."""
+        key = os.path.realpath(path)
+        if key not in self._parsed:
+            source = read_source(path, label)
+            self._parsed[key] = source, parse(source)
+        return self._parsed[key]
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """The names that match any of the wildcards, in the zoo's order; a plain word matches what contains it."""
+        import fnmatch
+
+        wanted = [p if any(c in p for c in "*?[") else f"*{p}*" for p in patterns]
+        return [name for name in self.files if any(fnmatch.fnmatchcase(name, p) for p in wanted)]
