@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from resnetcli.plan.ops import Add, BatchNorm, Concat, Conv, Input, Linear, Op, PoolTo, ReLU, Shape
+from resnetcli.ops import Add, BatchNorm, Concat, Conv, Input, Linear, Op, PoolTo, ReLU, Shape
 from resnetcli.plan.plan import Plan, Step
 
 

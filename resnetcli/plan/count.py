@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from resnetcli.plan.ops import WEIGHTED, Add, Concat
+from resnetcli.ops import WEIGHTED, Add, Concat
 from resnetcli.plan.plan import Plan, Step
 
 BYTES_FP32 = 4
@@ -115,7 +115,7 @@ def _cost(plan: Plan, step: Step) -> Cost:
     x = plan.steps[step.inputs[0]].shape
     if isinstance(op, WEIGHTED):
         return Cost(op.params(x), op.macs(x, step.shape), step.shape.elements)
-    params = op.params(x)  # type: ignore[union-attr]  # the joins have been dealt with
+    params = op.params(x)
     return Cost(params) if params else NOTHING
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence as Many
 from typing import NoReturn, assert_never
 
 from resnetcli.errors import At, Problems
-from resnetcli.plan.ops import (
+from resnetcli.ops import (
     MAX_ELEMENTS,
     Activation,
     Add,
@@ -153,9 +153,7 @@ class _Lowering:
 
     # --- items -----------------------------------------------------------------------------------------------
 
-    def sequence(
-        self, items: Many[Item], x: int, path: str, *, strided: bool, closes: bool = False
-    ) -> tuple[int, int]:
+    def sequence(self, items: Many[Item], x: int, path: str, *, strided: bool, closes: bool = False) -> tuple[int, int]:
         """The items one after another: (index of the last value, product of the strides).
 
         `strided`: strides act; `closes`: an activation follows, so that the last convolution drops its own.
@@ -178,9 +176,7 @@ class _Lowering:
             if self.entries > 4 * MAX_STEPS:
                 self.stop(f"the net has more than {MAX_STEPS:,} steps")
             here = f"{path}.{copy}" if numbered else path
-            x, factor = self.once(
-                item, x, here, strided=strided and copy == 0, closes=closes and copy == copies - 1
-            )
+            x, factor = self.once(item, x, here, strided=strided and copy == 0, closes=closes and copy == copies - 1)
             stride *= factor
         return x, stride
 

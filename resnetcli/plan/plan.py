@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resnetcli.plan.ops import Op, Shape
+from resnetcli.ops import Op, Shape
 
 
 @dataclass(frozen=True, slots=True)

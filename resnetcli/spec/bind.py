@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from resnetcli.errors import At, Problems, did_you_mean
-from resnetcli.plan.ops import BatchNorm, LeakyReLU, PReLU, ReLU
+from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU
 from resnetcli.spec.numbers import NAME, NumberError, evaluate
 from resnetcli.spec.phrase import COMPOSITES, LAYER_WORDS, Phrase, PhraseError, Word, parse_cell, parse_head
 from resnetcli.spec.source import Map, Node, Seq, Text
@@ -117,11 +117,7 @@ class Binder:
         bind = _Words(self.problems, node, names)
         try:
             times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
-            what: Layer | Call
-            if phrase.head == "call":
-                what = self._call(node, phrase, bind, within)
-            else:
-                what = bind.layer(phrase)
+            what = self._call(node, phrase, bind, within) if phrase.head == "call" else bind.layer(phrase)
         except _Skip:
             return []
         return [self._repeated(Item(what, times, at))]
@@ -133,18 +129,24 @@ class Binder:
         if block is None:
             known = [*LAYER_WORDS, *COMPOSITES, *self.blocks]
             hint = self._comma_hint(node, within) or did_you_mean(
-                head.text, known, "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`"
+                head.text,
+                known,
+                "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`",
             )
             self.problems.add(f"unknown word `{head.text}`", at, hint)
             raise _Skip
         if head.text in self._open:
             chain = " -> ".join([*self._open[self._open.index(head.text) :], head.text])
-            self.problems.add(f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur")
+            self.problems.add(
+                f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur"
+            )
             raise _Skip
         if len(arguments) != len(block.parameters):
             usage = " ".join([head.text, *block.parameters])
             self.problems.add(
-                f"`{head.text}` takes {len(block.parameters)} numbers, {len(arguments)} are given", at, f"it is `{usage}`"
+                f"`{head.text}` takes {len(block.parameters)} numbers, {len(arguments)} are given",
+                at,
+                f"it is `{usage}`",
             )
             raise _Skip
         values = tuple(
@@ -162,7 +164,9 @@ class Binder:
         if len(node.pairs) != 1:
             at = node.pairs[1][0].at if node.pairs else node.at
             self.problems.add(
-                "one entry with several keys" if node.pairs else "an empty entry", at, "give each its own `-` or brackets"
+                "one entry with several keys" if node.pairs else "an empty entry",
+                at,
+                "give each its own `-` or brackets",
             )
             return []
         key, value = node.pairs[0]

@@ -127,7 +127,9 @@ class _Reader:
                 known = ", ".join(self.names)
                 raise NumberError(
                     f"unknown name `{token}`",
-                    did_you_mean(token, self.names, f"names known here: {known}" if known else "no names are known here"),
+                    did_you_mean(
+                        token, self.names, f"names known here: {known}" if known else "no names are known here"
+                    ),
                 )
             return self.names[token]
-        self.unexpected()
+        return self.unexpected()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 COMPOSITES = ("residual", "concat", "sum", "seq", "aside")
 LAYER_WORDS = ("max", "avg", "global", "fc", "bn", "relu", "prelu", "leaky", "lrn", "dropout", "softmax", "spp", "roi")
@@ -50,7 +51,7 @@ class Phrase:
     words: tuple[Word, ...] = ()
     """What stands without a mark, in order: kernel height and width first, for a convolution or a pool."""
     marks: tuple[tuple[str, Word], ...] = ()
-    """`channels`, `C`, `/`, `dil`, `pad`, `V`, `dw`, `linear`, `bare`, `ceil`, `of`, `scale`, ..., sorted canonically."""
+    """`channels`, `C`, `/`, `dil`, `pad`, `V`, `dw`, `linear`, `bare`, `ceil`, `of`, `scale`, ... in canonical order."""
     times: Word | None = None
     offset: int = field(default=0, compare=False)
     length: int = field(default=0, compare=False)
@@ -151,7 +152,7 @@ def _mark_text(key: str, word: Word) -> str:
 def _parts(text: str) -> list[tuple[int, int]]:
     """The stretches between commas, from and to."""
     cuts = [-1, *(i for i, char in enumerate(text) if char == ","), len(text)]
-    return [(a + 1, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(a + 1, b) for a, b in pairwise(cuts)]
 
 
 def _words(text: str, start: int, end: int) -> list[Word]:
@@ -163,9 +164,9 @@ def _words(text: str, start: int, end: int) -> list[Word]:
         if words and words[-1].text == "stride":
             first = words.pop()
             word = Word(f"/{raw}", first.offset, offset + len(raw) - first.offset)
-        elif raw == "pool" and words and words[-1].text in ("max", "avg", "avg(pad)"):
-            continue
-        elif raw == "conv" and words and _KERNEL.fullmatch(words[-1].text):
+        elif (raw == "pool" and words and words[-1].text in ("max", "avg", "avg(pad)")) or (
+            raw == "conv" and words and _KERNEL.fullmatch(words[-1].text)
+        ):
             continue
         words.append(word)
     if words and words[-1].text == "stride":
@@ -235,9 +236,7 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif "=" in text:
             key, _, value = text.partition("=")
             if key not in ("C", "dil", "pad"):
-                raise PhraseError(
-                    f"unknown mark `{key}=`", word.offset, word.length, "the marks are C=, dil= and pad="
-                )
+                raise PhraseError(f"unknown mark `{key}=`", word.offset, word.length, "the marks are C=, dil= and pad=")
             _set(marks, key, _number(value, word, f"`{key}=`"))
         else:
             _set(marks, "channels", _number(text, word, "the number of channels"))
@@ -275,7 +274,10 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
         case "max" | "avg":
             if len(rest) != 2 or texts[0] != "to":
                 raise PhraseError(
-                    f"`{head.text}` needs a window", head.offset, head.length, f"`3x3 {head.text}` or `{head.text} to 7x7`"
+                    f"`{head.text}` needs a window",
+                    head.offset,
+                    head.length,
+                    f"`3x3 {head.text}` or `{head.text} to 7x7`",
                 )
             return "pool to", _size(rest[1]), (("kind", head),)
         case "roi":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
-from resnetcli.plan.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
+from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
 from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate, names_in
 from resnetcli.spec.phrase import RESERVED, PhraseError, parse_cell, parse_head
@@ -50,13 +50,63 @@ MAX_SIZE = 16_384
 ROW = re.compile(r"[A-Za-z0-9_]+")
 # What torch.nn.Module has already, so that no submodule can be called by it (a test holds this against torch).
 MODULE_WORDS = frozenset(
-    "T_destination add_module apply aux bfloat16 buffers call_super_init children compile cpu cuda double dump_patches "
-    "eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict "
-    "modules mtia named_buffers named_children named_modules named_parameters parameters register_backward_hook "
-    "register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
-    "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
-    "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
-    "set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad".split()
+    [
+        "T_destination",
+        "add_module",
+        "apply",
+        "aux",
+        "bfloat16",
+        "buffers",
+        "call_super_init",
+        "children",
+        "compile",
+        "cpu",
+        "cuda",
+        "double",
+        "dump_patches",
+        "eval",
+        "extra_repr",
+        "float",
+        "forward",
+        "get_buffer",
+        "get_extra_state",
+        "get_parameter",
+        "get_submodule",
+        "half",
+        "ipu",
+        "load_state_dict",
+        "modules",
+        "mtia",
+        "named_buffers",
+        "named_children",
+        "named_modules",
+        "named_parameters",
+        "parameters",
+        "register_backward_hook",
+        "register_buffer",
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+        "register_load_state_dict_post_hook",
+        "register_load_state_dict_pre_hook",
+        "register_module",
+        "register_parameter",
+        "register_state_dict_post_hook",
+        "register_state_dict_pre_hook",
+        "requires_grad_",
+        "set_extra_state",
+        "set_submodule",
+        "share_memory",
+        "state_dict",
+        "to",
+        "to_empty",
+        "train",
+        "training",
+        "type",
+        "xpu",
+        "zero_grad",
+    ]
 )
 T = TypeVar("T")
 _PRINTED = re.compile(r"~?(\d+(?:\.\d+)?)\s?([KMGBT]?)(?:ms|%)?")
@@ -157,7 +207,9 @@ class _Reader:
             for key, node in document.root.pairs:
                 if key.value not in KEYS:
                     self.problems.add(
-                        f"unknown key `{key.value}`", key.at, did_you_mean(key.value, KEYS, f"the keys are {' '.join(KEYS)}")
+                        f"unknown key `{key.value}`",
+                        key.at,
+                        did_you_mean(key.value, KEYS, f"the keys are {' '.join(KEYS)}"),
                     )
                 elif key.value in BY_NAME:
                     self._by_name(merged, key, node, child=depth > 0)
@@ -236,7 +288,8 @@ class _Reader:
             if not there and not any(p.at and p.message.startswith(f"`{key}`") for p in self.problems.found):
                 example = "input: 3x224x224" if key == "input" else "table: {conv1: 7x7 64 /2, ...}"
                 self.problems.add(f"`{key}:` is missing", start, f"for example `{example}`")
-        published = self._header(merged, "published", self._published, ())
+        none: tuple[Published, ...] = ()
+        published = self._header(merged, "published", self._published, none)
         expect = self._header(merged, "expect", self._expect, None)
         title = self._header(merged, "name", self._text, self.name)
         cite = self._header(merged, "cite", self._text, "")
@@ -357,7 +410,11 @@ class _Reader:
         return " ".join(node.value.split())
 
     def _classes(self, key: Text, node: Node) -> int:
-        if not isinstance(node, Text) or not re.fullmatch("[0-9]{1,8}", node.value) or not 0 < int(node.value) <= MAX_CHANNELS:
+        if (
+            not isinstance(node, Text)
+            or not re.fullmatch("[0-9]{1,8}", node.value)
+            or not 0 < int(node.value) <= MAX_CHANNELS
+        ):
             self.problems.add(f"`classes` is a whole number from 1 to {MAX_CHANNELS:,}", node.at)
             return 1
         return int(node.value)
@@ -412,7 +469,9 @@ class _Reader:
         if isinstance(node, Seq):
             for item in binder.body(node, {**names, "s": 2}):
                 if not isinstance(item.what, ConvLayer | PoolLayer | NormLayer) or item.times is not None:
-                    what = "an activation in a shortcut" if isinstance(item.what, ActLayer) else "not a shortcut's layer"
+                    what = (
+                        "an activation in a shortcut" if isinstance(item.what, ActLayer) else "not a shortcut's layer"
+                    )
                     self.problems.add(what, item.at, "a shortcut is of convolutions, pools and normalisation")
 
             def layers(s: int) -> tuple[Item, ...]:
@@ -428,7 +487,9 @@ class _Reader:
 
     def _published(self, key: Text, node: Node) -> tuple[Published, ...]:
         if not isinstance(node, Seq):
-            self.problems.add("`published` is a list of entries", key.at, '`- {params: 25.5M, source: "...", table: ...}`')
+            self.problems.add(
+                "`published` is a list of entries", key.at, '`- {params: 25.5M, source: "...", table: ...}`'
+            )
             return ()
         return tuple(figure for entry in node.items for figure in self._figures(entry))
 
@@ -437,7 +498,7 @@ class _Reader:
             self.problems.add("an entry of `published` is a mapping", entry.at, '`{params: 25.5M, source: "...", ...}`')
             return []
         facts: dict[str, str] = {}
-        figures: list[tuple[str, str, Decimal]] = []
+        figures: list[tuple[str, str, Decimal, Decimal]] = []
         for key, node in entry.pairs:
             if key.value in FACTS:
                 facts[key.value] = self._text(key, node)
@@ -447,12 +508,14 @@ class _Reader:
             elif not isinstance(node, Text) or (printed := _PRINTED.fullmatch(node.value)) is None:
                 self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
             else:
-                figures.append((key.value, node.value, Decimal(printed[1]) * _UNIT[printed[2]]))
+                number, unit = Decimal(printed[1]), _UNIT[printed[2]]
+                last = Decimal(1).scaleb(int(number.as_tuple().exponent))
+                figures.append((key.value, node.value, number * unit, last * unit))
         for fact in ("source", "table"):
             if fact not in facts:
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
         facts = {"source": "", "table": ""} | facts
-        return [Published(figure, text, value, **facts) for figure, text, value in figures]
+        return [Published(*figure, **facts) for figure in figures]
 
     def _expect(self, key: Text, node: Node) -> Expect | None:
         figures: dict[str, int] = {}
@@ -470,7 +533,7 @@ class _Reader:
                 self.problems.add(f"unknown figure `{name}`", at.at, f"`expect` holds {' '.join(EXPECTED)} sizes")
                 continue
             self.problems.add(f"`{name}` is whole numbers", value.at)
-        return Expect(figures, sizes)
+        return Expect(figures, sizes, key.at)
 
 
 def _identity(source: Source) -> str:

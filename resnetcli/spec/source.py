@@ -193,11 +193,15 @@ class _Parser:
 
     def _at(self, event: yaml.Event, length: int | None = None) -> At:
         start, end = event.start_mark, event.end_mark
+        assert start is not None  # only events made by hand have no marks
+        assert end is not None
         if length is None:
             length = end.column - start.column if end.line == start.line else 1
         return At(self.source, start.line + 1, start.column + 1, max(1, length))
 
     def _text(self, event: yaml.ScalarEvent) -> Text:
+        assert event.start_mark is not None
+        assert event.end_mark is not None
         start, end = event.start_mark.index, event.end_mark.index
         at, plain = self._at(event), event.style in (None, "")
         if plain:
@@ -242,5 +246,5 @@ class _Parser:
         index = next((i for i, char in enumerate(text) if not (char.isprintable() or char in "\t\n\r")), 0)
         line = text.count("\n", 0, index) + 1
         column = index - (text.rfind("\n", 0, index) + 1) + 1
-        reason = f"character {ascii(text[index])} is not allowed" if text else str(error)
+        reason = f"character {text[index]!a} is not allowed" if text else str(error)
         self.problems.add(f"not YAML: {reason}", At(self.source, line, column, 1), "a spec is a plain text file")

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Literal
 
 from resnetcli.errors import At
-from resnetcli.plan.ops import Activation, BatchNorm, Shape
+from resnetcli.ops import Activation, BatchNorm, Shape
+
 
 @dataclass(frozen=True, slots=True)
 class ConvLayer:
@@ -219,6 +220,8 @@ class Published:
     """`25.5M`, `22.2`."""
     value: Decimal
     """The printed figure as a number: 25500000, 22.2."""
+    quantum: Decimal
+    """What its last digit stands for: 100000, 0.1."""
     source: str
     table: str
     protocol: str = ""
@@ -238,6 +241,7 @@ class Expect:
     """`params`, `macs`, `activations`, `depth`: those that are written."""
     sizes: tuple[int, ...] | None = None
     """Height of each row's output."""
+    at: At | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import assert_never
 
-from resnetcli.plan.ops import LeakyReLU, PReLU
+from resnetcli.ops import LeakyReLU, PReLU
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -88,7 +88,9 @@ def head_text(item: Item) -> str:
     """The key of a composite, `residual 0.17 linear`, without `x N`."""
     match item.what:
         case Residual(scale=scale, linear=linear):
-            return " ".join(["residual", *([f"{scale:g}"] if scale is not None else []), *(["linear"] if linear else [])])
+            return " ".join(
+                ["residual", *([f"{scale:g}"] if scale is not None else []), *(["linear"] if linear else [])]
+            )
         case Branches(kind=kind, of=of):
             return kind if of is None else f"{kind} of {of}"
         case Sequence():

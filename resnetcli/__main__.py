@@ -1,0 +1,5 @@
+"""`python -m resnetcli`."""
+
+from resnetcli.cli.main import main
+
+main()

@@ -1,0 +1,308 @@
+"""A plan as a `torch.nn.Module`: nested by the steps' paths, run in reading order, nothing kept past its last use."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, assert_never
+
+import torch
+from torch import Tensor, nn
+
+from resnetcli.build import layers
+from resnetcli.build.memory import fitting, gigabytes, require
+from resnetcli.build.schedule import last_uses, overwrites
+from resnetcli.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dropout,
+    Input,
+    LeakyReLU,
+    Linear,
+    LocalResponseNorm,
+    PadChannels,
+    Pool,
+    PoolTo,
+    PReLU,
+    PyramidPool,
+    RegionPool,
+    ReLU,
+    Scale,
+    Shape,
+    Softmax,
+    Unary,
+)
+from resnetcli.plan.plan import Plan
+
+
+def build(
+    plan: Plan,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    init: Callable[[nn.Module], object] | None = None,
+) -> Net:
+    """The plan's net, its weights drawn by `init` (default: `initialise`); on `meta` it has none.
+
+    (b, c, h, w) in; the output, or a tuple of it and the auxiliary heads' where the plan has them. Raises
+    ResourceError if the weights do not fit into memory.
+    """
+    device, dtype = torch.device(device), dtype or torch.get_default_dtype()
+    size = _weights(plan) * dtype.itemsize
+    require(f"the weights of `{plan.name}`", size, device)
+    with fitting(f"`{plan.name}` with {gigabytes(size)} of weights", device), _collector_paused():
+        net = Net(plan, device=device, dtype=dtype)
+        if device.type != "meta":
+            (init or initialise)(net)
+    return net
+
+
+def _weights(plan: Plan) -> int:
+    """Learnable scalars."""
+    return sum(
+        step.op.params(plan.steps[step.inputs[0]].shape)
+        for step in plan.steps
+        if not isinstance(step.op, Input | Add | Concat)
+    )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without garbage collection, which takes as long as all the rest: every module makes a dozen dicts that stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def normal(weight: Tensor, std: float) -> None:
+    """Fills with draws from N(0, std^2)."""
+    nn.init.normal_(weight, std=std)
+
+
+def initialise(net: nn.Module, draw: Callable[[Tensor, float], object] = normal) -> None:
+    """Sets every weight as the papers do; `draw` fills a tensor given a standard deviation.
+
+    Convolutions: std = sqrt(2 / (kh*kw*c_out)), bias 0 (He et al. 2015, arXiv:1502.01852, eq. 14; c_out is not divided
+    by the groups, as in ResNeXt's released code). Fully connected: std = 0.01, bias 0 (Goyal et al. 2017,
+    arXiv:1706.02677, 5.1). BatchNorm: gamma 1, beta 0; PReLU: 0.25 (He et al. 2015, 2.1): `nn` sets these.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            kh, kw = module.kernel_size
+            draw(module.weight, (2 / (kh * kw * module.out_channels)) ** 0.5)
+        elif isinstance(module, nn.Linear):
+            draw(module.weight, 0.01)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Net(nn.Module):
+    """A plan's steps as modules and functions. Its weights have no values yet: `build` sets them."""
+
+    def __init__(self, plan: Plan, *, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._outputs = plan.outputs
+        self._calls = tuple(_calls(plan, self, {"device": device, "dtype": dtype}))
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(b, c, h, w) in; the output, or a tuple of it and the auxiliary heads'."""
+        return self.run(x)
+
+    def run(self, x: Tensor, observe: Callable[[Tensor], object] | None = None) -> Tensor | tuple[Tensor, ...]:
+        """`forward`; `observe` is called with every step's value in turn, the image's first."""
+        values: list[Any] = [x]
+        del x  # nor may any other local variable hold a value: it would outlive its last use
+        if observe is not None:
+            observe(values[0])
+        for siblings, name, function, source, sources, dying in self._calls:
+            if siblings is None:
+                values.append(function(*[values[index] for index in sources]))  # type: ignore[misc]
+            elif function is None:
+                values.append(siblings[name](values[source]))  # type: ignore[misc]
+            else:
+                values.append(siblings[name](function(values[source])))  # type: ignore[misc]
+            if observe is not None:
+                observe(values[-1])
+            for index in dying:
+                values[index] = None
+        outputs = tuple([values[index] for index in self._outputs])
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+def trace_shapes(net: Net, x: Tensor) -> list[tuple[int, ...]]:
+    """Each step's shape in one forward, batch first; (b, c) from a fully connected layer on."""
+    shapes: list[tuple[int, ...]] = []
+    with torch.no_grad():
+        net.run(x, observe=lambda value: shapes.append(tuple(value.shape)))
+    return shapes
+
+
+class _Call(NamedTuple):
+    """How `Net.run` computes one step: `siblings[name](function(source))`, or without a module `function(*sources)`.
+
+    The module is looked up each time, so that one put in its place (`net.head["fc"] = nn.Linear(2048, 10)`) is run.
+    """
+
+    siblings: dict[str, nn.Module | None] | None
+    name: str
+    function: Callable[..., Tensor] | None
+    source: int
+    sources: tuple[int, ...]
+    dying: tuple[int, ...]
+    """Steps whose values nobody needs after this one."""
+
+
+def _calls(plan: Plan, root: nn.Module, place: dict[str, Any]) -> Iterator[_Call]:
+    """How each step after the input is run, its module registered below `root`; weights in `place`: device, dtype."""
+    groups = {"": root}
+    written, dying = overwrites(plan), last_uses(plan)
+    flat = [False]  # per step: whether its value is (b, c) and not (b, c, h, w)
+    for index, step in enumerate(plan.steps[1:], start=1):
+        op, sources = step.op, step.inputs
+        flats = [flat[source] for source in sources]
+        if isinstance(op, Add | Concat):
+            flat.append(all(flats))
+            function: Callable[..., Tensor] = _add if isinstance(op, Add) else _concat
+            if index in written:
+                at = sources.index(written[index])
+                function, sources = _add_to, (sources[at], *sources[:at], *sources[at + 1 :])
+            if any(flats) and not all(flats):
+                function = partial(_on_maps, function)
+            yield _Call(None, "", function, sources[0], sources, dying[index])
+            continue
+        module = _module(op, plan.steps[sources[0]].shape, flats[0], index in written, place)
+        siblings, name = _register(module, step.path, groups)
+        yield _Call(siblings, name, _reshape(op, flats[0]), sources[0], sources, dying[index])
+        flat.append(isinstance(op, Linear | PyramidPool) or (flats[0] and not isinstance(op, _SPATIAL)))
+
+
+_SPATIAL = (Conv, Pool, PoolTo, PyramidPool, LocalResponseNorm, PadChannels, RegionPool)
+"""What reads (b, c, h, w) only. A fully connected layer reads (b, c) only, everything else both."""
+
+
+def _reshape(op: Unary, flat: bool) -> Callable[[Tensor], Tensor] | None:
+    """What turns a step's input into what its module reads, if anything."""
+    if isinstance(op, Linear):
+        return None if flat else _as_vector
+    return _as_map if flat and isinstance(op, _SPATIAL) else None
+
+
+def _as_vector(x: Tensor) -> Tensor:
+    return x.flatten(1)  # (b, c*h*w)
+
+
+def _as_map(x: Tensor) -> Tensor:
+    return x if x.dim() == 4 else x[:, :, None, None]  # (b, c, 1, 1)
+
+
+def _on_maps(function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
+    return function(*[_as_map(x) for x in xs])
+
+
+def _concat(*xs: Tensor) -> Tensor:
+    return torch.cat(xs, 1)
+
+
+def _add(x: Tensor, *others: Tensor) -> Tensor:
+    return _add_to(x + others[0], *others[1:]) if others else x
+
+
+def _add_to(total: Tensor, *xs: Tensor) -> Tensor:
+    """The sum, in the memory of its first term."""
+    for x in xs:
+        total += x
+    return total
+
+
+def _register(module: nn.Module, path: str, groups: dict[str, nn.Module]) -> tuple[dict[str, nn.Module | None], str]:
+    """The children `module` now is among, and its name there: `conv2_x.0.F.conv` is `net.conv2_x["0"].F.conv`."""
+    above, _, name = path.rpartition(".")
+    if above not in groups:
+        groups[above] = nn.ModuleDict()
+        _register(groups[above], above, groups)
+    name = _attribute(name)
+    children = groups[above]._modules
+    if name in children:
+        raise ValueError(f"the path `{path}` is that of a step, and another step has it too or goes on below it")
+    groups[above].add_module(name, module)
+    return children, name
+
+
+_TAKEN = frozenset(name.rstrip("_") for name in dir(nn.ModuleDict()) + dir(Net))
+
+
+def _attribute(name: str) -> str:
+    """A row's name as an attribute: with an underscore more where modules have one of that name, such as `train`."""
+    return name + "_" if name.rstrip("_") in _TAKEN else name
+
+
+class _Conv2d(nn.Conv2d):
+    """Made as its parent is, but for the values: `initialise` or a checkpoint sets them."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: drawing weights twice would take longer than all the rest."""
+
+
+class _Linear(nn.Linear):
+    """As `_Conv2d`."""
+
+    def reset_parameters(self) -> None:
+        """Nothing."""
+
+
+def _become(kind: type[nn.Module], module: nn.Module) -> nn.Module:
+    """The module as one of its parent's, so that tools that look layers up by their class find it."""
+    module.__class__ = kind
+    return module
+
+
+def _module(op: Unary, x: Shape, flat: bool, inplace: bool, place: dict[str, Any]) -> nn.Module:
+    """The step's layer, reading maps of shape x, or vectors if `flat`."""
+    match op:
+        case Conv():
+            conv = _Conv2d(x.c, op.channels, op.kernel, op.stride, op.pad, op.dilation, op.groups, op.bias, **place)
+            return _become(nn.Conv2d, conv)
+        case BatchNorm():
+            return (nn.BatchNorm1d if flat else nn.BatchNorm2d)(x.c, op.eps, **place)
+        case ReLU():
+            return nn.ReLU(inplace)
+        case LeakyReLU():
+            return nn.LeakyReLU(op.slope)
+        case PReLU():
+            return nn.PReLU(x.c, **place)
+        case Pool(kind="max"):
+            return nn.MaxPool2d(op.kernel, op.stride, op.pad, ceil_mode=op.ceil)
+        case Pool():
+            return nn.AvgPool2d(op.kernel, op.stride, op.pad, op.ceil, op.count_pad)
+        case PoolTo():
+            return (nn.AdaptiveMaxPool2d if op.kind == "max" else nn.AdaptiveAvgPool2d)(op.size)
+        case PyramidPool():
+            return layers.PyramidPool(op.levels)
+        case Linear():
+            return _become(nn.Linear, _Linear(x.c * x.h * x.w, op.features, op.bias, **place))
+        case LocalResponseNorm():
+            return nn.LocalResponseNorm(op.size, op.alpha, op.beta, op.k)
+        case Dropout():
+            return nn.Dropout(op.p)
+        case Softmax():
+            return nn.Softmax(dim=1)
+        case Scale():
+            return layers.Scale(op.factor)
+        case PadChannels():
+            return layers.PadChannels(op.channels - x.c, op.stride)
+        case RegionPool():
+            return layers.RegionPool(op.size, op.maps, **place)
+        case Input():
+            raise ValueError("a plan has one input, its first step")
+        case _:
+            assert_never(op)

@@ -1,0 +1,51 @@
+"""When a step's value can be dropped or written over: pure functions of a plan, without torch."""
+
+from __future__ import annotations
+
+from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, ReLU
+from resnetcli.plan.plan import Plan, Step
+
+
+def last_uses(plan: Plan) -> list[tuple[int, ...]]:
+    """Per step, the steps whose values nobody needs once it is done; itself among them if it has no reader."""
+    last = list(range(len(plan.steps)))
+    for index, step in enumerate(plan.steps):
+        for source in step.inputs:
+            last[source] = index
+    dying: list[list[int]] = [[] for _ in plan.steps]
+    for index, end in enumerate(last):
+        if index not in plan.outputs:
+            dying[end].append(index)
+    return [tuple(indices) for indices in dying]
+
+
+def overwrites(plan: Plan) -> dict[int, int]:
+    """Step -> the input whose memory its result takes over: a ReLU's, or one of a sum's first two.
+
+    Only where nobody can tell: the input has no other reader, is no output of the net, and was made by an operation
+    whose gradient does not need it.
+    """
+    readers = [0] * len(plan.steps)
+    for step in plan.steps:
+        for source in step.inputs:
+            readers[source] += 1
+    free = {
+        index
+        for index, step in enumerate(plan.steps)
+        if readers[index] == 1 and index not in plan.outputs and (_fresh(step) or _is_sum(step))
+    }
+    found: dict[int, int] = {}
+    for index, step in enumerate(plan.steps):
+        if isinstance(step.op, ReLU) or _is_sum(step):
+            # No further than the second: a + b is exactly b + a, whereas a + b + c depends on the order.
+            found.update((index, source) for source in step.inputs[1::-1] if source in free)
+    return found
+
+
+def _fresh(step: Step) -> bool:
+    return isinstance(step.op, Conv | BatchNorm | Linear | Concat)
+
+
+def _is_sum(step: Step) -> bool:
+    """Whether there is something to add: the sum of one value is that value itself, which may have more readers."""
+    return isinstance(step.op, Add) and len(step.inputs) > 1

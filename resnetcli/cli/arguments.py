@@ -1,0 +1,52 @@
+"""What the command line's words mean: models, the parameters behind them, wildcards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetcli.spec.zoo import Zoo
+
+Asked = tuple[str, dict[str, int]]
+_SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
+    """Models with the `name=value` settings that follow each; wildcards stand for every name they match.
+
+    Raises UsageError for a setting without a model or a value that is no whole number.
+    """
+    from resnetcli.report.listing import models
+
+    found: list[Asked] = []
+    latest: list[Asked] = []  # what a setting applies to: the last word's model, or all that it stands for
+    for word in words:
+        if (setting := _SETTING.fullmatch(word)) and "/" not in setting[1]:
+            _set(setting[1], setting[2], word, latest)
+            continue
+        names = models(word, zoo=zoo) if any(char in word for char in "*?[") else (word,)
+        latest = [(name, {}) for name in names]
+        found += latest
+    return found
+
+
+def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
+    if not models:
+        raise UsageError(f"`{word}` stands before any model", "a `name=value` applies to the model it follows")
+    if not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
+    for _, settings in models:
+        if name in settings and settings[name] != int(value):
+            raise UsageError(f"`{name}` is set twice for one model")
+        settings[name] = int(value)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names in the zoo that begin so, for the shell."""
+    from resnetcli.spec.zoo import Zoo
+
+    return [name for name in Zoo().files if name.startswith(incomplete)]

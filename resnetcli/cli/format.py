@@ -1,0 +1,50 @@
+"""Formatting files in place: the new text replaces the old one whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from enum import Enum
+from pathlib import Path
+
+from resnetcli.errors import Source
+from resnetcli.spec.format import format_text
+from resnetcli.spec.source import read_source
+
+
+class Outcome(Enum):
+    """What formatting a file came to."""
+
+    unchanged = 0
+    changed = 1
+
+
+def format_file(path: Path, *, write: bool) -> Outcome:
+    """Formats a file, or stdin to stdout for `-`. Raises SpecError or UsageError, and then changes nothing."""
+    if str(path) == "-":
+        source = Source("<stdin>", sys.stdin.read())
+        text = format_text(source)
+        if write:
+            sys.stdout.write(text)
+            return Outcome.unchanged
+    else:
+        source = read_source(path)
+        text = format_text(source)
+        if write and text != source.text:
+            _replace(path, text)
+    return Outcome.changed if text != source.text else Outcome.unchanged
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes beside the file and renames, so that an interruption loses nothing."""
+    target = path.resolve()  # a link stays a link
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+        os.chmod(name, target.stat().st_mode & 0o7777)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

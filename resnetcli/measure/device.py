@@ -1,0 +1,62 @@
+"""The devices one can measure on, and what they are called. Torch is imported only to look for a GPU."""
+
+from __future__ import annotations
+
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from resnetcli.errors import UsageError, did_you_mean
+
+KINDS = ("cpu", "cuda")
+
+
+def find(text: str) -> str:
+    """`cpu` or `cuda:n` for what the user wrote. Raises UsageError if there is no such device."""
+    match = re.fullmatch(r"(?P<kind>\w+)(:(?P<index>\d{1,9}))?", text)
+    kind, index = (match["kind"], match["index"]) if match else ("", None)
+    if kind == "cpu" and index in {None, "0"}:
+        return "cpu"
+    if kind == "cuda":
+        return _cuda(text, int(index or 0))
+    if kind in {"mps", "meta"}:
+        why = "a tensor there has no values to compute with" if kind == "meta" else "it is not supported"
+        raise UsageError(f"cannot measure on `{kind}`: {why}", "use `cpu` or `cuda`")
+    hint = did_you_mean("cuda" if kind == "gpu" else text.lower(), KINDS, "use `cpu`, `cuda` or `cuda:1`")
+    raise UsageError(f"unknown device `{text}`", hint)
+
+
+def _cuda(text: str, index: int) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            cause, remedy = "this PyTorch is built without CUDA", "install a PyTorch with CUDA"
+        else:
+            cause, remedy = "PyTorch sees no GPU", "look into `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
+        raise UsageError(f"no device `{text}`: {cause}", f"use `--device cpu`, or {remedy}")
+    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    if index >= len(names):
+        known = ", ".join(f"`cuda:{n}` ({name})" for n, name in enumerate(names))
+        raise UsageError(f"no device `{text}`", f"there is {known}")
+    return f"cuda:{index}"
+
+
+def describe(device: str) -> str:
+    """What the device's maker calls it: "AMD EPYC 9965", "NVIDIA H200"."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return cpu_name(Path("/proc/cpuinfo"))
+
+
+def cpu_name(cpuinfo: Path) -> str:
+    """The first model name in Linux's list of processors; elsewhere what Python knows."""
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()

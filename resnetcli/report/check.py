@@ -1,0 +1,80 @@
+"""Whether a spec can be read, holds together, and counts what it says it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnetcli.errors import Problem, SpecError
+from resnetcli.report.profile import Profile, profile
+from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence, Spec
+from resnetcli.spec.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome for one spec."""
+
+    model: str
+    profile: Profile | None
+    """None for a spec that is invalid."""
+    errors: tuple[Problem, ...] = ()
+    """What makes it invalid."""
+    unmet: tuple[Problem, ...] = ()
+    """Where `expect:` does not hold."""
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 fine, 1 `expect:` does not hold, 2 invalid."""
+        return 2 if self.errors else 1 if self.unmet else 0
+
+
+def check(model: str, zoo: Zoo | None = None) -> Checked:
+    """Checks a spec: a name in the zoo or a path. Raises UsageError where there is none to check."""
+    try:
+        found = profile(model, zoo=zoo)
+    except SpecError as error:
+        return Checked(model, None, error.problems)
+    return Checked(model, found, (), _unmet(found), _warnings(found.spec))
+
+
+def _unmet(profile: Profile) -> tuple[Problem, ...]:
+    expect = profile.spec.expect
+    if expect is None:
+        return ()
+    counts, plan = profile.counts, profile.plan
+    problems = []
+    for name, value in expect.figures.items():
+        counted = int(getattr(counts, name))
+        if counted != value:
+            problems.append(Problem(f"expected {value:,} {name}, counted {counted:,} ({counted - value:+,})", expect.at))
+    sizes = tuple(plan.steps[index].shape.h for index in plan.rows.values())
+    if expect.sizes is not None and sizes != expect.sizes:
+        problems.append(Problem(f"expected sizes {list(expect.sizes)}, counted {list(sizes)}", expect.at))
+    return tuple(problems)
+
+
+def _warnings(spec: Spec) -> tuple[Problem, ...]:
+    """What is legal but looks like a slip."""
+    if len(spec.rows) > 2 and not any(map(_shrinks, (item for items in spec.rows.values() for item in items))):
+        return (
+            Problem(
+                "no row has a stride",
+                spec.places[next(iter(spec.rows))],
+                "the papers print strides in the caption, not in the cells: write `/2` where a stage halves the size",
+                severity="warning",
+            ),
+        )
+    return ()
+
+
+def _shrinks(item: Item) -> bool:
+    match item.what:
+        case ConvLayer(stride=stride) | PoolLayer(stride=stride):
+            return stride > 1
+        case Residual(body=body) | Sequence(body=body) | Aside(body=body) | Call(body=body):
+            return any(map(_shrinks, body))
+        case Branches(branches=branches):
+            return any(_shrinks(entry) for branch in branches for entry in branch)
+        case _:
+            return False

@@ -1,0 +1,167 @@
+"""A profile as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnetcli.report.profile import By, Part, Profile, parts, settings_text
+from resnetcli.report.verdict import Judged
+from resnetcli.view.numbers import bar, duration, exact, percent, rate, short, size_of
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from resnetcli.measure.latency import Measurement
+
+
+def heading(profile: Profile) -> list[str]:
+    """Who the net is: title, what to type, parameters, citation."""
+    plan, spec = profile.plan, profile.spec
+    lines = [f"{spec.title}   {profile.model}   {settings_text(plan.parameters)}"]
+    if spec.cite:
+        lines.append(spec.cite)
+    return lines
+
+
+def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12) -> Sheet:
+    """A row for each part of the net, with its share of the MACs as a bar of at most `width` characters."""
+    found = parts(profile, by)
+    total = profile.counts.total
+    most = max((part.cost.macs for part in found), default=0) or 1
+    head = "FLOPs" if flops else "MACs"
+    columns = (
+        Column({"row": "row", "block": "block", "layer": "layer"}[by], by, "left", "bold"),
+        Column("", "layers", "left", "dim", shown=by == "layer", exported=by == "layer"),
+        Column("output", "output"),
+        Column("params", "params"),
+        Column(head, "flops" if flops else "macs"),
+        Column("activations", "activations"),
+        Column(f"share of {head}", "share", "right"),
+        Column("", "bar", "left", "cyan", exported=False),
+    )
+
+    def line(part: Part) -> tuple[Cell, ...]:
+        cost = part.cost
+        share = cost.macs / total.macs if total.macs else 0.0
+        work = cost.flops if flops else cost.macs
+        return (
+            cell(part.name),
+            cell(part.layers),
+            cell(f"{part.output.c}x{part.output.h}x{part.output.w}", str(part.output)),
+            cell(cost.params, short(cost.params)),
+            cell(work, short(work)),
+            cell(cost.activations, short(cost.activations)),
+            cell(round(share, 6), percent(share)),
+            cell(bar(cost.macs / most, width)),
+        )
+
+    work = total.flops if flops else total.macs
+    foot = (
+        cell("total"),
+        cell(""),
+        cell(""),
+        cell(total.params, short(total.params)),
+        cell(work, short(work)),
+        cell(total.activations, short(total.activations)),
+        cell(1, percent(1) if total.macs else ""),
+        cell(""),
+    )
+    return Sheet(columns, tuple(map(line, found)), foot)
+
+
+def totals(profile: Profile, *, flops: bool = False) -> list[str]:
+    """The exact figures, and what they are."""
+    counts = profile.counts
+    work = (
+        f"{exact(counts.flops)} FLOPs (2 x MACs)"
+        if flops
+        else f"{exact(counts.macs)} MACs (papers call these FLOPs)"
+    )
+    lines = [
+        f"{exact(counts.params)} parameters   {work}",
+        f"{exact(counts.activations)} activations (outputs of convolutions and fc)   depth {counts.depth}",
+        f"counted for one image, {profile.plan.input}; in float32 (derived): weights {size_of(counts.weight_bytes)}, "
+        f"activations {size_of(counts.activation_bytes)}",
+    ]
+    if profile.batch > 1:
+        macs, held = profile.batch * counts.macs, profile.batch * counts.activation_bytes
+        lines.append(f"a batch of {profile.batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
+    return lines
+
+
+def published_sheet(profile: Profile) -> Sheet | None:
+    """The printed figures beside the counted ones; None where there is none to compare."""
+    if not profile.judged:
+        return None
+    columns = (
+        Column("published", "figure", "left", "bold"),
+        Column("printed", "printed"),
+        Column("counted", "counted"),
+        Column("verdict", "verdict", "left"),
+        Column("protocol", "protocol", "left"),
+        Column("source", "source", "left", "dim"),
+        Column("note", "note", "left", shown=any(entry.published.note for entry in profile.judged)),
+    )
+    return Sheet(columns, tuple(map(_published_line, profile.judged)))
+
+
+def _published_line(entry: Judged) -> tuple[Cell, ...]:
+    published = entry.published
+    return (
+        cell(published.figure),
+        cell(published.printed),
+        cell(entry.counted, "" if entry.counted is None else short(entry.counted)),
+        cell(entry.verdict),
+        cell(published.protocol),
+        cell(f"{published.source} {published.table}", f"{published.source.removeprefix('arXiv:')} {published.table}"),
+        cell(published.note),
+    )
+
+
+def unjudged(profile: Profile) -> str:
+    """Why printed figures are not shown, if that is so."""
+    if profile.spec.changed and profile.spec.published:
+        changed = ", ".join(sorted(profile.spec.changed))
+        return f"published figures are for the net as the paper has it; {changed} changed, so none is compared"
+    return ""
+
+
+def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
+    """Latency, throughput and memory, a row a setting."""
+    columns = (
+        Column("measured", "device", "left", "bold"),
+        Column("batch", "batch"),
+        Column("median", "median_s"),
+        Column("IQR", "iqr_s"),
+        Column("min", "min_s"),
+        Column("n", "n"),
+        Column("images/s", "throughput_img_s"),
+        Column("peak memory", "peak_memory_bytes"),
+    )
+    return Sheet(columns, tuple(map(_measured_line, measurements)))
+
+
+def _measured_line(m: Measurement) -> tuple[Cell, ...]:
+    memory = m.peak_memory_bytes
+    return (
+        cell(m.device, f"{m.device} {m.dtype}"),
+        cell(m.batch),
+        cell(m.median_s, duration(m.median_s)),
+        cell(m.iqr_s, duration(m.iqr_s)),
+        cell(m.min_s, duration(m.min_s)),
+        cell(m.n),
+        cell(m.throughput_img_s, rate(m.throughput_img_s)),
+        cell(memory, "-" if memory is None else size_of(memory)),
+    )
+
+
+def conditions(m: Measurement) -> str:
+    """Under what a measurement holds, on one line."""
+    settled = "steady" if m.warmup_settled else "not yet steady"
+    stopped = "interval within 1%" if m.stopped == "precise" else "time budget spent"
+    tf32 = ", TF32 allowed" if m.tf32 else ""
+    return (
+        f"{m.device_name}, {m.threads} threads, torch {m.torch}{tf32}; first call {duration(m.first_call_s)}, "
+        f"{m.warmup_calls} warm-up calls ({settled}); median's 95% interval {duration(m.interval_s[0])} to "
+        f"{duration(m.interval_s[1])} ({stopped}); images/s with the queue full; memory above the weights"
+    )

@@ -1,0 +1,96 @@
+"""A table as data, and the three ways to write it: for a terminal, as Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Value = int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its head for people and its key for programs."""
+
+    head: str
+    key: str
+    align: Literal["left", "right"] = "right"
+    style: str = ""
+    shown: bool = True
+    """False for what only CSV carries."""
+    exported: bool = True
+    """False for what is only drawn, such as bars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a person reads, and the exact value."""
+
+    text: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Columns, rows, and a last row set apart."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    total: tuple[Cell, ...] | None = None
+
+
+def cell(value: Value, text: str | None = None) -> Cell:
+    """A cell whose text is the value's unless given."""
+    return Cell(("" if value is None else str(value)) if text is None else text, value)
+
+
+def to_csv(sheet: Sheet) -> str:
+    """Comma-separated, one line a row, exact values, keys as the header; the total is its last line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    keep = [i for i, column in enumerate(sheet.columns) if column.exported]
+    writer.writerow([sheet.columns[i].key for i in keep])
+    for row in (*sheet.rows, *([sheet.total] if sheet.total else [])):
+        writer.writerow(["" if row[i].value is None else row[i].value for i in keep])
+    return out.getvalue()
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """A Markdown table with the figures a person reads."""
+    keep = [i for i, column in enumerate(sheet.columns) if column.shown and column.exported]
+    columns = [sheet.columns[i] for i in keep]
+    lines = [_markdown_row([column.head for column in columns])]
+    lines.append("|" + "|".join(":--" if column.align == "left" else "--:" for column in columns) + "|")
+    lines += [_markdown_row([row[i].text for i in keep]) for row in sheet.rows]
+    if sheet.total:
+        lines.append(_markdown_row([f"**{sheet.total[i].text}**" if sheet.total[i].text else "" for i in keep]))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in texts) + " |"
+
+
+def to_rich(sheet: Sheet) -> Table:
+    """A table for the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=sheet.total is not None, header_style="bold")
+    keep = [i for i, column in enumerate(sheet.columns) if column.shown]
+    for i in keep:
+        column = sheet.columns[i]
+        footer = Text(sheet.total[i].text if sheet.total else "", style="bold")
+        table.add_column(
+            column.head, footer, justify=column.align, style=column.style, no_wrap=column.align == "right", overflow="fold"
+        )
+    for row in sheet.rows:
+        table.add_row(*(Text(row[i].text) for i in keep))
+    return table

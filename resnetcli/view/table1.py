@@ -1,0 +1,136 @@
+"""The papers' Table 1: stages down, nets across, a bracket for each repeated block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnetcli.ops import Shape
+from resnetcli.report.compare import label
+from resnetcli.report.profile import Profile
+from resnetcli.spec.spec import (
+    Aside,
+    Branches,
+    ConvLayer,
+    FcLayer,
+    Item,
+    Layer,
+    PoolLayer,
+    PoolToLayer,
+    Residual,
+)
+from resnetcli.spec.spec import Sequence as Seq
+from resnetcli.spec.words import head_text, layer_text
+from resnetcli.view.numbers import short
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
+    """Stage, output size, one column a net, with parameters and FLOPs at the foot."""
+    columns = [Column("stage", "row", "left", "bold"), Column("output", "output")]
+    columns += [Column(f"{p.spec.title}\n{label(p)}", label(p), "left") for p in profiles]
+    rows: list[tuple[Cell, ...]] = []
+    for row in _rows(profiles):
+        sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
+        bodies = ["\n".join(cell_lines(p.spec.rows.get(row, ()))) for p in profiles]
+        rows.append((cell(row), cell(" / ".join(sizes)), *(cell(body) for body in bodies)))
+    work = "FLOPs" if flops else "MACs"
+    rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
+    costs = [p.counts.flops if flops else p.counts.macs for p in profiles]
+    rows.append((cell(work), cell(""), *(cell(cost, short(cost)) for cost in costs)))
+    return Sheet(tuple(columns), tuple(rows))
+
+
+def table1_rich(sheet: Sheet) -> Table:
+    """For a terminal, a line between stages as the papers draw it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SQUARE, show_lines=True, header_style="bold")
+    for column in sheet.columns:
+        table.add_column(column.head, justify=column.align, style=column.style, vertical="middle", overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*(Text(entry.text) for entry in row))
+    return table
+
+
+def _rows(profiles: Sequence[Profile]) -> list[str]:
+    """The rows of all nets, each net's order kept where the nets agree."""
+    merged: list[str] = []
+    for profile in profiles:
+        place = 0
+        for row in profile.spec.rows:
+            if row in merged:
+                place = merged.index(row) + 1
+            else:
+                merged.insert(place, row)
+                place += 1
+    return merged
+
+
+def _size(shape: Shape) -> str:
+    return f"{shape.h}×{shape.w}"
+
+
+def cell_lines(items: Sequence[Item]) -> list[str]:
+    """The items of one row as the lines of a cell."""
+    return [line for item in items for line in _item_lines(item)]
+
+
+def _item_lines(item: Item) -> list[str]:
+    times = f" × {item.times}" if item.times is not None else ""
+    match item.what:
+        case Residual(body=body) | Seq(body=body):
+            note = head_text(item).removeprefix("residual").removeprefix("seq").strip()
+            suffix = times or (" × 1" if isinstance(item.what, Residual) else "")
+            return _bracketed(cell_lines(body), suffix + (f"  ({note})" if note else ""))
+        case Branches(kind=kind, branches=branches, of=of):
+            if of is not None:
+                return [f"{kind} of {of}{times}", *_indented(cell_lines(branches[0]))]
+            lines = [f"{kind}{times}"]
+            for branch in branches:
+                lines += _indented(cell_lines(branch), "- ")
+            return lines
+        case Aside(body=body):
+            return ["aside", *_indented(cell_lines(body))]
+        case ConvLayer() | PoolLayer() | PoolToLayer() | FcLayer() as layer:
+            return [_layer_words(layer) + times]
+        case _:
+            return [head_text(item) + times]
+
+
+def _indented(lines: list[str], lead: str = "  ") -> list[str]:
+    return [(lead if index == 0 else " " * len(lead)) + line for index, line in enumerate(lines)]
+
+
+def _bracketed(lines: list[str], suffix: str) -> list[str]:
+    """The lines in square brackets, `× N` behind the middle one."""
+    width = max(map(len, lines), default=0)
+    last, middle = len(lines) - 1, len(lines) // 2
+    found = []
+    for index, line in enumerate(lines):
+        left, right = ("[", "]") if last == 0 else ("⎡⎤" if index == 0 else "⎣⎦" if index == last else "⎢⎥")
+        found.append(f"{left} {line:{width}} {right}{suffix if index == middle else ''}")
+    return found
+
+
+def _layer_words(layer: Layer) -> str:
+    """A layer in the papers' own words: `3×3, 128, C=32, stride 2`."""
+    match layer:
+        case PoolToLayer(kind="avg", size=(1, 1)):
+            return "global average pool"
+        case PoolLayer(kind=kind, kernel=kernel, stride=stride):
+            what = f"{kernel[0]}×{kernel[1]} {'max' if kind == 'max' else 'average'} pool"
+            return f"{what}, stride {stride}" if stride > 1 else what
+        case FcLayer(features=features):
+            return f"{features}-d fc"
+        case ConvLayer():
+            size, *marks = layer_text(layer).split()
+            words = [size.replace("x", "×"), *marks]
+            return ", ".join(f"stride {word[1:]}" if word.startswith("/") else word for word in words)
+        case _:
+            return layer_text(layer)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetcli.build.memory import fitting, gigabytes, physical_memory, require
+from resnetcli.errors import ResourceError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def test_a_container_s_limit_counts_and_none_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: "max\n")
+    total = physical_memory()
+    assert total > 2**28
+    monkeypatch.setattr(Path, "read_text", lambda path: "1048576\n")
+    assert physical_memory() == 2**20
+
+
+def test_more_than_the_machine_has_is_refused_on_a_cpu_only() -> None:
+    require("it", physical_memory(), CPU)
+    require("it", 2 * physical_memory(), GPU)
+    require("it", 2 * physical_memory(), torch.device("meta"))
+    with pytest.raises(ResourceError, match=r"it would take .* this machine has .*\nhint: take less"):
+        require("it", 2 * physical_memory(), CPU, "take less")
+
+
+def test_a_gpu_s_allocator_s_error_says_what_was_asked_for() -> None:
+    with pytest.raises(ResourceError) as caught, fitting("`big` with a batch of 64", GPU, "use a smaller `--batch`"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 1")
+    assert str(caught.value) == (
+        "error: `big` with a batch of 64 does not fit into the memory of `cuda:0`, 20.00 GiB of it at once\n"
+        "hint: use a smaller `--batch`"
+    )
+
+
+def test_a_cpu_s_allocator_s_error_is_one_too() -> None:
+    text = "it does not fit into the memory of `cpu`, 4503599627370496 bytes of it at once"
+    with pytest.raises(ResourceError, match=text), fitting("it", CPU):
+        torch.empty(2**50)
+
+
+def test_any_other_error_passes() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), fitting("it", CPU):
+        raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize(("size", "text"), [(25_300_000_000, "25.3 GB"), (1_000_000, "0.001 GB"), (2**52, "4,504 TB")])
+def test_sizes_are_read_in_gigabytes(size: int, text: str) -> None:
+    assert gigabytes(size) == text

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from resnetcli.build.schedule import last_uses, overwrites
+from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, Linear, Op, PoolTo, ReLU
+from tests.sketch import Sketch
+
+CONV = Conv(3, (1, 1))
+
+
+def test_a_value_is_dropped_after_its_last_reader_and_an_output_never() -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", CONV)
+    b = s.step("b", CONV)
+    c = s.step("c", Add(), a, b)
+    assert last_uses(s.plan()) == [(), (0,), (), (a, b)]
+    assert last_uses(s.plan(a, c)) == [(), (0,), (), (b,)]
+
+
+def test_a_value_that_nobody_reads_is_dropped_at_once() -> None:
+    s = Sketch(3, 4, 4)
+    aside = s.step("aside", CONV, 0)
+    s.step("a", CONV, 0)
+    assert last_uses(s.plan())[aside] == (aside,)
+
+
+@pytest.mark.parametrize("op", [CONV, BatchNorm(), Linear(3)], ids=lambda op: type(op).__name__)
+def test_a_relu_overwrites_what_its_only_input_computed(op: Op) -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", op)
+    relu = s.step("relu", ReLU())
+    assert overwrites(s.plan()) == {relu: a}
+
+
+@pytest.mark.parametrize("op", [ReLU(), Dropout(0.5), PoolTo("max", (2, 2))], ids=lambda op: type(op).__name__)
+def test_what_a_gradient_needs_or_may_be_another_value_is_not_overwritten(op: Op) -> None:
+    s = Sketch(3, 4, 4)
+    s.step("a", op)
+    s.step("relu", ReLU())
+    assert overwrites(s.plan()) == {}
+
+
+def test_the_image_is_not_overwritten() -> None:
+    s = Sketch(3, 4, 4)
+    s.step("relu", ReLU())
+    assert overwrites(s.plan()) == {}
+
+
+def test_a_value_with_two_readers_is_not_overwritten() -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", CONV)
+    relu = s.step("relu", ReLU(), a)
+    s.step("concat", Concat(), relu, a)
+    assert overwrites(s.plan()) == {}
+
+
+def test_an_output_is_not_overwritten() -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", CONV)
+    relu = s.step("relu", ReLU())
+    assert overwrites(s.plan(a, relu)) == {}
+
+
+def test_a_sum_overwrites_the_first_of_two_terms_that_may_be_and_never_the_third() -> None:
+    s = Sketch(3, 4, 4)
+    relu = s.step("relu", ReLU())
+    a, b, c = (s.step(name, CONV, 0) for name in "abc")
+    first = s.step("first", Add(), a, b)
+    second = s.step("second", Add(), relu, first)
+    third = s.step("third", Add(), 0, relu, c)
+    assert overwrites(s.plan(second, third)) == {first: a, second: first}
+
+
+def test_the_sum_of_one_value_is_that_value_and_not_overwritten() -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", CONV)
+    one = s.step("one", Add(), a)
+    relu = s.step("relu", ReLU())
+    both = s.step("both", Add(), relu, a)
+    assert overwrites(s.plan()) == {}
+    assert (one, both) == (2, 4)
+
+
+def test_the_sum_of_a_value_and_itself_overwrites_nothing() -> None:
+    s = Sketch(3, 4, 4)
+    a = s.step("a", CONV)
+    s.step("twice", Add(), a, a)
+    assert overwrites(s.plan()) == {}

@@ -1,0 +1,44 @@
+"""Plans of specs that a test writes itself."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from resnetcli.errors import Source
+from resnetcli.ops import Op
+from resnetcli.plan.lower import lower
+from resnetcli.plan.plan import Plan
+from resnetcli.spec.read import read
+from resnetcli.spec.zoo import Zoo
+
+ZOO = Zoo()
+
+
+def plan_of(text: str, /, *, aux: bool = False, **parameters: int) -> Plan:
+    """The plan of a spec's text."""
+    return lower(read(Source("written.yaml", dedent(text)), zoo=ZOO, parameters=parameters), aux=aux)
+
+
+def plan_of_model(name: str, /, **parameters: int) -> Plan:
+    """The plan of a model in the zoo."""
+    return lower(read(name, zoo=ZOO, parameters=parameters))
+
+
+def row(items: str, /, input: str = "8x8x8", **header: str) -> Plan:
+    """The plan of a table with one row, `r`, over images of 8 x 8 x 8; `header` by keyword: conv="bn relu conv"."""
+    lines = [f"input: {input}", *(f"{key}: {value}" for key, value in header.items()), "table:", f"  r: {items}"]
+    return plan_of("\n".join(lines))
+
+
+def ops(plan: Plan) -> list[Op]:
+    """What the plan does, without the input."""
+    return [step.op for step in plan.steps[1:]]
+
+
+def wiring(plan: Plan) -> list[str]:
+    """Each step's path, and what it reads where that is not the step before it alone."""
+    lines = []
+    for index, step in enumerate(plan.steps[1:], start=1):
+        read_from = ", ".join(plan.steps[i].path for i in step.inputs)
+        lines.append(step.path if step.inputs == (index - 1,) else f"{step.path} <- {read_from}")
+    return lines
