@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What ends a line for YAML, which is what lines and columns come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +23,13 @@ class Source:
 
     def line(self, number: int) -> str:
         """Line `number`, counted from 1."""
-        lines = self.text.splitlines()
+        lines = _BREAK.split(self.text)
         return lines[number - 1] if 0 < number <= len(lines) else ""
+
+    def at(self, index: int) -> At:
+        """The place of one character."""
+        breaks = list(_BREAK.finditer(self.text, 0, index))
+        return At(self, len(breaks) + 1, index - (breaks[-1].end() if breaks else 0) + 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +62,22 @@ class Problem:
     def __str__(self) -> str:
         lines = []
         if self.at is None:
-            lines.append(f"{self.severity}: {self.message}")
+            lines.append(f"{self.severity}: {clean(self.message)}")
         else:
             at = self.at
-            lines.append(f"{at.source.label}:{at.line}:{at.column}: {self.severity}: {self.message}")
+            lines.append(f"{clean(at.source.label)}:{at.line}:{at.column}: {self.severity}: {clean(self.message)}")
             lines.extend(_excerpt(at))
-        lines.extend(f"   {note}" for note in self.notes)
+        lines.extend(f"   {clean(note)}" for note in self.notes)
         if self.hint:
-            lines.append(f"hint: {self.hint}")
+            lines.append(f"hint: {clean(self.hint)}")
         return "\n".join(lines)
+
+
+def clean(text: str, most: int = 400) -> str:
+    """User's text as it can be shown: what a terminal would obey or hide becomes `\ufffd`, a long middle is left out."""
+    if len(text) > most:
+        text = f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
+    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _excerpt(at: At, width: int = 120) -> list[str]:
@@ -68,7 +85,7 @@ def _excerpt(at: At, width: int = 120) -> list[str]:
     text = at.source.line(at.line)
     start = at.column - 1
     left = max(0, start - width // 2) if len(text) > width else 0
-    shown = text[left : left + width]
+    shown = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text[left : left + width])
     lead = "".join("\t" if char == "\t" else " " for char in shown[: start - left])
     carets = "^" * max(1, min(at.length, len(shown) - (start - left)))
     more = ("..." if left else "", "..." if left + width < len(text) else "")
@@ -94,7 +111,7 @@ class UsageError(Exception):
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"error: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+        return f"error: {clean(self.message)}" + (f"\nhint: {clean(self.hint)}" if self.hint else "")
 
 
 @dataclass(eq=False)
@@ -118,10 +135,14 @@ class Problems:
     """A file of junk is not answered with thousands of lines."""
 
     def add(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = ()) -> None:
-        """Notes one problem, once."""
+        """Notes one problem, once. Raises SpecError if there are too many to go on."""
         problem = Problem(message, at, hint, notes)
-        if len(self.found) < self.MOST and problem not in self.found:
-            self.found.append(problem)
+        if problem in self.found:
+            return
+        self.found.append(problem)
+        if len(self.found) == self.MOST:
+            self.found.append(Problem(f"{self.MOST} errors are enough: the rest was not looked at"))
+            self.close()
 
     def close(self) -> None:
         """Raises SpecError if anything was found."""
@@ -131,7 +152,12 @@ class Problems:
 
 def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The known words most like `word`, best first; none if none is like it."""
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    return list(_nearest(word, tuple(known), most))
+
+
+@lru_cache(maxsize=256)  # a block's one wrong word is met at every call of the block
+def _nearest(word: str, known: tuple[str, ...], most: int) -> tuple[str, ...]:
+    return tuple(difflib.get_close_matches(word, known, n=most, cutoff=0.6))
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

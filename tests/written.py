@@ -26,7 +26,7 @@ def plan_of_model(name: str, /, **parameters: int) -> Plan:
 
 def row(items: str, /, input: str = "8x8x8", **header: str) -> Plan:
     """The plan of a table with one row, `r`, over images of 8 x 8 x 8; `header` by keyword: conv="bn relu conv"."""
-    lines = [f"input: {input}", *(f"{key}: {value}" for key, value in header.items()), "table:", f"  r: {items}"]
+    lines = [f"input: {input}", *(f"{key}: {value}" for key, value in header.items()), "table:", "  r:", f"    {items}"]
     return plan_of("\n".join(lines))
 
 

@@ -30,17 +30,17 @@ app = typer.Typer(
 
 EXAMPLES = """[bold]Examples[/bold]
 
-resnet-cli compare                                        ResNet-50 against ResNeXt-50
+resnet-cli compare                             ResNet-50 against ResNeXt-50
 
-resnet-cli profile resnext50_32x4d --by block             where its parameters and MACs are
+resnet-cli profile resnext50_32x4d C=8 d=14    with parameters set
 
-resnet-cli profile resnext50_32x4d C=8 d=14 --device cpu  another cardinality, measured
+resnet-cli profile resnet50 --device cpu       measured as well
 
-resnet-cli show resnet50 resnext50_32x4d                  the papers' Table 1
+resnet-cli show resnet50 resnext50_32x4d       the papers' Table 1
 
-resnet-cli compare "resnext101*" --sort macs --format md  a family, as Markdown
+resnet-cli compare "resnext101*" --sort macs   a family
 
-resnet-cli check my_net.yaml                              a table of your own"""
+resnet-cli check my_net.yaml                   a table of your own"""
 
 
 class Format(StrEnum):
@@ -162,7 +162,7 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
     from resnetcli.report.records import show_record
-    from resnetcli.view.output import console, print_json, write
+    from resnetcli.view.output import console, natural_width, print_json, write
     from resnetcli.view.sheet import to_csv, to_markdown
     from resnetcli.view.table1 import table1_rich, table1_sheet
 
@@ -181,7 +181,7 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
                 table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
                 while end < len(profiles):
                     wider = table1_rich(table1_sheet(profiles[start : end + 1], flops=flops))
-                    if screen.measure(wider).maximum > screen.width:
+                    if natural_width(wider) > screen.width:
                         break
                     table, end = wider, end + 1
                 screen.print(table)
@@ -214,7 +214,7 @@ def profile(
     import resnetcli.report.profile as report
     from resnetcli.report.records import profile_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.output import print_json
+    from resnetcli.view.output import bar_width, print_json
     from resnetcli.view.profile import (
         conditions,
         cost_sheet,
@@ -236,7 +236,7 @@ def profile(
     if format is Format.json:
         print_json(profile_record(found))
         return
-    sheet = cost_sheet(found, by.value, flops=flops)
+    sheet = cost_sheet(found, by.value, flops=flops, width=bar_width())
     if format is Format.csv:
         _print_sheet(sheet, format)
         return
@@ -358,8 +358,8 @@ def _announce(device: str | None, names: str) -> None:
 
 
 def _print_sheet(sheet: Sheet, format: Format, before: list[str] | None = None, after: list[str] | None = None) -> None:
-    from resnetcli.view.output import console, write
-    from resnetcli.view.sheet import to_csv, to_markdown, to_rich
+    from resnetcli.view.output import print_sheet, write
+    from resnetcli.view.sheet import to_csv, to_markdown
 
     if format is Format.csv:
         write(to_csv(sheet))
@@ -368,7 +368,7 @@ def _print_sheet(sheet: Sheet, format: Format, before: list[str] | None = None, 
     if format is Format.md:
         write(to_markdown(sheet) + "\n")
     else:
-        console().print(to_rich(sheet))
+        print_sheet(sheet)
     _print_lines(after or [], format)
 
 
@@ -378,8 +378,8 @@ def _print_lines(lines: list[str], format: Format) -> None:
     if format is Format.md:
         write("".join(f"{line}  \n" for line in lines) + ("\n" if lines else ""))
         return
-    for index, line in enumerate(lines):
-        console().print(line, style="bold" if index == 0 and len(lines) == 2 and False else None)
+    for line in lines:
+        console().print(line)
 
 
 def main() -> None:
@@ -387,4 +387,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without × still gets its table
-    app()
+    app(prog_name="resnet-cli")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import UsageError
-from resnetcli.ops import Shape
+from resnetcli.ops import Conv, Linear, Shape
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
-from resnetcli.plan.plan import Plan
+from resnetcli.plan.plan import Plan, Step
 from resnetcli.report.verdict import Judged, judged
 from resnetcli.spec.read import MAX_SIZE, parse_input, read
 from resnetcli.spec.spec import Spec
@@ -125,9 +125,20 @@ def parts(profile: Profile, by: By) -> list[Part]:
     found = []
     for name, indices in groups.items():
         last = plan.steps[indices[-1] if indices else plan.rows[name]]
-        layers = " ".join(plan.steps[i].path.rpartition(".")[2] for i in indices) if by == "layer" else ""
+        layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
         found.append(Part(name, layers, last.shape, sum_costs(counts.steps[i] for i in indices)))
     return found
+
+
+def _step_text(step: Step) -> str:
+    """`3x3 128 C=32 /2` for a convolution; for anything else its word."""
+    op = step.op
+    if isinstance(op, Conv):
+        marks = [f"C={op.groups}"] * (op.groups > 1) + [f"/{op.stride}"] * (op.stride > 1)
+        marks += [f"dil={op.dilation}"] * (op.dilation > 1)
+        return " ".join([f"{op.kernel[0]}x{op.kernel[1]}", str(op.channels), *marks])
+    word = step.path.rpartition(".")[2]
+    return f"{word} {op.features}" if isinstance(op, Linear) else word
 
 
 def _group(path: str, row: str, by: By) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from resnetcli.errors import At, Problems, did_you_mean
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU
-from resnetcli.spec.numbers import NAME, NumberError, evaluate
+from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate
 from resnetcli.spec.phrase import COMPOSITES, LAYER_WORDS, Phrase, PhraseError, Word, parse_cell, parse_head
-from resnetcli.spec.source import Map, Node, Seq, Text
+from resnetcli.spec.source import MAX_DEPTH, Map, Node, Seq, Text
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -40,7 +39,6 @@ MAX_WINDOW = 1024
 MAX_COPIES = 16_384
 MAX_ITEMS = 16_384
 """Entries of a table once its blocks are put in place."""
-_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,12})?(e-?\d{1,2})?")
 
 Names = Mapping[str, int]
 
@@ -52,6 +50,8 @@ class Block:
     parameters: tuple[str, ...]
     body: Node
     at: At
+    sound: bool = True
+    """Whether its words were read; what is wrong with them is said once, not at every call."""
 
 
 class _Skip(Exception):  # noqa: N818 - it is no error but the way out of an entry whose problem has been noted
@@ -65,21 +65,32 @@ class Binder:
     problems: Problems
     blocks: Mapping[str, Block] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
+    _depth: int = 0
     _count: int = 0
 
     def body(self, node: Node, names: Names) -> tuple[Item, ...]:
         """A body, a branch or a row: one item, or a list of them."""
-        if isinstance(node, Seq):
+        if self._depth >= MAX_DEPTH:
+            self.problems.add(f"nested more than {MAX_DEPTH} deep once blocks are put in place", node.at)
+            return ()
+        self._depth += 1
+        try:
+            if not isinstance(node, Seq):
+                return tuple(self._entry(node, names, None))
             if not node.items:
                 self.problems.add("an empty list", node.at, "write at least one layer")
-            return tuple(item for entry in node.items for item in self._entry(entry, names, node))
-        return tuple(self._entry(node, names, None))
+            return tuple([item for entry in node.items for item in self._entry(entry, names, node)])
+        finally:
+            self._depth -= 1
+
+    def _spend(self, entries: int, at: At) -> None:
+        """Bounds what blocks that call blocks can grow to."""
+        self._count += entries
+        if self._count > MAX_ITEMS:
+            self.problems.add(f"more than {MAX_ITEMS:,} entries once blocks are put in place", at)
+            self.problems.close()
 
     def _entry(self, node: Node, names: Names, within: Seq | None) -> list[Item]:
-        self._count += 1
-        if self._count > MAX_ITEMS:
-            self.problems.add(f"more than {MAX_ITEMS:,} entries once blocks are put in place", node.at)
-            self.problems.close()
         match node:
             case Text():
                 try:
@@ -114,6 +125,7 @@ class Binder:
 
     def _item(self, node: Text, phrase: Phrase, names: Names, within: Seq | None) -> list[Item]:
         at = node.word(phrase.offset, phrase.length)
+        self._spend(1 + len(phrase.words) // 4, at)
         bind = _Words(self.problems, node, names)
         try:
             times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
@@ -134,6 +146,8 @@ class Binder:
                 "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`",
             )
             self.problems.add(f"unknown word `{head.text}`", at, hint)
+            raise _Skip
+        if not block.sound:
             raise _Skip
         if head.text in self._open:
             chain = " -> ".join([*self._open[self._open.index(head.text) :], head.text])
@@ -170,6 +184,7 @@ class Binder:
             )
             return []
         key, value = node.pairs[0]
+        self._spend(1, key.at)
         try:
             phrase = parse_head(key.value)
         except PhraseError as error:
@@ -259,11 +274,12 @@ class _Words:
 
     def decimal(self, word: Word, what: str) -> float:
         """A number with decimals, never negative."""
-        if not _DECIMAL.fullmatch(word.text):
+        value = decimal(word.text)
+        if value is None:
             at = self.node.word(word.offset, word.length)
             self.problems.add(f"`{word.text}` is not a number: {what} is one like 0.5", at)
             raise _Skip
-        return float(word.text)
+        return value
 
     def layer(self, phrase: Phrase) -> Layer:
         """Any phrase but a block call."""

@@ -13,6 +13,7 @@ MAX_LENGTH = 80
 MAX_VALUE = 10**12
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?(e-?[0-9]{1,2})?")
 _TOKEN = re.compile(r"\d+|[A-Za-z_][A-Za-z0-9_]*|[-+*/()]")
 
 
@@ -27,6 +28,11 @@ class NumberError(Exception):
 def names_in(text: str) -> list[str]:
     """The names an expression uses, in order."""
     return NAME.findall(text)
+
+
+def decimal(text: str) -> float | None:
+    """A number with decimals, never negative: `0.5`, `1e-3`; None if it is none."""
+    return float(text) if _DECIMAL.fullmatch(text) else None
 
 
 def evaluate(text: str, names: Mapping[str, int]) -> int:

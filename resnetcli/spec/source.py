@@ -6,6 +6,8 @@ stranger wrote: anchors, aliases, tags and further documents are refused, depth 
 
 from __future__ import annotations
 
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +16,11 @@ import yaml
 
 from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML does not admit (YAML 1.1, production 1)."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser where PyYAML was built with it: eight times as quick."""
@@ -71,6 +76,9 @@ def read_source(path: Path, label: str | None = None) -> Source:
     """
     label = label or str(path)
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe or a terminal might never end
+            raise UsageError(f"`{label}` is no regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -80,18 +88,14 @@ def read_source(path: Path, label: str | None = None) -> Source:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read `{label}`: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_BYTES:
-        raise UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB, which no table is")
+        raise _too_large(label)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         lossy = Source(label, data.decode("utf-8", "replace"))
-        problem = Problem(
-            f"not UTF-8 text: byte 0x{data[error.start]:02x}",
-            At(lossy, line, column, 1),
-            "save the file as UTF-8; a spec is a text file",
-        )
+        at = lossy.at(len(data[: error.start].decode("utf-8")))
+        message, hint = f"not UTF-8 text: byte 0x{data[error.start]:02x}", "save the file as UTF-8; a spec is a text file"
+        problem = Problem(message, at, hint)
         raise SpecError((problem,)) from None
     return Source(label, text, str(path))
 
@@ -101,7 +105,13 @@ def parse(source: Source) -> Map:
 
     Raises SpecError with every problem found: YAML that does not parse, an empty file, duplicate keys, tags...
     """
+    if len(source.text) > MAX_BYTES:
+        raise _too_large(source.label)
     return _Parser(source).run()
+
+
+def _too_large(label: str) -> UsageError:
+    return UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB, which no table is")
 
 
 @dataclass
@@ -115,15 +125,15 @@ class _Parser:
             root = self._tree(yaml.parse(self.source.text, Loader=_Loader))
         except yaml.MarkedYAMLError as error:
             self._syntax(error)
-        except yaml.YAMLError as error:
-            self._unreadable(error)
+        except (yaml.YAMLError, UnicodeEncodeError):
+            self._unreadable()
         if root is None and not self.problems.found:
             self.problems.add(
                 "the file is empty",
                 At(self.source, 1, 1, 1),
                 "a spec needs `input:` and `table:`; see `resnet-cli show resnet50`",
             )
-        elif root is not None and not isinstance(root, Map):
+        elif root is not None and not isinstance(root, Map) and not self.problems.found:
             self.problems.add(
                 "a spec is a mapping of `key: value` lines", root.at, "it needs `input:` and `table:` at least"
             )
@@ -136,6 +146,7 @@ class _Parser:
         root: Node | None = None
         stack: list[Seq | Map] = []
         keys: list[Text | None] = []  # for each open mapping, the key whose value comes next
+        known: list[dict[str, Text]] = []  # for each, the keys so far
         documents = 0
 
         def place(node: Node) -> None:
@@ -148,7 +159,7 @@ class _Parser:
                 stack[-1].pairs.append((key, node))
                 keys[-1] = None
             elif isinstance(node, Text):
-                self._unique(stack[-1], node)
+                self._unique(known[-1], node)
                 keys[-1] = node
             else:
                 self.problems.add("a key must be one word or phrase, not a list or a mapping", node.at)
@@ -184,9 +195,11 @@ class _Parser:
                     place(node)
                     stack.append(node)
                     keys.append(None)
+                    known.append({})
                 case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                     stack.pop()
                     keys.pop()
+                    known.pop()
                 case _:
                     pass
         return root
@@ -220,13 +233,12 @@ class _Parser:
         if event.tag is not None:
             self.problems.add(f"tag `{event.tag}`: a spec has no tags", self._at(event, 1), "leave the tag out")
 
-    def _unique(self, mapping: Map, key: Text) -> None:
-        for other, _ in mapping.pairs:
-            if other.value == key.value:
-                self.problems.add(
-                    f"`{key.value}` stands twice", key.at, f"the first is on line {other.at.line}; remove one"
-                )
-                return
+    def _unique(self, known: dict[str, Text], key: Text) -> None:
+        first = known.setdefault(key.value, key)
+        if first is not key:
+            self.problems.add(
+                f"`{key.value}` stands twice", key.at, f"the first is on line {first.at.line}; remove one"
+            )
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
         mark = error.problem_mark or error.context_mark
@@ -241,10 +253,11 @@ class _Parser:
             hint = "is a bracket left open, or a line indented differently from its neighbours?"
         self.problems.add(f"not YAML: {error.problem or error.context}", at, hint)
 
-    def _unreadable(self, error: yaml.YAMLError) -> None:
+    def _unreadable(self) -> None:
         text = self.source.text
-        index = next((i for i, char in enumerate(text) if not (char.isprintable() or char in "\t\n\r")), 0)
-        line = text.count("\n", 0, index) + 1
-        column = index - (text.rfind("\n", 0, index) + 1) + 1
-        reason = f"character {text[index]!a} is not allowed" if text else str(error)
-        self.problems.add(f"not YAML: {reason}", At(self.source, line, column, 1), "a spec is a plain text file")
+        index = found.start() if (found := _FORBIDDEN.search(text)) else 0
+        self.problems.add(
+            f"not YAML: character {text[index : index + 1]!a} is not allowed",
+            self.source.at(index),
+            "a spec is a plain text file",
+        )

@@ -51,13 +51,13 @@ class Zoo:
             return base / reference if base is not None else Path(reference)
         if reference in self.files:
             return self.files[reference]
-        if base is None and Path(reference).exists():
+        if base is None and os.path.exists(reference):  # noqa: PTH110 - Path's raises for a name too long to exist
             raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{reference}`")
         raise UsageError(f"unknown model `{reference}`", did_you_mean(reference, self.files, "see `resnet-cli list`"))
 
     def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:
         """The nodes of a file. Raises UsageError or SpecError, as `read_source` and `parse` do."""
-        key = os.path.realpath(path)
+        key = str(path.absolute())
         if key not in self._parsed:
             source = read_source(path, label)
             self._parsed[key] = source, parse(source)

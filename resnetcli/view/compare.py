@@ -14,47 +14,50 @@ def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
     measured = any(profile.measurements for profile in comparison.profiles)
     base = comparison.baseline
     work = "flops" if flops else "macs"
-    sizes = {profile.plan.input for profile in comparison.profiles}
-    several = len(sizes) > 1
-    heads = {"params": "params", work: "FLOPs" if flops else "MACs", "activations": "activations"}
-    columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several)]
-    for key, head in heads.items():
-        columns.append(Column(head, key))
-        columns.append(Column("", f"{key}_change", style="cyan", shown=base is not None, exported=base is not None))
+    several = len({profile.plan.input for profile in comparison.profiles}) > 1
+    columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
+    for key, head in (("params", "params"), (work, "FLOPs" if flops else "MACs"), ("activations", "acts")):
+        columns.append(Column(head, key, spare=1 if key == "activations" and measured else 0))
+        columns += _relative(base, f"{key}_change")
         if key != "activations":
-            columns.append(Column("printed", f"{key}_printed", style="dim", shown=_any_printed(comparison, key)))
-    columns.append(Column("depth", "depth"))
+            printed = any(_printed(profile, key) for profile in comparison.profiles)
+            columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=3))
+    columns.append(Column("depth", "depth", spare=2))
     if measured:
         columns += [
             Column("median", "median_s"),
-            Column("", "median_change", style="cyan", shown=base is not None, exported=base is not None),
-            Column("IQR", "iqr_s"),
-            Column("n", "n"),
+            *_relative(base, "median_change"),
+            Column("IQR", "iqr_s", spare=2),
+            Column("n", "n", spare=4),
             Column("images/s", "throughput_img_s"),
             Column("peak memory", "peak_memory_bytes"),
         ]
-    rows = tuple(_line(profile, base, list(heads), measured=measured) for profile in comparison.profiles)
+    rows = tuple(_line(profile, base, work, measured=measured) for profile in comparison.profiles)
     return Sheet(tuple(columns), rows)
 
 
-def _line(profile: Profile, base: Profile | None, keys: list[str], *, measured: bool) -> tuple[Cell, ...]:
+def _relative(base: Profile | None, key: str) -> list[Column]:
+    return [] if base is None else [Column("", key, style="cyan")]
+
+
+def _line(profile: Profile, base: Profile | None, work: str, *, measured: bool) -> tuple[Cell, ...]:
     size = profile.plan.input
     cells = [cell(label(profile)), cell(f"{size.c}x{size.h}x{size.w}", str(size))]
-    for key in keys:
+    for key in ("params", work, "activations"):
         value = profile.counts.total.figure(key)
-        reference = base.counts.total.figure(key) if base else 0
-        cells += [cell(value, short(value)), cell(value / reference if reference else None, change(value, reference))]
+        cells.append(cell(value, short(value)))
+        if base is not None:
+            cells.append(_ratio(value, base.counts.total.figure(key)))
         if key != "activations":
             cells.append(cell(_printed(profile, key)))
     cells.append(cell(profile.counts.depth))
     if measured:
         m = profile.measurements[0]
-        reference_s = base.measurements[0].median_s if base else 0.0
-        ratio = m.median_s / reference_s if reference_s else None
+        cells.append(cell(m.median_s, duration(m.median_s)))
+        if base is not None:
+            cells.append(_ratio(m.median_s, base.measurements[0].median_s))
         memory = m.peak_memory_bytes
         cells += [
-            cell(m.median_s, duration(m.median_s)),
-            cell(ratio, change(m.median_s, reference_s)),
             cell(m.iqr_s, duration(m.iqr_s)),
             cell(m.n),
             cell(m.throughput_img_s, rate(m.throughput_img_s)),
@@ -63,13 +66,13 @@ def _line(profile: Profile, base: Profile | None, keys: list[str], *, measured: 
     return tuple(cells)
 
 
+def _ratio(value: float, reference: float) -> Cell:
+    return cell(value / reference if reference else None, change(value, reference))
+
+
 def _printed(profile: Profile, key: str) -> str:
     """The figures the papers print, each once."""
-    return ", ".join(dict.fromkeys(e.published.printed for e in profile.judged if e.published.figure == key))
-
-
-def _any_printed(comparison: Comparison, key: str) -> bool:
-    return any(_printed(profile, key) for profile in comparison.profiles)
+    return "/".join(dict.fromkeys(e.published.printed for e in profile.judged if e.published.figure == key))
 
 
 def caption(comparison: Comparison, *, flops: bool = False) -> str:
@@ -79,7 +82,7 @@ def caption(comparison: Comparison, *, flops: bool = False) -> str:
     work = "FLOPs are 2 x MACs" if flops else "papers call MACs FLOPs"
     printed = "; printed: as the papers have it" if any(profile.judged for profile in comparison.profiles) else ""
     relative = f"; relative to {label(comparison.baseline)}" if comparison.baseline else ""
-    return f"counted for one image{where}; {work}{printed}{relative}"
+    return f"counted for one image{where}; {work}; acts: outputs of convolutions and fc{printed}{relative}"
 
 
 def listing_sheet(listing: Listing) -> Sheet:

@@ -6,8 +6,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from resnetcli.view.sheet import Sheet, to_rich, without_spare
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 PIPED_WIDTH = 10_000
 """Wider than any table: nothing is cut when a program reads it."""
@@ -19,6 +22,31 @@ def console() -> Console:
 
     wide = None if sys.stdout.isatty() else PIPED_WIDTH
     return Console(width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def bar_width() -> int:
+    """Characters a bar may take: more on a wide terminal."""
+    width = console().width
+    return 30 if 120 <= width < PIPED_WIDTH else 12
+
+
+def natural_width(table: Table) -> int:
+    """Characters a table takes if nothing is wrapped."""
+    from rich.measure import Measurement
+
+    screen = console()
+    return Measurement.get(screen, screen.options.update(max_width=PIPED_WIDTH), table).maximum
+
+
+def print_sheet(sheet: Sheet) -> None:
+    """A sheet to the terminal; where it is too narrow, spare columns are left out, and that is said."""
+    screen, left_out = console(), []
+    while natural_width(to_rich(sheet)) > screen.width and (fewer := without_spare(sheet)):
+        sheet, head = fewer
+        left_out += [head] if head and head not in left_out else []
+    screen.print(to_rich(sheet))
+    if left_out:
+        screen.print(f"too narrow for: {', '.join(left_out)}", style="dim")
 
 
 def print_json(record: dict[str, Any]) -> None:

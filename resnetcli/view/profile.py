@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def heading(profile: Profile) -> list[str]:
     """Who the net is: title, what to type, parameters, citation."""
     plan, spec = profile.plan, profile.spec
-    lines = [f"{spec.title}   {profile.model}   {settings_text(plan.parameters)}"]
+    ordered = {name: value for name, value in plan.parameters.items() if name != "classes"} | plan.parameters
+    lines = [f"{spec.title}   {profile.model}   {settings_text(ordered)}"]
     if spec.cite:
         lines.append(spec.cite)
     return lines
@@ -31,13 +32,12 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
     head = "FLOPs" if flops else "MACs"
     columns = (
         Column({"row": "row", "block": "block", "layer": "layer"}[by], by, "left", "bold"),
-        Column("", "layers", "left", "dim", shown=by == "layer", exported=by == "layer"),
-        Column("output", "output"),
+        Column("steps", "layers", "left", "dim", shown=by == "layer", exported=by == "layer", spare=1),
+        Column("output", "output", spare=2 if by != "row" else 0),
         Column("params", "params"),
         Column(head, "flops" if flops else "macs"),
         Column("activations", "activations"),
-        Column(f"share of {head}", "share", "right"),
-        Column("", "bar", "left", "cyan", exported=False),
+        Column(f"share of {head}", "share", "left"),
     )
 
     def line(part: Part) -> tuple[Cell, ...]:
@@ -51,8 +51,7 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
             cell(cost.params, short(cost.params)),
             cell(work, short(work)),
             cell(cost.activations, short(cost.activations)),
-            cell(round(share, 6), percent(share)),
-            cell(bar(cost.macs / most, width)),
+            cell(round(share, 6), f"{percent(share):>6} {bar(cost.macs / most, width)}".rstrip()),
         )
 
     work = total.flops if flops else total.macs
@@ -63,8 +62,7 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
         cell(total.params, short(total.params)),
         cell(work, short(work)),
         cell(total.activations, short(total.activations)),
-        cell(1, percent(1) if total.macs else ""),
-        cell(""),
+        cell(1 if total.macs else 0, f"{percent(1):>6}" if total.macs else ""),
     )
     return Sheet(columns, tuple(map(line, found)), foot)
 
@@ -98,9 +96,9 @@ def published_sheet(profile: Profile) -> Sheet | None:
         Column("printed", "printed"),
         Column("counted", "counted"),
         Column("verdict", "verdict", "left"),
-        Column("protocol", "protocol", "left"),
+        Column("protocol", "protocol", "left", wrap=True),
         Column("source", "source", "left", "dim"),
-        Column("note", "note", "left", shown=any(entry.published.note for entry in profile.judged)),
+        Column("note", "note", "left", wrap=True, shown=any(entry.published.note for entry in profile.judged)),
     )
     return Sheet(columns, tuple(map(_published_line, profile.judged)))
 
@@ -112,7 +110,7 @@ def _published_line(entry: Judged) -> tuple[Cell, ...]:
         cell(published.printed),
         cell(entry.counted, "" if entry.counted is None else short(entry.counted)),
         cell(entry.verdict),
-        cell(published.protocol),
+        cell(published.protocol, published.protocol.replace("-", " ")),
         cell(f"{published.source} {published.table}", f"{published.source.removeprefix('arXiv:')} {published.table}"),
         cell(published.note),
     )
@@ -133,7 +131,7 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         Column("batch", "batch"),
         Column("median", "median_s"),
         Column("IQR", "iqr_s"),
-        Column("min", "min_s"),
+        Column("min", "min_s", spare=1),
         Column("n", "n"),
         Column("images/s", "throughput_img_s"),
         Column("peak memory", "peak_memory_bytes"),

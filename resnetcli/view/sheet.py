@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ class Column:
     shown: bool = True
     """False for what only CSV carries."""
     exported: bool = True
-    """False for what is only drawn, such as bars."""
+    """False for what is only drawn."""
+    wrap: bool = False
+    """Whether its texts may go on in a second line."""
+    spare: int = 0
+    """Above 0: left out of a terminal too narrow for all, the highest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def _markdown_row(texts: Sequence[str]) -> str:
 
 
 def to_rich(sheet: Sheet) -> Table:
-    """A table for the terminal."""
+    """A table for the terminal, as wide as its texts."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -88,9 +92,21 @@ def to_rich(sheet: Sheet) -> Table:
     for i in keep:
         column = sheet.columns[i]
         footer = Text(sheet.total[i].text if sheet.total else "", style="bold")
+        words = [word for text in (column.head, *(row[i].text for row in sheet.rows)) for word in text.split()]
+        least = max(map(len, words), default=0) if column.wrap else None  # a word is never cut
         table.add_column(
-            column.head, footer, justify=column.align, style=column.style, no_wrap=column.align == "right", overflow="fold"
+            column.head, footer, justify=column.align, style=column.style, no_wrap=not column.wrap, min_width=least
         )
     for row in sheet.rows:
         table.add_row(*(Text(row[i].text) for i in keep))
     return table
+
+
+def without_spare(sheet: Sheet) -> tuple[Sheet, str] | None:
+    """The sheet without its most spare column, and that column's head; None if every column matters."""
+    shown = [column for column in sheet.columns if column.shown and column.spare]
+    if not shown:
+        return None
+    worst = max(shown, key=lambda column: column.spare)
+    columns = tuple(replace(column, shown=False) if column is worst else column for column in sheet.columns)
+    return replace(sheet, columns=columns), worst.head

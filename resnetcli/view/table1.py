@@ -52,7 +52,7 @@ def table1_rich(sheet: Sheet) -> Table:
 
     table = Table(box=box.SQUARE, show_lines=True, header_style="bold")
     for column in sheet.columns:
-        table.add_column(column.head, justify=column.align, style=column.style, vertical="middle", overflow="fold")
+        table.add_column(column.head, justify=column.align, style=column.style, vertical="middle", no_wrap=True)
     for row in sheet.rows:
         table.add_row(*(Text(entry.text) for entry in row))
     return table
@@ -87,7 +87,8 @@ def _item_lines(item: Item) -> list[str]:
         case Residual(body=body) | Seq(body=body):
             note = head_text(item).removeprefix("residual").removeprefix("seq").strip()
             suffix = times or (" × 1" if isinstance(item.what, Residual) else "")
-            return _bracketed(cell_lines(body), suffix + (f"  ({note})" if note else ""))
+            inner = [line.replace(", stride ", ", /") for line in cell_lines(body)]  # room for two nets in 80 columns
+            return _bracketed(inner, suffix + (f"  ({note})" if note else ""))
         case Branches(kind=kind, branches=branches, of=of):
             if of is not None:
                 return [f"{kind} of {of}{times}", *_indented(cell_lines(branches[0]))]
