@@ -1,4 +1,4 @@
-"""The primitive operations, which a spec names and a plan consists of: each class holds its shape rule, parameters and multiply-accumulates.
+"""The primitive operations: each class holds its shape rule, parameters and multiply-accumulates side by side.
 
 All figures are exact integers for **one image**, whatever the batch. Adding an operation means one class
 here, one case in `resnetcli.build.module` and one word in `resnetcli.spec.phrase`.

@@ -5,6 +5,18 @@ from __future__ import annotations
 import sys
 import types
 
+import pytest
+
 # Torchvision registers its compiled operations with torch there, and fails where those are of another build than torch.
 # No model needs them.
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; review them as a diff")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written and not compared."""
+    return bool(request.config.getoption("--update-golden"))

@@ -43,8 +43,8 @@ def _replace(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(text.encode("utf-8"))
-        os.chmod(name, target.stat().st_mode & 0o7777)
-        os.replace(name, target)
+        Path(name).chmod(target.stat().st_mode & 0o7777)
+        Path(name).replace(target)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise

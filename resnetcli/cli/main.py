@@ -153,7 +153,7 @@ def list_models(
         print_json(list_record(found))
         return
     number = len(found.profiles)
-    _print_sheet(listing_sheet(found), format, after=[f"{number} net{'s' if number != 1 else ''}; counted for one image"])
+    _print_sheet(listing_sheet(found), format, after=[f"{number} net{'s' * (number != 1)}; counted for one image"])
 
 
 @app.command()
@@ -230,7 +230,7 @@ def profile(
     if len(asked) != 1:
         names = " ".join(name for name, _ in asked)
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
-    (name, given), = asked
+    ((name, given),) = asked
     _announce(device, name)
     found = report.profile(name, input=input, aux=aux, batch=batch, device=device, zoo=zoo, **given)
     if format is Format.json:

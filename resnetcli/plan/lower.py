@@ -79,6 +79,7 @@ class _Stop(Exception):  # noqa: N818 - the way out when no shape is left to go 
 class _Lowering:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self.names = _names((*spec.style.before, *spec.style.after))
         self.steps: list[Step] = []
         self.active: list[bool] = []  # per step: has its value just been activated?
         self.problems = Problems()
@@ -222,20 +223,19 @@ class _Lowering:
 
     def conv(self, layer: ConvLayer, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
         """A convolution with what the header's `conv:` puts around it."""
-        style = self.spec.style
+        style, names = self.spec.style, self.names
         styled = layer.finish == "style"
         if styled and not self.active[x]:  # pre-activation, unless the input has just been activated
-            for op in style.before:
-                x = self.apply(op, f"{path}.{_name(op)}", x)
+            for op, name in zip(style.before, names, strict=False):
+                x = self.apply(op, f"{path}.{name}", x)
         if self.first_conv is None:
             self.first_conv = x
         stride = layer.stride if strided else 1
         x = self.bare_conv(layer, x, f"{path}.conv", stride, self.steps[x].shape.c)
-        for op in style.after if styled else ():
+        for op, name in zip(style.after, names[len(style.before) :], strict=True) if styled else ():
             if closes and not isinstance(op, BatchNorm):
                 continue  # the sum's activation takes its place
-            again = isinstance(op, BatchNorm) and any(isinstance(other, BatchNorm) for other in style.before)
-            x = self.apply(op, f"{path}.{_name(op)}{'2' if again else ''}", x)
+            x = self.apply(op, f"{path}.{name}", x)
         return x, stride
 
     def bare_conv(self, layer: ConvLayer, x: int, path: str, stride: int, channels: int) -> int:
@@ -274,7 +274,7 @@ class _Lowering:
             y = self.apply(Scale(block.scale), f"{path}.scale", y)
         if equation.adds:
             short = self.shortcut(x, entry, y, stride, f"{path}.shortcut")
-            y = self.join(Add(), f"{path}.add", (y, short), at, ("F gives", "the shortcut gives"))
+            y = self.join(Add(), f"{path}.add", (y, short), at, block)
         if activation is not None:
             y = self.apply(activation, f"{path}.{_name(activation)}", y)
         return y, stride
@@ -287,13 +287,15 @@ class _Lowering:
             return x
         if kind == "pad":
             return self.apply(PadChannels(after.c, stride), f"{path}.pad", x)
-        preactivated = bool(spec.style.before)
-        if preactivated and entry is not None and self.steps[entry].shape == before:
-            x = entry  # F's activated input is the projection's too
         if spec.shortcut.layers is None:
             layers: Many[Item] = (Item(ConvLayer((1, 1), stride=stride)),)
         else:
             layers = spec.shortcut.layers(stride)
+        preactivated = bool(spec.style.before)
+        projects = any(isinstance(item.what, ConvLayer) for item in layers)
+        if preactivated and projects and entry is not None and self.steps[entry].shape == before:
+            x = entry  # F's activated input is the projection's too
+        self.entries += len(layers)
         for index, item in enumerate(layers):
             x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
         return x
@@ -325,25 +327,22 @@ class _Lowering:
         self.at = at
         if len(ends) == 1:
             return ends[0], stride
-        texts = [body_text(branch) for branch in what.branches] if what.of is None else []
-        width = max(map(len, texts), default=0)
-        labels = tuple(f"branch {i + 1}, {text:{width}}  gives" for i, text in enumerate(texts))
         op = Concat() if what.kind == "concat" else Add()
         name = "cat" if what.kind == "concat" else "add"
-        return self.join(op, f"{path}.{name}", tuple(ends), at, labels), stride
+        return self.join(op, f"{path}.{name}", tuple(ends), at, what), stride
 
-    def join(self, op: Concat | Add, path: str, inputs: tuple[int, ...], at: At | None, labels: tuple[str, ...]) -> int:
-        """An operation on several values; `labels` tell them apart should they not fit."""
+    def join(self, op: Concat | Add, path: str, inputs: tuple[int, ...], at: At | None, of: Branches | Residual) -> int:
+        """An operation on several values; `of` tells them apart should they not fit."""
         shapes = tuple(self.steps[i].shape for i in inputs)
         try:
             shape = op.join(shapes)
         except ShapeError as error:
-            width = max(len(str(shape)) for shape in shapes)
-            notes = tuple(f"{label} {shape!s:>{width}}" for label, shape in zip(labels, shapes, strict=False))
             message = error.message
-            if path.endswith(".add") and labels and labels[0].startswith("F"):
-                message = "F and the shortcut cannot be added: they differ in shape"
-            self.fail(message, at, error.hint or "give both the same channels, stride and padding", notes)
+            if isinstance(of, Residual):
+                message, labels = "F and the shortcut cannot be added: they differ in shape", ["F", "the shortcut"]
+            else:
+                labels = [f"branch {i}, {_short(body_text(branch))}" for i, branch in enumerate(of.branches, start=1)]
+            self.fail(message, at, error.hint or "give both the same channels, stride and padding", _sizes(labels, shapes))
             shape = error.recovered or shapes[0]
         return self.emit(op, path, shape, *inputs)
 
@@ -354,6 +353,20 @@ def _closing(items: Many[Item]) -> int:
         if not _transparent(items[index]):
             return index if isinstance(items[index].what, ConvLayer | Sequence | Call) else -1
     return -1
+
+
+def _sizes(labels: Many[str], shapes: Many[Shape], most: int = 16) -> tuple[str, ...]:
+    """A line for each of the values that do not fit together, in columns: `branch 1, [3x3 max]  gives  64 x 28 x 28`."""
+    width, channels = max(map(len, labels)), max(len(str(shape.c)) for shape in shapes)
+    lines = [
+        f"{label:{width}}  gives {'' if shape.n == 1 else f'{shape.n} x '}{shape.c:>{channels}} x {shape.h} x {shape.w}"
+        for label, shape in zip(labels, shapes, strict=False)
+    ]
+    return tuple(lines[:most]) if len(lines) <= most else (*lines[:most], f"... and {len(lines) - most} more")
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def _transparent(item: Item) -> bool:
@@ -375,6 +388,13 @@ def _padding(pad: int | None, kernel: tuple[int, int], dilation: int = 1) -> tup
 
 def _pool(layer: PoolLayer, stride: int) -> Pool:
     return Pool(layer.kind, layer.kernel, stride, _padding(layer.pad, layer.kernel), layer.ceil, layer.count_pad)
+
+
+def _names(ops: Many[BatchNorm | Activation]) -> list[str]:
+    """A name each, numbered from the second of a kind on: `bn relu conv bn` has `bn`, `relu` and `bn2`."""
+    kinds = [_name(op) for op in ops]
+    earlier = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return [f"{kind}{times + 1}" if times else kind for kind, times in zip(kinds, earlier, strict=True)]
 
 
 def _name(op: BatchNorm | Activation) -> str:

@@ -47,7 +47,8 @@ def _unmet(profile: Profile) -> tuple[Problem, ...]:
     for name, value in expect.figures.items():
         counted = int(getattr(counts, name))
         if counted != value:
-            problems.append(Problem(f"expected {value:,} {name}, counted {counted:,} ({counted - value:+,})", expect.at))
+            message = f"expected {value:,} {name}, counted {counted:,} ({counted - value:+,})"
+            problems.append(Problem(message, expect.at))
     sizes = tuple(plan.steps[index].shape.h for index in plan.rows.values())
     if expect.sizes is not None and sizes != expect.sizes:
         problems.append(Problem(f"expected sizes {list(expect.sizes)}, counted {list(sizes)}", expect.at))

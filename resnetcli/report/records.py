@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resnetcli.ops import Shape
-from resnetcli.report.compare import Comparison
-from resnetcli.report.listing import Listing
 from resnetcli.report.profile import Profile, parts
-from resnetcli.report.verdict import Judged
 from resnetcli.spec.words import item_text
+
+if TYPE_CHECKING:
+    from resnetcli.ops import Shape
+    from resnetcli.report.compare import Comparison
+    from resnetcli.report.listing import Listing
+    from resnetcli.report.verdict import Judged
 
 Record = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
-from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate, names_in
+from resnetcli.spec.numbers import MAX_VALUE, NumberError, decimal, evaluate, names_in
 from resnetcli.spec.phrase import RESERVED, PhraseError, parse_cell, parse_head
 from resnetcli.spec.source import Map, Node, Seq, Text, parse
 from resnetcli.spec.spec import (
@@ -44,10 +44,12 @@ FACTS = ("source", "table", "protocol", "dataset", "note", "label", "detail")
 """What an entry of `published:` says of its figures."""
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_EXTENDS = 16
+MAX_ENTRIES = 512
+"""Of a table, of `let:`, of `blocks:`."""
 MAX_SIZE = 16_384
 """Height and width of an image."""
 
-ROW = re.compile(r"[A-Za-z0-9_]+")
+ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 # What torch.nn.Module has already, so that no submodule can be called by it (a test holds this against torch).
 MODULE_WORDS = frozenset(
     [
@@ -190,7 +192,7 @@ class _Reader:
                 self.problems.add(error.message, node.at, error.hint)
                 break
             if _identity(parent.source) in seen:
-                chain = " -> ".join([*(name for name, _ in found), node.value])
+                chain = " -> ".join([*(name for name, _ in found), path.stem])
                 self.problems.add(f"`extends` goes in a circle: {chain}", node.at)
                 break
             seen.add(_identity(parent.source))
@@ -225,7 +227,9 @@ class _Reader:
             self.problems.add(what, node.at if not isinstance(node, Text) or node.value else key.at,
                               f"`{key.value}:` holds `name: value` entries")  # fmt: skip
             return []
-        return [(name.value, (name, value)) for name, value in node.pairs]
+        if len(node.pairs) > MAX_ENTRIES:
+            self.problems.add(f"`{key.value}` has {len(node.pairs):,} entries, at most {MAX_ENTRIES} are read", key.at)
+        return [(name.value, (name, value)) for name, value in node.pairs[:MAX_ENTRIES]]
 
     def _by_name(self, merged: _Merged, key: Text, node: Node, *, child: bool) -> None:
         into = {"let": merged.let, "blocks": merged.blocks, "table": merged.table}[key.value]
@@ -251,9 +255,11 @@ class _Reader:
 
     def _row_name(self, name: Text) -> bool:
         if not ROW.fullmatch(name.value) or len(name.value) > 60:
-            self.problems.add(f"`{name.value}` cannot name a row", name.at, "letters, digits and _, as in `conv2_x`")
+            self.problems.add(
+                f"`{name.value}` cannot name a row", name.at, "a letter or digit, then letters, digits and _: `conv2_x`"
+            )
             return False
-        if name.value in MODULE_WORDS or name.value.startswith("__"):
+        if name.value in MODULE_WORDS:
             self.problems.add(
                 f"`{name.value}` cannot name a row: every torch module has an attribute of that name", name.at,
                 f"for example `{name.value}_`",
@@ -265,6 +271,7 @@ class _Reader:
 
     def read(self, input: Shape | None, settings: dict[str, int]) -> Spec:
         lineage = self.lineage()
+        self.problems.close()  # without what it starts from, the rest cannot be judged
         merged = self.merge([document for _, document in lineage])
         defaults = self._numbers(merged)
         _check_settings(self.name, settings, defaults)
@@ -347,7 +354,7 @@ class _Reader:
                 names[name] = 1
             else:
                 try:
-                    names[name] = evaluate(node.value.replace(" ", ""), names)
+                    names[name] = evaluate(_closed(node.value), names)
                 except NumberError as error:
                     self.problems.add(*self._bad_let(node, error, names, parameters))
                     names[name] = 1  # whatever uses it is read all the same
@@ -378,8 +385,9 @@ class _Reader:
                                       "`inception p1 r3 p3: ...`: a block's name, then its parameters'")  # fmt: skip
             if len(set(words)) != len(words):
                 self.problems.add(f"a name stands twice in `{key.value}`", key.at)
+            before = len(self.problems.found)
             self._check_words(body)
-            found[name] = Block(tuple(words[1:]), body, key.at)
+            found[name] = Block(tuple(words[1:]), body, key.at, sound=len(self.problems.found) == before)
         return found
 
     def _check_words(self, body: Node) -> None:
@@ -427,7 +435,7 @@ class _Reader:
         return shape or Shape(3, 224, 224)
 
     def _style(self, key: Text, node: Node) -> ConvStyle:
-        text = node.value if isinstance(node, Text) else ""
+        text = node.value if isinstance(node, Text) and len(node.value) < 80 else ""
         before: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
         after: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
         conv: re.Match[str] | None = None
@@ -551,20 +559,25 @@ def _plain(node: Node) -> str:
 
 
 def _style_op(word: str) -> BatchNorm | ReLU | LeakyReLU | PReLU | None:
-    name, _, argument = word.rstrip(")").partition("(")
-    try:
-        match name:
-            case "bn":
-                return BatchNorm(float(argument)) if argument else BatchNorm()
-            case "relu":
-                return ReLU()
-            case "prelu":
-                return PReLU()
-            case "leaky":
-                return LeakyReLU(float(argument))
-    except ValueError:
-        pass
+    name, bracket, argument = word.rstrip(")").partition("(")
+    number = decimal(argument)
+    match name:
+        case "relu":
+            return ReLU()
+        case "prelu":
+            return PReLU()
+        case "bn" if not bracket:
+            return BatchNorm()
+        case "bn" if number is not None:
+            return BatchNorm(number)
+        case "leaky" if number is not None:
+            return LeakyReLU(number)
     return None
+
+
+def _closed(text: str) -> str:
+    """An expression without the spaces around its operators."""
+    return re.sub(r"\s*([-+*/()])\s*", r"\1", text)
 
 
 def _around(value: int, reach: int = 100) -> list[int]:
@@ -573,7 +586,7 @@ def _around(value: int, reach: int = 100) -> list[int]:
 
 def _comes_out(text: str, names: Mapping[str, int]) -> bool:
     try:
-        return evaluate(text.replace(" ", ""), names) > 0
+        return evaluate(_closed(text), names) > 0
     except NumberError:
         return False
 
@@ -584,5 +597,7 @@ def _check_settings(model: str, settings: Mapping[str, int], known: Mapping[str,
         if name not in known:
             listed = ", ".join(f"{key}={default}" for key, default in known.items())
             raise UsageError(f"`{model}` has no parameter `{name}`", did_you_mean(name, known, f"it has {listed}"))
+        if not isinstance(value, int):
+            raise UsageError(f"`{name}={value}` is not a whole number")
         if abs(value) > MAX_VALUE or (name == "classes" and not 0 < value <= MAX_CHANNELS):
             raise UsageError(f"`{name}={value}` is out of range")

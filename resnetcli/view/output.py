@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,8 @@ def print_sheet(sheet: Sheet) -> None:
 
 def print_json(record: dict[str, Any]) -> None:
     """One JSON object, indented."""
+    import json
+
     sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -37,7 +37,7 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
         Column("params", "params"),
         Column(head, "flops" if flops else "macs"),
         Column("activations", "activations"),
-        Column(f"share of {head}", "share", "left"),
+        Column(f"share of {head}", "share", "left", "cyan"),
     )
 
     def line(part: Part) -> tuple[Cell, ...]:
@@ -71,9 +71,7 @@ def totals(profile: Profile, *, flops: bool = False) -> list[str]:
     """The exact figures, and what they are."""
     counts = profile.counts
     work = (
-        f"{exact(counts.flops)} FLOPs (2 x MACs)"
-        if flops
-        else f"{exact(counts.macs)} MACs (papers call these FLOPs)"
+        f"{exact(counts.flops)} FLOPs (2 x MACs)" if flops else f"{exact(counts.macs)} MACs (papers call these FLOPs)"
     )
     lines = [
         f"{exact(counts.params)} parameters   {work}",

@@ -20,7 +20,7 @@ from resnetcli.spec.spec import (
     Residual,
 )
 from resnetcli.spec.spec import Sequence as Seq
-from resnetcli.spec.words import head_text, layer_text
+from resnetcli.spec.words import head_text, item_text, layer_text
 from resnetcli.view.numbers import short
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -35,8 +35,8 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     rows: list[tuple[Cell, ...]] = []
     for row in _rows(profiles):
         sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
-        bodies = ["\n".join(cell_lines(p.spec.rows.get(row, ()))) for p in profiles]
-        rows.append((cell(row), cell(" / ".join(sizes)), *(cell(body) for body in bodies)))
+        bodies = [_body(p.spec.rows.get(row, ())) for p in profiles]
+        rows.append((cell(row), cell(" / ".join(sizes)), *bodies))
     work = "FLOPs" if flops else "MACs"
     rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
     costs = [p.counts.flops if flops else p.counts.macs for p in profiles]
@@ -56,6 +56,11 @@ def table1_rich(sheet: Sheet) -> Table:
     for row in sheet.rows:
         table.add_row(*(Text(entry.text) for entry in row))
     return table
+
+
+def _body(items: Sequence[Item]) -> Cell:
+    """Drawn for people, phrases of the grammar for programs."""
+    return cell("; ".join(map(item_text, items)), "\n".join(cell_lines(items)))
 
 
 def _rows(profiles: Sequence[Profile]) -> list[str]:

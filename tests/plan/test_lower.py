@@ -345,8 +345,8 @@ SHORTCUTS: list[tuple[str, str, list[list[Op]]]] = [
     ("[sxs avg /s ceil, 1x1]", "residual x 2: [3x3 16 /2, 3x3 16]",
      [[Pool("avg", (2, 2), 2, (0, 0), True), conv1x1(16), BN], NONE]),
     ("[sxs avg /s ceil, 1x1]", "residual x 2: [3x3 16, 3x3 16]", [[conv1x1(16), BN], NONE]),
-    ("[sxs avg /s ceil, 1x1]", "residual: [3x3 /2, 3x3 /2]",
-     [[Pool("avg", (4, 4), 4, (1, 1), True), conv1x1(8), BN]]),
+    ("[sxs avg /s V ceil, 1x1]", "residual: [3x3 /2, 3x3 /2]",
+     [[Pool("avg", (4, 4), 4, (0, 0), True), conv1x1(8), BN]]),
     ("[3x3 max /s, 1x1 linear]", "residual: [3x3 16 /2]", [[Pool("max", (3, 3), 2, (1, 1)), conv1x1(16, bias=True)]]),
     ("[1x1 4 bare, bn(0.01), 3x3 /s]", "residual: [3x3 16 /2]",
      [[conv1x1(4), BatchNorm(0.01), conv3x3(16, 2), BN]]),
@@ -471,7 +471,7 @@ FAMILY = """
     classes: 10
     let: {depth: 8, k: 2, n: (depth-2)/6}
     blocks:
-      unit w s: {residual: [3x3 w*k /s, 3x3 w*k]}
+      unit w t: {residual: [3x3 w*k /t, 3x3 w*k]}
     table:
       conv1: 3x3 16
       conv2_x: [unit 8 1, unit 4 2]

@@ -1,0 +1,280 @@
+"""The command line as a user meets it: what is printed, where, and with which exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.testing
+
+from resnetcli import __version__
+from resnetcli.cli.main import app
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = {
+    "compare": "compare",
+    "compare_baseline": "compare resnet50 resnext50_32x4d resnext50_32x4d C=8 d=14 --baseline resnet50",
+    "compare_md": "compare --format md",
+    "compare_csv": "compare resnet18* --sort -params --format csv",
+    "compare_inputs": "compare resnet18 cifar_resnet20 --flops",
+    "list": "list resnet18* cifar_resnet1*",
+    "list_csv": "list cifar_plain --format csv",
+    "profile": "profile resnext50_32x4d",
+    "profile_block": "profile cifar_resnet depth=8 --by block",
+    "profile_layer": "profile cifar_resnet20 --by layer",
+    "profile_md": "profile resnet50_v1 --format md",
+    "profile_csv": "profile resnet18 --format csv --flops",
+    "profile_changed": "profile resnet50 --input 3x320x320 --batch 8",
+    "show": "show resnet50 resnext50_32x4d",
+    "show_md": "show resnet18 --format md",
+    "show_csv": "show resnext50_32x4d_a --format csv",
+    "show_form_b": "show resnext50_32x4d_b",
+    "check": "check resnet50 cifar_resnet110",
+}
+HELPS = ("", "list", "show", "profile", "compare", "check", "fmt")
+
+
+def run(command: str | list[str], **env: str) -> typer.testing.Result:
+    """Runs a command inside this process, as if its output were piped."""
+    words = command.split() if isinstance(command, str) else command
+    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", **env}
+    return typer.testing.CliRunner().invoke(app, words, env=environment, prog_name="resnet-cli")
+
+
+def process(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "resnetcli", *words], capture_output=True, text=True, timeout=60, check=False, **options
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def golden(name: str, text: str, pytestconfig: pytest.Config) -> None:
+    path = GOLDEN / f"{name}.txt"
+    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    if pytestconfig.getoption("--update-golden"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_a_command_prints_is_as_reviewed(name: str, pytestconfig: pytest.Config) -> None:
+    result = run(COMMANDS[name])
+    assert result.exit_code == 0, result.output
+    golden(name, f"$ resnet-cli {COMMANDS[name]}\n{result.stdout}", pytestconfig)
+
+
+@pytest.mark.parametrize("command", HELPS)
+def test_the_help_of_every_command_is_as_reviewed(command: str, pytestconfig: pytest.Config) -> None:
+    result = run([*command.split(), "--help"])
+    assert result.exit_code == 0
+    golden(f"help_{command or 'root'}", result.stdout, pytestconfig)
+
+
+def test_every_command_has_its_help_reviewed() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names == set(HELPS) - {""}
+
+
+def test_without_a_command_the_help_is_printed() -> None:
+    assert run("").stdout.strip() == run("--help").stdout.strip()
+    assert run("-h").stdout == run("--help").stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"resnet-cli {__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["profile", "profile_block", "profile_layer"])
+def test_the_columns_of_a_profile_sum_to_its_total(name: str) -> None:
+    lines = list(csv.DictReader(io.StringIO(run(f"{COMMANDS[name]} --format csv").stdout)))
+    *parts, total = lines
+    for column in ("params", "macs", "activations"):
+        assert sum(int(part[column]) for part in parts) == int(total[column])
+
+
+def test_json_says_what_the_table_says() -> None:
+    record = json.loads(run("profile resnext50_32x4d C=8 d=14 --format json").stdout)
+    assert record["schema"] == "resnet-cli/profile@1"
+    assert record["parameters"] == {"classes": 1000, "C": 8, "d": 14}
+    assert (record["params"], record["macs"], record["flops"]) == (25603016, 4267409408, 2 * 4267409408)
+    assert record["input"] == [3, 224, 224]
+    assert record["published"] == []  # another net's figures
+    assert record["latency"] is None
+    assert sum(row["macs"] for row in record["rows"]) == record["macs"]
+
+
+def test_a_setting_applies_to_the_model_it_follows() -> None:
+    record = json.loads(run("compare resnet50 resnext50_32x4d resnext50_32x4d C=8 d=14 --format json").stdout)
+    assert [model["params"] for model in record["models"]] == [25557032, 25028904, 25603016]
+
+
+def test_a_setting_behind_a_wildcard_applies_to_all_it_stands_for() -> None:
+    record = json.loads(run("compare resnet18* classes=10 --format json").stdout)
+    assert {model["parameters"]["classes"] for model in record["models"]} == {10}
+
+
+def test_compare_sorts_by_a_figure() -> None:
+    record = json.loads(run("compare --all --sort -macs --format json").stdout)
+    macs = [model["macs"] for model in record["models"]]
+    assert macs == sorted(macs, reverse=True)
+
+
+def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> None:
+    record = json.loads(run("compare --format json").stdout)
+    printed = [
+        {entry["printed"]: entry["verdict"] for entry in model["published"] if entry["verdict"]}
+        for model in record["models"]
+    ]
+    assert printed == [
+        {"25.5M": "truncates", "4.1G": "rounds", "25.6M": "rounds"},
+        {"25.0M": "rounds", "4.2G": "rounds"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("profile resnet5", "unknown model `resnet5`"),
+        ("profile nothing.yaml", "no such file: `nothing.yaml`"),
+        ("profile .", "unknown model `.`"),
+        ("profile ./", "is a directory"),
+        ("profile resnet50 resnet18", "`profile` takes one model, not 2"),
+        ("profile C=8", "stands before any model"),
+        ("profile resnext50_32x4d C=eight", "`eight` is not a whole number"),
+        ("profile resnext50_32x4d G=8", "has no parameter `G`"),
+        ("profile resnext50_32x4d C=8 C=4", "`C` is set twice"),
+        ("profile cifar_resnet depth=21", "does not come out whole"),
+        ("profile resnet50 --input 224", "`224` is not an input size"),
+        ("profile resnet50 --input 3x8x8 --batch 0", "a batch of 0 images"),
+        ("profile resnet50 --device tpu", "tpu"),
+        ("profile resnet50 --device mps", "mps"),
+        ("compare --sort size", "cannot sort by `size`"),
+        ("compare --sort median_s", "measured only with `--device`"),
+        ("compare --baseline vgg16", "the baseline `vgg16` is not among the models compared"),
+        ("compare --all resnet50", "exclude each other"),
+        ("list squeezenet", "no model matches"),
+        ("check nothing.yaml", "no such file"),
+        ("fmt nothing.yaml", "no such file"),
+    ],
+)
+def test_bad_input_is_a_message_and_exit_code_2(command: str, message: str) -> None:
+    result = run(command)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+
+
+def test_cuda_without_cuda_is_a_clear_error() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    result = run("profile resnet18 --device cuda")
+    assert result.exit_code == 2
+    assert "cuda" in result.stderr
+
+
+def test_check_tells_invalid_from_unexpected(tmp_path: Path) -> None:
+    good = "input: 3x32x32\ntable: {conv1: 3x3 16 /2, head: [global avg, fc 10]}\n"
+    (tmp_path / "good.yaml").write_text(good)
+    (tmp_path / "unmet.yaml").write_text(good + "expect: {params: 1, sizes: [16, 1]}\n")
+    (tmp_path / "invalid.yaml").write_text(good.replace("3x3 16", "3x3 16 C=5"))
+    (tmp_path / "flat.yaml").write_text("input: 3x32x32\ntable: {a: 3x3 8, b: 3x3 8, c: 3x3 8}\n")
+    assert run(f"check {tmp_path}/good.yaml").exit_code == 0
+    unmet = run(f"check {tmp_path}/unmet.yaml")
+    assert unmet.exit_code == 1
+    assert "expected 1 params, counted 634 (+633)" in unmet.stderr
+    assert run(f"check {tmp_path}/invalid.yaml").exit_code == 2
+    both = run(f"check {tmp_path}/unmet.yaml {tmp_path}/invalid.yaml {tmp_path}/good.yaml")
+    assert both.exit_code == 2
+    assert "good.yaml: ok" in both.stdout
+    flat = run(f"check {tmp_path}/flat.yaml")
+    assert flat.exit_code == 0
+    assert "no row has a stride" in flat.stderr
+
+
+def test_fmt_keeps_comments_and_writes_the_canonical_form(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(
+        "# mine\ninput: 3×32×32   # small\ntable:\n  conv1: 3x3, 16, stride 2   # stem\n"
+        "  conv2:\n  - residual × 2: [3x3 16, 3x3 16]\n  - 3×3 max pool, stride 2\n  head: average pool, 10-d fc\n"
+    )
+    assert run(f"fmt --check {path}").exit_code == 1
+    assert run(f"fmt {path}").exit_code == 0
+    assert path.read_text() == (
+        "# mine\ninput: 3x32x32   # small\ntable:\n  conv1: 3x3 16 /2   # stem\n"
+        "  conv2:\n  - residual x 2: [3x3 16, 3x3 16]\n  - 3x3 max /2\n  head: [global avg, fc 10]\n"
+    )
+    assert run(f"fmt --check {path}").exit_code == 0
+
+
+def test_fmt_changes_nothing_in_a_file_it_cannot_read(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("input: 3x32x32\ntable: {conv1: 3x3 16 16}\n")
+    before = path.read_bytes()
+    assert run(f"fmt {path}").exit_code == 2
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_cut_when_piped() -> None:
+    result = run(["compare", "resnext101_32x4d", "resnext101_32x4d", "C=1", "d=100"], COLUMNS="30")
+    assert "resnext101_32x4d C=1 d=100" in result.stdout
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    command = f"{sys.executable} -m resnetcli compare --all --format json | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("{\n", "")
+
+
+def test_an_interrupt_ends_quietly_with_130(tmp_path: Path) -> None:
+    fifo = tmp_path / "slow.yaml"
+    os.mkfifo(fifo)
+    child = subprocess.Popen([sys.executable, "-m", "resnetcli", "fmt", "-"], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert child.stdin is not None
+    child.stdin.write("input: 3x32x32\n" * 100)
+    child.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(timeout=1.5)  # it waits for the rest
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_a_terminal_without_unicode_still_gets_its_table() -> None:
+    result = process("show", "resnet18", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 0
+    assert "conv2_x" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["compare", "--all"], ["profile", "resnet50"], ["show", "resnet50"]]
+)
+def test_what_needs_no_weights_imports_neither_torch_nor_pandas(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom resnetcli.cli.main import app\n"
+        f"try: app({words!r}, prog_name='resnet-cli')\nexcept SystemExit: pass\n"
+        "loaded = {'torch', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        f"assert '--help' not in {words!r} or not [m for m in sys.modules if m.startswith('resnetcli.spec')]"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_readmes_pictures_are_what_the_commands_print() -> None:
+    script = Path(__file__).parents[2] / "docs" / "pictures.py"
+    result = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr

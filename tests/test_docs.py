@@ -1,0 +1,272 @@
+"""What the documentation shows is what the program does: its commands and sessions are run, its tables of keys held."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import doctest
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resnetcli as rc
+from resnetcli.cli.main import main
+from resnetcli.report import records
+from resnetcli.report.compare import Comparison
+from resnetcli.report.listing import listing
+from resnetcli.spec import phrase, read
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+FILE = re.compile(r"# (\S+\.yaml)\n")
+PROMPT = re.compile(r"^\$ (.*)\n", re.MULTILINE)
+
+
+@pytest.fixture
+def _shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty directory, and a terminal of which nothing is known but its width."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_shell")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_shows_what_is_printed(document: Path, pytestconfig: pytest.Config) -> None:
+    text = document.read_text(encoding="utf-8")
+    now = rerun(text)
+    if pytestconfig.getoption("--update-golden", default=False):
+        document.write_text(now, encoding="utf-8")
+        return
+    difference = difflib.unified_diff(text.split("\n"), now.split("\n"), document.name, "printed now", lineterm="")
+    assert now == text, "\n".join(difference)
+
+
+def rerun(text: str) -> str:
+    """The document with its outputs as they are now, run in the working directory; a block marked `norun` stays.
+
+    A YAML block that begins `# name.yaml` is that file. What still matches is left as it is written.
+    """
+    names: dict[str, Any] = {}
+
+    def block(match: re.Match[str]) -> str:
+        info, body = match[1], match[2]
+        if info == "yaml" and (file := FILE.match(body)):
+            Path(file[1]).write_text(body, encoding="utf-8")
+        elif info == "console":
+            body = transcript(body)
+        elif info == "python" and ">>> " in body:
+            body = session(body, names)
+        return f"```{info}\n{body}```"
+
+    return FENCED.sub(block, text)
+
+
+def transcript(body: str) -> str:
+    """`$ resnet-cli ...` lines, each followed by what it prints, errors included."""
+    before, *parts = PROMPT.split(body)
+    assert not before, f"a console block begins with a command: {before}"
+    commands = zip(parts[::2], parts[1::2], strict=True)
+    return "".join(f"$ {command}\n{shown(expected, run(command))}" for command, expected in commands)
+
+
+def run(command: str) -> str:
+    """What `resnet-cli ...` prints, or what is in a file, for `cat`."""
+    program, *arguments = shlex.split(command)
+    if program == "cat":
+        return "".join(Path(name).read_text(encoding="utf-8") for name in arguments)
+    assert program == "resnet-cli", f"only resnet-cli and cat are run, not {program}; mark the block `norun`"
+    printed, argv = io.StringIO(), sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            main()
+    except SystemExit:
+        pass  # any other exception would be a traceback
+    finally:
+        sys.argv = argv
+    return printed.getvalue()
+
+
+def session(body: str, names: dict[str, Any]) -> str:
+    """`>>>` lines, each followed by what Python prints; `names` last from one session to the next."""
+    parts = []
+    for part in doctest.DocTestParser().parse(body):
+        if isinstance(part, str):
+            parts.append(part)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(part.source, "a document's session", "single", dont_inherit=True), names)
+        first, *others = part.source.splitlines()
+        parts += [f">>> {first}\n", *(f"... {line}".rstrip() + "\n" for line in others)]
+        parts.append(shown(part.want, printed.getvalue()))
+    return "".join(parts)
+
+
+def shown(expected: str, printed: str) -> str:
+    """`expected` if that is what was printed, else what was, cut at the same places; the blank line below is kept."""
+    lines, now = _lines(expected), _lines(printed)
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in lines)
+    if re.fullmatch(pattern, "".join(f"{line}\n" for line in now)):
+        return expected
+    below = "\n" if expected.endswith("\n\n") else ""
+    return "".join(f"{line}\n" for line in _cut_alike(lines, now)) + below
+
+
+def _lines(text: str) -> list[str]:
+    """Without blank lines at the ends, and blanks at the ends of lines, which no editor would leave there."""
+    return [line.rstrip() for line in text.strip("\n").rstrip().splitlines()]
+
+
+def _cut_alike(cut: list[str], now: list[str]) -> list[str]:
+    """`now` with `...` where `cut` has it: the pieces between are as long, and the ones most like those in `cut`."""
+    kept: list[str] = []
+    pieces = [list(lines) for _, lines in groupby(cut, key=lambda line: line == "...")]
+    start = 0
+    for index, piece in enumerate(pieces):
+        last = len(now) - len(piece)
+        if piece == ["..."]:
+            kept += piece
+        elif len(pieces) == 1:
+            kept += now
+        else:
+            places = [0] if index == 0 else [last] if index == len(pieces) - 1 else range(start, last + 1)
+            best = max(places, key=lambda place: _likeness(piece, now[place : place + len(piece)]), default=start)
+            kept += now[best : best + len(piece)]
+            start = best + len(piece)
+    return kept or now
+
+
+def _likeness(a: list[str], b: list[str]) -> float:
+    return difflib.SequenceMatcher(None, "\n".join(a), "\n".join(b), autojunk=False).ratio()
+
+
+# --- this file's own means ---------------------------------------------------------------------------------------
+
+
+def test_dots_stand_for_any_lines() -> None:
+    assert shown("a\n...\nd\n", "a\nb\nc\nd\n") == "a\n...\nd\n"
+    assert shown("a\n...\n", "a\n") == "a\n...\n"
+    assert shown("a\n...\nd\n\n", "\na  \nb\nd\n\n") == "a\n...\nd\n\n"
+
+
+def test_an_output_that_has_changed_is_cut_where_it_was() -> None:
+    assert shown("old\n", "new\nlines\n") == "new\nlines\n"
+    assert shown("head 1\n...\nrow x 1\n...\ntotal 1\n", "head 2\nrow w 2\nrow x 2\nrow y 2\ntotal 2\n") == (
+        "head 2\n...\nrow x 2\n...\ntotal 2\n"
+    )
+    assert shown("...\ntotal 1\n", "head 2\ntotal 2\n") == "...\ntotal 2\n"
+    assert shown("", "new\n") == "new\n"
+
+
+@pytest.mark.usefixtures("_shell")
+def test_a_document_is_rerun_block_by_block() -> None:
+    net = "```yaml\n# net.yaml\ninput: 3x8x8\ntable: {head: fc 10}\n```\n"
+    ran = rerun(f"{net}```console\n$ cat net.yaml\nold\n$ resnet-cli check net.yaml\n```\n```python\n>>> 1 + 1\n3\n```\n")
+    assert "table: {head: fc 10}\n$ resnet-cli check net.yaml\nnet.yaml: ok" in ran
+    assert ran.endswith(">>> 1 + 1\n2\n```\n")
+    assert rerun(ran) == ran
+    assert rerun("```console norun\n$ pip install .\n```\n") == "```console norun\n$ pip install .\n```\n"
+
+
+# --- what the references must hold -------------------------------------------------------------------------------
+
+
+def text_of(document: str) -> str:
+    return (ROOT / "docs" / document).read_text(encoding="utf-8")
+
+
+def test_every_key_and_word_of_the_grammar_is_in_its_reference() -> None:
+    quoted = " ".join(re.findall(r"`+([^`]+)`+", text_of("grammar.md")))
+    words = {
+        *read.KEYS, *read.FIGURES, *read.FACTS, *read.EXPECTED, "sizes",
+        *phrase.COMPOSITES, *phrase.LAYER_WORDS, *phrase.MARKS,
+    }  # fmt: skip
+    assert {word for word in words if not re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", quoted)} == set()
+
+
+def test_every_name_of_the_library_is_in_its_reference() -> None:
+    text = text_of("python.md")
+    assert {name for name in rc.__all__ if not re.search(rf"\brc\.{name}\b", text)} == set()
+
+
+def documented(schema: str) -> dict[str, str]:
+    """Key -> type, of the tables in a schema's section of docs/json.md: `rows[].row` is a key of each of `rows`."""
+    sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)
+    (section,) = [section for section in sections if section.startswith(f"`resnet-cli/{schema}`")]
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
+
+
+def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a record and its value. `parameters` has names of the net's own, and is a value."""
+    if isinstance(value, list):
+        for item in value:
+            yield from emitted(item, f"{path}[]")
+    elif isinstance(value, dict) and path != "parameters" and not path.endswith(".parameters"):
+        for key, item in value.items():
+            here = f"{path}.{key}".lstrip(".")
+            yield here, item
+            yield from emitted(item, here)
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is of a type as docs/json.md calls it."""
+    if kind.endswith(" or null"):
+        return value is None or fits(value, kind.removesuffix(" or null"))
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(fits(item, kind.removeprefix("list of ")[:-1]) for item in value)
+    return type(value) is {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}[kind]
+
+
+def measured() -> rc.Profile:
+    """A profile with a measurement of its own, a quick one."""
+    from dataclasses import replace
+
+    from resnetcli.measure.latency import measure
+
+    profile = rc.profile("cifar_resnet", depth=8)
+    return replace(profile, measurements=(measure(profile.plan, time_budget_s=0.01),))
+
+
+def the_records(schema: str) -> Iterator[records.Record]:
+    every = listing()
+    match schema:
+        case "profile@1":
+            yield from map(records.profile_record, (*every.profiles, measured()))
+        case "compare@1":
+            yield records.compare_record(Comparison(every.profiles))
+        case "list@1":
+            yield records.list_record(every)
+        case "show@1":
+            yield records.show_record(every.profiles)
+
+
+@pytest.mark.parametrize("schema", ["profile@1", "compare@1", "list@1", "show@1"])
+def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -> None:
+    known, found = documented(schema), set()
+    for record in the_records(schema):
+        record = json.loads(json.dumps(record))
+        assert record["schema"] == f"resnet-cli/{schema}"
+        if schema == "compare@1":  # each of its models is a profile, whole
+            known_model = documented("profile@1")
+            assert all({key for key, _ in emitted(model)} <= known_model.keys() for model in record["models"])
+            record["models"] = [{} for _ in record["models"]]
+        if record.get("latency"):  # has the keys of a measurement
+            assert record["latency"] == record["measurements"][0]
+            record["latency"] = {}
+        for key, value in emitted(record):
+            found.add(key)
+            assert key in known
+            assert fits(value, known[key]), f"`{key}` is documented as {known[key]}, not {value!r}"
+    assert found == known.keys()
