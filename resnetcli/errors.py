@@ -74,7 +74,7 @@ class Problem:
 
 
 def clean(text: str, most: int = 400) -> str:
-    """User's text as it can be shown: what a terminal would obey or hide becomes `\ufffd`, a long middle is left out."""
+    """User's text as it can be shown: what a terminal would obey becomes U+FFFD, a long middle is left out."""
     if len(text) > most:
         text = f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
@@ -145,9 +145,14 @@ class Problems:
             self.close()
 
     def close(self) -> None:
-        """Raises SpecError if anything was found."""
+        """Raises SpecError if anything was found, in the order of the text."""
         if self.found:
-            raise SpecError(tuple(self.found))
+            raise SpecError(tuple(sorted(self.found, key=_place)))
+
+
+def _place(problem: Problem) -> tuple[bool, str, int, int]:
+    at = problem.at
+    return (True, "", 0, 0) if at is None else (False, at.source.label, at.line, at.column)
 
 
 def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:

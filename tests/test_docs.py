@@ -11,6 +11,8 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.cli.main import main
+from resnetcli.measure.latency import measure
 from resnetcli.report import records
 from resnetcli.report.compare import Comparison
-from resnetcli.report.listing import listing
+from resnetcli.report.listing import Listing, listing
 from resnetcli.spec import phrase, read
 
 ROOT = Path(__file__).parent.parent
@@ -77,8 +80,9 @@ def transcript(body: str) -> str:
     """`$ resnet-cli ...` lines, each followed by what it prints, errors included."""
     before, *parts = PROMPT.split(body)
     assert not before, f"a console block begins with a command: {before}"
-    commands = zip(parts[::2], parts[1::2], strict=True)
-    return "".join(f"$ {command}\n{shown(expected, run(command))}" for command, expected in commands)
+    outputs = [shown(expected, run(command)) for command, expected in zip(parts[::2], parts[1::2], strict=True)]
+    spaced = [f"{text}\n" if text else "" for text in outputs[:-1]]  # a blank line before the next command
+    return "".join(f"$ {command}\n{text}" for command, text in zip(parts[::2], [*spaced, outputs[-1]], strict=True))
 
 
 def run(command: str) -> str:
@@ -115,18 +119,18 @@ def session(body: str, names: dict[str, Any]) -> str:
 
 
 def shown(expected: str, printed: str) -> str:
-    """`expected` if that is what was printed, else what was, cut at the same places; the blank line below is kept."""
+    """`expected` if that is what was printed, else what was, cut at the same places."""
     lines, now = _lines(expected), _lines(printed)
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in lines)
-    if re.fullmatch(pattern, "".join(f"{line}\n" for line in now)):
-        return expected
-    below = "\n" if expected.endswith("\n\n") else ""
-    return "".join(f"{line}\n" for line in _cut_alike(lines, now)) + below
+    same = re.fullmatch(pattern, "".join(f"{line}\n" for line in now))
+    return "".join(f"{line}\n" for line in (lines if same else _cut_alike(lines, now)))
 
 
 def _lines(text: str) -> list[str]:
     """Without blank lines at the ends, and blanks at the ends of lines, which no editor would leave there."""
-    return [line.rstrip() for line in text.strip("\n").rstrip().splitlines()]
+    lines = [line.rstrip() for line in text.splitlines()]
+    full = [index for index, line in enumerate(lines) if line]
+    return lines[full[0] : full[-1] + 1] if full else []
 
 
 def _cut_alike(cut: list[str], now: list[str]) -> list[str]:
@@ -158,7 +162,7 @@ def _likeness(a: list[str], b: list[str]) -> float:
 def test_dots_stand_for_any_lines() -> None:
     assert shown("a\n...\nd\n", "a\nb\nc\nd\n") == "a\n...\nd\n"
     assert shown("a\n...\n", "a\n") == "a\n...\n"
-    assert shown("a\n...\nd\n\n", "\na  \nb\nd\n\n") == "a\n...\nd\n\n"
+    assert shown("a\n...\nd\n\n", "\na  \nb\nd\n \n") == "a\n...\nd\n"
 
 
 def test_an_output_that_has_changed_is_cut_where_it_was() -> None:
@@ -173,8 +177,9 @@ def test_an_output_that_has_changed_is_cut_where_it_was() -> None:
 @pytest.mark.usefixtures("_shell")
 def test_a_document_is_rerun_block_by_block() -> None:
     net = "```yaml\n# net.yaml\ninput: 3x8x8\ntable: {head: fc 10}\n```\n"
-    ran = rerun(f"{net}```console\n$ cat net.yaml\nold\n$ resnet-cli check net.yaml\n```\n```python\n>>> 1 + 1\n3\n```\n")
-    assert "table: {head: fc 10}\n$ resnet-cli check net.yaml\nnet.yaml: ok" in ran
+    commands = "```console\n$ cat net.yaml\nold\n$ resnet-cli check net.yaml\n```\n"
+    ran = rerun(f"{net}{commands}```python\n>>> 1 + 1\n3\n```\n")
+    assert "table: {head: fc 10}\n\n$ resnet-cli check net.yaml\nnet.yaml: ok" in ran
     assert ran.endswith(">>> 1 + 1\n2\n```\n")
     assert rerun(ran) == ran
     assert rerun("```console norun\n$ pip install .\n```\n") == "```console norun\n$ pip install .\n```\n"
@@ -230,17 +235,19 @@ def fits(value: Any, kind: str) -> bool:
 
 
 def measured() -> rc.Profile:
-    """A profile with a measurement of its own, a quick one."""
-    from dataclasses import replace
-
-    from resnetcli.measure.latency import measure
-
+    """A profile with a measurement, a quick one."""
     profile = rc.profile("cifar_resnet", depth=8)
     return replace(profile, measurements=(measure(profile.plan, time_budget_s=0.01),))
 
 
+@lru_cache(maxsize=1)
+def the_zoo() -> Listing:
+    return listing()
+
+
 def the_records(schema: str) -> Iterator[records.Record]:
-    every = listing()
+    """Of the whole zoo."""
+    every = the_zoo()
     match schema:
         case "profile@1":
             yield from map(records.profile_record, (*every.profiles, measured()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import dedent
 
 from resnetcli.errors import Source
-from resnetcli.ops import Op
+from resnetcli.ops import Op, Shape
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
@@ -19,9 +19,10 @@ def plan_of(text: str, /, *, aux: bool = False, **parameters: int) -> Plan:
     return lower(read(Source("written.yaml", dedent(text)), zoo=ZOO, parameters=parameters), aux=aux)
 
 
-def plan_of_model(name: str, /, **parameters: int) -> Plan:
-    """The plan of a model in the zoo."""
-    return lower(read(name, zoo=ZOO, parameters=parameters))
+def plan_of_model(name: str, /, size: int | None = None, **parameters: int) -> Plan:
+    """The plan of a model in the zoo; over images of 3 x size x size, if it is given."""
+    shape = None if size is None else Shape(3, size, size)
+    return lower(read(name, zoo=ZOO, input=shape, parameters=parameters))
 
 
 def row(items: str, /, input: str = "8x8x8", **header: str) -> Plan:

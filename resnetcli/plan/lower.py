@@ -342,7 +342,8 @@ class _Lowering:
                 message, labels = "F and the shortcut cannot be added: they differ in shape", ["F", "the shortcut"]
             else:
                 labels = [f"branch {i}, {_short(body_text(branch))}" for i, branch in enumerate(of.branches, start=1)]
-            self.fail(message, at, error.hint or "give both the same channels, stride and padding", _sizes(labels, shapes))
+            hint = error.hint or "give both the same channels, stride and padding"
+            self.fail(message, at, hint, _sizes(labels, shapes))
             shape = error.recovered or shapes[0]
         return self.emit(op, path, shape, *inputs)
 
@@ -356,7 +357,7 @@ def _closing(items: Many[Item]) -> int:
 
 
 def _sizes(labels: Many[str], shapes: Many[Shape], most: int = 16) -> tuple[str, ...]:
-    """A line for each of the values that do not fit together, in columns: `branch 1, [3x3 max]  gives  64 x 28 x 28`."""
+    """A line for each value that does not fit the others, in columns: `branch 1, [3x3 max]  gives  64 x 28 x 28`."""
     width, channels = max(map(len, labels)), max(len(str(shape.c)) for shape in shapes)
     lines = [
         f"{label:{width}}  gives {'' if shape.n == 1 else f'{shape.n} x '}{shape.c:>{channels}} x {shape.h} x {shape.w}"

@@ -65,6 +65,8 @@ class Binder:
     problems: Problems
     blocks: Mapping[str, Block] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
+    _outermost: At | None = None
+    """Of the calls that are open."""
     _depth: int = 0
     _count: int = 0
 
@@ -87,6 +89,7 @@ class Binder:
         """Bounds what blocks that call blocks can grow to."""
         self._count += entries
         if self._count > MAX_ITEMS:
+            at = self._outermost if self._open and self._outermost else at
             self.problems.add(f"more than {MAX_ITEMS:,} entries once blocks are put in place", at)
             self.problems.close()
 
@@ -110,7 +113,8 @@ class Binder:
     def _bad_phrase(self, node: Text, error: PhraseError, within: Seq | None) -> None:
         at = node.word(error.offset, error.length)
         if not node.value and node.plain:
-            self.problems.add("an empty value", at, "write a layer, or `null` to drop an inherited row")
+            hint = "write a layer, or `null` to drop an inherited row" if self._depth == 1 else "write a layer"
+            self.problems.add("an empty value", at, hint)
             return
         self.problems.add(error.message, at, self._comma_hint(node, within) or error.hint)
 
@@ -145,7 +149,8 @@ class Binder:
                 known,
                 "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`",
             )
-            self.problems.add(f"unknown word `{head.text}`", at, hint)
+            written = node.value[head.offset : head.offset + head.length]
+            self.problems.add(f"unknown word `{written}`", at, hint)
             raise _Skip
         if not block.sound:
             raise _Skip
@@ -167,6 +172,8 @@ class Binder:
             bind.count(word, f"`{name}`", 0, MAX_CHANNELS)
             for name, word in zip(block.parameters, arguments, strict=True)
         )
+        if not self._open:
+            self._outermost = at
         self._open.append(head.text)
         try:
             body = self.body(block.body, {**bind.names, **dict(zip(block.parameters, values, strict=True))})
@@ -180,7 +187,7 @@ class Binder:
             self.problems.add(
                 "one entry with several keys" if node.pairs else "an empty entry",
                 at,
-                "give each its own `-` or brackets",
+                "entries stand in [ ], one key each" if node.flow else "begin each with a `-` of its own",
             )
             return []
         key, value = node.pairs[0]
@@ -188,9 +195,7 @@ class Binder:
         try:
             phrase = parse_head(key.value)
         except PhraseError as error:
-            self.problems.add(
-                error.message, key.word(error.offset, error.length), did_you_mean(key.value, COMPOSITES, error.hint)
-            )
+            self.problems.add(error.message, key.word(error.offset, error.length), error.hint)
             return []
         bind = _Words(self.problems, key, names)
         what: Composite
@@ -227,10 +232,12 @@ class Binder:
     def _repeated(self, item: Item) -> Item:
         """A stride in a repeated entry is an error, not a guess; only `residual` says which copy it is meant for."""
         if item.times is not None and not isinstance(item.what, Residual) and (place := _strided(item)) is not None:
+            there = item.at is not None and item.at.line != place.line
             self.problems.add(
                 "a stride inside a repeated entry: in which copy?",
                 place,
                 "write the copy with the stride on its own; only `residual x N` means the first",
+                (f"the entry is repeated on line {item.at.line}",) if item.at and there else (),
             )
         return item
 
@@ -266,7 +273,7 @@ class _Words:
             self.problems.add(error.message, at, error.hint)
             raise _Skip from None
         if not least <= value <= most:
-            shown = f"{value:,}" if word.text.isdecimal() else f"`{word.text}` = {value:,}"
+            shown = f"{value:,}" if word.text.lstrip("-").isdecimal() else f"`{word.text}` = {value:,}"
             limit = f"at least {least}" if value < least else f"at most {most:,}"
             self.problems.add(f"{shown} is out of range: {what} is {limit}", at)
             raise _Skip

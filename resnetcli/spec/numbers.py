@@ -108,7 +108,9 @@ class _Reader:
             if divisor == 0:
                 raise NumberError(f"`{self.text}` divides by zero")
             if value % divisor:
-                raise NumberError(f"`{self.text}` does not come out whole: {value}/{divisor}", fraction=True)
+                rest = f"{value}/{divisor}"
+                detail = "" if rest == self.text else f": {rest}"
+                raise NumberError(f"`{self.text}` does not come out whole{detail}", fraction=True)
             value //= divisor
         return value
 
@@ -130,12 +132,7 @@ class _Reader:
         if NAME.fullmatch(token):
             self.take()
             if token not in self.names:
-                known = ", ".join(self.names)
-                raise NumberError(
-                    f"unknown name `{token}`",
-                    did_you_mean(
-                        token, self.names, f"names known here: {known}" if known else "no names are known here"
-                    ),
-                )
+                known = f"names known here: {', '.join(self.names)}; `let:` declares others"
+                raise NumberError(f"unknown name `{token}`", did_you_mean(token, self.names, known))
             return self.names[token]
         return self.unexpected()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
+from resnetcli.errors import did_you_mean
+
 COMPOSITES = ("residual", "concat", "sum", "seq", "aside")
 LAYER_WORDS = ("max", "avg", "global", "fc", "bn", "relu", "prelu", "leaky", "lrn", "dropout", "softmax", "spp", "roi")
 MARKS = ("linear", "bare", "V", "dw", "ceil", "pad", "dil")
@@ -21,6 +23,7 @@ RESERVED = frozenset(
 
 _KERNEL = re.compile(r"([0-9]+|[A-Za-z])x([0-9]+|[A-Za-z])")
 _SIZED = re.compile(r"(bn|leaky)\(([^()]*)\)")
+_COPIES = re.compile(r"x[0-9]+")
 _UNITS = re.compile(r"([0-9]+)-?d")
 _NUMBER = re.compile(r"[A-Za-z0-9_(\-][A-Za-z0-9_+\-*/()]*")
 
@@ -51,7 +54,7 @@ class Phrase:
     words: tuple[Word, ...] = ()
     """What stands without a mark, in order: kernel height and width first, for a convolution or a pool."""
     marks: tuple[tuple[str, Word], ...] = ()
-    """`channels`, `C`, `/`, `dil`, `pad`, `V`, `dw`, `linear`, `bare`, `ceil`, `of`, `scale`, ... in canonical order."""
+    """`channels`, `C`, `/`, `dil`, `pad`, `V`, `dw`, `linear`, `bare`, `ceil`, `of`, ... in canonical order."""
     times: Word | None = None
     offset: int = field(default=0, compare=False)
     length: int = field(default=0, compare=False)
@@ -70,6 +73,8 @@ _ONE_OF = (("C", "dw"), ("V", "pad"), ("linear", "bare"))
 def parse_cell(text: str) -> tuple[Phrase, ...]:
     """The layers of one cell: one, or several where commas part whole layers (`average pool, 1000-d fc`)."""
     groups: list[list[Word]] = []
+    if not text.strip():
+        raise PhraseError("an empty entry", 0, max(1, len(text)), "write a layer")
     for part in _parts(text):
         words = _words(text, *part)
         if not words:
@@ -78,8 +83,6 @@ def parse_cell(text: str) -> tuple[Phrase, ...]:
             groups.append(words)
         else:
             groups[-1].extend(words)
-    if not groups:
-        raise PhraseError("an empty entry", 0, max(1, len(text)), "write a layer, or `null` to drop an inherited row")
     return tuple(_layer(words) for words in groups)
 
 
@@ -91,9 +94,8 @@ def parse_head(text: str) -> Phrase:
         raise PhraseError("an empty key", 0, max(1, len(text)))
     head, rest = words[0], words[1:]
     if head.text not in COMPOSITES:
-        raise PhraseError(
-            f"`{head.text}` takes no body", head.offset, head.length, f"a body follows {', '.join(COMPOSITES)} alone"
-        )
+        hint = did_you_mean(head.text, COMPOSITES, f"a body follows {', '.join(COMPOSITES)} alone")
+        raise PhraseError(f"`{head.text}` takes no body", head.offset, head.length, hint)
     marks: dict[str, Word] = {}
     if head.text == "residual":
         for word in rest:
@@ -139,7 +141,7 @@ def text_of(phrase: Phrase) -> str:
 
 def _mark_text(key: str, word: Word) -> str:
     match key:
-        case "kind" | "channels":
+        case "kind" | "channels" | "scale":
             return word.text
         case "/":
             return f"/{word.text}"
@@ -158,7 +160,7 @@ def _parts(text: str) -> list[tuple[int, int]]:
 def _words(text: str, start: int, end: int) -> list[Word]:
     """Words with their places. `×` is `x`; `stride 2` is `/2`; `average` is `avg`; `pool` and `conv` say nothing."""
     words: list[Word] = []
-    for match in re.finditer(r"\S+", text[start:end]):
+    for match in re.finditer(r"×(?=[0-9])|\S+", text[start:end]):
         raw, offset = match.group().replace("×", "x"), start + match.start()
         word = Word("avg" if raw == "average" else raw, offset, len(raw))
         if words and words[-1].text == "stride":
@@ -198,10 +200,17 @@ def _unexpected(word: Word, usage: str) -> PhraseError:
     return PhraseError(f"`{word.text}` cannot stand here", word.offset, word.length, f"it is written {usage}")
 
 
+def _lacks(head: Word, what: str, usage: str) -> PhraseError:
+    return PhraseError(f"`{head.text}` lacks {what}", head.offset, head.length, f"it is written {usage}")
+
+
 def _set(marks: dict[str, Word], key: str, word: Word) -> None:
     if key in marks:
         what = {"channels": "the number of channels", "scale": "the scale", "/": "the stride"}.get(key, f"`{key}`")
-        raise PhraseError(f"{what} is given twice", word.offset, word.length, f"`{marks[key].text}` or `{word.text}`?")
+        hint = f"`{_mark_text(key, marks[key])}` or `{_mark_text(key, word)}`?"
+        if _COPIES.fullmatch(word.text):
+            hint = f"to repeat a layer, write `x {word.text[1:]}`"
+        raise PhraseError(f"{what} is given twice", word.offset, word.length, hint)
     for pair in _ONE_OF:
         if key in pair and (other := pair[1 - pair.index(key)]) in marks:
             raise PhraseError(f"`{other}` and `{key}` exclude each other", word.offset, word.length)
@@ -212,8 +221,10 @@ def _layer(words: list[Word]) -> Phrase:
     offset, length = _span(words)
     words, times = _times(words)
     head, rest = words[0], words[1:]
-    if head.text == "x":
-        raise PhraseError("`x N` repeats the entry it stands behind", head.offset, head.length, "`residual x 3: [...]`")
+    if stray := next((word for word in words if word.text == "x"), None):
+        raise PhraseError(
+            "`x N` stands behind what it repeats", stray.offset, stray.length, "`3x3 64 x 3`, `residual x 3: [...]`"
+        )
     if kernel := _KERNEL.fullmatch(head.text):
         size = (Word(kernel[1], head.offset, head.length), Word(kernel[2], head.offset, head.length))
         name, marks = _window_marks(rest)
@@ -251,7 +262,7 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
 def _number(text: str, word: Word, what: str) -> Word:
     if not _NUMBER.fullmatch(text):
         raise PhraseError(
-            f"`{word.text}` is not {what}" if text else f"{what} is missing in `{word.text}`",
+            f"`{word.text}` is not {what}" if text else f"`{word.text}` lacks its number",
             word.offset,
             word.length,
             "marks of a layer: channels, C=groups or dw, /stride, dil=, V or pad=, linear or bare",
@@ -268,7 +279,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
     match head.text:
         case "global":
             if texts != ["avg"] and texts != ["max"]:
-                raise _unexpected(rest[0] if rest else head, "`global avg`")
+                raise _unexpected(rest[0], "`global avg`") if rest else _lacks(head, "`avg` or `max`", "`global avg`")
             one = Word("1", head.offset, head.length)
             return "pool to", (one, one), (("kind", rest[0]),)
         case "max" | "avg":
@@ -282,7 +293,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             return "pool to", _size(rest[1]), (("kind", head),)
         case "roi":
             if len(rest) != 3 or texts[1] != "of":
-                raise _unexpected(rest[0] if rest else head, "`roi 14x14 of 300`")
+                raise _lacks(head, "its size or its number of regions", "`roi 14x14 of 300`")
             return "roi", (*_size(rest[0]), _number(rest[2].text, rest[2], "a number of regions")), ()
         case "fc":
             _arity(head, rest, 1, "`fc 1000`")
@@ -316,4 +327,4 @@ def _arity(head: Word, rest: list[Word], wanted: int, usage: str) -> None:
     if len(rest) > wanted:
         raise _unexpected(rest[wanted], usage)
     if len(rest) < wanted:
-        raise PhraseError(f"`{head.text}` lacks a number", head.offset, head.length, f"it is written {usage}")
+        raise _lacks(head, "a number", usage)

@@ -287,14 +287,15 @@ class _Reader:
         rows = {name: binder.body(node, names) for name, (_, node) in merged.table.items()}
         for name, (at, _) in merged.aux.items():
             if name not in merged.table:
-                self.problems.add(f"`aux` hangs from row `{name}`, which there is not", at.at,
-                                  did_you_mean(name, merged.table))  # fmt: skip
+                hint = did_you_mean(name, merged.table, f"the rows are {' '.join(merged.table)}")
+                self.problems.add(f"`aux` hangs from row `{name}`, which there is not", at.at, hint)
         aux = {name: binder.body(node, names) for name, (_, node) in merged.aux.items()}
         start = At(self.document.source, 1, 1, 1)
-        for key, there in (("input", "input" in merged.keys), ("table", bool(merged.table))):
-            if not there and not any(p.at and p.message.startswith(f"`{key}`") for p in self.problems.found):
-                example = "input: 3x224x224" if key == "input" else "table: {conv1: 7x7 64 /2, ...}"
+        for key, example in (("input", "input: 3x224x224"), ("table", "table: {conv1: 7x7 64 /2, ...}")):
+            if not any(document.root.get(key) for _, document in lineage):
                 self.problems.add(f"`{key}:` is missing", start, f"for example `{example}`")
+        if not merged.table and not self.problems.found:
+            self.problems.add("no row is left", start, "keep at least one")
         none: tuple[Published, ...] = ()
         published = self._header(merged, "published", self._published, none)
         expect = self._header(merged, "expect", self._expect, None)
@@ -337,10 +338,9 @@ class _Reader:
             elif name in RESERVED:
                 self.problems.add(f"`{name}` is a word of the grammar, not a name", at.at, "choose another name")
             elif isinstance(node, Text) and re.fullmatch(r"-?[0-9]+", node.value):
-                if abs(int(node.value[:20])) > MAX_VALUE or len(node.value) > 14:
+                found[name] = int(node.value[:20])
+                if abs(found[name]) > MAX_VALUE:
                     self.problems.add(f"`{name}` is larger than {MAX_VALUE:,}", node.at)
-                else:
-                    found[name] = int(node.value)
         return found
 
     def _let(self, merged: _Merged, parameters: Mapping[str, int]) -> dict[str, int]:
@@ -356,17 +356,17 @@ class _Reader:
                 try:
                     names[name] = evaluate(_closed(node.value), names)
                 except NumberError as error:
-                    self.problems.add(*self._bad_let(node, error, names, parameters))
+                    self.problems.add(*self._bad_let(node, error, names, parameters, merged))
                     names[name] = 1  # whatever uses it is read all the same
         return names
 
     def _bad_let(
-        self, node: Text, error: NumberError, names: Mapping[str, int], parameters: Mapping[str, int]
+        self, node: Text, error: NumberError, names: Mapping[str, int], parameters: Mapping[str, int], merged: _Merged
     ) -> tuple[str, At, str]:
         used = [name for name in names_in(node.value) if name in parameters]
         if not error.fraction or not used:
-            later = [name for name in names_in(node.value) if name not in names]
-            return error.message, node.at, error.hint or (f"declare `{later[0]}` above" if later else "")
+            later = [name for name in names_in(node.value) if name not in names and name in merged.let]
+            return error.message, node.at, f"declare `{later[0]}` above" if later else error.hint
         name = used[0]
         given = ", ".join(f"{name}={parameters[name]}" for name in used)
         fits = [value for value in _around(parameters[name]) if _comes_out(node.value, {**names, name: value})]
@@ -439,8 +439,10 @@ class _Reader:
         before: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
         after: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
         conv: re.Match[str] | None = None
+        at = node.at
         for word in re.finditer(r"\S+", text):
             match = _CONV_WORD.fullmatch(word.group())
+            at = node.word(word.start(), len(word.group())) if isinstance(node, Text) else node.at
             if match is None or (conv and word.group().startswith("conv")):
                 break
             if word.group().startswith("conv"):
@@ -450,11 +452,12 @@ class _Reader:
             else:
                 (after if conv else before).append(op)
         else:
+            at = node.at
             if conv:
                 return ConvStyle(tuple(before), conv[1] is not None, tuple(after))
         self.problems.add(
-            f"`{text}` is no way to write a convolution" if text else "`conv` is a phrase", node.at,
-            "for example `conv bn relu`, `conv relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`",
+            f"`{text}` is no way to write a convolution" if text else "`conv` is a phrase", at,
+            "such as `conv bn relu`, `conv relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`",
         )  # fmt: skip
         return ConvStyle()
 
@@ -490,7 +493,8 @@ class _Reader:
 
             return Shortcut("layers", layers, _plain(node))
         hint = "`pad`, `project`, `project all`, or a list of layers such as `[sxs avg /s ceil, 1x1]`"
-        self.problems.add("`shortcut` is not one of its options", node.at, hint)
+        written = node.value if isinstance(node, Text) else ""
+        self.problems.add(f"`{written}` is no shortcut" if written else "`shortcut` is a word or a list", node.at, hint)
         return Shortcut()
 
     def _published(self, key: Text, node: Node) -> tuple[Published, ...]:
@@ -523,7 +527,7 @@ class _Reader:
             if fact not in facts:
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
         facts = {"source": "", "table": ""} | facts
-        return [Published(*figure, **facts) for figure in figures]
+        return [Published(figure, text, value, last, **facts) for figure, text, value, last in figures]
 
     def _expect(self, key: Text, node: Node) -> Expect | None:
         figures: dict[str, int] = {}
@@ -540,7 +544,8 @@ class _Reader:
             elif name not in (*EXPECTED, "sizes"):
                 self.problems.add(f"unknown figure `{name}`", at.at, f"`expect` holds {' '.join(EXPECTED)} sizes")
                 continue
-            self.problems.add(f"`{name}` is whole numbers", value.at)
+            what = "a list of whole numbers" if name == "sizes" else "a whole number"
+            self.problems.add(f"`{name}` is {what}", value.at)
         return Expect(figures, sizes, key.at)
 
 

@@ -94,9 +94,8 @@ def read_source(path: Path, label: str | None = None) -> Source:
     except UnicodeDecodeError as error:
         lossy = Source(label, data.decode("utf-8", "replace"))
         at = lossy.at(len(data[: error.start].decode("utf-8")))
-        message, hint = f"not UTF-8 text: byte 0x{data[error.start]:02x}", "save the file as UTF-8; a spec is a text file"
-        problem = Problem(message, at, hint)
-        raise SpecError((problem,)) from None
+        message, hint = f"not UTF-8 text: byte 0x{data[error.start]:02x}", "save it as UTF-8; a spec is a text file"
+        raise SpecError((Problem(message, at, hint),)) from None
     return Source(label, text, str(path))
 
 
@@ -231,7 +230,11 @@ class _Parser:
                 "write the value out, or use `let:`, `blocks:` or `extends:`",
             )
         if event.tag is not None:
-            self.problems.add(f"tag `{event.tag}`: a spec has no tags", self._at(event, 1), "leave the tag out")
+            assert event.start_mark is not None
+            written = self.source.text[event.start_mark.index :].split(maxsplit=1)[0]
+            self.problems.add(
+                f"tag `{written}`: a spec has no tags", self._at(event, len(written)), "leave the tag out"
+            )
 
     def _unique(self, known: dict[str, Text], key: Text) -> None:
         first = known.setdefault(key.value, key)
@@ -241,16 +244,23 @@ class _Parser:
             )
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
-        mark = error.problem_mark or error.context_mark
+        mark, bracket = error.problem_mark or error.context_mark, error.context_mark
+        if bracket and mark and bracket.line < mark.line and "flow" in (error.context or ""):
+            at = At(self.source, bracket.line + 1, bracket.column + 1, 1)
+            hint = f"or a comma is missing before {mark.line + 1}:{mark.column + 1}"
+            self.problems.add("not YAML: a bracket is left open", at, hint)
+            return
         at = At(self.source, mark.line + 1, mark.column + 1, 1) if mark else At(self.source, 1, 1, 1)
         line = self.source.line(at.line)
         hint = ""
         if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":
             hint = "YAML indents with spaces, not with tabs"
-        elif error.problem and "mapping values" in error.problem:
+        elif line[at.column - 1 : at.column] in ("]", "}"):
+            hint = "is this bracket one too many?"
+        elif error.problem and "mapping values" in error.problem and ":" in line[: at.column - 1]:
             hint = "a colon in a text needs quotation marks around the text"
-        elif error.problem and ("expected ',' or" in error.problem or "block end" in error.problem):
-            hint = "is a bracket left open, or a line indented differently from its neighbours?"
+        else:
+            hint = "does this line begin in the same column as its neighbours, and is every bracket closed?"
         self.problems.add(f"not YAML: {error.problem or error.context}", at, hint)
 
     def _unreadable(self) -> None:

@@ -13,11 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from resnetcli.build.module import Net, build
-from resnetcli.ops import Shape
-from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.spec.read import read
-from tests.written import ZOO, plan_of, row
+from tests.written import plan_of, plan_of_model, row
 
 TOLERANCE = 1e-4
 """Relative to the largest number that is compared."""
@@ -28,11 +25,6 @@ def assert_same(got: Tensor, wanted: Tensor) -> None:
     scale = float(wanted.abs().max())
     assert 0 < scale < 1e6  # neither dead nor blown up, or nothing is compared
     torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE * scale)
-
-
-def on(size: int, name: str) -> Plan:
-    """A model of the zoo over smaller images."""
-    return lower(read(name, zoo=ZOO, input=Shape(3, size, size)))
 
 
 def images(plan: Plan, batch: int = 2) -> Tensor:
@@ -98,7 +90,7 @@ TORCHVISION = [
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_logits_are_torchvision_s_with_its_weights_in_order(name: str) -> None:
-    plan = on(64, name)
+    plan = plan_of_model(name, size=64)
     theirs = foreign(lambda: torchvision.models.get_model(name))
     net = built(plan, random=False)
     copy_by_position(theirs.state_dict(), net)
@@ -200,8 +192,8 @@ def test_a_block_s_equivalent_forms_give_equal_outputs(form: str, training: bool
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["a", "b"])
 def test_a_net_s_equivalent_forms_give_equal_outputs(form: str) -> None:
-    plan = on(64, "resnext50_32x4d")
-    whole, parted = built(plan), built(on(64, f"resnext50_32x4d_{form}"), random=False)
+    plan = plan_of_model("resnext50_32x4d", size=64)
+    whole, parted = built(plan), built(plan_of_model(f"resnext50_32x4d_{form}", size=64), random=False)
     parted.load_state_dict(split(whole.state_dict(), form, 32))
     assert_same(logits(parted, images(plan)), logits(whole, images(plan)))
 
@@ -252,7 +244,7 @@ def test_option_a_is_the_cifar_net_of_the_paper() -> None:
                 x = (f + x).relu()
         return w.fc(x.mean((2, 3)), "head.1.fc")
 
-    check(on(32, "cifar_resnet20"), net)
+    check(plan_of_model("cifar_resnet20", size=32), net)
 
 
 def bottlenecks(w: Weights, x: Tensor, *, first: bool) -> Tensor:
@@ -275,7 +267,7 @@ def test_the_stride_of_a_bottleneck_stands_where_its_version_says(name: str) -> 
         x = F.max_pool2d(w.conv_bn(x, "conv1.0", 2, 3).relu(), 3, 2, 1)
         return bottlenecks(w, x, first=name.endswith("_v1"))
 
-    check(on(64, name), net)
+    check(plan_of_model(name, size=64), net)
 
 
 def test_a_pre_activation_net_is_identity_plus_f() -> None:

@@ -330,7 +330,9 @@ def test_words_that_stand_twice_around_a_convolution_have_names_of_their_own() -
 
 # --- 6: shortcuts ------------------------------------------------------------------------------------------------
 
-B, PAD, NONE = [conv1x1(16, 2), BN], [PadChannels(16, 2)], list[Op]()
+B: list[Op] = [conv1x1(16, 2), BN]
+PAD: list[Op] = [PadChannels(16, 2)]
+NONE: list[Op] = []
 SHORTCUTS: list[tuple[str, str, list[list[Op]]]] = [
     ("project", "residual x 2: [3x3 16 /2, 3x3 16]", [B, NONE]),
     ("project", "residual x 2: [3x3 16, 3x3 16]", [[conv1x1(16), BN], NONE]),
@@ -363,7 +365,7 @@ def test_a_shortcut_acts_where_f_has_a_stride_or_changes_the_channels(
 
 
 def test_the_shortcut_is_decided_without_looking_at_sizes() -> None:
-    """On a 1x1 map a stride of two changes no size, and yet there is a projection: parameters do not depend on sizes."""
+    """On a 1x1 map a stride of two changes no size, and yet projects: parameters do not depend on the image."""
     plan = row("residual: [3x3 /2, 3x3]", input="8x1x1")
     assert conv1x1(8, 2) in ops(plan)
     assert conv1x1(8, 2) in ops(row("residual: [3x3 /2, 3x3]", input="8x64x64"))

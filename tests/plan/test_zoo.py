@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -31,12 +31,12 @@ LONG = 2000
 """Steps from which on torch takes seconds."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def spec_of(name: str) -> Spec:
     return read(name, zoo=ZOO)
 
 
-@lru_cache(maxsize=None)
+@cache
 def plan_of(name: str) -> Plan:
     """With its auxiliary heads, if there are any: they follow the net proper, which is as it is without them."""
     spec = spec_of(name)
@@ -54,7 +54,7 @@ class Oracle:
     without_gradient: frozenset[str]
 
 
-@lru_cache(maxsize=None)
+@cache
 def oracle(name: str) -> Oracle:
     """One forward and backward on the meta device."""
     plan = plan_of(name)

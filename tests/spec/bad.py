@@ -212,7 +212,9 @@ table:
     "a stride in a repeated sequence": row("[seq x 2: [1x1 64, concat: [3x3 64 /2, 3x3 max /2]]]"),
     # --- blocks
     "a block that calls itself": row("[a]", "blocks:\n  a: [3x3 64, b]\n  b: [a]\n"),
-    "a block with too few numbers": row("[inception 64 96]", "blocks: {inception p1 r3 p3: [1x1 p1, 1x1 r3, 3x3 p3]}\n"),
+    "a block with too few numbers": row(
+        "[inception 64 96]", "blocks: {inception p1 r3 p3: [1x1 p1, 1x1 r3, 3x3 p3]}\n"
+    ),
     "a block that is not there": row("[incption 64]", "blocks: {inception p1: 1x1 p1}\n"),
     "a block that is a word of the grammar": row("3x3 64", "blocks: {pool k: 3x3 max}\n"),
     "a block with a parameter twice": row("3x3 64", "blocks: {a k k: 3x3 k}\n"),
@@ -269,7 +271,6 @@ table:
     "of each row the first that cannot be lowered": row(
         "[3x3 96 C=48, 3x3 96 C=7]\n  u: [1x1 64, residual: [3x3 64 V]]\n  v: 3x3 64\n  w: 3x3 64 C=3"
     ),
-    "more errors than anyone reads": row(f"[{', '.join(f'lay{i}' for i in range(60))}]"),
     # --- what a terminal would obey
     "escape sequences": row('"\\e[31m3x3\\e[0m 64"'),
     "a word of a thousand letters": row("3x3 " + "k" * 1000),

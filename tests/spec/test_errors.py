@@ -12,7 +12,7 @@ from resnetcli.errors import Problem, SpecError, UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.spec.bad import CASES, Bad
+from tests.spec.bad import CASES, Bad, row
 
 GOLDEN = Path(__file__).parent / "golden" / "errors.txt"
 
@@ -79,6 +79,18 @@ def test_no_error_takes_long_to_find(case: str, here: Path) -> None:
     start = time.process_time()
     failure(CASES[case], here)
     assert time.process_time() - start < 1
+
+
+def test_no_more_is_said_than_anyone_reads(here: Path) -> None:
+    *first, last = problems(row(f"[{', '.join(f'word{i}' for i in range(60))}]"), here)
+    assert [problem.message for problem in first] == [f"unknown word `word{i}`" for i in range(50)]
+    assert last == Problem("50 errors are enough: the rest was not looked at")
+
+
+def test_errors_stand_in_the_order_of_the_text(here: Path) -> None:
+    for bad in CASES.values():
+        places = [(p.at.source.label, p.at.line, p.at.column) for p in problems(bad, here) if p.at]
+        assert places == sorted(places)
 
 
 def test_an_excerpt_keeps_its_caret_below_the_word_in_a_long_line(here: Path) -> None:

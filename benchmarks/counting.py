@@ -1,0 +1,306 @@
+"""How quickly a net is counted: resnet-cli beside a bare program and beside what one would use instead.
+
+`python benchmarks/counting.py` prints tables, `--markdown` docs/benchmarks.md, `--quick` takes one round of everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import resnetcli as rc
+from benchmarks.programs import BARE, SCRIPTS
+from benchmarks.timing import Sample, call, interleaved, process, ratio
+from resnetcli.measure.device import describe
+from resnetcli.measure.statistics import median, quantile
+from resnetcli.spec import phrase
+from resnetcli.spec.zoo import Zoo
+from resnetcli.view.numbers import duration, exact, size_of
+from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("typer", "rich", "PyYAML", "torch", "torchvision", "fvcore", "thop", "torchinfo")
+NETS = ("resnet50", "resnext50_32x4d_a", "cifar_resnet1202")
+COMMANDS = ("profile resnet50", "compare", "list", "compare --all", "--help")
+OURS = "resnet-cli"
+PROFILE = "resnet-cli profile resnet50"
+BUDGET_S = 120.0
+"""A tool that has taken longer than this over the zoo sits the remaining nets out."""
+
+INTRO = """# Benchmarks
+
+How long it takes to count a net, and how much memory: resnet-cli, which reads a table, beside tools that build the net
+with PyTorch and run or trace it. Written by `python benchmarks/counting.py --markdown > docs/benchmarks.md`, from a
+checkout with `pip install -e '.[dev]'`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What one figure is meant to stay below."""
+
+    what: str
+    limit: str
+    measured: str
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the page, what its figures are, and the goals it decides."""
+
+    title: str
+    note: str
+    sheet: Sheet
+    goals: tuple[Goal, ...] = ()
+
+
+def spread(samples: Sequence[Sample]) -> Cell:
+    """`12.3 ms [12.1, 12.9]`: median and quartiles."""
+    seconds = [sample.seconds for sample in samples]
+    quartiles = f"[{duration(quantile(seconds, 0.25))}, {duration(quantile(seconds, 0.75))}]"
+    return cell(median(seconds), f"{duration(median(seconds))} {quartiles}")
+
+
+def times(value: float) -> Cell:
+    """`x12.3`."""
+    return cell(value, f"x{value:.2f}" if value < 10 else f"x{value:,.0f}")
+
+
+def seconds_goal(what: str, samples: Sequence[Sample], limit: float) -> Goal:
+    """A goal for the median."""
+    seconds = median([sample.seconds for sample in samples])
+    return Goal(what, duration(limit), duration(seconds), seconds < limit)
+
+
+# --- as a process ------------------------------------------------------------------------------------------------
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Lays the package out as its wheel does, compiled as pip does; the environment that finds it there."""
+    shutil.copytree(ROOT / "resnetcli", folder / "resnetcli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "specs", folder / "resnetcli" / "specs")
+    compileall.compile_dir(folder, quiet=2)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    return inherited | {"PYTHONPATH": str(folder)}
+
+
+def processes(rounds: int) -> Section:
+    """Whole programs, from the interpreter's start to its exit."""
+    with TemporaryDirectory() as folder:
+        environment = install(Path(folder))
+        script = "from resnetcli.cli.main import main; main()"  # all that a console script does
+        programs = {"bare typer + rich": ["-c", BARE, "net"]}
+        programs |= {f"resnet-cli {command}": ["-c", script, *command.split()] for command in COMMANDS}
+        programs["python -m resnetcli profile resnet50"] = ["-m", "resnetcli", "profile", "resnet50"]
+        programs |= {f"torchvision + {tool}, ResNet-50": ["-c", text] for tool, text in SCRIPTS.items()}
+        found = interleaved({name: process(words, environment) for name, words in programs.items()}, rounds)
+    bare, profile = found["bare typer + rich"], found[PROFILE]
+    memory = {name: int(median([sample.peak_bytes for sample in samples])) for name, samples in found.items()}
+    rows = tuple(
+        (
+            cell(name),
+            spread(samples),
+            times(ratio(samples, bare)),
+            times(ratio(samples, profile)),
+            cell(memory[name], size_of(memory[name])),
+        )
+        for name, samples in found.items()
+    )
+    columns = (
+        Column("program", "program", "left"),
+        Column("wall time", "median_s"),
+        Column("to bare", "to_bare"),
+        Column("to `profile`", "to_profile"),
+        Column("peak memory", "peak_bytes"),
+    )
+    against_bare = ratio(profile, bare)
+    return Section(
+        "As a process",
+        f"From start to exit, output discarded, n = {rounds}. The bare program prints a table of eight rows and imports no "
+        "more than it needs for that; the others build torchvision's ResNet-50 and print what each tool prints by default. "
+        "Memory is the largest resident set. resnet-cli lies as its wheel installs it.",
+        Sheet(columns, rows),
+        (
+            Goal(f"`{PROFILE}`, to bare", "x1.50", f"x{against_bare:.2f}", against_bare <= 1.5),
+            Goal(f"`{PROFILE}`, memory", "70 MB", size_of(memory[PROFILE]), memory[PROFILE] < 70e6),
+            seconds_goal("`resnet-cli list`", found["resnet-cli list"], 1),
+            seconds_goal("`resnet-cli compare --all`", found["resnet-cli compare --all"], 1),
+        ),
+    )
+
+
+# --- inside a process --------------------------------------------------------------------------------------------
+
+
+def parse_to_totals(name: str) -> int:
+    """MACs from the spec's text, nothing remembered from an earlier call."""
+    phrase.parse_cell.cache_clear()
+    phrase.parse_head.cache_clear()
+    return rc.count(rc.load(name)).macs
+
+
+def inside(rounds: int) -> Section:
+    """One net each, torch imported and the net built before the clock starts."""
+    import torch
+
+    from benchmarks.tools import TOOLS
+
+    rows: list[tuple[Cell, ...]] = []
+    goals = []
+    for name, limit in zip(NETS, (0.003, None, 0.060), strict=True):
+        plan = rc.load(name)
+        net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
+        tasks = {OURS: call(lambda name=name: parse_to_totals(name))}
+        tasks |= {tool: call(lambda count=count, net=net, x=x: count(net, x)) for tool, count in TOOLS.items()}
+        macs = {OURS: parse_to_totals(name)} | {tool: count(net, x) for tool, count in TOOLS.items()}
+        found = interleaved(tasks, rounds)
+        for tool, samples in found.items():
+            rows.append((cell(name), cell(tool), spread(samples), times(ratio(samples, found[OURS])),
+                         cell(macs[tool], exact(macs[tool]))))  # fmt: skip
+        if limit is not None:
+            goals.append(seconds_goal(f"parse to totals, {name}", found[OURS], limit))
+    columns = (
+        Column("net", "net", "left"),
+        Column("counted by", "tool", "left"),
+        Column("time", "median_s"),
+        Column("to resnet-cli", "to_resnet_cli"),
+        Column("MACs", "macs"),
+    )
+    return Section(
+        "Inside a process",
+        f"resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built of the same spec, on "
+        f"the CPU and in evaluation mode, the building not timed. n = {rounds}. The tools' MACs differ by what they count "
+        "besides convolutions and fully connected layers.",
+        Sheet(columns, tuple(rows)),
+        tuple(goals),
+    )
+
+
+# --- the whole zoo -----------------------------------------------------------------------------------------------
+
+
+def zoo(rounds: int) -> Section:
+    """Every net, in an order drawn once, so that a tool that does not get through has seen a fair choice."""
+    import torch
+
+    from benchmarks.tools import TOOLS
+
+    names = list(Zoo().files)
+    Random(0).shuffle(names)
+    meta = "built on the meta device, resnet-cli"
+    found: dict[str, dict[str, list[Sample]]] = {tool: {} for tool in (OURS, meta, *TOOLS)}
+    for name in names:
+        plan = rc.load(name)
+        net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
+        tasks = {OURS: call(lambda name=name: parse_to_totals(name))}
+        tasks[meta] = call(lambda plan=plan: rc.build(plan, device="meta"))
+        for tool, count in TOOLS.items():
+            if sum(sample.seconds for samples in found[tool].values() for sample in samples) < BUDGET_S:
+                tasks[tool] = call(lambda count=count, net=net, x=x: count(net, x))
+        for tool, samples in interleaved(tasks, rounds).items():
+            found[tool][name] = samples
+    rows = []
+    for tool, by_net in found.items():
+        ours = totals([found[OURS][name] for name in by_net])
+        slowest = max(by_net, key=lambda name: median([sample.seconds for sample in found[tool][name]]))
+        rows.append(
+            (
+                cell(tool),
+                cell(len(by_net)),
+                spread(totals(list(by_net.values()))),
+                times(ratio(totals(list(by_net.values())), ours)),
+                spread(by_net[slowest]),
+                cell(slowest),
+            )
+        )
+    columns = (
+        Column("", "tool", "left"),
+        Column("nets", "nets"),
+        Column("time for all", "median_s"),
+        Column("to resnet-cli", "to_resnet_cli"),
+        Column("slowest net", "slowest_s"),
+        Column("", "slowest", "left"),
+    )
+    return Section(
+        f"The whole zoo, {len(names)} nets",
+        f"As above, summed over the nets; n = {rounds}. A tool that has taken more than {BUDGET_S:.0f} s in all sits the "
+        "remaining nets of a shuffled order out, and is set against resnet-cli over the nets it did.",
+        Sheet(columns, tuple(rows)),
+    )
+
+
+def totals(by_net: Sequence[Sequence[Sample]]) -> list[Sample]:
+    """Each round's seconds over all nets."""
+    return [Sample(sum(sample.seconds for sample in round)) for round in zip(*by_net, strict=True)]
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def goals_sheet(goals: Sequence[Goal]) -> Sheet:
+    """Every goal with what was measured."""
+    columns = (
+        Column("goal", "goal", "left"),
+        Column("below", "limit"),
+        Column("measured", "measured"),
+        Column("", "met", "left"),
+    )
+    rows = [(cell(g.what), cell(g.limit), cell(g.measured), cell("met" if g.met else "missed")) for g in goals]
+    return Sheet(columns, tuple(rows))
+
+
+def conditions(before: float, after: float) -> str:
+    """Machine, versions, load."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {packages}. "
+        f"Load average {before:.1f} before, {after:.1f} after. All programs of a table ran in one session, in turn and in an "
+        "order drawn anew each round, after a round that does not count; figures are medians [quartiles], ratios medians of "
+        "the ratios by round. Measured, except for MACs, which are counted."
+    )
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", action="store_true", help="print docs/benchmarks.md")
+    parser.add_argument("--quick", action="store_true", help="one round of everything")
+    asked = parser.parse_args()
+    before = os.getloadavg()[0]
+    sections = []
+    for measure, rounds in ((processes, 15), (inside, 7), (zoo, 3)):  # processes first: see `timing.process`
+        print(f"{measure.__name__} ...", file=sys.stderr)
+        sections.append(measure(1 if asked.quick else rounds))
+    goals = goals_sheet([goal for section in sections for goal in section.goals])
+    under = conditions(before, os.getloadavg()[0])
+    if asked.markdown:
+        print(INTRO)
+        print(to_markdown(goals))
+        for section in sections:
+            print(f"## {section.title}\n\n{to_markdown(section.sheet)}\n{section.note}\n")
+        print(f"## Conditions\n\n{under}")
+        return
+    from resnetcli.view.output import print_sheet
+
+    for section in sections:
+        print(f"\n{section.title}")
+        print_sheet(section.sheet)
+        print(section.note)
+    print("\nGoals")
+    print_sheet(goals)
+    print(under)
+
+
+if __name__ == "__main__":
+    main()

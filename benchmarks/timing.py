@@ -1,0 +1,76 @@
+"""Samples taken in turn, so that whatever else the machine does falls on all tasks alike, and ratios by round."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from time import perf_counter
+
+from resnetcli.measure.statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of a task."""
+
+    seconds: float
+    peak_bytes: int = 0
+    """The largest resident set, of a process alone."""
+
+
+Task = Callable[[], Sample]
+
+
+def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, list[Sample]]:
+    """Each task's samples, one a round after a round that does not count; every round in an order of its own."""
+    order, random = list(tasks), Random(0)
+    found: dict[str, list[Sample]] = {name: [] for name in order}
+    for number in range(rounds + 1):
+        random.shuffle(order)
+        for name in order:
+            sample = tasks[name]()
+            if number:
+                found[name].append(sample)
+    return found
+
+
+def ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> float:
+    """The median over rounds of what a task took relative to the reference in the same round."""
+    return median([s.seconds / r.seconds for s, r in zip(samples, reference, strict=True)])
+
+
+def call(function: Callable[[], object]) -> Task:
+    """A task that calls a function in this process."""
+
+    def run() -> Sample:
+        gc.collect()
+        start = perf_counter()
+        function()
+        return Sample(perf_counter() - start)
+
+    return run
+
+
+def process(arguments: Sequence[str], environment: Mapping[str, str]) -> Task:
+    """A task that runs Python with these arguments, from start to exit.
+
+    Linux counts what the parent held at the fork into a child's peak, so this process must be smaller than any child:
+    no torch here before the last process has been measured.
+    """
+
+    def run() -> Sample:
+        start = perf_counter()
+        child = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise SystemExit(f"exit code {child.returncode} from: python {' '.join(arguments)}")
+        return Sample(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+    return run

@@ -1,1 +1,0 @@
-from resnetcli.ops import *  # noqa: F403

@@ -1,0 +1,155 @@
+"""The layout shows the flow: text -> spec -> plan -> readers -> command line, and imports follow it one way."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "resnetcli"
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "ops"),
+    ("spec",),
+    ("plan",),
+    ("build", "measure", "report", "view"),
+    ("",),  # resnetcli itself: the names of the library
+    ("cli", "__main__"),
+)
+"""The parts of the package, a layer each line; a part imports from its own layer and from those above it here."""
+WITH_TORCH = ("build", "measure")
+"""Parts whose modules may import torch when they are imported. Nothing imports pandas then."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+every_module = pytest.mark.parametrize("name", FILES)
+
+
+def part_of(name: str) -> str:
+    """`resnetcli.spec.read` is of the part `spec`, `resnetcli` itself of none."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def layer_of(name: str) -> int:
+    return next((index for index, parts in enumerate(LAYERS) if part_of(name) in parts), -1)
+
+
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    """The package's modules that a module imports, wherever in it the import stands."""
+    return frozenset(_imports(name))
+
+
+def _imports(name: str) -> Iterator[str]:
+    path = FILES[name]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in FILES)
+        elif isinstance(node, ast.ImportFrom):
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found = f"{base}.{alias.name}"
+                if found in FILES:
+                    yield found
+                elif base in FILES:
+                    yield base
+
+
+@every_module
+def test_a_module_is_of_a_part_that_has_its_layer(name: str) -> None:
+    assert layer_of(name) >= 0, f"say in LAYERS what `{part_of(name)}` may import"
+
+
+@every_module
+def test_imports_point_one_way(name: str) -> None:
+    backwards = [other for other in imports_of(name) if layer_of(other) > layer_of(name)]
+    assert not backwards
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = {name: set(imports_of(name)) for name in FILES}
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+    circles = {name: needed & left.keys() for name, needed in left.items()}
+    assert not circles
+
+
+def test_no_part_imports_another_that_imports_it() -> None:
+    parts = {
+        (part_of(name), part_of(other))
+        for name in FILES
+        for other in imports_of(name)
+        if part_of(name) != part_of(other)
+    }
+    assert not [pair for pair in parts if pair[::-1] in parts]
+
+
+@every_module
+def test_no_module_is_a_drawer_of_odds_and_ends(name: str) -> None:
+    assert not {"util", "utils", "helpers", "common", "misc"} & set(name.split("."))
+
+
+@every_module
+def test_a_module_says_in_its_first_line_why_it_exists(name: str) -> None:
+    text = FILES[name].read_text("utf-8")
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text))
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules a fresh interpreter holds after running the code."""
+    report = "\nimport json, sys\nprint(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(json.loads(answer.stdout.splitlines()[-1]))
+
+
+SLOW_TO_IMPORT = {"torch", "pandas", "numpy", "torchvision", "fvcore", "thop"}
+
+
+def test_importing_the_package_loads_nothing_slow() -> None:
+    loaded = loaded_by("import resnetcli")
+    assert "resnetcli" in loaded
+    assert not loaded & (SLOW_TO_IMPORT | {"yaml", "rich", "typer"})
+
+
+def test_no_module_outside_build_and_measure_loads_torch_when_it_is_imported() -> None:
+    names = [name for name in FILES if part_of(name) not in (*WITH_TORCH, "__main__")]
+    assert len(names) > 15
+    assert not loaded_by("\n".join(f"import {name}" for name in names)) & SLOW_TO_IMPORT
+
+
+def test_no_module_of_build_or_measure_loads_pandas_when_it_is_imported() -> None:
+    names = [name for name in FILES if part_of(name) in WITH_TORCH]
+    loaded = loaded_by("\n".join(f"import {name}" for name in names))
+    assert "torch" in loaded
+    assert not loaded & {"pandas", "torchvision", "fvcore", "thop"}
+
+
+def test_reading_lowering_and_counting_every_spec_loads_nothing_slow() -> None:
+    loaded = loaded_by("""
+from resnetcli.plan.count import count
+from resnetcli.plan.lower import lower
+from resnetcli.spec.read import read
+from resnetcli.spec.zoo import Zoo
+
+zoo = Zoo()
+assert all(count(lower(read(name, zoo=zoo))).macs for name in zoo.files)
+""")
+    assert "yaml" in loaded
+    assert not loaded & (SLOW_TO_IMPORT | {"rich", "typer"})
