@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -127,9 +128,9 @@ def processes(rounds: int) -> Section:
     against_bare = ratio(profile, bare)
     return Section(
         "As a process",
-        f"From start to exit, output discarded, n = {rounds}. The bare program prints a table of eight rows and imports no "
-        "more than it needs for that; the others build torchvision's ResNet-50 and print what each tool prints by default. "
-        "Memory is the largest resident set. resnet-cli lies as its wheel installs it.",
+        f"From start to exit, output discarded, n = {rounds}. The bare program prints a table of eight rows and does no "
+        "more; those with torchvision build its ResNet-50 and print what the tool prints by default. Memory is the "
+        "largest resident set. resnet-cli lies as its wheel installs it.",
         Sheet(columns, rows),
         (
             Goal(f"`{PROFILE}`, to bare", "x1.50", f"x{against_bare:.2f}", against_bare <= 1.5),
@@ -161,8 +162,8 @@ def inside(rounds: int) -> Section:
     for name, limit in zip(NETS, (0.003, None, 0.060), strict=True):
         plan = rc.load(name)
         net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
-        tasks = {OURS: call(lambda name=name: parse_to_totals(name))}
-        tasks |= {tool: call(lambda count=count, net=net, x=x: count(net, x)) for tool, count in TOOLS.items()}
+        tasks = {OURS: call(partial(parse_to_totals, name))}
+        tasks |= {tool: call(partial(count, net, x)) for tool, count in TOOLS.items()}
         macs = {OURS: parse_to_totals(name)} | {tool: count(net, x) for tool, count in TOOLS.items()}
         found = interleaved(tasks, rounds)
         for tool, samples in found.items():
@@ -179,9 +180,9 @@ def inside(rounds: int) -> Section:
     )
     return Section(
         "Inside a process",
-        f"resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built of the same spec, on "
-        f"the CPU and in evaluation mode, the building not timed. n = {rounds}. The tools' MACs differ by what they count "
-        "besides convolutions and fully connected layers.",
+        f"resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built of the same spec, "
+        f"on the CPU and in evaluation mode, the building not timed. n = {rounds}. The tools' MACs differ by what they "
+        "count besides convolutions and fully connected layers.",
         Sheet(columns, tuple(rows)),
         tuple(goals),
     )
@@ -203,12 +204,12 @@ def zoo(rounds: int) -> Section:
     for name in names:
         plan = rc.load(name)
         net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
-        tasks = {OURS: call(lambda name=name: parse_to_totals(name))}
-        tasks[meta] = call(lambda plan=plan: rc.build(plan, device="meta"))
+        tasks = {OURS: call(partial(parse_to_totals, name))}
+        tasks[meta] = call(partial(rc.build, plan, device="meta"))
         for tool, count in TOOLS.items():
             if sum(sample.seconds for samples in found[tool].values() for sample in samples) < BUDGET_S:
-                tasks[tool] = call(lambda count=count, net=net, x=x: count(net, x))
-        for tool, samples in interleaved(tasks, rounds).items():
+                tasks[tool] = call(partial(count, net, x))
+        for tool, samples in interleaved(tasks, rounds, warm_up=0).items():
             found[tool][name] = samples
     rows = []
     for tool, by_net in found.items():
@@ -234,8 +235,9 @@ def zoo(rounds: int) -> Section:
     )
     return Section(
         f"The whole zoo, {len(names)} nets",
-        f"As above, summed over the nets; n = {rounds}. A tool that has taken more than {BUDGET_S:.0f} s in all sits the "
-        "remaining nets of a shuffled order out, and is set against resnet-cli over the nets it did.",
+        f"As above, summed over the nets; n = {rounds}, without a warm-up. A tool that has taken more than "
+        f"{BUDGET_S:.0f} s in all sits the remaining nets of a shuffled order out, and is set against resnet-cli over the "
+        "nets it did.",
         Sheet(columns, tuple(rows)),
     )
 
@@ -263,11 +265,11 @@ def goals_sheet(goals: Sequence[Goal]) -> Sheet:
 def conditions(before: float, after: float) -> str:
     """Machine, versions, load."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}"
     return (
-        f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {packages}. "
-        f"Load average {before:.1f} before, {after:.1f} after. All programs of a table ran in one session, in turn and in an "
-        "order drawn anew each round, after a round that does not count; figures are medians [quartiles], ratios medians of "
-        "the ratios by round. Measured, except for MACs, which are counted."
+        f"{machine}, {packages}. Load average {before:.1f} before, {after:.1f} after. What a table compares ran in one "
+        "session, in turn and in an order drawn anew each round, after a round that does not count. Times are medians "
+        "[quartiles], ratios the medians of the ratios by round. MACs are counted, all else is measured."
     )
 
 

@@ -1,4 +1,4 @@
-"""What one would write instead of `resnet-cli profile resnet50`, each with another tool, and the least a typer+rich program costs."""
+"""What one would write instead of `resnet-cli profile resnet50`, tool by tool, and the least such a program costs."""
 
 from __future__ import annotations
 

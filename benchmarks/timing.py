@@ -26,17 +26,15 @@ class Sample:
 Task = Callable[[], Sample]
 
 
-def interleaved(tasks: Mapping[str, Task], rounds: int) -> dict[str, list[Sample]]:
-    """Each task's samples, one a round after a round that does not count; every round in an order of its own."""
+def interleaved(tasks: Mapping[str, Task], rounds: int, *, warm_up: int = 1) -> dict[str, list[Sample]]:
+    """Each task's samples, one a round, every round in an order of its own; those of the warm-up are dropped."""
     order, random = list(tasks), Random(0)
     found: dict[str, list[Sample]] = {name: [] for name in order}
-    for number in range(rounds + 1):
+    for _ in range(warm_up + rounds):
         random.shuffle(order)
         for name in order:
-            sample = tasks[name]()
-            if number:
-                found[name].append(sample)
-    return found
+            found[name].append(tasks[name]())
+    return {name: samples[warm_up:] for name, samples in found.items()}
 
 
 def ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> float:

@@ -191,11 +191,11 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
 
 
 def _profiles(words: list[str], input: str | None, batch: int) -> list[Profile]:
-    from resnetcli.report.profile import profile
+    from resnetcli.report.profile import profile_model
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    return [profile(name, input=input, batch=batch, zoo=zoo, **given) for name, given in asked_models(words, zoo)]
+    return [profile_model(name, given, input=input, batch=batch, zoo=zoo) for name, given in asked_models(words, zoo)]
 
 
 @app.command()
@@ -211,7 +211,7 @@ def profile(
     format: Formats = Format.table,
 ) -> None:
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
-    import resnetcli.report.profile as report
+    from resnetcli.report.profile import profile_model
     from resnetcli.report.records import profile_record
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.output import bar_width, print_json
@@ -232,7 +232,7 @@ def profile(
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
     _announce(device, name)
-    found = report.profile(name, input=input, aux=aux, batch=batch, device=device, zoo=zoo, **given)
+    found = profile_model(name, given, input=input, aux=aux, batch=batch, device=device, zoo=zoo)
     if format is Format.json:
         print_json(profile_record(found))
         return

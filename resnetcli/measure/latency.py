@@ -65,7 +65,7 @@ def measure(
     """The plan's net, built on `device` with random weights and timed on random images for about `time_budget_s`.
 
     Of the budget a third at most goes into warming up, a half into latency, a sixth into throughput; ten samples are
-    taken even if that takes longer. A CPU's times are read from `clock`, a GPU's from CUDA events. Torch's random
+    taken even if that takes longer, or three of a net that is very slow. A CPU's times are read from `clock`, a GPU's from CUDA events. Torch's random
     numbers are left as they were. Raises UsageError for a device or batch that cannot be, ResourceError if the net does
     not fit into memory.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resnetcli.ops import WEIGHTED, Add, Concat
 from resnetcli.plan.plan import Plan, Step
@@ -42,7 +42,7 @@ class Counts:
     total: Cost
     rows: Mapping[str, Cost]
     """By table row; they sum to the total."""
-    steps: tuple[Cost, ...]
+    steps: tuple[Cost, ...] = field(repr=False)
     """As many as the plan has steps."""
     depth: int
     """Weighted layers on the longest path to the output."""

@@ -7,7 +7,7 @@ docs/grammar.md is one function here, and no reader of a plan decides anything a
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from typing import NoReturn, assert_never
+from typing import NoReturn, TypeGuard, assert_never
 
 from resnetcli.errors import At, Problems
 from resnetcli.ops import (
@@ -293,12 +293,19 @@ class _Lowering:
             layers = spec.shortcut.layers(stride)
         preactivated = bool(spec.style.before)
         projects = any(isinstance(item.what, ConvLayer) for item in layers)
-        if preactivated and projects and entry is not None and self.steps[entry].shape == before:
+        if preactivated and projects and self.activates(entry, x):
             x = entry  # F's activated input is the projection's too
         self.entries += len(layers)
         for index, item in enumerate(layers):
             x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
         return x
+
+    def activates(self, entry: int | None, x: int) -> TypeGuard[int]:
+        """Whether what F's first convolution reads is x itself, normalised and activated, with nothing in between."""
+        step = entry
+        while step is not None and step != x and isinstance(self.steps[step].op, BatchNorm | Activation | Dropout):
+            step = self.steps[step].inputs[0]
+        return step == x
 
     def shortcut_layer(self, item: Item, x: int, path: str, channels: int, *, normed: bool) -> int:
         match item.what:

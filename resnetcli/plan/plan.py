@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resnetcli.ops import Op, Shape
 
@@ -29,10 +29,10 @@ class Plan:
     """What the user typed: a name in the zoo or a file's stem."""
     title: str
     """What the paper calls it."""
-    steps: tuple[Step, ...]
-    rows: Mapping[str, int]
+    steps: tuple[Step, ...] = field(repr=False)
+    rows: Mapping[str, int] = field(repr=False)
     """Table row -> index of the step whose value it passes on. An auxiliary head is the row `aux.<row>`."""
-    outputs: tuple[int, ...]
+    outputs: tuple[int, ...] = field(repr=False)
     """The net's output, then the auxiliary heads' if they were asked for."""
     parameters: Mapping[str, int]
     """What a user can set, and what it was set to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resnetcli.errors import Problem, SpecError
-from resnetcli.report.profile import Profile, profile
+from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence, Spec
 from resnetcli.spec.zoo import Zoo
 
@@ -32,7 +32,7 @@ class Checked:
 def check(model: str, zoo: Zoo | None = None) -> Checked:
     """Checks a spec: a name in the zoo or a path. Raises UsageError where there is none to check."""
     try:
-        found = profile(model, zoo=zoo)
+        found = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
         return Checked(model, None, error.problems)
     return Checked(model, found, (), _unmet(found), _warnings(found.spec))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.report.profile import Profile, Size, profile, settings_text
+from resnetcli.report.profile import Profile, Size, profile_model, settings_text
 from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def compare(
     """
     zoo = zoo or Zoo()
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    profiles = [profile(name, input=input, batch=batch, device=device, zoo=zoo, **given) for name, given in asked]
+    profiles = [
+        profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked
+    ]
     return Comparison(_sorted(profiles, sort), _baseline(profiles, baseline))
 
 

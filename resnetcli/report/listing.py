@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.report.profile import Profile, profile
+from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.zoo import Zoo
 
 
@@ -32,4 +32,4 @@ def models(*patterns: str, zoo: Zoo | None = None) -> tuple[str, ...]:
 def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:
     """The profiles of the models that match."""
     zoo = zoo or Zoo()
-    return Listing(tuple(profile(name, zoo=zoo) for name in models(*patterns, zoo=zoo)))
+    return Listing(tuple(profile_model(name, {}, zoo=zoo) for name in models(*patterns, zoo=zoo)))

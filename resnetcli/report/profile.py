@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import UsageError
@@ -30,10 +30,10 @@ class Profile:
     model: str
     """As the user named it: a name in the zoo or a path."""
     family: str
-    spec: Spec
+    spec: Spec = field(repr=False)
     plan: Plan
     counts: Counts
-    judged: tuple[Judged, ...]
+    judged: tuple[Judged, ...] = field(repr=False)
     batch: int = 1
     measurements: tuple[Measurement, ...] = ()
     """One a setting; empty unless a device was named."""
@@ -71,7 +71,6 @@ def profile(
     aux: bool = False,
     batch: int = 1,
     device: str | None = None,
-    zoo: Zoo | None = None,
     **parameters: int,
 ) -> Profile:
     """A model's profile; measured as well if a device is named (`cpu`, `cuda`, `cuda:1`).
@@ -79,6 +78,20 @@ def profile(
     Raises UsageError and SpecError as `load` does, UsageError for a device there is not, ResourceError if memory
     does not suffice.
     """
+    return profile_model(model, parameters, input=input, aux=aux, batch=batch, device=device)
+
+
+def profile_model(
+    model: str,
+    parameters: Mapping[str, int],
+    *,
+    input: Size | None = None,
+    aux: bool = False,
+    batch: int = 1,
+    device: str | None = None,
+    zoo: Zoo | None = None,
+) -> Profile:
+    """`profile` with the parameters as a mapping, so that none of their names can be taken for an option."""
     zoo = zoo or Zoo()
     if batch < 1:
         raise UsageError(f"a batch of {batch} images", hint="at least 1")

@@ -41,6 +41,7 @@ def profile_record(profile: Profile) -> Record:
             {
                 "row": part.name,
                 "output": _sizes(part.output),
+                "maps": part.output.n,
                 "params": part.cost.params,
                 "macs": part.cost.macs,
                 "activations": part.cost.activations,

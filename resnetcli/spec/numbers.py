@@ -13,8 +13,8 @@ MAX_LENGTH = 80
 MAX_VALUE = 10**12
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?(e-?[0-9]{1,2})?")
-_TOKEN = re.compile(r"\d+|[A-Za-z_][A-Za-z0-9_]*|[-+*/()]")
+_DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,2})?")
+_TOKEN = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_]*|[-+*/()]")
 
 
 class NumberError(Exception):

@@ -16,10 +16,11 @@ from resnetcli.errors import did_you_mean
 COMPOSITES = ("residual", "concat", "sum", "seq", "aside")
 LAYER_WORDS = ("max", "avg", "global", "fc", "bn", "relu", "prelu", "leaky", "lrn", "dropout", "softmax", "spp", "roi")
 MARKS = ("linear", "bare", "V", "dw", "ceil", "pad", "dil")
-RESERVED = frozenset(
-    (*COMPOSITES, *LAYER_WORDS, *MARKS, "x", "s", "of", "to", "conv", "average", "pool", "stride", "null", "classes")
-)
-"""Words of the grammar, which are no names of `let:` or `blocks:`. (`C` is one: `C=C` reads well.)"""
+RESERVED = frozenset((
+    *COMPOSITES, *LAYER_WORDS, *MARKS, "x", "s", "of", "to", "conv", "average", "pool", "stride", "null", "classes",
+    "input", "aux", "batch", "device",
+))  # fmt: skip
+"""Words of the grammar and options of Python's `load` and `profile`: no names for `let:` or `blocks:`. (`C` is one.)"""
 
 _KERNEL = re.compile(r"([0-9]+|[A-Za-z])x([0-9]+|[A-Za-z])")
 _SIZED = re.compile(r"(bn|leaky)\(([^()]*)\)")
@@ -247,8 +248,13 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif "=" in text:
             key, _, value = text.partition("=")
             if key not in ("C", "dil", "pad"):
-                raise PhraseError(f"unknown mark `{key}=`", word.offset, word.length, "the marks are C=, dil= and pad=")
+                written = {"stride": f"/{value}", "groups": f"C={value}", "dilation": f"dil={value}", "padding": f"pad={value}"}
+                hint = f"it is written `{written[key]}`" if key in written else "the marks are C=, dil= and pad=, with no spaces"
+                raise PhraseError(f"unknown mark `{text}`", word.offset, word.length, hint)
             _set(marks, key, _number(value, word, f"`{key}=`"))
+        elif text.partition("(")[0] in LAYER_WORDS:
+            hint = f"each layer is an entry of its own: `[..., {text}]`"
+            raise PhraseError(f"`{text}` is a layer, not a mark of this one", word.offset, word.length, hint)
         else:
             _set(marks, "channels", _number(text, word, "the number of channels"))
     pool = "kind" in marks

@@ -111,9 +111,9 @@ MODULE_WORDS = frozenset(
     ]
 )
 T = TypeVar("T")
-_PRINTED = re.compile(r"~?(\d+(?:\.\d+)?)\s?([KMGBT]?)(?:ms|%)?")
+_PRINTED = re.compile(r"~?([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
 _UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-_INPUT = re.compile(r"(\d{1,6})[x×](\d{1,6})[x×](\d{1,6})")
+_INPUT = re.compile(r"([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
 
@@ -602,7 +602,7 @@ def _check_settings(model: str, settings: Mapping[str, int], known: Mapping[str,
         if name not in known:
             listed = ", ".join(f"{key}={default}" for key, default in known.items())
             raise UsageError(f"`{model}` has no parameter `{name}`", did_you_mean(name, known, f"it has {listed}"))
-        if not isinstance(value, int):
+        if type(value) is not int:  # True is an int too
             raise UsageError(f"`{name}={value}` is not a whole number")
         if abs(value) > MAX_VALUE or (name == "classes" and not 0 < value <= MAX_CHANNELS):
             raise UsageError(f"`{name}={value}` is out of range")

@@ -28,6 +28,11 @@ from resnetcli.spec.spec import (
 )
 
 
+def decimal_text(value: float) -> str:
+    """The shortest text that reads back as the same number: `0.1`, `2`, `1e-05`."""
+    return repr(value).removesuffix(".0")
+
+
 def layer_text(layer: Layer) -> str:
     """The canonical phrase: `3x3 128 C=32 /2`."""
     match layer:
@@ -45,17 +50,17 @@ def layer_text(layer: Layer) -> str:
         case FcLayer(features=features):
             return f"fc {features}"
         case NormLayer(op=op):
-            return "bn" if op.eps == 1e-5 else f"bn({op.eps:g})"
+            return "bn" if op.eps == 1e-5 else f"bn({decimal_text(op.eps)})"
         case ActLayer(op=LeakyReLU(slope=slope)):
-            return f"leaky({slope:g})"
+            return f"leaky({decimal_text(slope)})"
         case ActLayer(op=PReLU()):
             return "prelu"
         case ActLayer():
             return "relu"
         case LrnLayer(size=size, alpha=alpha, beta=beta, k=k):
-            return f"lrn {size} {alpha:g} {beta:g} {k:g}"
+            return " ".join(["lrn", str(size), *map(decimal_text, (alpha, beta, k))])
         case DropoutLayer(p=p):
-            return f"dropout {p:g}"
+            return f"dropout {decimal_text(p)}"
         case SoftmaxLayer():
             return "softmax"
         case PyramidLayer(levels=levels):
@@ -89,7 +94,7 @@ def head_text(item: Item) -> str:
     match item.what:
         case Residual(scale=scale, linear=linear):
             return " ".join(
-                ["residual", *([f"{scale:g}"] if scale is not None else []), *(["linear"] if linear else [])]
+                ["residual", *([decimal_text(scale)] if scale is not None else []), *(["linear"] if linear else [])]
             )
         case Branches(kind=kind, of=of):
             return kind if of is None else f"{kind} of {of}"

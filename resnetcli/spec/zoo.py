@@ -16,7 +16,7 @@ SUFFIXES = (".yaml", ".yml")
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A sort key that counts: `resnet50` before `resnet101`."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def is_path(reference: str) -> bool:
@@ -51,8 +51,9 @@ class Zoo:
             return base / reference if base is not None else Path(reference)
         if reference in self.files:
             return self.files[reference]
-        if base is None and os.path.exists(reference):  # noqa: PTH110 - Path's raises for a name too long to exist
-            raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{reference}`")
+        for file in (reference, *(reference + suffix for suffix in SUFFIXES)) if base is None else ():
+            if os.path.exists(file):  # noqa: PTH110 - Path's raises for a name too long to exist
+                raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{file}`")
         raise UsageError(f"unknown model `{reference}`", did_you_mean(reference, self.files, "see `resnet-cli list`"))
 
     def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def heading(profile: Profile) -> list[str]:
     """Who the net is: title, what to type, parameters, citation."""
     plan, spec = profile.plan, profile.spec
-    ordered = {name: value for name, value in plan.parameters.items() if name != "classes"} | plan.parameters
+    ordered = dict(sorted(plan.parameters.items(), key=lambda entry: entry[0] == "classes"))  # the spec's own first
     lines = [f"{spec.title}   {profile.model}   {settings_text(ordered)}"]
     if spec.cite:
         lines.append(spec.cite)

@@ -48,10 +48,10 @@ def run(command: str | list[str], **env: str) -> typer.testing.Result:
     return typer.testing.CliRunner().invoke(app, words, env=environment, prog_name="resnet-cli")
 
 
-def process(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "resnetcli", *words], capture_output=True, text=True, timeout=60, check=False, **options
-    )  # type: ignore[call-overload, no-any-return]
+def process(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own."""
+    command = [sys.executable, "-m", "resnetcli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env})
 
 
 def golden(name: str, text: str, pytestconfig: pytest.Config) -> None:
@@ -252,7 +252,7 @@ def test_an_interrupt_ends_quietly_with_130(tmp_path: Path) -> None:
 
 
 def test_a_terminal_without_unicode_still_gets_its_table() -> None:
-    result = process("show", "resnet18", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    result = process("show", "resnet18", PYTHONIOENCODING="ascii")
     assert result.returncode == 0
     assert "conv2_x" in result.stdout
 

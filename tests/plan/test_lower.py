@@ -439,6 +439,19 @@ def test_only_a_pre_activated_shortcut_that_projects_reads_what_is_activated(opt
     assert wanted in wiring(row(f"residual: [3x3 {channels} /2, 3x3 {channels}]", shortcut=option, **PRE))
 
 
+def test_a_projection_without_pre_activation_reads_x_whatever_f_begins_with() -> None:
+    assert "r.0.0.shortcut.0.conv <- input" in wiring(row("residual: [bn, 3x3 16]"))
+    assert "r.0.0.shortcut.0.conv <- input" in wiring(row("residual: [3x3 max, 3x3 16]"))
+
+
+def test_a_pre_activated_projection_is_alone_even_where_convolutions_end_in_a_normalisation() -> None:
+    plan = row("residual: [3x3 16]", conv="bn relu conv bn", residual="x + F")
+    assert kinds("residual: [3x3 16]", conv="bn relu conv bn", residual="x + F") == "bn relu conv bn2 conv add"
+    assert wiring(plan)[4:] == [
+        "r.0.0.shortcut.0.conv <- r.0.0.F.0.relu", "r.0.0.add <- r.0.0.F.0.bn2, r.0.0.shortcut.0.conv",
+    ]  # fmt: skip
+
+
 def test_option_c_projects_every_unit_from_what_is_activated_there() -> None:
     plan = row("residual x 2: [3x3, 3x3]", shortcut="project all", **PRE)
     assert "r.0.1.shortcut.0.conv <- r.0.1.F.0.relu" in wiring(plan)
