@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from resnetcli.build.module import build
+    from resnetcli.net.module import build
     from resnetcli.errors import ResourceError, SpecError, UsageError
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resnetcli.report.profile import Profile, load, profile
 
 _HOME = {
-    "build": "resnetcli.build.module",
+    "build": "resnetcli.net.module",
     "ResourceError": "resnetcli.errors",
     "SpecError": "resnetcli.errors",
     "UsageError": "resnetcli.errors",
@@ -68,7 +68,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # `resnetcli.build` is then the function, as documented, though a package has the name too
+    globals()[name] = value  # `resnetcli.net` is then the function, as documented, though a package has the name too
     return value
 
 

@@ -1,7 +1,7 @@
 """The primitive operations: each class holds its shape rule, parameters and multiply-accumulates side by side.
 
 All figures are exact integers for **one image**, whatever the batch. Adding an operation means one class
-here, one case in `resnetcli.build.module` and one word in `resnetcli.spec.phrase`.
+here, one case in `resnetcli.net.module` and one word in `resnetcli.spec.phrase`.
 """
 
 from __future__ import annotations

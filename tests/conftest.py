@@ -6,10 +6,15 @@ import sys
 import types
 
 import pytest
+from hypothesis import settings
 
 # Torchvision registers its compiled operations with torch there, and fails where those are of another build than torch.
 # No model needs them.
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+
+# A test draws the same examples every time, keeps none, and is not timed by a machine that others use too.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,12 +18,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "ops"),
     ("spec",),
     ("plan",),
-    ("build", "measure", "report", "view"),
+    ("net", "measure", "report", "view"),
     ("",),  # resnetcli itself: the names of the library
     ("cli", "__main__"),
 )
 """The parts of the package, a layer each line; a part imports from its own layer and from those above it here."""
-WITH_TORCH = ("build", "measure")
+WITH_TORCH = ("net", "measure")
 """Parts whose modules may import torch when they are imported. Nothing imports pandas then."""
 
 

@@ -291,7 +291,7 @@ def compare(
     if format is Format.json:
         print_json(compare_record(found))
         return
-    after = [caption(found, flops=flops)]
+    after = caption(found, flops=flops)
     if found.profiles[0].measurements:
         after.append(conditions(found.profiles[0].measurements[0]))
     _print_sheet(comparison_sheet(found, flops=flops), format, after=after)

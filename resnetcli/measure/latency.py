@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from resnetcli.build.memory import fitting, require
-from resnetcli.build.module import Net, build, initialise
+from resnetcli.net.memory import fitting, require
+from resnetcli.net.module import Net, build, initialise
 from resnetcli.errors import UsageError
 from resnetcli.measure import device as devices
 from resnetcli.measure.peak import peak_memory

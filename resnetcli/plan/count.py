@@ -40,7 +40,7 @@ class Counts:
     """A plan's costs."""
 
     total: Cost
-    rows: Mapping[str, Cost]
+    rows: Mapping[str, Cost] = field(repr=False)
     """By table row; they sum to the total."""
     steps: tuple[Cost, ...] = field(repr=False)
     """As many as the plan has steps."""

@@ -295,7 +295,6 @@ class _Lowering:
         projects = any(isinstance(item.what, ConvLayer) for item in layers)
         if preactivated and projects and self.activates(entry, x):
             x = entry  # F's activated input is the projection's too
-        self.entries += len(layers)
         for index, item in enumerate(layers):
             x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
         return x

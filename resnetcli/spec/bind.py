@@ -37,7 +37,7 @@ MAX_CHANNELS = 2**20
 MAX_WINDOW = 1024
 """Of kernels, strides, padding and dilation."""
 MAX_COPIES = 16_384
-MAX_ITEMS = 16_384
+MAX_ITEMS = 8_192
 """Entries of a table once its blocks are put in place."""
 
 Names = Mapping[str, int]

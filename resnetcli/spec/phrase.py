@@ -248,8 +248,8 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif "=" in text:
             key, _, value = text.partition("=")
             if key not in ("C", "dil", "pad"):
-                written = {"stride": f"/{value}", "groups": f"C={value}", "dilation": f"dil={value}", "padding": f"pad={value}"}
-                hint = f"it is written `{written[key]}`" if key in written else "the marks are C=, dil= and pad=, with no spaces"
+                mark = {"stride": "/", "groups": "C=", "dilation": "dil=", "padding": "pad="}.get(key)
+                hint = f"it is written `{mark}{value}`" if mark else "the marks are C=, dil= and pad=, with no spaces"
                 raise PhraseError(f"unknown mark `{text}`", word.offset, word.length, hint)
             _set(marks, key, _number(value, word, f"`{key}=`"))
         elif text.partition("(")[0] in LAYER_WORDS:

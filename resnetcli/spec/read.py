@@ -46,6 +46,8 @@ EXPECTED = ("params", "macs", "activations", "depth")
 MAX_EXTENDS = 16
 MAX_ENTRIES = 512
 """Of a table, of `let:`, of `blocks:`."""
+MAX_SHORTCUT = 16
+"""Layers of a shortcut."""
 MAX_SIZE = 16_384
 """Height and width of an image."""
 
@@ -478,7 +480,10 @@ class _Reader:
         if isinstance(node, Text) and node.value in ("pad", "project", "project all"):
             return Shortcut(node.value)  # type: ignore[arg-type]  # just compared
         if isinstance(node, Seq):
-            for item in binder.body(node, {**names, "s": 2}):
+            items = binder.body(node, {**names, "s": 2})
+            if len(items) > MAX_SHORTCUT:
+                self.problems.add(f"a shortcut of {len(items):,} layers, at most {MAX_SHORTCUT} are read", node.at)
+            for item in items:
                 if not isinstance(item.what, ConvLayer | PoolLayer | NormLayer) or item.times is not None:
                     what = (
                         "an activation in a shortcut" if isinstance(item.what, ActLayer) else "not a shortcut's layer"

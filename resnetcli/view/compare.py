@@ -75,14 +75,15 @@ def _printed(profile: Profile, key: str) -> str:
     return "/".join(dict.fromkeys(e.published.printed for e in profile.judged if e.published.figure == key))
 
 
-def caption(comparison: Comparison, *, flops: bool = False) -> str:
+def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
     """What the columns are."""
     sizes = {str(profile.plan.input) for profile in comparison.profiles}
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
     work = "FLOPs are 2 x MACs" if flops else "papers call MACs FLOPs"
-    printed = "; printed: as the papers have it" if any(profile.judged for profile in comparison.profiles) else ""
-    relative = f"; relative to {label(comparison.baseline)}" if comparison.baseline else ""
-    return f"counted for one image{where}; {work}; acts: outputs of convolutions and fc{printed}{relative}"
+    lines = [f"counted for one image{where}; {work}; acts: outputs of convolutions and fc"]
+    notes = ["printed: as the papers have it"] if any(profile.judged for profile in comparison.profiles) else []
+    notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
+    return [*lines, "; ".join(notes)] if notes else lines
 
 
 def listing_sheet(listing: Listing) -> Sheet:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnetcli.build.module import build
+from resnetcli.net.module import build
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import latency
 from resnetcli.measure.latency import Measurement, measure

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnetcli.build.module import build
+from resnetcli.net.module import build
 from resnetcli.plan.count import count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, assert_never
 import torch
 from torch import Tensor, nn
 
-from resnetcli.build import layers
-from resnetcli.build.memory import fitting, gigabytes, require
-from resnetcli.build.schedule import last_uses, overwrites
+from resnetcli.net import layers
+from resnetcli.net.memory import fitting, gigabytes, require
+from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.ops import (
     Add,
     BatchNorm,

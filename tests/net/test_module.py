@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnetcli.build import module as module_under_test
-from resnetcli.build.module import Net, build, trace_shapes
-from resnetcli.build.schedule import last_uses, overwrites
+from resnetcli.net import module as module_under_test
+from resnetcli.net.module import Net, build, trace_shapes
+from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.errors import ResourceError
 from resnetcli.ops import (
     Add,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetcli.build.memory import fitting, gigabytes, physical_memory, require
+from resnetcli.net.memory import fitting, gigabytes, physical_memory, require
 from resnetcli.errors import ResourceError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

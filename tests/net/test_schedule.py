@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnetcli.build.schedule import last_uses, overwrites
+from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, Linear, Op, PoolTo, ReLU
 from tests.sketch import Sketch
 

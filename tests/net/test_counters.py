@@ -13,7 +13,7 @@ from fvcore.nn import FlopCountAnalysis
 from thop import profile
 from torch import nn
 
-from resnetcli.build.module import build
+from resnetcli.net.module import build
 from resnetcli.ops import BatchNorm, Conv, Linear, Pool, PoolTo, ReLU
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from resnetcli.build.module import Net, build
+from resnetcli.net.module import Net, build
 from resnetcli.plan.plan import Plan
 from tests.written import plan_of, plan_of_model, row
 
