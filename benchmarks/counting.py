@@ -23,7 +23,8 @@ import resnetcli as rc
 from benchmarks.programs import BARE, SCRIPTS
 from benchmarks.timing import Sample, call, interleaved, process, ratio
 from resnetcli.measure.device import describe
-from resnetcli.measure.statistics import median, quantile
+from resnetcli.measure.statistics import iqr, median
+from resnetcli.plan.plan import Plan
 from resnetcli.spec import phrase
 from resnetcli.spec.zoo import Zoo
 from resnetcli.view.numbers import duration, exact, size_of
@@ -66,11 +67,13 @@ class Section:
     goals: tuple[Goal, ...] = ()
 
 
-def spread(samples: Sequence[Sample]) -> Cell:
-    """`12.3 ms [12.1, 12.9]`: median and quartiles."""
+SPREAD = (Column("median", "median_s"), Column("IQR", "iqr_s"), Column("min", "min_s"))
+
+
+def spread(samples: Sequence[Sample]) -> list[Cell]:
+    """Median, interquartile range and minimum."""
     seconds = [sample.seconds for sample in samples]
-    quartiles = f"[{duration(quantile(seconds, 0.25))}, {duration(quantile(seconds, 0.75))}]"
-    return cell(median(seconds), f"{duration(median(seconds))} {quartiles}")
+    return [cell(value, duration(value)) for value in (median(seconds), iqr(seconds), min(seconds))]
 
 
 def times(value: float) -> Cell:
@@ -111,7 +114,7 @@ def processes(rounds: int) -> Section:
     rows = tuple(
         (
             cell(name),
-            spread(samples),
+            *spread(samples),
             times(ratio(samples, bare)),
             times(ratio(samples, profile)),
             cell(memory[name], size_of(memory[name])),
@@ -120,7 +123,7 @@ def processes(rounds: int) -> Section:
     )
     columns = (
         Column("program", "program", "left"),
-        Column("wall time", "median_s"),
+        *SPREAD,
         Column("to bare", "to_bare"),
         Column("to `profile`", "to_profile"),
         Column("peak memory", "peak_bytes"),
@@ -128,9 +131,9 @@ def processes(rounds: int) -> Section:
     against_bare = ratio(profile, bare)
     return Section(
         "As a process",
-        f"From start to exit, output discarded, n = {rounds}. The bare program prints a table of eight rows and does no "
-        "more; those with torchvision build its ResNet-50 and print what the tool prints by default. Memory is the "
-        "largest resident set. resnet-cli lies as its wheel installs it.",
+        f"n = {rounds}, from start to exit, output discarded. The bare program prints a table of eight rows, no more; "
+        "those with torchvision build its ResNet-50 and print what the tool prints by default. Memory is the largest "
+        "resident set. resnet-cli lies as its wheel installs it.",
         Sheet(columns, rows),
         (
             Goal(f"`{PROFILE}`, to bare", "x1.50", f"x{against_bare:.2f}", against_bare <= 1.5),
@@ -151,6 +154,11 @@ def parse_to_totals(name: str) -> int:
     return rc.count(rc.load(name)).macs
 
 
+def build_on_meta(plan: Plan) -> int:
+    """Parameter tensors of the net, which has no values."""
+    return len(list(rc.build(plan, device="meta").parameters()))
+
+
 def inside(rounds: int) -> Section:
     """One net each, torch imported and the net built before the clock starts."""
     import torch
@@ -164,25 +172,26 @@ def inside(rounds: int) -> Section:
         net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
         tasks = {OURS: call(partial(parse_to_totals, name))}
         tasks |= {tool: call(partial(count, net, x)) for tool, count in TOOLS.items()}
-        macs = {OURS: parse_to_totals(name)} | {tool: count(net, x) for tool, count in TOOLS.items()}
         found = interleaved(tasks, rounds)
         for tool, samples in found.items():
-            rows.append((cell(name), cell(tool), spread(samples), times(ratio(samples, found[OURS])),
-                         cell(macs[tool], exact(macs[tool]))))  # fmt: skip
+            macs = samples[0].result
+            rows.append(
+                (cell(name), cell(tool), *spread(samples), times(ratio(samples, found[OURS])), cell(macs, exact(macs)))
+            )
         if limit is not None:
             goals.append(seconds_goal(f"parse to totals, {name}", found[OURS], limit))
     columns = (
         Column("net", "net", "left"),
         Column("counted by", "tool", "left"),
-        Column("time", "median_s"),
+        *SPREAD,
         Column("to resnet-cli", "to_resnet_cli"),
         Column("MACs", "macs"),
     )
     return Section(
         "Inside a process",
-        f"resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built of the same spec, "
-        f"on the CPU and in evaluation mode, the building not timed. n = {rounds}. The tools' MACs differ by what they "
-        "count besides convolutions and fully connected layers.",
+        f"n = {rounds}. resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built "
+        "of the same spec, on the CPU and in evaluation mode, the building not timed. The tools' MACs differ by what "
+        "they count besides convolutions and fully connected layers.",
         Sheet(columns, tuple(rows)),
         tuple(goals),
     )
@@ -199,13 +208,13 @@ def zoo(rounds: int) -> Section:
 
     names = list(Zoo().files)
     Random(0).shuffle(names)
-    meta = "built on the meta device, resnet-cli"
+    meta = "resnet-cli, built on meta instead"
     found: dict[str, dict[str, list[Sample]]] = {tool: {} for tool in (OURS, meta, *TOOLS)}
     for name in names:
         plan = rc.load(name)
         net, x = rc.build(plan).eval(), torch.zeros(1, plan.input.c, plan.input.h, plan.input.w)
         tasks = {OURS: call(partial(parse_to_totals, name))}
-        tasks[meta] = call(partial(rc.build, plan, device="meta"))
+        tasks[meta] = call(partial(build_on_meta, plan))
         for tool, count in TOOLS.items():
             if sum(sample.seconds for samples in found[tool].values() for sample in samples) < BUDGET_S:
                 tasks[tool] = call(partial(count, net, x))
@@ -219,25 +228,25 @@ def zoo(rounds: int) -> Section:
             (
                 cell(tool),
                 cell(len(by_net)),
-                spread(totals(list(by_net.values()))),
+                *spread(totals(list(by_net.values()))),
                 times(ratio(totals(list(by_net.values())), ours)),
-                spread(by_net[slowest]),
                 cell(slowest),
+                spread(by_net[slowest])[0],
             )
         )
     columns = (
-        Column("", "tool", "left"),
+        Column("counted by", "tool", "left"),
         Column("nets", "nets"),
-        Column("time for all", "median_s"),
+        *SPREAD,
         Column("to resnet-cli", "to_resnet_cli"),
-        Column("slowest net", "slowest_s"),
-        Column("", "slowest", "left"),
+        Column("slowest net", "slowest", "left"),
+        Column("median", "slowest_s"),
     )
     return Section(
         f"The whole zoo, {len(names)} nets",
-        f"As above, summed over the nets; n = {rounds}, without a warm-up. A tool that has taken more than "
-        f"{BUDGET_S:.0f} s in all sits the remaining nets of a shuffled order out, and is set against resnet-cli over the "
-        "nets it did.",
+        f"n = {rounds}, without a warm-up; as above, summed over the nets. A tool that has taken {BUDGET_S:.0f} s in "
+        "all sits the remaining nets of a shuffled order out, and is set against resnet-cli over those it did. The "
+        "second line is how long `build` takes where weights have no values.",
         Sheet(columns, tuple(rows)),
     )
 
@@ -268,8 +277,9 @@ def conditions(before: float, after: float) -> str:
     machine = f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}"
     return (
         f"{machine}, {packages}. Load average {before:.1f} before, {after:.1f} after. What a table compares ran in one "
-        "session, in turn and in an order drawn anew each round, after a round that does not count. Times are medians "
-        "[quartiles], ratios the medians of the ratios by round. MACs are counted, all else is measured."
+        "session, in turn and in an order drawn anew each round, after a round that does not count. Ratios are "
+        "the medians of the ratios by round. MACs are counted, all else is measured. "
+        "OMP_WAIT_POLICY is passive, so that torch's threads do not fight over a busy machine."
     )
 
 
@@ -279,9 +289,12 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print docs/benchmarks.md")
     parser.add_argument("--quick", action="store_true", help="one round of everything")
     asked = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = (
+        "passive"  # with spinning threads the tools take ten times as long on a busy machine
+    )
     before = os.getloadavg()[0]
     sections = []
-    for measure, rounds in ((processes, 15), (inside, 7), (zoo, 3)):  # processes first: see `timing.process`
+    for measure, rounds in ((processes, 15), (inside, 5), (zoo, 3)):  # processes first: see `timing.process`
         print(f"{measure.__name__} ...", file=sys.stderr)
         sections.append(measure(1 if asked.quick else rounds))
     goals = goals_sheet([goal for section in sections for goal in section.goals])

@@ -21,6 +21,8 @@ class Sample:
     seconds: float
     peak_bytes: int = 0
     """The largest resident set, of a process alone."""
+    result: int = 0
+    """What a function returned."""
 
 
 Task = Callable[[], Sample]
@@ -42,14 +44,14 @@ def ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> float:
     return median([s.seconds / r.seconds for s, r in zip(samples, reference, strict=True)])
 
 
-def call(function: Callable[[], object]) -> Task:
+def call(function: Callable[[], int]) -> Task:
     """A task that calls a function in this process."""
 
     def run() -> Sample:
         gc.collect()
         start = perf_counter()
-        function()
-        return Sample(perf_counter() - start)
+        result = function()
+        return Sample(perf_counter() - start, result=result)
 
     return run
 

@@ -128,13 +128,13 @@ def test_importing_the_package_loads_nothing_slow() -> None:
     assert not loaded & (SLOW_TO_IMPORT | {"yaml", "rich", "typer"})
 
 
-def test_no_module_outside_build_and_measure_loads_torch_when_it_is_imported() -> None:
+def test_no_module_outside_net_and_measure_loads_torch_when_it_is_imported() -> None:
     names = [name for name in FILES if part_of(name) not in (*WITH_TORCH, "__main__")]
     assert len(names) > 15
     assert not loaded_by("\n".join(f"import {name}" for name in names)) & SLOW_TO_IMPORT
 
 
-def test_no_module_of_build_or_measure_loads_pandas_when_it_is_imported() -> None:
+def test_no_module_of_net_or_measure_loads_pandas_when_it_is_imported() -> None:
     names = [name for name in FILES if part_of(name) in WITH_TORCH]
     loaded = loaded_by("\n".join(f"import {name}" for name in names))
     assert "torch" in loaded

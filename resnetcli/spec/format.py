@@ -32,7 +32,7 @@ def _walk(source: Source) -> _Walk:
     root = parse(source)
     for key, node in root.pairs:
         match key.value, node:
-            case ("table" | "blocks" | "aux"), Map(pairs=pairs):
+            case (("table" | "blocks" | "aux"), Map(pairs=pairs)):
                 for _, body in pairs:
                     walk.body(body, "value", None)
             case "shortcut", Seq():

@@ -351,6 +351,8 @@ class _Reader:
         for name, (at, node) in merged.let.items():
             if name in parameters:
                 names[name] = parameters[name]
+            elif not is_name(name) or name in RESERVED:
+                continue  # which has been said
             elif not isinstance(node, Text) or not node.value:
                 self.problems.add(f"`{name}` needs a number or an expression", at.at, "for example `n: (depth-2)/6`")
                 names[name] = 1

@@ -244,24 +244,32 @@ class _Parser:
             )
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
-        mark, bracket = error.problem_mark or error.context_mark, error.context_mark
-        if bracket and mark and bracket.line < mark.line and "flow" in (error.context or ""):
-            at = At(self.source, bracket.line + 1, bracket.column + 1, 1)
-            hint = f"or a comma is missing before {mark.line + 1}:{mark.column + 1}"
-            self.problems.add("not YAML: a bracket is left open", at, hint)
-            return
+        """In libyaml's words, but for what was opened and never closed, which it notices lines below."""
+        mark, opened = error.problem_mark or error.context_mark, error.context_mark
+        context, problem = error.context or "", error.problem or error.context or ""
         at = At(self.source, mark.line + 1, mark.column + 1, 1) if mark else At(self.source, 1, 1, 1)
+        if opened and opened.line + 1 < at.line and ("flow" in context or "unexpected end" in problem):
+            what, hint = "quotation mark", ""
+            if "flow" in context:
+                what, hint = "bracket", f"or a comma is missing before {at.line}:{at.column}"
+            at = At(self.source, opened.line + 1, opened.column + 1, 1)
+            self.problems.add(f"not YAML: a {what} is left open", at, hint)
+            return
         line = self.source.line(at.line)
-        hint = ""
-        if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":
+        before, here = line[: at.column - 1], line[at.column - 1 : at.column]
+        if here == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
             hint = "YAML indents with spaces, not with tabs"
-        elif line[at.column - 1 : at.column] in ("]", "}"):
+        elif here in ("]", "}"):
             hint = "is this bracket one too many?"
-        elif error.problem and "mapping values" in error.problem and ":" in line[: at.column - 1]:
-            hint = "a colon in a text needs quotation marks around the text"
+        elif before.rstrip().endswith(("]", "}")):
+            hint = "nothing follows a list; to repeat it, write `seq x 3: [...]`"
+        elif "mapping values" in problem and ":" in before:
+            hint = "a text with a colon needs quotation marks, an entry with a body brackets: `[residual x 3: [...]]`"
+        elif "mapping values" in problem:
+            hint = "is a space missing after a colon above, or does this line begin in another column than the others?"
         else:
             hint = "does this line begin in the same column as its neighbours, and is every bracket closed?"
-        self.problems.add(f"not YAML: {error.problem or error.context}", at, hint)
+        self.problems.add(f"not YAML: {problem}", at, hint)
 
     def _unreadable(self) -> None:
         text = self.source.text

@@ -58,7 +58,7 @@ expect: {params: 5, depth: 3, sizes: [1, 2]}
 """
 SEEDS = [CORNERS, *(path.read_text(encoding="utf-8") for path in ZOO.files.values())]
 ODD = """* &a !!int --- null ~ << x × ? | > % @ ` # " ' 1e9 - [ ] { } : , of to extends: 0 -1 00 2147483648 1/0 k/3"""
-WORDS = [
+WORDS: list[str] = [
     *sorted({word for text in SEEDS for word in re.findall(r"[^\s\[\]{},]+", text)}),
     *ODD.split(),
     *("\t", "\r", "\x00", "\x85", "\u2028", "\ufeff", "\ud7ff", "\U0001d7db", "\u0663", "½"),

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetcli.errors import Source, SpecError, UsageError
@@ -37,6 +37,7 @@ from resnetcli.spec.zoo import Zoo
 from tests.spec.strategies import CONVOLUTIONS, ROWS, specs
 
 ZOO = Zoo()
+few = settings(max_examples=50)
 SMALL = "input: 8x16x16\nclasses: 10\nlet: {k: 2}\n"
 
 
@@ -103,6 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- equivalences ------------------------------------------------------------------------------------------------
 
 
+@few
 @given(specs())
 def test_what_is_printed_is_read_as_the_same_items(text: str) -> None:
     try:
@@ -137,6 +139,7 @@ def test_a_residual_s_stride_acts_in_the_first_copy_alone() -> None:
     assert net(lower(short)) == net(lower(long))
 
 
+@few
 @given(ROWS)
 def test_a_block_call_is_its_body_in_its_place(row: str) -> None:
     blocks = "blocks:\n  unit a b: [1x1 a, 3x3 b]\n  pair: [unit 4 8, residual: [unit 4 8]]\n"
@@ -186,6 +189,7 @@ def test_a_cell_of_several_layers_is_a_list_of_them() -> None:
     assert table("average pool, 1000-d fc, softmax").rows == table("[global avg, fc 1000, softmax]").rows
 
 
+@few
 @given(specs(), ROWS)
 def test_extends_is_written_out(folder: Path, text: str, row: str) -> None:
     (folder / "base.yaml").write_text(text, encoding="utf-8")
