@@ -96,7 +96,7 @@ def install(folder: Path) -> dict[str, str]:
     shutil.copytree(ROOT / "specs", folder / "resnetcli" / "specs")
     compileall.compile_dir(folder, quiet=2)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return inherited | {"PYTHONPATH": str(folder)}
+    return inherited | {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}  # the folder there, not the one we are in
 
 
 def processes(rounds: int) -> Section:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from resnetcli.net.module import build
     from resnetcli.errors import ResourceError, SpecError, UsageError
+    from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
     from resnetcli.plan.plan import Plan, Step

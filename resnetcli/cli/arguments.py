@@ -21,14 +21,16 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
     Raises UsageError for a setting without a model or a value that is no whole number.
     """
     from resnetcli.report.listing import models
+    from resnetcli.spec.zoo import is_path
 
     found: list[Asked] = []
     latest: list[Asked] = []  # what a setting applies to: the last word's model, or all that it stands for
     for word in words:
-        if (setting := _SETTING.fullmatch(word)) and "/" not in setting[1]:
+        if setting := _SETTING.fullmatch(word):
             _set(setting[1], setting[2], word, latest)
             continue
-        names = models(word, zoo=zoo) if any(char in word for char in "*?[") else (word,)
+        wild = any(char in word for char in "*?[") and not is_path(word)
+        names = models(word, zoo=zoo) if wild else (word,)
         latest = [(name, {}) for name in names]
         found += latest
     return found

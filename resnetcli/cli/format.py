@@ -8,9 +8,8 @@ import tempfile
 from enum import Enum
 from pathlib import Path
 
-from resnetcli.errors import Source
 from resnetcli.spec.format import format_text
-from resnetcli.spec.source import read_source
+from resnetcli.spec.source import MAX_BYTES, decode, read_source
 
 
 class Outcome(Enum):
@@ -23,7 +22,7 @@ class Outcome(Enum):
 def format_file(path: Path, *, write: bool) -> Outcome:
     """Formats a file, or stdin to stdout for `-`. Raises SpecError or UsageError, and then changes nothing."""
     if str(path) == "-":
-        source = Source("<stdin>", sys.stdin.read())
+        source = decode(sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b"", "<stdin>")
         text = format_text(source)
         if write:
             sys.stdout.write(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -245,7 +246,7 @@ def profile(
     if (published := published_sheet(found)) is not None:
         _print_sheet(published, format)
     if found.measurements:
-        _print_sheet(measured_sheet(found.measurements), format, after=list(map(conditions, found.measurements)))
+        _print_sheet(measured_sheet(found.measurements), format, after=conditions(found.measurements))
     if note:
         _print_lines([note], format)
 
@@ -293,7 +294,7 @@ def compare(
         return
     after = caption(found, flops=flops)
     if found.profiles[0].measurements:
-        after.append(conditions(found.profiles[0].measurements[0]))
+        after += conditions([p.measurements[0] for p in found.profiles])
     _print_sheet(comparison_sheet(found, flops=flops), format, after=after)
 
 
@@ -384,7 +385,14 @@ def _print_lines(lines: list[str], format: Format) -> None:
 
 def main() -> None:
     """The console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × still gets its table
-    app(prog_name="resnet-cli")
+    try:
+        app(prog_name="resnet-cli")
+    except OSError as error:  # help on a full disk: whatever is printed outside a command
+        _complain(f"error: {error.strerror or error}")
+        sys.exit(3)

@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from resnetcli.net.memory import fitting, require
-from resnetcli.net.module import Net, build, initialise
 from resnetcli.errors import UsageError
 from resnetcli.measure import device as devices
 from resnetcli.measure.peak import peak_memory
 from resnetcli.measure.sampling import Clock, Timer, sample, throughput, warm_up
 from resnetcli.measure.statistics import interval, iqr, median
+from resnetcli.net.memory import fitting, require
+from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import BatchNorm
 from resnetcli.plan.plan import Plan
 
@@ -65,9 +65,9 @@ def measure(
     """The plan's net, built on `device` with random weights and timed on random images for about `time_budget_s`.
 
     Of the budget a third at most goes into warming up, a half into latency, a sixth into throughput; ten samples are
-    taken even if that takes longer, or three of a net that is very slow. A CPU's times are read from `clock`, a GPU's from CUDA events. Torch's random
-    numbers are left as they were. Raises UsageError for a device or batch that cannot be, ResourceError if the net does
-    not fit into memory.
+    taken even if that takes longer, or three of a net that is very slow. A CPU's times are read from `clock`, a GPU's
+    from CUDA events. Torch's random numbers are left as they were. Raises UsageError for a device or batch that cannot
+    be, ResourceError if the net does not fit into memory.
     """
     place = torch.device(devices.find(device))
     if batch < 1:
@@ -136,32 +136,21 @@ def _first_call(
     net: Net, shape: tuple[int, ...], place: torch.device, clock: Clock
 ) -> tuple[tuple[Tensor, float], int | None]:
     """Random images and the seconds of the first forward, and the peak memory of a forward above the weights."""
-
-    def first() -> tuple[Tensor, float]:
-        x = torch.randn(shape, device=place)  # never zeros: arithmetic on zeros draws less power and can be faster
-        _wait(place)
-        start = clock()
-        net(x)
-        _wait(place)
-        return x, clock() - start
-
+    x = torch.randn(shape, device=place)  # never zeros: arithmetic on zeros draws less power and can be faster
+    _wait(place)
+    start = clock()
+    net(x)
+    _wait(place)
+    seconds = clock() - start
+    # The second forward's: the first also has libraries paged in and kept memory that would be charged to this net.
     if place.type == "cpu":
-        _wake_libraries()
-        return peak_memory(first)
-    x, seconds = first()
-    # The second forward: the first also allocated what CUDA's libraries keep for themselves.
+        _, above = peak_memory(lambda: net(x))
+        return (x, seconds), None if above is None else above + x.nbytes
     torch.cuda.reset_peak_memory_stats(place)
     before = torch.cuda.memory_allocated(place) - x.nbytes
     net(x)
     _wait(place)
     return (x, seconds), torch.cuda.max_memory_allocated(place) - before
-
-
-def _wake_libraries() -> None:
-    """Has torch's own code paged in: some 7 MB that would be charged to the first net of a process and to no other."""
-    x = torch.randn(1, 8, 16, 16)
-    x = nn.functional.batch_norm(nn.functional.conv2d(x, torch.randn(8, 8, 3, 3)), torch.zeros(8), torch.ones(8))
-    nn.functional.linear(x.relu_().flatten(1), torch.randn(2, 8 * 14 * 14))
 
 
 def _calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:

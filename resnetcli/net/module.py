@@ -36,6 +36,7 @@ from resnetcli.ops import (
     Softmax,
     Unary,
 )
+from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
 
 
@@ -52,22 +53,13 @@ def build(
     ResourceError if the weights do not fit into memory.
     """
     device, dtype = torch.device(device), dtype or torch.get_default_dtype()
-    size = _weights(plan) * dtype.itemsize
+    size = count(plan).params * dtype.itemsize
     require(f"the weights of `{plan.name}`", size, device)
     with fitting(f"`{plan.name}` with {gigabytes(size)} of weights", device), _collector_paused():
         net = Net(plan, device=device, dtype=dtype)
         if device.type != "meta":
             (init or initialise)(net)
     return net
-
-
-def _weights(plan: Plan) -> int:
-    """Learnable scalars."""
-    return sum(
-        step.op.params(plan.steps[step.inputs[0]].shape)
-        for step in plan.steps
-        if not isinstance(step.op, Input | Add | Concat)
-    )
 
 
 @contextmanager

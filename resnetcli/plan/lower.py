@@ -7,7 +7,7 @@ docs/grammar.md is one function here, and no reader of a plan decides anything a
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from typing import NoReturn, TypeGuard, assert_never
+from typing import NoReturn, assert_never
 
 from resnetcli.errors import At, Problems
 from resnetcli.ops import (
@@ -85,7 +85,8 @@ class _Lowering:
         self.problems = Problems()
         self.row_failed = False
         self.entries = 0
-        self.first_conv: int | None = None  # what the first convolution of the current F reads
+        self.source: int | None = None  # what the innermost residual reads
+        self.entry: int | None = None  # the same, activated, as F's first convolution reads it
         self.at: At | None = None
 
     def run(self, aux: bool) -> Plan:
@@ -214,7 +215,9 @@ class _Lowering:
             case Sequence() | Call():
                 return self.sequence(what.body, x, path, strided=strided, closes=closes)
             case Aside():
+                source, self.source = self.source, None  # nothing in it is passed on, to a shortcut neither
                 self.sequence(what.body, x, f"{path}.aside", strided=strided)
+                self.source = source
                 return x, 1
             case _:
                 assert_never(what)
@@ -225,11 +228,11 @@ class _Lowering:
         """A convolution with what the header's `conv:` puts around it."""
         style, names = self.spec.style, self.names
         styled = layer.finish == "style"
-        if styled and not self.active[x]:  # pre-activation, unless the input has just been activated
+        if styled and not (style.activates_first and self.active[x]):  # unless the input has just been activated
             for op, name in zip(style.before, names, strict=False):
                 x = self.apply(op, f"{path}.{name}", x)
-        if self.first_conv is None:
-            self.first_conv = x
+        if self.entry is None and self.activated(x, self.source):
+            self.entry = x
         stride = layer.stride if strided else 1
         x = self.bare_conv(layer, x, f"{path}.conv", stride, self.steps[x].shape.c)
         for op, name in zip(style.after, names[len(style.before) :], strict=True) if styled else ():
@@ -266,9 +269,12 @@ class _Lowering:
         """The header's equation: F first and the shortcut after it, which is the order torchvision's weights have."""
         equation = self.spec.equation
         activation = None if block.linear else equation.activation
-        outer, self.first_conv = self.first_conv, None
+        outer = self.source, self.entry
+        self.source, self.entry = x, None
         y, stride = self.sequence(block.body, x, f"{path}.F", strided=strided, closes=activation is not None)
-        entry, self.first_conv = self.first_conv, outer if outer is not None else self.first_conv
+        entry, (self.source, self.entry) = self.entry, outer
+        if self.source == x and self.entry is None:
+            self.entry = entry
         self.at = at
         if block.scale is not None:
             y = self.apply(Scale(block.scale), f"{path}.scale", y)
@@ -293,16 +299,15 @@ class _Lowering:
             layers = spec.shortcut.layers(stride)
         preactivated = bool(spec.style.before)
         projects = any(isinstance(item.what, ConvLayer) for item in layers)
-        if preactivated and projects and self.activates(entry, x):
+        if preactivated and projects and entry is not None:
             x = entry  # F's activated input is the projection's too
         for index, item in enumerate(layers):
             x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
         return x
 
-    def activates(self, entry: int | None, x: int) -> TypeGuard[int]:
-        """Whether what F's first convolution reads is x itself, normalised and activated, with nothing in between."""
-        step = entry
-        while step is not None and step != x and isinstance(self.steps[step].op, BatchNorm | Activation | Dropout):
+    def activated(self, step: int, x: int | None) -> bool:
+        """Whether a step's value is that of step x, normalised and activated, with nothing else in between."""
+        while step != x and isinstance(self.steps[step].op, BatchNorm | Activation):
             step = self.steps[step].inputs[0]
         return step == x
 
@@ -322,20 +327,24 @@ class _Lowering:
                 raise AssertionError(item)  # reading a shortcut admits no other
 
     def branches(self, what: Branches, x: int, path: str, at: At | None, *, strided: bool) -> tuple[int, int]:
-        """Branches side by side, joined; their stride is the first one's, since they must agree."""
+        """Branches side by side, joined; their strides must agree."""
         written = what.branches * (what.of or 1)
         ends: list[int] = []
-        stride = 1
+        strides: list[int] = []
         for index, branch in enumerate(written):
-            end, factor = self.sequence(branch, x, f"{path}.branch{index}", strided=strided)
+            end, stride = self.sequence(branch, x, f"{path}.branch{index}", strided=strided)
             ends.append(end)
-            stride = factor if index == 0 else stride
+            strides.append(stride)
         self.at = at
         if len(ends) == 1:
-            return ends[0], stride
+            return ends[0], strides[0]
         op = Concat() if what.kind == "concat" else Add()
         name = "cat" if what.kind == "concat" else "add"
-        return self.join(op, f"{path}.{name}", tuple(ends), at, what), stride
+        y = self.join(op, f"{path}.{name}", tuple(ends), at, what)
+        if len(set(strides)) > 1:
+            hint = "a shortcut beside them could not tell its own: give every branch the same stride"
+            self.fail(f"branches of `{what.kind}` differ in stride: {', '.join(map(str, strides))}", at, hint)
+        return y, strides[0]
 
     def join(self, op: Concat | Add, path: str, inputs: tuple[int, ...], at: At | None, of: Branches | Residual) -> int:
         """An operation on several values; `of` tells them apart should they not fit."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from resnetcli.errors import Problem, SpecError
 from resnetcli.report.profile import Profile, profile_model
-from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence, Spec
+from resnetcli.spec.bind import strided
+from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
 
 
@@ -57,7 +58,7 @@ def _unmet(profile: Profile) -> tuple[Problem, ...]:
 
 def _warnings(spec: Spec) -> tuple[Problem, ...]:
     """What is legal but looks like a slip."""
-    if len(spec.rows) > 2 and not any(map(_shrinks, (item for items in spec.rows.values() for item in items))):
+    if len(spec.rows) > 2 and not any(strided(item) for items in spec.rows.values() for item in items):
         return (
             Problem(
                 "no row has a stride",
@@ -67,15 +68,3 @@ def _warnings(spec: Spec) -> tuple[Problem, ...]:
             ),
         )
     return ()
-
-
-def _shrinks(item: Item) -> bool:
-    match item.what:
-        case ConvLayer(stride=stride) | PoolLayer(stride=stride):
-            return stride > 1
-        case Residual(body=body) | Sequence(body=body) | Aside(body=body) | Call(body=body):
-            return any(map(_shrinks, body))
-        case Branches(branches=branches):
-            return any(_shrinks(entry) for branch in branches for entry in branch)
-        case _:
-            return False

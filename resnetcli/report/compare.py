@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +83,7 @@ def compare(
     """
     zoo = zoo or Zoo()
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    profiles = [
-        profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked
-    ]
+    profiles = [profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked]
     return Comparison(_sorted(profiles, sort), _baseline(profiles, baseline))
 
 
@@ -105,10 +103,10 @@ def _sorted(profiles: list[Profile], sort: str | None) -> tuple[Profile, ...]:
     return tuple(sorted(profiles, key=value, reverse=sort.startswith("-")))
 
 
-def _baseline(profiles: Iterable[Profile], name: str | None) -> Profile | None:
+def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:
     if name is None:
         return None
-    known = {label(p): p for p in profiles} | {p.model: p for p in reversed(list(profiles))}
+    known = {p.model: p for p in reversed(profiles)} | {label(p): p for p in profiles}
     if name not in known:
         raise UsageError(
             f"the baseline `{name}` is not among the models compared",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import UsageError
-from resnetcli.ops import Conv, Linear, Shape
+from resnetcli.ops import Conv, Linear, Pool, Shape
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.report.verdict import Judged, judged
 from resnetcli.spec.read import MAX_SIZE, parse_input, read
-from resnetcli.spec.spec import Spec
+from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
+from resnetcli.spec.words import layer_text
 from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -55,16 +57,16 @@ class Part:
     cost: Cost
 
 
-def load(name: str, /, *, input: Size | None = None, aux: bool = False, **parameters: int) -> Plan:
+def load(name: str | os.PathLike[str], /, *, input: Size | None = None, aux: bool = False, **parameters: int) -> Plan:
     """The plan of a model: a name in the zoo or a path to a YAML file, at an input size, with parameters set.
 
     Raises UsageError for an unknown model, file or parameter, SpecError for a spec that does not hold together.
     """
-    return lower(read(name, zoo=Zoo(), input=as_shape(input), parameters=parameters), aux=aux)
+    return lower(read(os.fspath(name), zoo=Zoo(), input=as_shape(input), parameters=parameters), aux=aux)
 
 
 def profile(
-    model: str,
+    model: str | os.PathLike[str],
     /,
     *,
     input: Size | None = None,
@@ -78,7 +80,7 @@ def profile(
     Raises UsageError and SpecError as `load` does, UsageError for a device there is not, ResourceError if memory
     does not suffice.
     """
-    return profile_model(model, parameters, input=input, aux=aux, batch=batch, device=device)
+    return profile_model(os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device)
 
 
 def profile_model(
@@ -134,32 +136,41 @@ def parts(profile: Profile, by: By) -> list[Part]:
             groups[row] = list(steps)
             continue
         for index in steps:
-            groups.setdefault(_group(plan.steps[index].path, row, by), []).append(index)
+            groups.setdefault(_group(profile, plan.steps[index].path, row, by), []).append(index)
     found = []
     for name, indices in groups.items():
-        last = plan.steps[indices[-1] if indices else plan.rows[name]]
+        passed = [i for i in indices if ".aside." not in plan.steps[i].path] or indices
+        last = plan.steps[plan.rows[name] if by == "row" or not indices else passed[-1]]
         layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
         found.append(Part(name, layers, last.shape, sum_costs(counts.steps[i] for i in indices)))
     return found
 
 
 def _step_text(step: Step) -> str:
-    """`3x3 128 C=32 /2` for a convolution; for anything else its word."""
-    op = step.op
-    if isinstance(op, Conv):
-        marks = [f"C={op.groups}"] * (op.groups > 1) + [f"/{op.stride}"] * (op.stride > 1)
-        marks += [f"dil={op.dilation}"] * (op.dilation > 1)
-        return " ".join([f"{op.kernel[0]}x{op.kernel[1]}", str(op.channels), *marks])
-    word = step.path.rpartition(".")[2]
-    return f"{word} {op.features}" if isinstance(op, Linear) else word
+    """A step as the grammar writes it: `3x3 128 C=32 /2`, `3x3 max /2`, `fc 1000`, `bn`."""
+    match step.op:
+        case Conv(channels, kernel, stride, pad, dilation, groups):
+            same = tuple((k - 1) * dilation // 2 for k in kernel)
+            layer = ConvLayer(kernel, channels, groups, stride, dilation, None if pad == same else pad[0])
+            return layer_text(layer)
+        case Pool(kind, kernel, stride, pad, ceil, count_pad):
+            same = tuple((k - 1) // 2 for k in kernel)
+            return layer_text(PoolLayer(kind, kernel, stride, None if pad == same else pad[0], ceil, count_pad))
+        case Linear(features=features):
+            return f"fc {features}"
+        case _:
+            return step.path.rpartition(".")[2]
 
 
-def _group(path: str, row: str, by: By) -> str:
+def _group(profile: Profile, path: str, row: str, by: By) -> str:
     """The part a step belongs to: `conv3_x.0.2` is a block, `conv3_x.0.2.F.1` a layer."""
     if by == "layer":
         return path.rpartition(".")[0]
-    inside = path[len(row) + 1 :].split(".")
-    return ".".join([row, inside[0], *inside[1:2]] if len(inside) > 2 and inside[1].isdigit() else [row, inside[0]])
+    spec, inside = profile.spec, path[len(row) + 1 :].split(".")
+    items = spec.aux[row.removeprefix("aux.")] if row.startswith("aux.") else spec.rows[row]
+    item = items[int(inside[0])]
+    numbered = item.times is not None or isinstance(item.what, Residual)
+    return ".".join([row, *inside[: 2 if numbered else 1]])
 
 
 def settings_text(settings: Mapping[str, int]) -> str:

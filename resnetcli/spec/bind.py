@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from resnetcli.errors import At, Problems, did_you_mean
+from resnetcli.errors import At, Problems, SpecError, did_you_mean
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU
-from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate
+from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate, names_in
 from resnetcli.spec.phrase import COMPOSITES, LAYER_WORDS, Phrase, PhraseError, Word, parse_cell, parse_head
 from resnetcli.spec.source import MAX_DEPTH, Map, Node, Seq, Text
 from resnetcli.spec.spec import (
@@ -64,11 +65,26 @@ class Binder:
 
     problems: Problems
     blocks: Mapping[str, Block] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    """Names that some number of the bodies was written with."""
     _open: list[str] = field(default_factory=list)
+    _called: set[str] = field(default_factory=set)
     _outermost: At | None = None
     """Of the calls that are open."""
     _depth: int = 0
     _count: int = 0
+
+    def uncalled(self, names: Names) -> None:
+        """Reads the blocks that nothing calls: their words must hold, what their numbers come to is not known."""
+        for name, block in self.blocks.items():
+            if name in self._called or not block.sound:
+                continue
+            trial = Binder(Problems(), self.blocks, _open=[name])
+            with suppress(SpecError):  # raised where a block is too large to be put in place
+                trial.body(block.body, {**names, **dict.fromkeys(block.parameters, 1)})
+            for problem in trial.problems.found:
+                if problem.message.startswith(("unknown word", "block `")):
+                    self.problems.add(problem.message, problem.at, problem.hint)
 
     def body(self, node: Node, names: Names) -> tuple[Item, ...]:
         """A body, a branch or a row: one item, or a list of them."""
@@ -124,13 +140,13 @@ class Binder:
             return ""
         first = node.value.split()[:1]
         if first and (first[0][0].isdigit() or first[0].split("=")[0] in ("stride", "C", "groups", "dil", "pad")):
-            return "a cell with commas stands on a line of its own, outside brackets: `conv1: 7x7, 64, stride 2`"
+            return "no commas inside brackets, `[7x7 64 /2]`; a cell with commas stands on a line of its own"
         return ""
 
     def _item(self, node: Text, phrase: Phrase, names: Names, within: Seq | None) -> list[Item]:
         at = node.word(phrase.offset, phrase.length)
         self._spend(1 + len(phrase.words) // 4, at)
-        bind = _Words(self.problems, node, names)
+        bind = _Words(self.problems, node, names, self.used)
         try:
             times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
             what = self._call(node, phrase, bind, within) if phrase.head == "call" else bind.layer(phrase)
@@ -174,6 +190,7 @@ class Binder:
         )
         if not self._open:
             self._outermost = at
+        self._called.add(head.text)
         self._open.append(head.text)
         try:
             body = self.body(block.body, {**bind.names, **dict(zip(block.parameters, values, strict=True))})
@@ -197,14 +214,14 @@ class Binder:
         except PhraseError as error:
             self.problems.add(error.message, key.word(error.offset, error.length), error.hint)
             return []
-        bind = _Words(self.problems, key, names)
+        bind = _Words(self.problems, key, names, self.used)
         what: Composite
         try:
             times = bind.count(phrase.times, "x N", 1, MAX_COPIES) if phrase.times else None
             match phrase.head:
                 case "residual":
                     scale = phrase.mark("scale")
-                    factor = bind.decimal(scale, "the scale") if scale else None
+                    factor = bind.scale(scale) if scale else None
                     what = Residual(self.body(value, names), factor, phrase.mark("linear") is not None)
                 case "concat" | "sum":
                     of = phrase.mark("of")
@@ -231,7 +248,7 @@ class Binder:
 
     def _repeated(self, item: Item) -> Item:
         """A stride in a repeated entry is an error, not a guess; only `residual` says which copy it is meant for."""
-        if item.times is not None and not isinstance(item.what, Residual) and (place := _strided(item)) is not None:
+        if item.times is not None and not isinstance(item.what, Residual) and (place := strided(item)) is not None:
             there = item.at is not None and item.at.line != place.line
             self.problems.add(
                 "a stride inside a repeated entry: in which copy?",
@@ -242,7 +259,7 @@ class Binder:
         return item
 
 
-def _strided(item: Item) -> At | None:
+def strided(item: Item) -> At | None:
     """Where a stride stands inside an item, if anywhere."""
     match item.what:
         case ConvLayer(stride=stride) | PoolLayer(stride=stride):
@@ -253,7 +270,7 @@ def _strided(item: Item) -> At | None:
             inner = list(body)
         case _:
             return None
-    return next((place for entry in inner if (place := _strided(entry)) is not None), None)
+    return next((place for entry in inner if (place := strided(entry)) is not None), None)
 
 
 @dataclass
@@ -263,10 +280,13 @@ class _Words:
     problems: Problems
     node: Text
     names: Names
+    used: set[str]
 
     def count(self, word: Word, what: str, least: int, most: int) -> int:
         """A whole number from `least` to `most`."""
         at = self.node.word(word.offset, word.length)
+        if not word.text.isdecimal():
+            self.used.update(names_in(word.text))
         try:
             value = evaluate(word.text, self.names)
         except NumberError as error:
@@ -287,6 +307,17 @@ class _Words:
             self.problems.add(f"`{word.text}` is not a number: {what} is one like 0.5", at)
             raise _Skip
         return value
+
+    def scale(self, word: Word) -> float:
+        """The factor of a scaled residual; one without a point is a forgotten `x`."""
+        copies = word.text.removeprefix("x")
+        if copies.isdecimal():
+            at = self.node.word(word.offset, word.length)
+            self.problems.add(
+                f"`{word.text}` is no scale like 0.2", at, f"to repeat the block, write `residual x {copies}`"
+            )
+            raise _Skip
+        return self.decimal(word, "the scale")
 
     def layer(self, phrase: Phrase) -> Layer:
         """Any phrase but a block call."""

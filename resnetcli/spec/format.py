@@ -28,7 +28,7 @@ def format_text(source: Source) -> str:
 
 
 def _walk(source: Source) -> _Walk:
-    walk = _Walk()
+    walk = _Walk(source)
     root = parse(source)
     for key, node in root.pairs:
         match key.value, node:
@@ -51,13 +51,17 @@ def _walk(source: Source) -> _Walk:
 class _Walk:
     """Every phrase of a text, and the edits that would make it canonical."""
 
+    source: Source
     problems: Problems = field(default_factory=Problems)
     phrases: list[Phrase] = field(default_factory=list)
     edits: list[tuple[int, int, str]] = field(default_factory=list)
 
     def replace(self, node: Text, new: str) -> None:
         if new != node.value or not node.plain:
-            self.edits.append((node.start, node.end, new))
+            old = self.source.text[node.start : node.end]
+            self.edits.append(
+                (node.start, node.end, new + old[len(old.rstrip()) :])
+            )  # a block scalar ends in a newline
 
     def body(self, node: Node, place: Place, within: Seq | None) -> None:
         match node:

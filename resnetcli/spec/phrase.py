@@ -174,7 +174,7 @@ def _words(text: str, start: int, end: int) -> list[Word]:
         words.append(word)
     if words and words[-1].text == "stride":
         raise PhraseError("`stride` of what?", words[-1].offset, words[-1].length, "`stride 2` or `/2`")
-    if len(words) == 1 and words[0].text == "avg":  # the papers' `average pool` at the end of a net
+    if [word.text for word in words] == ["avg"] and "pool" in text[start:end]:  # `average pool`, the end of a net
         words.insert(0, Word("global", words[0].offset, words[0].length))
     if len(words) == 2 and words[1].text == "fc" and (units := _UNITS.fullmatch(words[0].text)):
         words = [words[1], Word(units[1], words[0].offset, len(units[1]))]
@@ -255,6 +255,10 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif text.partition("(")[0] in LAYER_WORDS:
             hint = f"each layer is an entry of its own: `[..., {text}]`"
             raise PhraseError(f"`{text}` is a layer, not a mark of this one", word.offset, word.length, hint)
+        elif re.fullmatch("[0-9]+/[0-9]+", text):
+            channels, _, stride = text.partition("/")
+            hint = f"a stride stands apart: `{channels} /{stride}`"
+            raise PhraseError(f"`{text}` reads like channels and a stride", word.offset, word.length, hint)
         else:
             _set(marks, "channels", _number(text, word, "the number of channels"))
     pool = "kind" in marks

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
+from resnetcli.errors import At, Problems, Source, UsageError, clean, did_you_mean
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
 from resnetcli.spec.numbers import MAX_VALUE, NumberError, decimal, evaluate, names_in
@@ -28,7 +28,7 @@ from resnetcli.spec.spec import (
     Shortcut,
     Spec,
 )
-from resnetcli.spec.zoo import Zoo, is_path
+from resnetcli.spec.zoo import SUFFIXES, Zoo, is_path
 
 KEYS = (
     "name", "cite", "input", "classes", "conv", "residual", "shortcut", "let", "blocks", "extends", "aux", "table",
@@ -126,6 +126,8 @@ def parse_input(text: str) -> Shape | None:
     if match is None:
         return None
     c, h, w = (int(group) for group in match.groups())
+    if c == h > w and w in (1, 3, 4):
+        return None  # height x width x channels, as images are often written
     return Shape(c, h, w) if 0 < c <= MAX_CHANNELS and 0 < h <= MAX_SIZE and 0 < w <= MAX_SIZE else None
 
 
@@ -186,6 +188,9 @@ class _Reader:
             if not isinstance(node, Text) or not node.value:
                 self.problems.add("`extends` names one spec", node.at, "a name in the zoo, or a path to a YAML file")
                 break
+            if is_path(node.value) and not node.value.endswith(SUFFIXES):
+                self.problems.add("`extends` names a spec", node.at, "a name in the zoo, or a file that ends in .yaml")
+                break
             base = Path(source.path).parent if source.path else None
             try:
                 path = self.zoo.find(node.value, base)
@@ -208,7 +213,7 @@ class _Reader:
         """Rows, `let` entries and blocks are replaced by name, every other key as a whole."""
         merged = _Merged()
         for depth, document in enumerate(reversed(lineage)):
-            for key, node in document.root.pairs:
+            for key, node in sorted(document.root.pairs, key=lambda pair: pair[0].value == "aux"):  # after the rows
                 if key.value not in KEYS:
                     self.problems.add(
                         f"unknown key `{key.value}`",
@@ -235,6 +240,9 @@ class _Reader:
 
     def _by_name(self, merged: _Merged, key: Text, node: Node, *, child: bool) -> None:
         into = {"let": merged.let, "blocks": merged.blocks, "table": merged.table}[key.value]
+        if key.value == "let":
+            merged.let = _let_into(into, self._entries(key, node))
+            return
         for name, (at, value) in self._entries(key, node):
             if key.value == "blocks":
                 name = name.split()[0] if name.split() else ""
@@ -260,6 +268,9 @@ class _Reader:
             self.problems.add(
                 f"`{name.value}` cannot name a row", name.at, "a letter or digit, then letters, digits and _: `conv2_x`"
             )
+            return False
+        if name.value == "total":
+            self.problems.add("`total` cannot name a row: it is what the last line of a table is called", name.at)
             return False
         if name.value in MODULE_WORDS:
             self.problems.add(
@@ -292,6 +303,7 @@ class _Reader:
                 hint = did_you_mean(name, merged.table, f"the rows are {' '.join(merged.table)}")
                 self.problems.add(f"`aux` hangs from row `{name}`, which there is not", at.at, hint)
         aux = {name: binder.body(node, names) for name, (_, node) in merged.aux.items()}
+        binder.uncalled(names)
         start = At(self.document.source, 1, 1, 1)
         for key, example in (("input", "input: 3x224x224"), ("table", "table: {conv1: 7x7 64 /2, ...}")):
             if not any(document.root.get(key) for _, document in lineage):
@@ -304,6 +316,7 @@ class _Reader:
         title = self._header(merged, "name", self._text, self.name)
         cite = self._header(merged, "cite", self._text, "")
         self.problems.close()
+        _check_used(self.name, settings, _users(merged.let, binder.used))
         assert shape is not None  # its absence has been reported
         changed = {name for name, value in settings.items() if value != defaults[name]}
         if input is not None and input != shape:
@@ -419,7 +432,7 @@ class _Reader:
         if not isinstance(node, Text) or not node.value.strip():
             self.problems.add(f"`{key.value}` is one text", key.at)
             return ""
-        return " ".join(node.value.split())
+        return clean(" ".join(node.value.split()))
 
     def _classes(self, key: Text, node: Node) -> int:
         if (
@@ -554,6 +567,41 @@ class _Reader:
             what = "a list of whole numbers" if name == "sizes" else "a whole number"
             self.problems.add(f"`{name}` is {what}", value.at)
         return Expect(figures, sizes, key.at)
+
+
+def _let_into(
+    inherited: dict[str, tuple[Text, Node]], own: list[tuple[str, tuple[Text, Node]]]
+) -> dict[str, tuple[Text, Node]]:
+    """A child's entries among those it inherits: a replaced one keeps its place, a new one stands above the next."""
+    merged: dict[str, tuple[Text, Node]] = {}
+    waiting: dict[str, tuple[Text, Node]] = {}
+    before: dict[str, dict[str, tuple[Text, Node]]] = {}
+    for name, entry in own:
+        if name in inherited:
+            before[name], waiting = waiting, {}
+        else:
+            waiting[name] = entry
+    replaced = dict(own)
+    for name, entry in inherited.items():
+        merged |= before.get(name, {}) | {name: replaced.get(name, entry)}
+    return merged | waiting
+
+
+def _users(let: Mapping[str, tuple[Text, Node]], used: set[str]) -> set[str]:
+    """The names that the table's numbers depend on, directly or through other names."""
+    found = set(used)
+    for name, (_, node) in reversed(list(let.items())):
+        if name in found and isinstance(node, Text):
+            found.update(names_in(node.value))
+    return found
+
+
+def _check_used(model: str, settings: Mapping[str, int], used: set[str]) -> None:
+    """Raises UsageError if a parameter is set that changes nothing."""
+    for name in settings:
+        if name not in used:
+            hint = "where the number of classes belongs, write `fc classes`" if name == "classes" else ""
+            raise UsageError(f"nothing in `{model}` depends on `{name}`", hint)
 
 
 def _identity(source: Source) -> str:

@@ -87,6 +87,11 @@ def read_source(path: Path, label: str | None = None) -> Source:
         raise UsageError(f"`{label}` is a directory, not a spec", hint="name a YAML file in it") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read `{label}`: {getattr(error, 'strerror', None) or error}") from None
+    return decode(data, label, str(path))
+
+
+def decode(data: bytes, label: str, path: str = "") -> Source:
+    """The bytes of a file as a source. Raises UsageError if they are too many, SpecError if they are no UTF-8 text."""
     if len(data) > MAX_BYTES:
         raise _too_large(label)
     try:
@@ -96,7 +101,7 @@ def read_source(path: Path, label: str | None = None) -> Source:
         at = lossy.at(len(data[: error.start].decode("utf-8")))
         message, hint = f"not UTF-8 text: byte 0x{data[error.start]:02x}", "save it as UTF-8; a spec is a text file"
         raise SpecError((Problem(message, at, hint),)) from None
-    return Source(label, text, str(path))
+    return Source(label, text, path)
 
 
 def parse(source: Source) -> Map:

@@ -185,6 +185,11 @@ class ConvStyle:
     after: tuple[BatchNorm | Activation, ...] = ()
 
     @property
+    def activates_first(self) -> bool:
+        """Pre-activation: an activation stands right before the convolution."""
+        return bool(self.before) and not isinstance(self.before[-1], BatchNorm)
+
+    @property
     def norm(self) -> BatchNorm | None:
         """The normalisation that follows the convolution, which a projection shortcut has too."""
         return next((op for op in self.after if isinstance(op, BatchNorm)), None)

@@ -6,6 +6,7 @@ from resnetcli.report.compare import Comparison, label
 from resnetcli.report.listing import Listing
 from resnetcli.report.profile import Profile
 from resnetcli.view.numbers import change, duration, rate, short, size_of
+from resnetcli.view.profile import half_width
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 
@@ -17,18 +18,19 @@ def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
     several = len({profile.plan.input for profile in comparison.profiles}) > 1
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
     for key, head in (("params", "params"), (work, "FLOPs" if flops else "MACs"), ("activations", "acts")):
-        columns.append(Column(head, key, spare=1 if key == "activations" and measured else 0))
-        columns += _relative(base, f"{key}_change")
+        columns.append(Column(head, key, spare=6 if key == "activations" and measured else 0))
+        columns += _relative(base, f"{key}_ratio")
         if key != "activations":
             printed = any(_printed(profile, key) for profile in comparison.profiles)
             columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=3))
-    columns.append(Column("depth", "depth", spare=2))
+    columns.append(Column("depth", "depth", spare=7 if measured else 2))
     if measured:
         columns += [
             Column("median", "median_s"),
-            *_relative(base, "median_change"),
+            Column("±", "interval", exported=False),
+            *_relative(base, "median_ratio"),
             Column("IQR", "iqr_s", spare=2),
-            Column("n", "n", spare=4),
+            Column("n", "n", spare=1),
             Column("images/s", "throughput_img_s"),
             Column("peak memory", "peak_memory_bytes"),
         ]
@@ -53,7 +55,7 @@ def _line(profile: Profile, base: Profile | None, work: str, *, measured: bool) 
     cells.append(cell(profile.counts.depth))
     if measured:
         m = profile.measurements[0]
-        cells.append(cell(m.median_s, duration(m.median_s)))
+        cells += [cell(m.median_s, duration(m.median_s)), cell(half_width(m))]
         if base is not None:
             cells.append(_ratio(m.median_s, base.measurements[0].median_s))
         memory = m.peak_memory_bytes

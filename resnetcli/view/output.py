@@ -19,8 +19,12 @@ def console() -> Console:
     """The terminal; rich honours NO_COLOR and the terminal's width by itself."""
     from rich.console import Console
 
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # ours to end quietly; rich's own way out is exit code 1
+
     wide = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    return Screen(width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
 def bar_width() -> int:

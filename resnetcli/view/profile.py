@@ -37,7 +37,8 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
         Column("params", "params"),
         Column(head, "flops" if flops else "macs"),
         Column("activations", "activations"),
-        Column(f"share of {head}", "share", "left", "cyan"),
+        Column(f"share of {head}", "share", "left", "cyan", spare=3 if by == "layer" else 0),
+        *_measured_columns(profile),
     )
 
     def line(part: Part) -> tuple[Cell, ...]:
@@ -52,6 +53,7 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
             cell(work, short(work)),
             cell(cost.activations, short(cost.activations)),
             cell(round(share, 6), f"{percent(share):>6} {bar(cost.macs / most, width)}".rstrip()),
+            *(cell(None) for _ in _measured_columns(profile)),
         )
 
     work = total.flops if flops else total.macs
@@ -63,8 +65,15 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
         cell(work, short(work)),
         cell(total.activations, short(total.activations)),
         cell(1 if total.macs else 0, f"{percent(1):>6}" if total.macs else ""),
+        *(cell(getattr(profile.measurements[0], column.key)) for column in _measured_columns(profile)),
     )
     return Sheet(columns, tuple(map(line, found)), foot)
+
+
+def _measured_columns(profile: Profile) -> list[Column]:
+    """What only CSV carries, in its last line: a measurement is of the whole net."""
+    keys = ("device", "batch", "median_s", "iqr_s", "min_s", "n", "throughput_img_s", "peak_memory_bytes")
+    return [Column(key, key, shown=False) for key in keys] if profile.measurements else []
 
 
 def totals(profile: Profile, *, flops: bool = False) -> list[str]:
@@ -119,6 +128,8 @@ def unjudged(profile: Profile) -> str:
     if profile.spec.changed and profile.spec.published:
         changed = ", ".join(sorted(profile.spec.changed))
         return f"published figures are for the net as the paper has it; {changed} changed, so none is compared"
+    if profile.spec.published and not profile.judged:
+        return "published figures leave auxiliary heads out, so none is compared with --aux"
     return ""
 
 
@@ -128,6 +139,7 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         Column("measured", "device", "left", "bold"),
         Column("batch", "batch"),
         Column("median", "median_s"),
+        Column("±", "interval", exported=False),
         Column("IQR", "iqr_s"),
         Column("min", "min_s", spare=1),
         Column("n", "n"),
@@ -143,6 +155,7 @@ def _measured_line(m: Measurement) -> tuple[Cell, ...]:
         cell(m.device, f"{m.device} {m.dtype}"),
         cell(m.batch),
         cell(m.median_s, duration(m.median_s)),
+        cell(half_width(m)),
         cell(m.iqr_s, duration(m.iqr_s)),
         cell(m.min_s, duration(m.min_s)),
         cell(m.n),
@@ -151,13 +164,22 @@ def _measured_line(m: Measurement) -> tuple[Cell, ...]:
     )
 
 
-def conditions(m: Measurement) -> str:
-    """Under what a measurement holds, on one line."""
-    settled = "steady" if m.warmup_settled else "not yet steady"
-    stopped = "interval within 1%" if m.stopped == "precise" else "time budget spent"
+def half_width(m: Measurement) -> str:
+    """Half the median's 95% interval, relative to the median: `1.2%`; with a mark if the net was not yet steady."""
+    low, high = m.interval_s
+    return f"{100 * (high - low) / 2 / m.median_s:.1f}%{'' if m.warmup_settled else '*'}"
+
+
+def conditions(measurements: Sequence[Measurement]) -> list[str]:
+    """Under what measurements made in one go hold."""
+    m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
-    return (
-        f"{m.device_name}, {m.threads} threads, torch {m.torch}{tf32}; first call {duration(m.first_call_s)}, "
-        f"{m.warmup_calls} warm-up calls ({settled}); median's 95% interval {duration(m.interval_s[0])} to "
-        f"{duration(m.interval_s[1])} ({stopped}); images/s with the queue full; memory above the weights"
-    )
+    lines = [
+        f"measured on {m.device_name}, {m.threads} threads, torch {m.torch}{tf32}",
+        "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
+    ]
+    if not all(m.warmup_settled for m in measurements):
+        lines.append("*: times were still falling when the warm-up had to end")
+    if any((m.interval_s[1] - m.interval_s[0]) > 0.1 * m.median_s for m in measurements):
+        lines.append("noisy: an interval is wider than 10% of its median; close other programs and measure again")
+    return lines

@@ -36,7 +36,7 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     for row in _rows(profiles):
         sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
         bodies = [_body(p.spec.rows.get(row, ())) for p in profiles]
-        rows.append((cell(row), cell(" / ".join(sizes)), *bodies))
+        rows.append((cell(row), cell(" / ".join(sizes).replace("×", "x"), " / ".join(sizes)), *bodies))
     work = "FLOPs" if flops else "MACs"
     rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
     costs = [p.counts.flops if flops else p.counts.macs for p in profiles]

@@ -107,8 +107,11 @@ def edit(text: str, draw: st.DrawFn) -> str:
             return "".join([*lines[:cut], *others[start : start + draw(st.integers(1, 4))], *lines[cut:]])
 
 
-def holds(text: str) -> Plan | None:
-    """The plan of a text, if it is one. Fails if reading raises what it must not, or takes longer than a second."""
+def holds(text: str, tries: int = 2) -> Plan | None:
+    """The plan of a text, if it is one. Fails if reading raises what it must not, or takes longer than a second.
+
+    Tried again before it is called slow: the garbage collector may have gone through all that hypothesis keeps.
+    """
     start = time.process_time()
     plan, said = None, ""
     try:
@@ -118,7 +121,9 @@ def holds(text: str) -> Plan | None:
         assert sum(cost.macs for cost in counts.rows.values()) == counts.macs
     except (SpecError, UsageError, ResourceError) as error:
         said = str(error)
-    assert time.process_time() - start < 1
+    if time.process_time() - start >= 1:
+        assert tries, "more than a second"
+        return holds(text, tries - 1)
     assert plan or said
     assert all(line.replace("\t", "").isprintable() for line in said.split("\n"))
     return plan
@@ -192,14 +197,14 @@ def test_bytes_are_an_error_that_points(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-@profile(3_000)
+@profile(12_000)
 @given(mutants())
 def test_many_mutated_specs_are_plans_or_errors_that_point(text: str) -> None:
     holds_and_builds(text)
 
 
 @pytest.mark.slow
-@profile(1_500)
+@profile(3_000)
 @given(specs())
 def test_many_drawn_specs_have_the_shapes_that_torch_gives_or_errors_that_point(text: str) -> None:
     holds_and_builds(text)

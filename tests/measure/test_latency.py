@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnetcli.net.module import build
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import latency
 from resnetcli.measure.latency import Measurement, measure
+from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Conv, Linear, PoolTo, ReLU
 from resnetcli.plan.plan import Plan
 from tests.sketch import Sketch, residual_net

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetcli.net.memory import fitting, gigabytes, physical_memory, require
 from resnetcli.errors import ResourceError
+from resnetcli.net.memory import fitting, gigabytes, physical_memory, require
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnetcli.errors import ResourceError
 from resnetcli.net import module as module_under_test
 from resnetcli.net.module import Net, build, trace_shapes
 from resnetcli.net.schedule import last_uses, overwrites
-from resnetcli.errors import ResourceError
 from resnetcli.ops import (
     Add,
     BatchNorm,

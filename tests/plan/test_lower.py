@@ -667,3 +667,42 @@ def test_auxiliary_heads_hang_from_their_rows_and_follow_the_net() -> None:
     assert list(plan.rows) == ["a", "b", "head", "aux.b", "aux.a"]
     assert [plan.steps[index].path for index in plan.outputs] == ["head.1.fc", "aux.b.5.fc", "aux.a.0.fc"]
     assert [plan.steps[index].shape for index in plan.outputs] == [Shape(7, 1, 1)] * 3
+
+
+def convs_read(text: str) -> list[str]:
+    """What each step adds up or convolves: `path <- inputs`, of a net written as text."""
+    plan = plan_of(text)
+    return [f"{step.path} <- {' '.join(plan.steps[i].path for i in step.inputs)}" for step in plan.steps[1:]]
+
+
+PREACT = "input: 8x16x16\nconv: bn relu conv\nresidual: x + F\n"
+
+
+def test_a_normalisation_before_every_convolution_is_before_every_convolution() -> None:
+    found = convs_read("input: 8x16x16\nconv: bn conv relu\ntable: {a: [3x3 16, 3x3 16]}")
+    assert [line.split()[0] for line in found] == [
+        "a.0.bn", "a.0.conv", "a.0.relu", "a.1.bn", "a.1.conv", "a.1.relu",
+    ]  # fmt: skip
+
+
+def test_what_is_computed_aside_is_not_passed_on_to_a_shortcut() -> None:
+    found = convs_read(PREACT + "table: {a: [residual: [aside: [1x1 4], 3x3 16]]}")
+    assert "a.0.0.shortcut.0.conv <- a.0.0.F.1.relu" in found
+
+
+@pytest.mark.parametrize("order", ["[[3x3 max, 1x1 8], [1x1 8]]", "[[1x1 8], [3x3 max, 1x1 8]]"])
+def test_the_order_of_branches_does_not_decide_what_a_projection_reads(order: str) -> None:
+    found = convs_read(PREACT + f"table: {{a: [residual: [concat: {order}]]}}")
+    (projection,) = (line for line in found if line.startswith("a.0.0.shortcut"))
+    assert projection.endswith("relu")
+
+
+def test_a_projection_reads_the_activated_input_before_any_dropout() -> None:
+    found = convs_read(PREACT + "table: {a: [residual: [bn, relu, dropout 0.2, 3x3 16]]}")
+    assert "a.0.0.shortcut.0.conv <- input" in found
+
+
+def test_branches_of_different_strides_are_an_error_even_if_their_sizes_agree() -> None:
+    text = "input: 8x16x16\ntable: {a: [residual: [sum: [[3x3 8 /2], [avg to 8x8, 1x1 8]]]]}"
+    with pytest.raises(SpecError, match="differ in stride: 2, 1"):
+        plan_of(text)
