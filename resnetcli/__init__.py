@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from resnetcli.errors import ResourceError, SpecError, UsageError
+    from resnetcli.errors import ResourceError, Source, SpecError, UsageError
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
     from resnetcli.plan.plan import Plan, Step
+    from resnetcli.report.check import check
     from resnetcli.report.compare import Comparison, compare
     from resnetcli.report.listing import models
     from resnetcli.report.profile import Profile, load, profile
+    from resnetcli.spec.format import format_text
 
 _HOME = {
     "build": "resnetcli.net.module",
     "ResourceError": "resnetcli.errors",
+    "Source": "resnetcli.errors",
     "SpecError": "resnetcli.errors",
     "UsageError": "resnetcli.errors",
     "Cost": "resnetcli.plan.count",
@@ -36,10 +39,12 @@ _HOME = {
     "lower": "resnetcli.plan.lower",
     "Plan": "resnetcli.plan.plan",
     "Step": "resnetcli.plan.plan",
+    "check": "resnetcli.report.check",
     "Comparison": "resnetcli.report.compare",
     "compare": "resnetcli.report.compare",
     "models": "resnetcli.report.listing",
     "Profile": "resnetcli.report.profile",
+    "format_text": "resnetcli.spec.format",
     "load": "resnetcli.report.profile",
     "profile": "resnetcli.report.profile",
 }
@@ -50,13 +55,16 @@ __all__ = [
     "Plan",
     "Profile",
     "ResourceError",
+    "Source",
     "SpecError",
     "Step",
     "UsageError",
     "__version__",
     "build",
+    "check",
     "compare",
     "count",
+    "format_text",
     "load",
     "lower",
     "models",
