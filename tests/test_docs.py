@@ -25,7 +25,7 @@ from resnetcli.measure.latency import measure
 from resnetcli.report import records
 from resnetcli.report.compare import Comparison
 from resnetcli.report.listing import Listing, listing
-from resnetcli.spec import phrase, read
+from resnetcli.spec import header, lineage, phrase
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -195,7 +195,7 @@ def text_of(document: str) -> str:
 def test_every_key_and_word_of_the_grammar_is_in_its_reference() -> None:
     quoted = " ".join(re.findall(r"`+([^`]+)`+", text_of("grammar.md")))
     words = {
-        *read.KEYS, *read.FIGURES, *read.FACTS, *read.EXPECTED, "sizes",
+        *lineage.KEYS, *header.FIGURES, *header.FACTS, *header.EXPECTED, "sizes",
         *phrase.COMPOSITES, *phrase.LAYER_WORDS, *phrase.MARKS,
     }  # fmt: skip
     assert {word for word in words if not re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", quoted)} == set()

@@ -13,7 +13,8 @@ from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.report.verdict import Judged, judged
-from resnetcli.spec.read import MAX_SIZE, parse_input, read
+from resnetcli.spec.header import MAX_SIZE, parse_input
+from resnetcli.spec.read import read
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
 from resnetcli.spec.words import layer_text
 from resnetcli.spec.zoo import Zoo

@@ -83,8 +83,9 @@ def copy_by_position(state: dict[str, Tensor], net: nn.Module) -> None:
 
 
 TORCHVISION = [
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    "resnet18", "resnet34", "resnet50", "resnext50_32x4d",
+    *(pytest.param(name, marks=pytest.mark.slow)  # the same code, more of it
+      for name in ("resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d")),
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from resnetcli.report.compare import label
 from resnetcli.report.profile import parts
 from resnetcli.report.records import profile_record
 from resnetcli.report.verdict import judge
-from resnetcli.spec.read import parse_input
+from resnetcli.spec.header import parse_input
 from resnetcli.spec.zoo import Zoo
 from resnetcli.view.profile import cost_sheet, half_width
 from resnetcli.view.sheet import to_csv

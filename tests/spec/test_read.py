@@ -17,7 +17,8 @@ from resnetcli.ops import BatchNorm, LeakyReLU, Op, PReLU, ReLU, Shape
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.spec.read import MODULE_WORDS, read
+from resnetcli.spec.lineage import MODULE_WORDS
+from resnetcli.spec.read import read
 from resnetcli.spec.spec import (
     Aside,
     Branches,

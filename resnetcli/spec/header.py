@@ -1,0 +1,179 @@
+"""The header's values: what `conv:`, `residual:`, `input:`, `published:` and `expect:` say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from resnetcli.errors import Problems, clean, did_you_mean
+from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
+from resnetcli.spec.bind import MAX_CHANNELS
+from resnetcli.spec.lineage import entries
+from resnetcli.spec.numbers import decimal
+from resnetcli.spec.source import Map, Node, Seq, Text
+from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
+
+FIGURES = (
+    "params", "macs", "flops", "activations", "depth", "top1_error", "top5_error", "top1_error_mean5", "mAP", "mAP@.5",
+    "mAP@[.5,.95]", "time_per_minibatch16", "bottleneck_width_d", "group_conv_width",
+)  # fmt: skip
+FACTS = ("source", "table", "protocol", "dataset", "note", "label", "detail")
+"""What an entry of `published:` says of its figures."""
+EXPECTED = ("params", "macs", "activations", "depth")
+MAX_SIZE = 16_384
+"""Height and width of an image."""
+_PRINTED = re.compile(r"~?([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
+_UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_INPUT = re.compile(r"([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})")
+_CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
+_EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
+
+
+def parse_input(text: str) -> Shape | None:
+    """`3x224x224` as a shape; None if it is none, or one out of bounds."""
+    match = _INPUT.fullmatch(text.strip())
+    if match is None:
+        return None
+    c, h, w = (int(group) for group in match.groups())
+    if c == h > w and w in (1, 3, 4):
+        return None  # height x width x channels, as images are often written
+    return Shape(c, h, w) if 0 < c <= MAX_CHANNELS and 0 < h <= MAX_SIZE and 0 < w <= MAX_SIZE else None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Reads a key's value; where it is none, a problem is noted and a stand-in given, so that reading goes on."""
+
+    problems: Problems
+
+    def text(self, key: Text, node: Node) -> str:
+        if not isinstance(node, Text) or not node.value.strip():
+            self.problems.add(f"`{key.value}` is one text", key.at)
+            return ""
+        return clean(" ".join(node.value.split()))
+
+    def classes(self, key: Text, node: Node) -> int:
+        if (
+            not isinstance(node, Text)
+            or not re.fullmatch("[0-9]{1,8}", node.value)
+            or not 0 < int(node.value) <= MAX_CHANNELS
+        ):
+            self.problems.add(f"`classes` is a whole number from 1 to {MAX_CHANNELS:,}", node.at)
+            return 1
+        return int(node.value)
+
+    def input(self, key: Text, node: Node) -> Shape | None:
+        shape = parse_input(node.value) if isinstance(node, Text) else None
+        if shape is None:
+            self.problems.add(f"`input` is channels x height x width, at most {MAX_SIZE:,} on a side", node.at,
+                              "for example `input: 3x224x224`")  # fmt: skip
+        return shape or Shape(3, 224, 224)
+
+    def style(self, key: Text, node: Node) -> ConvStyle:
+        text = node.value if isinstance(node, Text) and len(node.value) < 80 else ""
+        before: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
+        after: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
+        conv: re.Match[str] | None = None
+        at = node.at
+        for word in re.finditer(r"\S+", text):
+            match = _CONV_WORD.fullmatch(word.group())
+            at = node.word(word.start(), len(word.group())) if isinstance(node, Text) else node.at
+            if match is None or (conv and word.group().startswith("conv")):
+                break
+            if word.group().startswith("conv"):
+                conv = match
+            elif (op := _style_op(word.group())) is None:
+                break
+            else:
+                (after if conv else before).append(op)
+        else:
+            at = node.at
+            if conv:
+                return ConvStyle(tuple(before), conv[1] is not None, tuple(after))
+        self.problems.add(
+            f"`{text}` is no way to write a convolution" if text else "`conv` is a phrase", at,
+            "such as `conv bn relu`, `conv relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`",
+        )  # fmt: skip
+        return ConvStyle()
+
+    def equation(self, key: Text, node: Node) -> Equation:
+        text = node.value if isinstance(node, Text) else ""
+        match = _EQUATION.fullmatch(text.strip())
+        activation = _style_op(match[1]) if match and match[1] else None
+        if match is None or bool(match[1]) != bool(match[3]) or (match[1] and activation is None):
+            self.problems.add(
+                f"`{text}` is no residual equation" if text else "`residual` is an equation", node.at,
+                "`relu(x + F)`, `x + F`, or `relu(F)` for a plain net",
+            )  # fmt: skip
+            return Equation()
+        assert not isinstance(activation, BatchNorm)  # the pattern admits activations alone
+        return Equation(match[2] != "F", activation)
+
+    def published(self, key: Text, node: Node) -> tuple[Published, ...]:
+        if not isinstance(node, Seq):
+            self.problems.add(
+                "`published` is a list of entries", key.at, '`- {params: 25.5M, source: "...", table: ...}`'
+            )
+            return ()
+        return tuple(figure for entry in node.items for figure in self._figures(entry))
+
+    def _figures(self, entry: Node) -> list[Published]:
+        if not isinstance(entry, Map):
+            self.problems.add("an entry of `published` is a mapping", entry.at, '`{params: 25.5M, source: "...", ...}`')
+            return []
+        facts: dict[str, str] = {}
+        figures: list[tuple[str, str, Decimal, Decimal]] = []
+        for key, node in entry.pairs:
+            if key.value in FACTS:
+                facts[key.value] = self.text(key, node)
+            elif key.value not in FIGURES:
+                hint = did_you_mean(key.value, (*FIGURES, *FACTS), f"figures are {' '.join(FIGURES)}")
+                self.problems.add(f"unknown figure `{key.value}`", key.at, hint)
+            elif not isinstance(node, Text) or (printed := _PRINTED.fullmatch(node.value)) is None:
+                self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
+            else:
+                number, unit = Decimal(printed[1]), _UNIT[printed[2]]
+                last = Decimal(1).scaleb(int(number.as_tuple().exponent))
+                figures.append((key.value, node.value, number * unit, last * unit))
+        for fact in ("source", "table"):
+            if fact not in facts:
+                self.problems.add(f"a published figure needs its `{fact}`", entry.at)
+        facts = {"source": "", "table": ""} | facts
+        return [Published(figure, text, value, last, **facts) for figure, text, value, last in figures]
+
+    def expect(self, key: Text, node: Node) -> Expect | None:
+        figures: dict[str, int] = {}
+        sizes: tuple[int, ...] | None = None
+        for name, (at, value) in entries(key, node, self.problems):
+            if name == "sizes" and isinstance(value, Seq):
+                texts = [item.value if isinstance(item, Text) else "" for item in value.items]
+                if all(re.fullmatch("[0-9]{1,6}", text) for text in texts):
+                    sizes = tuple(map(int, texts))
+                    continue
+            elif name in EXPECTED and isinstance(value, Text) and re.fullmatch("[0-9]{1,18}", value.value):
+                figures[name] = int(value.value)
+                continue
+            elif name not in (*EXPECTED, "sizes"):
+                self.problems.add(f"unknown figure `{name}`", at.at, f"`expect` holds {' '.join(EXPECTED)} sizes")
+                continue
+            what = "a list of whole numbers" if name == "sizes" else "a whole number"
+            self.problems.add(f"`{name}` is {what}", value.at)
+        return Expect(figures, sizes, key.at)
+
+
+def _style_op(word: str) -> BatchNorm | ReLU | LeakyReLU | PReLU | None:
+    name, bracket, argument = word.rstrip(")").partition("(")
+    number = decimal(argument)
+    match name:
+        case "relu":
+            return ReLU()
+        case "prelu":
+            return PReLU()
+        case "bn" if not bracket:
+            return BatchNorm()
+        case "bn" if number is not None:
+            return BatchNorm(number)
+        case "leaky" if number is not None:
+            return LeakyReLU(number)
+    return None
