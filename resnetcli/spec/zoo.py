@@ -33,14 +33,24 @@ class Zoo:
         self._parsed: dict[str, tuple[Source, Map]] = {}
 
     @cached_property
+    def _folders(self) -> dict[str, Path]:
+        """Name -> the folder its file lies in, in no order: all that it takes to find one net among many."""
+        return {
+            file.removesuffix(".yaml"): folder
+            for folder in self.root.glob("*/")
+            for file in os.listdir(folder)  # noqa: PTH208 - names are all it takes, and quicker than paths
+            if file.endswith(".yaml")
+        }
+
+    @cached_property
     def files(self) -> dict[str, Path]:
         """Name -> file, by family and then in natural order."""
-        found = sorted(self.root.glob("*/*.yaml"), key=lambda path: (path.parent.name, natural(path.stem)))
-        return {path.stem: path for path in found}
+        names = sorted(self._folders, key=lambda name: (self.family(name), natural(name)))
+        return {name: self._folders[name] / f"{name}.yaml" for name in names}
 
     def family(self, name: str) -> str:
         """The folder a name lies in; empty for what is not in the zoo."""
-        return self.files[name].parent.name if name in self.files else ""
+        return self._folders[name].name if name in self._folders else ""
 
     def find(self, reference: str, base: Path | None = None) -> Path:
         """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`).
@@ -49,8 +59,8 @@ class Zoo:
         """
         if is_path(reference):
             return base / reference if base is not None else Path(reference)
-        if reference in self.files:
-            return self.files[reference]
+        if reference in self._folders:
+            return self._folders[reference] / f"{reference}.yaml"
         for file in (reference, *(reference + suffix for suffix in SUFFIXES)) if base is None else ():
             if os.path.exists(file):  # noqa: PTH110 - Path's raises for a name too long to exist
                 raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{file}`")

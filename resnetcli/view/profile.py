@@ -31,7 +31,7 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
     most = max((part.cost.macs for part in found), default=0) or 1
     head = "FLOPs" if flops else "MACs"
     columns = (
-        Column({"row": "row", "block": "block", "layer": "layer"}[by], by, "left", "bold"),
+        Column(by, by, "left", "bold"),
         Column("steps", "layers", "left", "dim", shown=by == "layer", exported=by == "layer", spare=1),
         Column("output", "output", spare=2 if by != "row" else 0),
         Column("params", "params"),
