@@ -241,7 +241,7 @@ def zoo(rounds: int) -> Section:
         *SPREAD,
         Column("to resnet-cli", "to_resnet_cli"),
         Column("slowest net", "slowest", "left"),
-        Column("median", "slowest_s"),
+        Column("its median", "slowest_s"),
     )
     return Section(
         f"The whole zoo, {len(names)} nets",
@@ -277,8 +277,8 @@ def conditions(before: float, after: float) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}"
     return (
-        f"{machine}, {packages}. Load average {before:.1f} before, {after:.1f} after. What a table compares ran in one "
-        "session, in turn and in an order drawn anew each round, after a round that does not count. Ratios are "
+        f"{machine}, {packages}. Load average {before:.1f} before, {after:.1f} after. What a table compares ran "
+        "together, in turn and in an order drawn anew each round, after a round that does not count. Ratios are "
         "the medians of the ratios by round. MACs are counted, all else is measured. "
         "OMP_WAIT_POLICY is passive, so that torch's threads do not fight over a busy machine."
     )
