@@ -236,7 +236,10 @@ class Linear(_Op):
 
 @dataclass(frozen=True, slots=True)
 class LocalResponseNorm(_Op):
-    """x / (k + alpha/size * sum over `size` neighbouring channels of x^2) ^ beta (Krizhevsky et al. 2012, 3.3)."""
+    """x / (k + alpha/size * sum over `size` neighbouring channels of x^2) ^ beta, as Caffe and PyTorch have it.
+
+    Krizhevsky et al. 2012, 3.3, do not divide alpha by the size.
+    """
 
     size: int
     alpha: float
