@@ -235,6 +235,33 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert (result.stdout, result.stderr) == ("{\n", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("list | head -1; exit ${PIPESTATUS[0]}", 0, ""),
+        ("list >&-", 0, ""),
+        ("list > /dev/full", 3, "No space left on device"),
+        ("--help > /dev/full", 3, "No space left on device"),
+        ("fmt - < /dev/zero", 2, "is larger than 64 KiB"),
+        ("fmt - <&-", 2, "the file is empty"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_or_endless_ends_in_an_exit_code(command: str, code: int, message: str) -> None:
+    words = ["bash", "-c", f"{sys.executable} -m resnetcli {command}"]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert bool(result.stderr) == bool(message)
+    assert "Traceback" not in result.stderr
+
+
+def test_fmt_reads_a_cell_written_as_a_block_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("input: 3x8x8\ntable:\n  a: |\n    3×3, 64\n  b: 1x1 4\n")
+    assert run(f"fmt {path}").exit_code == 0
+    assert path.read_text() == "input: 3x8x8\ntable:\n  a: 3x3 64\n  b: 1x1 4\n"
+
+
 def test_an_interrupt_ends_quietly_with_130() -> None:
     child = subprocess.Popen([sys.executable, "-m", "resnetcli", "fmt", "-"], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
