@@ -53,6 +53,13 @@ class Header:
             return ""
         return clean(" ".join(node.value.split()))
 
+    def texts(self, key: Text, node: Node) -> tuple[str, ...]:
+        if not isinstance(node, Seq) or not all(isinstance(item, Text) and item.value.strip() for item in node.items):
+            hint = f"`{key.value}: [...]`; a text with `: ` in it stands in quotation marks"
+            self.problems.add(f"`{key.value}` is a list of texts", key.at, hint)
+            return ()
+        return tuple(self.text(key, item) for item in node.items)
+
     def classes(self, key: Text, node: Node) -> int:
         if (
             not isinstance(node, Text)
@@ -122,13 +129,19 @@ class Header:
         if not isinstance(entry, Map):
             self.problems.add("an entry of `published` is a mapping", entry.at, '`{params: 25.5M, source: "...", ...}`')
             return []
-        facts: dict[str, str] = {}
+        facts: dict[str, str] = {"source": "", "table": ""}
+        row: int | None = None
         figures: list[tuple[str, str, Decimal, Decimal]] = []
         for key, node in entry.pairs:
-            if key.value in FACTS:
+            if key.value == "row":
+                if isinstance(node, Text) and re.fullmatch("[1-9][0-9]{0,2}", node.value):
+                    row = int(node.value)
+                else:
+                    self.problems.add("`row` is which row of the table it is, from 1", node.at)
+            elif key.value in FACTS:
                 facts[key.value] = self.text(key, node)
             elif key.value not in FIGURES:
-                hint = did_you_mean(key.value, (*FIGURES, *FACTS), f"figures are {' '.join(FIGURES)}")
+                hint = did_you_mean(key.value, (*FIGURES, *FACTS, "row"), f"figures are {' '.join(FIGURES)}")
                 self.problems.add(f"unknown figure `{key.value}`", key.at, hint)
             elif not isinstance(node, Text) or (printed := _PRINTED.fullmatch(node.value)) is None:
                 self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
@@ -137,10 +150,9 @@ class Header:
                 last = Decimal(1).scaleb(int(number.as_tuple().exponent))
                 figures.append((key.value, node.value, number * unit, last * unit))
         for fact in ("source", "table"):
-            if fact not in facts:
+            if not any(key.value == fact for key, _ in entry.pairs):
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
-        facts = {"source": "", "table": ""} | facts
-        return [Published(figure, text, value, last, **facts) for figure, text, value, last in figures]
+        return [Published(figure, text, value, last, **facts, row=row) for figure, text, value, last in figures]
 
     def expect(self, key: Text, node: Node) -> Expect | None:
         figures: dict[str, int] = {}

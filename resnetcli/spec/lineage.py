@@ -11,10 +11,10 @@ from resnetcli.spec.source import Map, Node, Text, parse
 from resnetcli.spec.zoo import SUFFIXES, Zoo, is_path
 
 KEYS = (
-    "name", "cite", "input", "classes", "conv", "residual", "shortcut", "let", "blocks", "extends", "aux", "table",
-    "published", "expect",
+    "name", "cite", "about", "deviations", "input", "classes", "conv", "residual", "shortcut", "let", "blocks",
+    "extends", "aux", "table", "published", "expect",
 )  # fmt: skip
-NOT_INHERITED = ("name", "cite", "published", "expect", "extends")
+NOT_INHERITED = ("name", "cite", "about", "deviations", "published", "expect", "extends")
 BY_NAME = ("let", "blocks", "table")
 MAX_EXTENDS = 16
 MAX_ENTRIES = 512
@@ -166,7 +166,8 @@ def merge(lineage: list[Document], problems: Problems) -> Merged:
             elif key.value in BY_NAME:
                 _by_name(merged, key, node, problems, child=depth > 0)
             elif key.value == "aux":
-                merged.aux = dict(entries(key, node, problems))
+                none = isinstance(node, Map) and not node.pairs  # `aux: {}` drops what was inherited
+                merged.aux = {} if none else dict(entries(key, node, problems))
             elif key.value not in NOT_INHERITED or document is lineage[0]:
                 merged.keys[key.value] = key, node
     return merged

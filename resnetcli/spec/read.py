@@ -84,6 +84,9 @@ class _Reader:
         expect = self._header(merged, "expect", header.expect, None)
         title = self._header(merged, "name", header.text, self.name)
         cite = self._header(merged, "cite", header.text, "")
+        about = self._header(merged, "about", header.text, "")
+        untold: tuple[str, ...] = ()
+        deviations = self._header(merged, "deviations", header.texts, untold)
         self.problems.close()
         _check_used(self.name, settings, _users(merged.let, binder.used))
         assert shape is not None  # its absence has been reported
@@ -94,6 +97,8 @@ class _Reader:
             name=self.name,
             title=title,
             cite=cite,
+            about=about,
+            deviations=deviations,
             input=input or shape,
             style=style,
             equation=equation,

@@ -236,6 +236,8 @@ class Published:
     """What the row of the paper's table is called, where it is not the net's name."""
     detail: str = ""
     """What else the paper says of the figure: number of runs, training crop, ..."""
+    row: int | None = None
+    """Which row of the table it stands in, from 1; None where that is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,10 @@ class Spec:
     name: str
     title: str
     cite: str
+    about: str
+    """What distinguishes the net from those around it."""
+    deviations: tuple[str, ...]
+    """Where it is known not to be what its paper prints."""
     input: Shape
     style: ConvStyle
     equation: Equation

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from resnetcli.errors import Source, UsageError, did_you_mean
+from resnetcli.spec.papers import Paper, read_papers
 from resnetcli.spec.source import Map, parse, read_source
 
 SUFFIXES = (".yaml", ".yml")
@@ -51,6 +52,16 @@ class Zoo:
     def family(self, name: str) -> str:
         """The folder a name lies in; empty for what is not in the zoo."""
         return self._folders[name].name if name in self._folders else ""
+
+    @cached_property
+    def papers(self) -> Mapping[str, Paper]:
+        """The papers that the nets and their figures are from, oldest first."""
+        path = self.root / "papers.yaml"
+        return read_papers(path) if path.exists() else {}
+
+    def paper(self, text: str) -> Paper | None:
+        """The paper that a `cite:` or `source:` names; None if it is none of the zoo's."""
+        return next((paper for key, paper in self.papers.items() if key in text), None)
 
     def find(self, reference: str, base: Path | None = None) -> Path:
         """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`).

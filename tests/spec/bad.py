@@ -114,6 +114,9 @@ table:
     "classes that are no number": head("classes: many"),
     "no classes": head("classes: 0"),
     "a name that is a list": head("name: [a]"),
+    "an about that is a list": head("about: [wide, deep]"),
+    "deviations that are one text": head("deviations: wider than printed"),
+    "a deviation that is a mapping": head("deviations: [printed: 5 G]"),
     "a convolution without a convolution": head("conv: bn relu"),
     "an unknown word in conv": head("conv: conv bn relo"),
     "an eps that is no number": head("conv: conv bn(nan) relu"),
@@ -124,6 +127,8 @@ table:
     "published figures without a source": head("published: [{params: 25.5M}]"),
     "an unknown figure": head('published: [{parms: 25.5M, source: "arXiv:1", table: Table 1}]'),
     "a figure that is none": head('published: [{params: many, source: "arXiv:1", table: Table 1}]'),
+    "a row that is no number": head('published: [{params: 25.5M, source: "arXiv:1", table: Table 1, row: x}]'),
+    "a row before the first": head('published: [{params: 25.5M, source: "arXiv:1", table: Table 1, row: 0}]'),
     "published that is no list": head("published: 25.5M"),
     "an expectation that is none": head("expect: {params: 25.5M, sizes: [a], width: 3}"),
     # --- names of rows

@@ -220,7 +220,7 @@ def test_a_child_that_changes_nothing_is_the_same_net(name: str) -> None:
 
 def test_what_is_left_out_has_a_default() -> None:
     spec = header("")
-    assert (spec.name, spec.title, spec.cite) == ("net", "net", "")
+    assert (spec.name, spec.title, spec.cite, spec.about, spec.deviations) == ("net", "net", "", "", ())
     assert spec.parameters == {"classes": 1000}
     assert spec.style == ConvStyle(after=(BatchNorm(), ReLU()))
     assert spec.equation == Equation(activation=ReLU())
@@ -231,6 +231,22 @@ def test_what_is_left_out_has_a_default() -> None:
 def test_names_and_citations_are_one_line() -> None:
     spec = header("name: My\n  Net\ncite: 'He et al.: 2015'")
     assert (spec.name, spec.title, spec.cite) == ("net", "My Net", "He et al.: 2015")
+
+
+def test_texts_of_several_lines_are_joined_to_one() -> None:
+    spec = header("""\
+about: >-
+  Wider: twice the channels,
+  half the blocks.
+deviations:
+  - >-
+    The paper draws
+    five blocks.
+  - Cause
+    unknown.
+""")
+    assert spec.about == "Wider: twice the channels, half the blocks."
+    assert spec.deviations == ("The paper draws five blocks.", "Cause unknown.")
 
 
 @pytest.mark.parametrize(
@@ -508,6 +524,8 @@ def test_what_is_wrong_with_a_block_is_said_once() -> None:
 BASE = """\
     name: Base
     cite: nobody
+    about: narrow
+    deviations: [one]
     input: 8x16x16
     classes: 10
     conv: conv relu
@@ -552,12 +570,19 @@ def test_rows_let_and_blocks_are_replaced_by_name_and_every_other_key_as_a_whole
     assert spec.places["a"].source.label.endswith("base.yaml")
 
 
-def test_name_cite_published_and_expect_are_never_inherited(family: Family) -> None:
+def test_what_is_said_of_one_net_is_never_inherited(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\n")
-    assert family.read("base").published
-    assert family.read("base").expect is not None
-    spec = family.read("net")
+    base, spec = family.read("base"), family.read("net")
+    assert (base.about, base.deviations) == ("narrow", ("one",))
+    assert base.published
+    assert base.expect is not None
     assert (spec.name, spec.title, spec.cite, spec.published, spec.expect) == ("net", "net", "", (), None)
+    assert (spec.about, spec.deviations) == ("", ())
+
+
+def test_an_empty_aux_drops_the_heads_that_were_inherited(family: Family) -> None:
+    family.write(base=BASE, net="extends: base.yaml\naux: {}\n")
+    assert family.read("net").aux == {}
 
 
 def test_null_drops_a_row_and_its_aux_head_goes_with_it(family: Family) -> None:
@@ -688,7 +713,7 @@ def test_facts_belong_to_every_figure_of_their_entry() -> None:
     spec = header(
         "published:\n"
         '  - {top1_error: 22.2, params: 25M, source: "arXiv:1", table: Table 3, protocol: 10-crop, note: unknown}\n'
-        '  - {mAP: 27.5, source: "arXiv:2", table: Table 7, dataset: COCO, label: B, detail: five runs}\n'
+        '  - {mAP: 27.5, source: "arXiv:2", table: Table 7, row: 3, dataset: COCO, label: B, detail: five runs}\n'
     )
     assert [(f.figure, f.printed, f.source, f.table, f.protocol, f.note) for f in spec.published] == [
         ("top1_error", "22.2", "arXiv:1", "Table 3", "10-crop", "unknown"),
@@ -696,6 +721,7 @@ def test_facts_belong_to_every_figure_of_their_entry() -> None:
         ("mAP", "27.5", "arXiv:2", "Table 7", "", ""),
     ]
     assert (spec.published[2].dataset, spec.published[2].label, spec.published[2].detail) == ("COCO", "B", "five runs")
+    assert [figure.row for figure in spec.published] == [None, None, 3]
 
 
 def test_what_is_expected_is_whole_numbers() -> None:
