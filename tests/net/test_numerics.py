@@ -3,83 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from resnetcli.net.module import Net, build
-from resnetcli.plan.plan import Plan
+from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
 from tests.written import plan_of, plan_of_model, row
 
-TOLERANCE = 1e-4
-"""Relative to the largest number that is compared."""
-
-
-def assert_same(got: Tensor, wanted: Tensor) -> None:
-    assert got.shape == wanted.shape
-    scale = float(wanted.abs().max())
-    assert 0 < scale < 1e6  # neither dead nor blown up, or nothing is compared
-    torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE * scale)
-
-
-def images(plan: Plan, batch: int = 2) -> Tensor:
-    shape = plan.input
-    return torch.randn(batch, shape.c, shape.h, shape.w, generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights that keep activations in range, and BatchNorm statistics as after some training."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.weight.uniform_(0.2, 1, generator=generator)
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-        elif isinstance(module, nn.PReLU):
-            module.weight.uniform_(0, 0.5, generator=generator)
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and module.bias is not None:
-            module.bias.normal_(0, 0.2, generator=generator)
-    return net.eval()
-
-
-def built(plan: Plan, *, random: bool = True) -> Net:
-    net = build(plan, init=randomise if random else lambda net: None)
-    return net.eval()
-
-
-def logits(net: nn.Module, x: Tensor) -> Tensor:
-    with torch.inference_mode():
-        y = net(x)
-    assert isinstance(y, Tensor)
-    return y
-
-
 # --- torchvision and timm ----------------------------------------------------------------------------------------
-
-
-def foreign(make: Callable[[], nn.Module]) -> nn.Module:
-    """Another library's model with random weights, made without drawing any twice."""
-    with torch.device("meta"):
-        net = make()
-    return randomise(net.to_empty(device="cpu"))
-
-
-@torch.no_grad()
-def copy_by_position(state: dict[str, Tensor], net: nn.Module) -> None:
-    """Every parameter and statistic in the order of its module."""
-    for mine, theirs in zip(net.state_dict().values(), state.values(), strict=True):
-        assert mine.numel() == theirs.numel()
-        mine.copy_(theirs.view_as(mine))
 
 
 TORCHVISION = [
@@ -96,60 +30,6 @@ def test_logits_are_torchvision_s_with_its_weights_in_order(name: str) -> None:
     net = built(plan, random=False)
     copy_by_position(theirs.state_dict(), net)
     assert_same(logits(net, images(plan)), logits(theirs, images(plan)))
-
-
-RESNET50D = """
-    extends: resnet50
-    shortcut: [sxs avg /s ceil, 1x1]
-    input: 3x75x75
-    table:
-      conv1: [3x3 32 /2, 3x3 32, 3x3 64]
-"""
-DARKNET53 = """
-    input: 3x64x64
-    conv: conv bn leaky(0.01)
-    residual: x + F
-    table:
-      stem:   3x3 32
-      stage1: [3x3 64 /2, residual x 1: [1x1 32, 3x3 64]]
-      stage2: [3x3 128 /2, residual x 2: [1x1 64, 3x3 128]]
-      stage3: [3x3 256 /2, residual x 8: [1x1 128, 3x3 256]]
-      stage4: [3x3 512 /2, residual x 8: [1x1 256, 3x3 512]]
-      stage5: [3x3 1024 /2, residual x 4: [1x1 512, 3x3 1024]]
-      head:   [global avg, fc classes]
-"""
-RESNETV2_50 = """
-    input: 3x64x64
-    conv: bn relu conv
-    residual: x + F
-    table:
-      conv1:   7x7 64 /2 bare
-      conv2_x: [3x3 max /2, residual x 3: [1x1 64, 3x3 64, 1x1 256]]
-      conv3_x: [residual x 4: [1x1 128, 3x3 128 /2, 1x1 512]]
-      conv4_x: [residual x 6: [1x1 256, 3x3 256 /2, 1x1 1024]]
-      conv5_x: [residual x 3: [1x1 512, 3x3 512 /2, 1x1 2048]]
-      head:    [bn, relu, global avg, fc classes]
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("resnet50d", RESNET50D), ("darknet53", DARKNET53), ("resnetv2_50", RESNETV2_50)]
-)
-def test_logits_are_timm_s_with_its_weights_in_order(name: str, text: str) -> None:
-    timm = pytest.importorskip("timm")
-    plan = plan_of(text)
-    theirs = foreign(lambda: timm.create_model(name))
-    net = built(plan, random=False)
-    copy_by_position(projections_last(theirs.state_dict()), net)
-    assert_same(logits(net, images(plan)), logits(theirs, images(plan)))
-
-
-def projections_last(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In each block, as here and in torchvision; timm's pre-activation blocks begin with theirs."""
-    blocks = [re.sub(r"(blocks\.\d+|layer\d\.\d+)\..*", r"\1", key) for key in state]
-    places = {block: place for place, block in reversed(list(enumerate(blocks)))}
-    order = sorted(zip(blocks, state, strict=True), key=lambda pair: (places[pair[0]], ".downsample." in pair[1]))
-    return {key: state[key] for _, key in order}
 
 
 # --- the three forms of ResNeXt's Figure 3 -----------------------------------------------------------------------
@@ -200,35 +80,6 @@ def test_a_net_s_equivalent_forms_give_equal_outputs(form: str) -> None:
 
 
 # --- the papers' equations ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Weights:
-    """A net's weights by path, and the three layers that use them, in evaluation."""
-
-    state: dict[str, Tensor]
-
-    def conv(self, x: Tensor, path: str, stride: int = 1, pad: int = 0, groups: int = 1) -> Tensor:
-        return F.conv2d(x, self.state[f"{path}.weight"], self.state.get(f"{path}.bias"), stride, pad, 1, groups)
-
-    def bn(self, x: Tensor, path: str) -> Tensor:
-        gamma, beta, mean, var = (
-            self.state[f"{path}.{name}"][:, None, None] for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        return gamma * (x - mean) / (var + 1e-5) ** 0.5 + beta
-
-    def conv_bn(self, x: Tensor, path: str, stride: int = 1, pad: int = 0) -> Tensor:
-        return self.bn(self.conv(x, f"{path}.conv", stride, pad), f"{path}.bn")
-
-    def fc(self, x: Tensor, path: str) -> Tensor:
-        return x.flatten(1) @ self.state[f"{path}.weight"].T + self.state[f"{path}.bias"]
-
-
-def check(plan: Plan, equation: Callable[[Weights, Tensor], Tensor]) -> None:
-    """The built net computes the equation."""
-    net, x = built(plan), images(plan)
-    with torch.inference_mode():
-        assert_same(logits(net, x), equation(Weights(net.state_dict()), x))
 
 
 def test_option_a_is_the_cifar_net_of_the_paper() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from resnetcli.errors import SpecError
 from resnetcli.ops import (
+    Activation,
     Add,
     BatchNorm,
     Concat,
@@ -683,6 +684,12 @@ def test_a_normalisation_before_every_convolution_is_before_every_convolution() 
     assert [line.split()[0] for line in found] == [
         "a.0.bn", "a.0.conv", "a.0.relu", "a.1.bn", "a.1.conv", "a.1.relu",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", [layer for layer, op, *_ in LAYERS if isinstance(op, Activation)])
+def test_what_has_been_activated_is_not_activated_again_whatever_by(word: str) -> None:
+    plan = plan_of(f"input: 8x16x16\nconv: bn {word} conv\ntable: {{a: [bn, {word}, 3x3 16]}}")
+    assert len(plan.steps) == 4  # with the input
 
 
 def test_what_is_computed_aside_is_not_passed_on_to_a_shortcut() -> None:
