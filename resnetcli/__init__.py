@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan, Step
     from resnetcli.report.check import check
     from resnetcli.report.compare import Comparison, compare
+    from resnetcli.report.info import info
     from resnetcli.report.listing import models
+    from resnetcli.report.papers import paper_tables
     from resnetcli.report.profile import Profile, load, profile
+    from resnetcli.report.verify import verify
     from resnetcli.spec.format import format_text
 
 _HOME = {
@@ -42,11 +45,14 @@ _HOME = {
     "check": "resnetcli.report.check",
     "Comparison": "resnetcli.report.compare",
     "compare": "resnetcli.report.compare",
+    "info": "resnetcli.report.info",
     "models": "resnetcli.report.listing",
+    "paper_tables": "resnetcli.report.papers",
     "Profile": "resnetcli.report.profile",
     "format_text": "resnetcli.spec.format",
     "load": "resnetcli.report.profile",
     "profile": "resnetcli.report.profile",
+    "verify": "resnetcli.report.verify",
 }
 __all__ = [
     "Comparison",
@@ -65,10 +71,13 @@ __all__ = [
     "compare",
     "count",
     "format_text",
+    "info",
     "load",
     "lower",
     "models",
+    "paper_tables",
     "profile",
+    "verify",
 ]
 
 

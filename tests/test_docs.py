@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,10 @@ from resnetcli.cli.main import main
 from resnetcli.measure.latency import measure
 from resnetcli.report import records
 from resnetcli.report.compare import Comparison
+from resnetcli.report.info import info
 from resnetcli.report.listing import Listing, listing
+from resnetcli.report.papers import paper_tables
+from resnetcli.report.verify import verify
 from resnetcli.spec import header, lineage, phrase
 
 ROOT = Path(__file__).parent.parent
@@ -257,11 +261,25 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield records.list_record(every)
         case "show@1":
             yield records.show_record(every.profiles)
+        case "info@1":
+            yield from (records.info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
+        case "verify@1":
+            yield records.verify_record(verify())
+        case "papers@1":
+            yield records.papers_record(paper_tables())
 
 
-@pytest.mark.parametrize("schema", ["profile@1", "compare@1", "list@1", "show@1"])
+SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
+
+
+def test_every_record_has_its_section() -> None:
+    made = {name.removesuffix("_record") for name in dir(records) if name.endswith("_record")}
+    assert {schema.partition("@")[0] for schema in SCHEMAS} == made
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -> None:
-    known, found = documented(schema), set()
+    known, entry_kinds, found = documented(schema), documented("profile@1"), set()
     for record in the_records(schema):
         record = json.loads(json.dumps(record))
         assert record["schema"] == f"resnet-cli/{schema}"
@@ -273,7 +291,17 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
             assert record["latency"] == record["measurements"][0]
             record["latency"] = {}
         for key, value in emitted(record):
+            if "published[]." in key and schema != "profile@1":
+                key = key[key.index("published[].") :]  # as in a profile
+                assert fits(value, entry_kinds[key])
+                continue
             found.add(key)
             assert key in known
             assert fits(value, known[key]), f"`{key}` is documented as {known[key]}, not {value!r}"
     assert found == known.keys()
+
+
+def test_the_zoo_s_page_is_written_from_the_specs() -> None:
+    script = [sys.executable, str(ROOT / "docs" / "zoo.py"), "--check"]
+    result = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr

@@ -159,6 +159,33 @@ def list_models(
 
 @app.command()
 @guarded
+def info(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name in the zoo or a path.", autocompletion=complete_model)
+    ],
+    source: Annotated[bool, typer.Option("--yaml", help="Print its file, to copy and edit.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
+    import resnetcli.report.info as report
+    from resnetcli.report.records import info_record
+    from resnetcli.view.info import info_sheet
+    from resnetcli.view.output import print_json, text_width, write
+    from resnetcli.view.profile import published_sheet
+
+    found = report.info(model)
+    if source:
+        write(found.source.text)
+    elif format is Format.json:
+        print_json(info_record(found))
+    else:
+        _print_sheet(info_sheet(found, text_width() if format is Format.table else None), format)
+        if format is not Format.csv and (published := published_sheet(found.profile)) is not None:
+            _print_sheet(published, format)
+
+
+@app.command()
+@guarded
 def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = False, format: Formats = Format.table,
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
@@ -269,6 +296,12 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="MODEL", help="Add columns relative to this one.")
     ] = None,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Add the accuracies papers print under one evaluation protocol.")
+    ] = False,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="NAME", help="That protocol, for example single-crop-224.")
+    ] = None,
     input: Input = None,
     batch: Batch = 1,
     flops: Flops = False,
@@ -288,7 +321,10 @@ def compare(
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     _announce(device, " ".join(name for name, _ in asked))
-    found = report.compare(*asked, input=input, batch=batch, device=device, sort=sort, baseline=baseline, zoo=zoo)
+    found = report.compare(
+        *asked, input=input, batch=batch, device=device, sort=sort, baseline=baseline,
+        accuracy=accuracy, protocol=protocol, zoo=zoo,
+    )  # fmt: skip
     if format is Format.json:
         print_json(compare_record(found))
         return
@@ -324,6 +360,68 @@ def check(
             print(f"{file}: ok, {short(counts.params)} parameters, {short(counts.macs)} MACs, depth {counts.depth}")
     if worst:
         raise typer.Exit(worst)
+
+
+@app.command()
+@guarded
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names, wildcards or paths; without any, the whole zoo.",
+                       autocompletion=complete_model),
+    ] = None,
+    format: Formats = Format.table,
+) -> None:  # fmt: skip
+    """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
+    import resnetcli.report.verify as report
+    from resnetcli.report.records import verify_record
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.output import print_json
+    from resnetcli.view.papers import verification_lines, verification_sheet
+
+    zoo = Zoo()
+    asked = asked_models(models or [], zoo)
+    for name, settings in asked:
+        if settings:
+            raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
+    found = report.verify(*(name for name, _ in asked), zoo=zoo)
+    if format is Format.json:
+        print_json(verify_record(found))
+    else:
+        _print_sheet(verification_sheet(found), format, after=verification_lines(found))
+    for fault in found.faults:
+        _complain(fault)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def papers(
+    table: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]", help="Such as `resnet table 3`, `1611.05431`, `wrn`; all without it."),
+    ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Only say which tables there are.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Reprint the papers' tables, the counted figures beside the printed ones."""
+    from resnetcli.report.papers import paper_tables
+    from resnetcli.report.records import papers_record
+    from resnetcli.view.output import print_json
+    from resnetcli.view.papers import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+
+    found = paper_tables(*(table or []))
+    if format is Format.json:
+        print_json(papers_record(found))
+    elif only_list:
+        _print_sheet(tables_sheet(found), format)
+    elif format is Format.csv:
+        _print_sheet(figures_sheet(found), format)
+    else:
+        for each in found:
+            _print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each))
+            _print_lines([""], format)
 
 
 @app.command()

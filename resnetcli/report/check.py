@@ -36,10 +36,11 @@ def check(model: str, zoo: Zoo | None = None) -> Checked:
         found = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
         return Checked(model, None, error.problems)
-    return Checked(model, found, (), _unmet(found), _warnings(found.spec))
+    return Checked(model, found, (), unmet(found), _warnings(found.spec))
 
 
-def _unmet(profile: Profile) -> tuple[Problem, ...]:
+def unmet(profile: Profile) -> tuple[Problem, ...]:
+    """Where a net is not what its `expect:` says."""
     expect = profile.spec.expect
     if expect is None:
         return ()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.report.accuracy import Accuracy
+from resnetcli.report.accuracy import accuracy as accuracies
 from resnetcli.report.profile import Profile, Size, profile_model, settings_text
 from resnetcli.spec.zoo import Zoo
 
@@ -25,6 +27,8 @@ class Comparison:
     profiles: tuple[Profile, ...]
     baseline: Profile | None = None
     """What relative columns are relative to."""
+    accuracy: Accuracy | None = None
+    """The printed accuracies to be shown, of one protocol."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row a model, exact integers, indexed by model; imports pandas."""
@@ -75,16 +79,21 @@ def compare(
     device: str | None = None,
     sort: str | None = None,
     baseline: str | None = None,
+    accuracy: bool = False,
+    protocol: str | None = None,
     zoo: Zoo | None = None,
 ) -> Comparison:
     """The models' profiles: names, or (name, parameters). Without any, ResNet-50 and ResNeXt-50.
 
-    `sort` is a figure, largest first with a leading `-`. Raises what `profile` raises.
+    `sort` is a figure, largest first with a leading `-`. `accuracy` adds what papers print under one evaluation
+    protocol: the one named, or that of most of the nets. Raises what `profile` raises, and UsageError for a figure,
+    baseline or protocol that there is not.
     """
     zoo = zoo or Zoo()
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
     profiles = [profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked]
-    return Comparison(_sorted(profiles, sort), _baseline(profiles, baseline))
+    printed = accuracies(profiles, protocol, zoo) if accuracy or protocol else None
+    return Comparison(_sorted(profiles, sort), _baseline(profiles, baseline), printed)
 
 
 def _sorted(profiles: list[Profile], sort: str | None) -> tuple[Profile, ...]:

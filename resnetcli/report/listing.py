@@ -6,14 +6,30 @@ from dataclasses import dataclass
 
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.profile import Profile, profile_model
+from resnetcli.spec.papers import Paper
 from resnetcli.spec.zoo import Zoo
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Every net that was asked for, by family and in natural order."""
+class Group:
+    """The nets of one family that one paper is cited for."""
 
+    family: str
+    paper: Paper | None
+    """None where `cite:` names no paper of the zoo's."""
     profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Every net that was asked for, by family and paper, the oldest paper first."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """All of them, in the order of the groups."""
+        return tuple(profile for group in self.groups for profile in group.profiles)
 
 
 def models(*patterns: str, zoo: Zoo | None = None) -> tuple[str, ...]:
@@ -32,4 +48,15 @@ def models(*patterns: str, zoo: Zoo | None = None) -> tuple[str, ...]:
 def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:
     """The profiles of the models that match."""
     zoo = zoo or Zoo()
-    return Listing(tuple(profile_model(name, {}, zoo=zoo) for name in models(*patterns, zoo=zoo)))
+    groups: dict[tuple[str, Paper | None], list[Profile]] = {}
+    for name in models(*patterns, zoo=zoo):
+        profile = profile_model(name, {}, zoo=zoo)
+        groups.setdefault((profile.family, zoo.paper(profile.spec.cite)), []).append(profile)
+    oldest = list(zoo.papers.values())
+
+    def age(paper: Paper | None) -> int:
+        return oldest.index(paper) if paper else len(oldest)
+
+    first = {family: min(age(paper) for f, paper in groups if f == family) for family, _ in groups}
+    ordered = sorted(groups.items(), key=lambda entry: (first[entry[0][0]], entry[0][0], age(entry[0][1])))
+    return Listing(tuple(Group(family, paper, tuple(found)) for (family, paper), found in ordered))

@@ -27,6 +27,16 @@ By = Literal["row", "block", "layer"]
 
 
 @dataclass(frozen=True, slots=True)
+class Heads:
+    """A net that has auxiliary training heads, counted both ways."""
+
+    without: Counts
+    """As it is at inference."""
+    with_them: Counts
+    """As it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """One net's whole answer. Counts are for one image, whatever the batch."""
 
@@ -37,6 +47,8 @@ class Profile:
     plan: Plan
     counts: Counts
     judged: tuple[Judged, ...] = field(repr=False)
+    heads: Heads | None = field(default=None, repr=False)
+    """None for a net without auxiliary heads."""
     batch: int = 1
     measurements: tuple[Measurement, ...] = ()
     """One a setting; empty unless a device was named."""
@@ -110,8 +122,9 @@ def profile_model(
         from resnetcli.measure.latency import measure
 
         measurements = (measure(plan, device=device, batch=batch),)
-    found = () if aux else judged(spec, counts)
-    return Profile(model, zoo.family(model), spec, plan, counts, found, batch, measurements)
+    found = () if aux else judged(spec, plan, counts)
+    heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
+    return Profile(model, zoo.family(model), spec, plan, counts, found, heads, batch, measurements)
 
 
 def as_shape(size: Size | None) -> Shape | None:

@@ -11,8 +11,11 @@ from resnetcli.spec.words import item_text
 if TYPE_CHECKING:
     from resnetcli.ops import Shape
     from resnetcli.report.compare import Comparison
+    from resnetcli.report.info import Info
     from resnetcli.report.listing import Listing
+    from resnetcli.report.papers import PaperTable
     from resnetcli.report.verdict import Judged
+    from resnetcli.report.verify import Verification
 
 Record = dict[str, Any]
 
@@ -36,6 +39,7 @@ def profile_record(profile: Profile) -> Record:
         "depth": counts.depth,
         "weight_bytes": counts.weight_bytes,
         "activation_bytes": counts.activation_bytes,
+        "aux": _heads(profile),
         "published": [_published(entry) for entry in profile.judged],
         "rows": [
             {
@@ -57,6 +61,7 @@ def compare_record(comparison: Comparison) -> Record:
     """`resnet-cli/compare@1`."""
     return {
         "schema": "resnet-cli/compare@1",
+        "protocol": comparison.accuracy.protocol if comparison.accuracy else None,
         "models": [profile_record(profile) for profile in comparison.profiles],
     }
 
@@ -68,13 +73,41 @@ def list_record(listing: Listing) -> Record:
         "models": [
             {
                 "model": profile.model,
-                "family": profile.family,
+                "family": group.family,
+                "paper": group.paper.key if group.paper else None,
                 "params": profile.counts.params,
                 "macs": profile.counts.macs,
+                "depth": profile.counts.depth,
                 "input": _sizes(profile.plan.input),
             }
-            for profile in listing.profiles
+            for group in listing.groups
+            for profile in group.profiles
         ],
+    }
+
+
+def info_record(info: Info) -> Record:
+    """`resnet-cli/info@1`."""
+    profile, paper = info.profile, info.paper
+    return {
+        "schema": "resnet-cli/info@1",
+        "model": profile.model,
+        "family": profile.family,
+        "name": profile.spec.title,
+        "cite": profile.spec.cite,
+        "paper": {"key": paper.key, "name": paper.name, "authors": paper.authors, "title": paper.title}
+        if paper
+        else None,
+        "about": profile.spec.about or None,
+        "deviations": list(profile.spec.deviations),
+        "extends": list(profile.spec.extends),
+        "extended_by": list(info.extended_by),
+        "parameters": dict(profile.plan.parameters),
+        "params": profile.counts.params,
+        "macs": profile.counts.macs,
+        "depth": profile.counts.depth,
+        "published": [_published(entry) for entry in profile.judged],
+        "file": info.source.label,
     }
 
 
@@ -104,6 +137,58 @@ def show_record(profiles: tuple[Profile, ...]) -> Record:
     }
 
 
+def verify_record(found: Verification) -> Record:
+    """`resnet-cli/verify@1`."""
+    return {
+        "schema": "resnet-cli/verify@1",
+        "models": [
+            {
+                "model": net.profile.model,
+                "published": [_published(entry) for entry in net.judged],
+                "faults": list(net.faults),
+            }
+            for net in found.nets
+        ],
+    }
+
+
+def papers_record(tables: tuple[PaperTable, ...]) -> Record:
+    """`resnet-cli/papers@1`."""
+    return {
+        "schema": "resnet-cli/papers@1",
+        "tables": [
+            {
+                "paper": table.paper.key,
+                "name": table.paper.name,
+                "cite": table.paper.citation,
+                "table": table.table,
+                "rows": [
+                    {
+                        "label": row.label,
+                        "model": row.profile.model,
+                        "published": [_published(entry) for entry in row.entries],
+                    }
+                    for row in table.rows
+                ],
+            }
+            for table in tables
+        ],
+    }
+
+
+def _heads(profile: Profile) -> Record | None:
+    if profile.heads is None:
+        return None
+    without, with_them = profile.heads.without, profile.heads.with_them
+    return {
+        "counted": profile.counts == with_them,
+        "params_without": without.params,
+        "macs_without": without.macs,
+        "params_with": with_them.params,
+        "macs_with": with_them.macs,
+    }
+
+
 def _sizes(shape: Shape) -> list[int]:
     return [shape.c, shape.h, shape.w]
 
@@ -118,6 +203,7 @@ def _published(entry: Judged) -> Record:
         "note": published.note or None,
         "source": published.source,
         "table": published.table,
+        "row": published.row,
         "protocol": published.protocol or None,
         "dataset": published.dataset or None,
         "label": published.label or None,

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP
 from typing import Literal
 
+from resnetcli.ops import Conv
 from resnetcli.plan.count import Counts
+from resnetcli.plan.plan import Plan
 from resnetcli.spec.spec import Published, Spec
 
 Verdict = Literal["rounds", "truncates", "differs"]
 COUNTED = ("params", "macs", "flops", "activations", "depth")
+TEMPLATE = ("bottleneck_width_d", "group_conv_width")
+"""Widths in conv2 of Xie et al. 2017, Table 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,24 @@ def judge(published: Published, counted: int) -> Verdict:
     return "truncates" if count.to_integral_value(ROUND_FLOOR) == printed else "differs"
 
 
-def judged(spec: Spec, counts: Counts) -> tuple[Judged, ...]:
+def judged(spec: Spec, plan: Plan, counts: Counts) -> tuple[Judged, ...]:
     """Every published figure of a spec; none if it was changed, for then the figures are another net's."""
     if spec.changed:
         return ()
     found = []
     for figure in spec.published:
-        counted = int(getattr(counts, figure.figure)) if figure.figure in COUNTED else None
+        counted = _counted(figure.figure, plan, counts)
         found.append(Judged(figure, counted, None if counted is None else judge(figure, counted)))
     return tuple(found)
+
+
+def _counted(figure: str, plan: Plan, counts: Counts) -> int | None:
+    """None for a figure that follows from no plan, such as an error rate."""
+    if figure in COUNTED:
+        return int(getattr(counts, figure))
+    if figure not in TEMPLATE:
+        return None
+    for step in plan.steps:  # ResNeXt's template: the first block's convolution with a window, in its groups
+        if isinstance(step.op, Conv) and max(step.op.kernel) > 1 and ".F." in step.path:
+            return step.op.channels // (step.op.groups if figure == "bottleneck_width_d" else 1)
+    return None

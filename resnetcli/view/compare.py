@@ -5,7 +5,7 @@ from __future__ import annotations
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.listing import Listing
 from resnetcli.report.profile import Profile
-from resnetcli.view.numbers import change, duration, rate, short, size_of
+from resnetcli.view.numbers import change, duration, figure_name, rate, short, size_of, spoken
 from resnetcli.view.profile import half_width
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -24,6 +24,11 @@ def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
             printed = any(_printed(profile, key) for profile in comparison.profiles)
             columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=3))
     columns.append(Column("depth", "depth", spare=7 if measured else 2))
+    datasets = {dataset for _, dataset in comparison.accuracy.columns} if comparison.accuracy else set()
+    for figure, dataset in comparison.accuracy.columns if comparison.accuracy else ():
+        head = f"{figure_name(figure)} {dataset if len(datasets) > 1 else ''}".strip()
+        key = f"{figure} {dataset}" if len(datasets) > 1 else figure
+        columns.append(Column(head, key, "left", wrap=True))
     if measured:
         columns += [
             Column("median", "median_s"),
@@ -34,15 +39,15 @@ def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
             Column("images/s", "throughput_img_s"),
             Column("peak memory", "peak_memory_bytes"),
         ]
-    rows = tuple(_line(profile, base, work, measured=measured) for profile in comparison.profiles)
-    return Sheet(tuple(columns), rows)
+    return Sheet(tuple(columns), tuple(_line(profile, comparison, work) for profile in comparison.profiles))
 
 
 def _relative(base: Profile | None, key: str) -> list[Column]:
     return [] if base is None else [Column("", key, style="cyan")]
 
 
-def _line(profile: Profile, base: Profile | None, work: str, *, measured: bool) -> tuple[Cell, ...]:
+def _line(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ...]:
+    base, measured = comparison.baseline, any(p.measurements for p in comparison.profiles)
     size = profile.plan.input
     cells = [cell(label(profile)), cell(f"{size.c}x{size.h}x{size.w}", str(size))]
     for key in ("params", work, "activations"):
@@ -53,6 +58,10 @@ def _line(profile: Profile, base: Profile | None, work: str, *, measured: bool) 
         if key != "activations":
             cells.append(cell(_printed(profile, key)))
     cells.append(cell(profile.counts.depth))
+    if comparison.accuracy:
+        for column in comparison.accuracy.columns:
+            printed = comparison.accuracy.printed(profile, *column)
+            cells.append(cell(", ".join(f"{value} {'/'.join(papers)}" for value, papers in printed.items())))
     if measured:
         m = profile.measurements[0]
         cells += [cell(m.median_s, duration(m.median_s)), cell(half_width(m))]
@@ -84,29 +93,40 @@ def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
     work = "FLOPs are 2 x MACs" if flops else "papers call MACs FLOPs"
     lines = [f"counted for one image{where}; {work}; acts: outputs of convolutions and fc"]
     notes = ["printed: as the papers have it"] if any(profile.judged for profile in comparison.profiles) else []
+    if accuracy := comparison.accuracy:
+        datasets = dict.fromkeys(dataset for _, dataset in accuracy.columns)
+        notes.append(f"accuracy as published: {', '.join(datasets)}, {spoken(accuracy.protocol)}")
     notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
     return [*lines, "; ".join(notes)] if notes else lines
 
 
 def listing_sheet(listing: Listing) -> Sheet:
-    """A row a model of the zoo."""
+    """A row a model of the zoo, under its family and the paper it is from."""
     columns = (
         Column("model", "model", "left", "bold"),
-        Column("family", "family", "left", "dim"),
+        Column("family", "family", "left", "dim", shown=False),
         Column("params", "params"),
         Column("MACs", "macs"),
+        Column("depth", "depth"),
         Column("input", "input"),
+        Column("paper", "paper", "left", shown=False),
     )
-    rows = []
-    for profile in listing.profiles:
-        size, counts = profile.plan.input, profile.counts
-        rows.append(
-            (
-                cell(profile.model),
-                cell(profile.family),
-                cell(counts.params, short(counts.params)),
-                cell(counts.macs, short(counts.macs)),
-                cell(f"{size.c}x{size.h}x{size.w}", str(size)),
+    rows: list[tuple[Cell, ...]] = []
+    headings: dict[int, str] = {}
+    for group in listing.groups:
+        paper = group.paper.citation if group.paper else ""
+        headings[len(rows)] = f"{group.family}: {paper}" if paper else group.family
+        for profile in group.profiles:
+            size, counts = profile.plan.input, profile.counts
+            rows.append(
+                (
+                    cell(profile.model),
+                    cell(profile.family),
+                    cell(counts.params, short(counts.params)),
+                    cell(counts.macs, short(counts.macs)),
+                    cell(counts.depth),
+                    cell(f"{size.c}x{size.h}x{size.w}", str(size)),
+                    cell(paper),
+                )
             )
-        )
-    return Sheet(columns, tuple(rows))
+    return Sheet(columns, tuple(rows), headings=headings)

@@ -67,3 +67,25 @@ def bar(share: float, width: int) -> str:
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)
     return "█" * full + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
+
+
+_FIGURES = {
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "top1_error": "top-1 error %",
+    "top5_error": "top-5 error %",
+    "top1_error_mean5": "top-1 error %, mean of 5",
+    "time_per_minibatch16": "time for 16 images",
+    "bottleneck_width_d": "width d",
+    "group_conv_width": "group conv width",
+}
+
+
+def figure_name(figure: str) -> str:
+    """What people call a published figure: `top1_error` -> `top-1 error %`."""
+    return _FIGURES.get(figure, figure)
+
+
+def spoken(condition: str) -> str:
+    """A protocol or dataset as people write it: `single-crop-224` -> `single crop 224`."""
+    return condition if " " in condition else condition.replace("-", " ")

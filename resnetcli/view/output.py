@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.view.sheet import Sheet, to_rich, without_spare
+from resnetcli.view.sheet import Sheet, comfortable_width, groups, to_rich, without_spare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +33,11 @@ def bar_width() -> int:
     return 30 if 120 <= width < PIPED_WIDTH else 12
 
 
+def text_width() -> int:
+    """Characters a line of prose may take beside its name: no more than one reads with ease."""
+    return max(20, min(console().width - 18, 90))
+
+
 def natural_width(table: Table) -> int:
     """Characters a table takes if nothing is wrapped."""
     from rich.measure import Measurement
@@ -44,12 +49,24 @@ def natural_width(table: Table) -> int:
 def print_sheet(sheet: Sheet) -> None:
     """A sheet to the terminal; where it is too narrow, spare columns are left out, and that is said."""
     screen, left_out = console(), []
-    while natural_width(to_rich(sheet)) > screen.width and (fewer := without_spare(sheet)):
+    while comfortable_width(sheet) > screen.width and (fewer := without_spare(sheet)):
         sheet, head = fewer
         left_out += [head] if head and head not in left_out else []
-    screen.print(to_rich(sheet))
+    if sheet.headings:
+        _print_groups(sheet, screen)
+    else:
+        screen.print(to_rich(sheet))
     if left_out:
         screen.print(f"too narrow for: {', '.join(left_out)}", style="dim")
+
+
+def _print_groups(sheet: Sheet, screen: Console) -> None:
+    from rich.padding import Padding
+
+    screen.print("", Padding(to_rich(sheet, range(0)), (0, 0, 0, 1), expand=False))
+    for heading, rows in groups(sheet):
+        screen.print(f" {heading}", style="dim", no_wrap=True, overflow="ellipsis")
+        screen.print(Padding(to_rich(sheet, rows), (0, 0, 0, 1), expand=False), "")
 
 
 def print_json(record: dict[str, Any]) -> None:

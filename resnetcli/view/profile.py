@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetcli.report.profile import By, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
-from resnetcli.view.numbers import bar, duration, exact, percent, rate, short, size_of
+from resnetcli.view.numbers import bar, change, duration, exact, percent, rate, short, size_of, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -88,10 +88,23 @@ def totals(profile: Profile, *, flops: bool = False) -> list[str]:
         f"counted for one image, {profile.plan.input}; in float32 (derived): weights {size_of(counts.weight_bytes)}, "
         f"activations {size_of(counts.activation_bytes)}",
     ]
+    if heads := heads_line(profile):
+        lines.append(heads)
     if profile.batch > 1:
         macs, held = profile.batch * counts.macs, profile.batch * counts.activation_bytes
         lines.append(f"a batch of {profile.batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
     return lines
+
+
+def heads_line(profile: Profile) -> str:
+    """What the net's auxiliary training heads add to what was counted, or would; empty for a net without any."""
+    if profile.heads is None:
+        return ""
+    counted, other = profile.heads.without, profile.heads.with_them
+    which = "with its auxiliary training heads (--aux)"
+    if profile.counts == other:
+        counted, other, which = other, counted, "without its auxiliary training heads, as at inference"
+    return f"{which}: {exact(other.params)} parameters, {exact(other.macs)} MACs ({change(other.macs, counted.macs)})"
 
 
 def published_sheet(profile: Profile) -> Sheet | None:
@@ -104,7 +117,7 @@ def published_sheet(profile: Profile) -> Sheet | None:
         Column("counted", "counted"),
         Column("verdict", "verdict", "left"),
         Column("protocol", "protocol", "left", wrap=True),
-        Column("source", "source", "left", "dim"),
+        Column("source", "source", "left", "dim", spare=1),
         Column("note", "note", "left", wrap=True, shown=any(entry.published.note for entry in profile.judged)),
     )
     return Sheet(columns, tuple(map(_published_line, profile.judged)))
@@ -117,7 +130,7 @@ def _published_line(entry: Judged) -> tuple[Cell, ...]:
         cell(published.printed),
         cell(entry.counted, "" if entry.counted is None else short(entry.counted)),
         cell(entry.verdict),
-        cell(published.protocol, published.protocol.replace("-", " ")),
+        cell(published.protocol, spoken(published.protocol)),
         cell(f"{published.source} {published.table}", f"{published.source.removeprefix('arXiv:')} {published.table}"),
         cell(published.note),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+PROSE, FIGURE = 20, 8
+"""Characters below which a column of texts, or the head of one of figures, is not wrapped as long as others can go."""
 Value = int | float | str | None
 
 
@@ -47,6 +50,8 @@ class Sheet:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     total: tuple[Cell, ...] | None = None
+    headings: Mapping[int, str] = field(default_factory=dict)
+    """What stands above a row, by its number: the name of the group that begins there. Programs get columns instead."""
 
 
 def cell(value: Value, text: str | None = None) -> Cell:
@@ -71,7 +76,10 @@ def to_markdown(sheet: Sheet) -> str:
     columns = [sheet.columns[i] for i in keep]
     lines = [_markdown_row([column.head for column in columns])]
     lines.append("|" + "|".join(":--" if column.align == "left" else "--:" for column in columns) + "|")
-    lines += [_markdown_row([row[i].text for i in keep]) for row in sheet.rows]
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.headings:
+            lines.append(_markdown_row([f"**{sheet.headings[number]}**", *[""] * (len(keep) - 1)]))
+        lines.append(_markdown_row([row[i].text for i in keep]))
     if sheet.total:
         lines.append(_markdown_row([f"**{sheet.total[i].text}**" if sheet.total[i].text else "" for i in keep]))
     return "\n".join(lines) + "\n"
@@ -81,25 +89,48 @@ def _markdown_row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in texts) + " |"
 
 
-def to_rich(sheet: Sheet) -> Table:
-    """A table for the terminal, as wide as its texts."""
+def to_rich(sheet: Sheet, rows: range | None = None) -> Table:
+    """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=sheet.total is not None, header_style="bold")
-    keep = [i for i, column in enumerate(sheet.columns) if column.shown]
-    for i in keep:
+    headed = not rows and any(column.head for column in sheet.columns)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=headed, show_edge=rows is None,
+                  show_footer=sheet.total is not None, header_style="bold")  # fmt: skip
+    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
         column = sheet.columns[i]
         footer = Text(sheet.total[i].text if sheet.total else "", style="bold")
-        words = [word for text in (column.head, *(row[i].text for row in sheet.rows)) for word in text.split()]
-        least = max(map(len, words), default=0) if column.wrap else None  # a word is never cut
+        texts = [column.head, *(row[i].text for row in sheet.rows)]
+        if column.wrap:  # a word is never cut
+            texts = [word for text in texts for word in text.split()]
+        least = max(map(len, texts), default=0) if column.wrap or rows is not None else None
         table.add_column(
             column.head, footer, justify=column.align, style=column.style, no_wrap=not column.wrap, min_width=least
         )
-    for row in sheet.rows:
-        table.add_row(*(Text(row[i].text) for i in keep))
+    for number in range(len(sheet.rows)) if rows is None else rows:
+        table.add_row(*(Text(entry.text) for entry, column in zip(sheet.rows[number], sheet.columns, strict=True)
+                        if column.shown))  # fmt: skip
     return table
+
+
+def comfortable_width(sheet: Sheet) -> int:
+    """Characters it takes in a terminal where what may wrap does so, but into no narrower a column than one reads."""
+    widths = []
+    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
+        column = sheet.columns[i]
+        texts = [column.head, *(row[i].text for row in sheet.rows), *([sheet.total[i].text] if sheet.total else [])]
+        widths.append(max(len(line) for text in texts for line in text.split("\n")))
+        if column.wrap:
+            word = max((len(word) for text in texts for word in text.split()), default=0)
+            widths[-1] = min(widths[-1], max(word, PROSE if column.align == "left" else FIGURE))
+    return sum(widths) + 3 * (len(widths) - 1) + 2  # between columns, and at the edges
+
+
+def groups(sheet: Sheet) -> list[tuple[str, range]]:
+    """Its headings, each with the rows below it."""
+    starts = [*sheet.headings, len(sheet.rows)]
+    return [(sheet.headings[start], range(start, end)) for start, end in pairwise(starts)]
 
 
 def without_spare(sheet: Sheet) -> tuple[Sheet, str] | None:

@@ -1,0 +1,57 @@
+"""The accuracies that papers print, one evaluation protocol at a time: figures of two protocols are not comparable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.report.profile import Profile
+from resnetcli.report.verdict import Judged
+from resnetcli.spec.header import FIGURES
+from resnetcli.spec.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Which printed figures stand beside each other."""
+
+    protocol: str
+    """`single-crop-224`."""
+    columns: tuple[tuple[str, str], ...]
+    """Figure and dataset of each column."""
+    names: Mapping[str, str]
+    """What each source is called: `arXiv:1512.03385` -> `ResNet`."""
+
+    def printed(self, profile: Profile, figure: str, dataset: str) -> dict[str, list[str]]:
+        """What papers print for a net, and which of them; empty where none does: nothing is filled in."""
+        found: dict[str, list[str]] = {}
+        for entry in profile.judged:
+            if _what(entry) == (figure, dataset, self.protocol):
+                papers, name = found.setdefault(entry.published.printed, []), self.names[entry.published.source]
+                papers += [name] if name not in papers else []
+        return found
+
+
+def _what(entry: Judged) -> tuple[str, str, str]:
+    return entry.published.figure, entry.published.dataset, entry.published.protocol
+
+
+def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Accuracy:
+    """The columns of a protocol; without one, of that under which most of the nets have a figure.
+
+    Raises UsageError if no net has a figure under it.
+    """
+    nets = Counter(name for p in profiles for name in dict.fromkeys(e.published.protocol for e in p.judged) if name)
+    if not nets:
+        raise UsageError("no accuracy is published for these nets", "`resnet-cli papers` shows what papers print")
+    protocol = protocol or nets.most_common(1)[0][0]
+    if protocol not in nets:
+        known = did_you_mean(protocol, nets, f"there is {', '.join(nets)}")
+        raise UsageError(f"nothing is published for these nets under `{protocol}`", known)
+    entries = [entry for profile in profiles for entry in profile.judged if entry.published.protocol == protocol]
+    columns = sorted(dict.fromkeys(_what(entry)[:2] for entry in entries), key=lambda c: (c[1], FIGURES.index(c[0])))
+    sources = {entry.published.source for entry in entries}
+    names = {source: paper.name if (paper := zoo.paper(source)) else source for source in sources}
+    return Accuracy(protocol, tuple(columns), names)

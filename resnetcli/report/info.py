@@ -1,0 +1,37 @@
+"""What a net is, where it is from, and what is known to differ from its paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnetcli.errors import Source
+from resnetcli.report.profile import Profile, profile_model
+from resnetcli.spec.lineage import open_document
+from resnetcli.spec.papers import Paper
+from resnetcli.spec.source import Text
+from resnetcli.spec.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A net's papers and relatives; what it costs is in its profile."""
+
+    profile: Profile
+    paper: Paper | None
+    """None where `cite:` names no paper of the zoo's."""
+    extended_by: tuple[str, ...]
+    """The nets of the zoo that start from this one."""
+    source: Source
+    """Its file, with the text."""
+
+
+def info(model: str, zoo: Zoo | None = None) -> Info:
+    """All there is to say of a model: a name in the zoo or a path. Raises UsageError and SpecError as `load` does."""
+    zoo = zoo or Zoo()
+    profile = profile_model(model, {}, zoo=zoo)
+    return Info(profile, zoo.paper(profile.spec.cite), _extended_by(model, zoo), open_document(model, zoo).source)
+
+
+def _extended_by(model: str, zoo: Zoo) -> tuple[str, ...]:
+    parents = {name: zoo.parsed(path)[1].get("extends") for name, path in zoo.files.items()}
+    return tuple(name for name, parent in parents.items() if isinstance(parent, Text) and parent.value == model)

@@ -1,0 +1,66 @@
+"""Every printed figure against the count, and whether what differs has been given its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnetcli.report.check import unmet
+from resnetcli.report.listing import models
+from resnetcli.report.profile import Profile, profile_model
+from resnetcli.report.verdict import Judged
+from resnetcli.spec.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The outcome for one net."""
+
+    profile: Profile
+    judged: tuple[Judged, ...]
+    """The figures that can be counted."""
+    faults: tuple[str, ...]
+    """What makes verification fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome for all nets that were asked for."""
+
+    nets: tuple[Verified, ...]
+
+    @property
+    def figures(self) -> tuple[Judged, ...]:
+        """All figures that were compared."""
+        return tuple(entry for net in self.nets for entry in net.judged)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """All of them, each with its model."""
+        return tuple(f"{net.profile.model}: {fault}" for net in self.nets for fault in net.faults)
+
+
+def verify(*names: str, zoo: Zoo | None = None) -> Verification:
+    """Verifies nets: names, wildcards or paths; the whole zoo without any.
+
+    Raises UsageError for an unknown model, SpecError for an invalid spec.
+    """
+    zoo = zoo or Zoo()
+    asked = names or models(zoo=zoo)
+    return Verification(tuple(_verified(profile_model(name, {}, zoo=zoo)) for name in asked))
+
+
+def _verified(profile: Profile) -> Verified:
+    judged = tuple(entry for entry in profile.judged if entry.verdict is not None)
+    faults = [fault for entry in judged if (fault := _fault(entry))]
+    faults += [problem.message for problem in unmet(profile)]
+    return Verified(profile, judged, tuple(faults))
+
+
+def _fault(entry: Judged) -> str:
+    published = entry.published
+    what = f"{published.figure} {published.printed} of {published.source}, {published.table}"
+    if entry.verdict == "differs" and not published.note:
+        return f"{what} differs from {entry.counted:,}, and no `note:` says why"
+    if entry.verdict != "differs" and published.note:
+        return f"{what} agrees with {entry.counted:,}, and yet has a `note:`"
+    return ""

@@ -1,0 +1,43 @@
+"""What a net is and where it is from, as a person reads it."""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+from resnetcli.report.info import Info
+from resnetcli.report.profile import settings_text
+from resnetcli.view.numbers import exact
+from resnetcli.view.profile import heads_line
+from resnetcli.view.sheet import Column, Sheet, cell
+
+
+def info_sheet(info: Info, width: int | None = None) -> Sheet:
+    """A fact a line, broken where it is longer than `width` if there is one. Printed figures are another sheet."""
+    profile = info.profile
+    spec, counts = profile.spec, profile.counts
+    counted = f"{exact(counts.params)} parameters, {exact(counts.macs)} MACs, depth {counts.depth}, for one image of "
+    facts = [
+        ("net", spec.title),
+        ("model", profile.model),
+        ("family", profile.family),
+        ("cite", spec.cite),
+        ("paper", info.paper.title if info.paper else ""),
+        ("about", spec.about),
+        ("extends", ", which extends ".join(spec.extends)),
+        ("extended by", ", ".join(info.extended_by)),
+        ("parameters", settings_text(profile.plan.parameters)),
+        ("counted", f"{counted}{profile.plan.input}"),
+        ("", heads_line(profile)),
+        *(("" if number else "deviations", f"- {text}") for number, text in enumerate(spec.deviations)),
+        ("file", info.source.label),
+    ]
+    columns = (Column("", "fact", "left", "bold"), Column("", "text", "left"))
+    return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width))) for name, text in facts if text))
+
+
+def _filled(text: str, width: int | None) -> str:
+    return (
+        text
+        if width is None
+        else fill(text, width, subsequent_indent="  " if text.startswith("- ") else "", break_long_words=False)
+    )
