@@ -210,6 +210,19 @@ def test_every_name_of_the_library_is_in_its_reference() -> None:
     assert {name for name in rc.__all__ if not re.search(rf"\brc\.{name}\b", text)} == set()
 
 
+PLACE = re.compile(r"`((?:\w[\w.-]*|\.ci)/(?:[\w.*/-]*)|\w+\.(?:md|py|yaml|toml))(?:::(\w+))?`")
+"""A path in the repository, and maybe a name in that file: `tests/test_docs.py::PLACE`."""
+
+
+def test_every_place_that_is_named_for_those_who_add_is_there() -> None:
+    text = FENCED.sub("", text_of("adding.md")).replace("`specs/FAMILY/NAME.yaml`", "").replace("`my_net.yaml`", "")
+    places = PLACE.findall(text)
+    assert len(places) > 50
+    assert {path for path, _ in places if not any(ROOT.glob(path.rstrip("/")))} == set()
+    named = [(ROOT / path, name) for path, name in places if name]
+    assert {name for path, name in named if not re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))} == set()
+
+
 def documented(schema: str) -> dict[str, str]:
     """Key -> type, of the tables in a schema's section of docs/json.md: `rows[].row` is a key of each of `rows`."""
     sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)

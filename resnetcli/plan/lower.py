@@ -145,7 +145,7 @@ class _Lowering:
         if isinstance(op, Conv | Linear) and op.params(before) > MAX_ELEMENTS:
             self.stop(f"a weight of {op.params(before):,} numbers is more than any memory holds")
         match op:
-            case ReLU() | LeakyReLU() | PReLU():
+            case _ if isinstance(op, Activation):
                 active = True
             case Pool() | PoolTo() | Dropout():  # seen through
                 active = self.active[x]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import assert_never
 
-from resnetcli.ops import LeakyReLU, PReLU
+from resnetcli.ops import Activation, LeakyReLU, PReLU, ReLU
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -51,12 +51,8 @@ def layer_text(layer: Layer) -> str:
             return f"fc {features}"
         case NormLayer(op=op):
             return "bn" if op.eps == 1e-5 else f"bn({decimal_text(op.eps)})"
-        case ActLayer(op=LeakyReLU(slope=slope)):
-            return f"leaky({decimal_text(slope)})"
-        case ActLayer(op=PReLU()):
-            return "prelu"
-        case ActLayer():
-            return "relu"
+        case ActLayer(op=op):
+            return _activation_text(op)
         case LrnLayer(size=size, alpha=alpha, beta=beta, k=k):
             return " ".join(["lrn", str(size), *map(decimal_text, (alpha, beta, k))])
         case DropoutLayer(p=p):
@@ -69,6 +65,18 @@ def layer_text(layer: Layer) -> str:
             return f"roi {size[0]}x{size[1]} of {maps}"
         case _:
             assert_never(layer)
+
+
+def _activation_text(op: Activation) -> str:
+    match op:
+        case ReLU():
+            return "relu"
+        case PReLU():
+            return "prelu"
+        case LeakyReLU(slope=slope):
+            return f"leaky({decimal_text(slope)})"
+        case _:
+            assert_never(op)
 
 
 def _pad_words(pad: int | None) -> list[str]:

@@ -19,7 +19,9 @@ TOLERANCE = 1e-4
 def assert_same(got: Tensor, wanted: Tensor) -> None:
     assert got.shape == wanted.shape
     scale = float(wanted.abs().max())
-    assert 0 < scale < 1e6  # neither dead nor blown up, or nothing is compared
+    assert 0 < scale < 1e12  # neither dead nor blown up, or nothing is compared
+    if len(wanted) > 1:  # and what is compared depends on the images
+        assert float((wanted[0] - wanted[1]).abs().max()) > 10 * TOLERANCE * scale
     torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE * scale)
 
 
@@ -38,7 +40,7 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
         elif isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
-            module.weight.uniform_(0.2, 1, generator=generator)
+            module.weight.uniform_(0.7, 1.4, generator=generator)  # what differs stays different
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
         elif isinstance(module, nn.PReLU):

