@@ -1,0 +1,135 @@
+"""Commands about what there is: the zoo, its papers, a net's Table 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_lines, print_sheet
+from resnetcli.cli.arguments import asked_models, complete_model
+
+if TYPE_CHECKING:
+    from resnetcli.report.profile import Profile
+
+
+@app.command("list")
+@guarded
+def list_models(
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Parts of names, or wildcards such as `resnext*`.",
+                       autocompletion=complete_model),
+    ] = None,
+    format: Formats = Format.table,
+) -> None:  # fmt: skip
+    """List the nets of the zoo: family, parameters, MACs, input."""
+    from resnetcli.report.listing import listing
+    from resnetcli.report.records import list_record
+    from resnetcli.view.compare import listing_sheet
+    from resnetcli.view.output import print_json
+
+    found = listing(*(patterns or []))
+    if format is Format.json:
+        print_json(list_record(found))
+        return
+    number = len(found.profiles)
+    print_sheet(listing_sheet(found), format, after=[f"{number} net{'s' * (number != 1)}; counted for one image"])
+
+
+@app.command()
+@guarded
+def info(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name in the zoo or a path.", autocompletion=complete_model)
+    ],
+    source: Annotated[bool, typer.Option("--yaml", help="Print its file, to copy and edit.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
+    import resnetcli.report.info as report
+    from resnetcli.report.records import info_record
+    from resnetcli.view.info import info_sheet
+    from resnetcli.view.output import print_json, text_width, write
+    from resnetcli.view.profile import published_sheet
+
+    found = report.info(model)
+    if source:
+        write(found.source.text)
+    elif format is Format.json:
+        print_json(info_record(found))
+    else:
+        print_sheet(info_sheet(found, text_width() if format is Format.table else None), format)
+        if format is not Format.csv and (published := published_sheet(found.profile)) is not None:
+            print_sheet(published, format)
+
+
+@app.command()
+@guarded
+def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = False, format: Formats = Format.table,
+         ) -> None:  # fmt: skip
+    """Show nets side by side as the papers' Table 1."""
+    from resnetcli.report.records import show_record
+    from resnetcli.view.output import console, natural_width, print_json, write
+    from resnetcli.view.sheet import to_csv, to_markdown
+    from resnetcli.view.table1 import table1_rich, table1_sheet
+
+    profiles = tuple(_profiles(models, input, batch))
+    match format:
+        case Format.json:
+            print_json(show_record(profiles))
+        case Format.csv:
+            write(to_csv(table1_sheet(profiles, flops=flops)))
+        case Format.md:
+            write(to_markdown(table1_sheet(profiles, flops=flops)))
+        case Format.table:
+            screen, start = console(), 0
+            while start < len(profiles):  # as many nets beside each other as the terminal has room for
+                end = start + 1
+                table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
+                while end < len(profiles):
+                    wider = table1_rich(table1_sheet(profiles[start : end + 1], flops=flops))
+                    if natural_width(wider) > screen.width:
+                        break
+                    table, end = wider, end + 1
+                screen.print(table)
+                start = end
+            per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
+            screen.print(f"counted for {per}; papers call MACs FLOPs", style="dim")
+
+
+def _profiles(words: list[str], input: str | None, batch: int) -> list[Profile]:
+    from resnetcli.report.profile import profile_model
+    from resnetcli.spec.zoo import Zoo
+
+    zoo = Zoo()
+    return [profile_model(name, given, input=input, batch=batch, zoo=zoo) for name, given in asked_models(words, zoo)]
+
+
+@app.command()
+@guarded
+def papers(
+    table: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]", help="Such as `resnet table 3`, `1611.05431`, `wrn`; all without it."),
+    ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Only say which tables there are.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Reprint the papers' tables, the counted figures beside the printed ones."""
+    from resnetcli.report.papers import paper_tables
+    from resnetcli.report.records import papers_record
+    from resnetcli.view.output import print_json
+    from resnetcli.view.papers import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+
+    found = paper_tables(*(table or []))
+    if format is Format.json:
+        print_json(papers_record(found))
+    elif only_list:
+        print_sheet(tables_sheet(found), format)
+    elif format is Format.csv:
+        print_sheet(figures_sheet(found), format)
+    else:
+        for each in found:
+            print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each))
+            print_lines([""], format)
