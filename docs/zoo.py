@@ -21,9 +21,8 @@ INTRODUCTION = """\
 
 Every net of `resnet-cli list`, written from the specs by `python docs/zoo.py`. Counts are exact, for one image; papers
 call MACs FLOPs. *Printed* is what papers say of these counts: a figure agrees if the count rounds or truncates to its
-digits, otherwise it **differs**, and the reason stands below the table if one is known. Accuracies and further figures
-are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`; `resnet-cli verify` holds them all to the
-counts.
+digits, otherwise it **differs**, and the reason stands below the table if one is known; `resnet-cli verify` holds them
+to that. Accuracies and further figures are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`.
 """
 COLUMNS = (
     Column("model", "model", "left"),

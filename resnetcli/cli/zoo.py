@@ -8,6 +8,7 @@ import typer
 
 from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_lines, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.errors import UsageError
 
 if TYPE_CHECKING:
     from resnetcli.report.profile import Profile
@@ -26,7 +27,7 @@ def list_models(
     """List the nets of the zoo: family, parameters, MACs, input."""
     from resnetcli.report.listing import listing
     from resnetcli.report.records import list_record
-    from resnetcli.view.compare import listing_sheet
+    from resnetcli.view.listing import listing_sheet
     from resnetcli.view.output import print_json
 
     found = listing(*(patterns or []))
@@ -43,7 +44,7 @@ def info(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A name in the zoo or a path.", autocompletion=complete_model)
     ],
-    source: Annotated[bool, typer.Option("--yaml", help="Print its file, to copy and edit.")] = False,
+    source: Annotated[bool, typer.Option("--yaml", help="Print its spec, to start a net of your own from.")] = False,
     format: Formats = Format.table,
 ) -> None:
     """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
@@ -54,12 +55,15 @@ def info(
     from resnetcli.view.profile import published_sheet
 
     found = report.info(model)
+    if source and format is not Format.table:
+        raise UsageError("`--yaml` prints the file itself", "leave `--format` out")
     if source:
-        write(found.source.text)
+        write(report.starter(found.source))
     elif format is Format.json:
         print_json(info_record(found))
     else:
-        print_sheet(info_sheet(found, text_width() if format is Format.table else None), format)
+        width = text_width() if format is Format.table else None
+        print_sheet(info_sheet(found, width, figures=format is Format.csv), format)
         if format is not Format.csv and (published := published_sheet(found.profile)) is not None:
             print_sheet(published, format)
 
@@ -70,9 +74,9 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
     from resnetcli.report.records import show_record
-    from resnetcli.view.output import console, natural_width, print_json, write
+    from resnetcli.view.output import console, print_json, write
     from resnetcli.view.sheet import to_csv, to_markdown
-    from resnetcli.view.table1 import table1_rich, table1_sheet
+    from resnetcli.view.table1 import table1_pages, table1_sheet
 
     profiles = tuple(_profiles(models, input, batch))
     match format:
@@ -83,17 +87,9 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
         case Format.md:
             write(to_markdown(table1_sheet(profiles, flops=flops)))
         case Format.table:
-            screen, start = console(), 0
-            while start < len(profiles):  # as many nets beside each other as the terminal has room for
-                end = start + 1
-                table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
-                while end < len(profiles):
-                    wider = table1_rich(table1_sheet(profiles[start : end + 1], flops=flops))
-                    if natural_width(wider) > screen.width:
-                        break
-                    table, end = wider, end + 1
+            screen = console()
+            for table in table1_pages(profiles, screen.width, flops=flops):
                 screen.print(table)
-                start = end
             per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
             screen.print(f"counted for {per}; papers call MACs FLOPs", style="dim")
 
@@ -122,6 +118,8 @@ def papers(
     from resnetcli.view.output import print_json
     from resnetcli.view.papers import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
 
+    if only_list and format is Format.json:
+        raise UsageError("`--list` is not for JSON", "without it, the JSON has every table")
     found = paper_tables(*(table or []))
     if format is Format.json:
         print_json(papers_record(found))

@@ -23,15 +23,35 @@ class Accuracy:
     """Figure and dataset of each column."""
     names: Mapping[str, str]
     """What each source is called: `arXiv:1512.03385` -> `ResNet`."""
+    others: tuple[str, ...]
+    """The other protocols under which some of the nets have figures."""
+
+    @property
+    def keys(self) -> dict[tuple[str, str], str]:
+        """What a column is called: its figure, and the dataset if there are several."""
+        several = len({dataset for _, dataset in self.columns}) > 1
+        return {(figure, dataset): f"{figure} {dataset}" if several else figure for figure, dataset in self.columns}
 
     def printed(self, profile: Profile, figure: str, dataset: str) -> dict[str, list[str]]:
-        """What papers print for a net, and which of them; empty where none does: nothing is filled in."""
+        """What papers print for a net, and which of them; empty where none does: nothing is filled in.
+
+        A paper that prints several figures, for nets trained in several ways, is named with what it says of each.
+        """
+        entries = [e.published for e in profile.judged if _what(e) == (figure, dataset, self.protocol)]
+        values = {source: {e.printed for e in entries if e.source == source} for source in self.names}
         found: dict[str, list[str]] = {}
-        for entry in profile.judged:
-            if _what(entry) == (figure, dataset, self.protocol):
-                papers, name = found.setdefault(entry.published.printed, []), self.names[entry.published.source]
-                papers += [name] if name not in papers else []
+        for entry in entries:
+            papers, name = found.setdefault(entry.printed, []), self.names[entry.source]
+            if len(values[entry.source]) > 1 and entry.detail:
+                name += f" ({entry.detail})"
+            papers += [name] if name not in papers else []
         return found
+
+    def best(self, profile: Profile, figure: str, dataset: str) -> float | None:
+        """The best of what papers print; None where none does."""
+        printed = [float(text) for text in self.printed(profile, figure, dataset)]
+        choose = min if "error" in figure else max
+        return choose(printed) if printed else None
 
 
 def _what(entry: Judged) -> tuple[str, str, str]:
@@ -44,6 +64,7 @@ def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Acc
     Raises UsageError if no net has a figure under it.
     """
     nets = Counter(name for p in profiles for name in dict.fromkeys(e.published.protocol for e in p.judged) if name)
+    protocol = protocol.replace(" ", "-") if protocol else None
     if not nets:
         raise UsageError("no accuracy is published for these nets", "`resnet-cli papers` shows what papers print")
     protocol = protocol or nets.most_common(1)[0][0]
@@ -54,4 +75,4 @@ def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Acc
     columns = sorted(dict.fromkeys(_what(entry)[:2] for entry in entries), key=lambda c: (c[1], FIGURES.index(c[0])))
     sources = {entry.published.source for entry in entries}
     names = {source: paper.name if (paper := zoo.paper(source)) else source for source in sources}
-    return Accuracy(protocol, tuple(columns), names)
+    return Accuracy(protocol, tuple(columns), names, tuple(name for name in nets if name != protocol))

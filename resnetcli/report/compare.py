@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.accuracy import Accuracy
-from resnetcli.report.accuracy import accuracy as accuracies
+from resnetcli.report.accuracy import accuracy as printed_accuracy
 from resnetcli.report.profile import Profile, Size, profile_model, settings_text
+from resnetcli.spec.header import FIGURES
 from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class Comparison:
         """One row a model, exact integers, indexed by model; imports pandas."""
         import pandas as pd
 
-        return pd.DataFrame([figures(p) for p in self.profiles]).set_index("model")
+        return pd.DataFrame([figures(p) | self.accuracies(p) for p in self.profiles]).set_index("model")
+
+    def accuracies(self, profile: Profile) -> dict[str, float | None]:
+        """The best printed figure of each column, by name; with the dataset where there are several."""
+        if self.accuracy is None:
+            return {}
+        keys = self.accuracy.keys
+        return {keys[column]: self.accuracy.best(profile, *column) for column in self.accuracy.columns}
 
 
 def figures(profile: Profile) -> dict[str, Any]:
@@ -85,31 +93,31 @@ def compare(
 ) -> Comparison:
     """The models' profiles: names, or (name, parameters). Without any, ResNet-50 and ResNeXt-50.
 
-    `sort` is a figure, largest first with a leading `-`. `accuracy` adds what papers print under one evaluation
-    protocol: the one named, or that of most of the nets. Raises what `profile` raises, and UsageError for a figure,
-    baseline or protocol that there is not.
+    `accuracy` adds what papers print under one evaluation protocol: the one named, or that of most of the nets. `sort`
+    is a figure, a printed one of that protocol among them, largest first with a leading `-`. Raises what `profile`
+    raises, and UsageError for a figure, baseline or protocol that there is not.
     """
     zoo = zoo or Zoo()
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
     profiles = [profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked]
-    printed = accuracies(profiles, protocol, zoo) if accuracy or protocol else None
-    return Comparison(_sorted(profiles, sort), _baseline(profiles, baseline), printed)
+    printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol else None
+    found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed)
+    return found if sort is None else replace(found, profiles=_sorted(found, sort))
 
 
-def _sorted(profiles: list[Profile], sort: str | None) -> tuple[Profile, ...]:
-    if sort is None:
-        return tuple(profiles)
-    key = sort.removeprefix("-")
-    if key not in SORTS:
-        raise UsageError(f"cannot sort by `{key}`", did_you_mean(key, SORTS, f"one of {', '.join(SORTS)}"))
-    if profiles and key not in figures(profiles[0]):
+def _sorted(comparison: Comparison, sort: str) -> tuple[Profile, ...]:
+    """By a figure; nets without it last, whatever the direction."""
+    key, known = sort.removeprefix("-"), (*SORTS, *comparison.accuracies(comparison.profiles[0]))
+    if key not in known:
+        hint = "with `--accuracy`" if key in FIGURES else did_you_mean(key, known, f"one of {', '.join(known)}")
+        raise UsageError(f"cannot sort by `{key}`", hint)
+    values = [(figures(p) | comparison.accuracies(p)).get(key) for p in comparison.profiles]
+    if all(value is None for value in values):
         raise UsageError(f"`{key}` is measured only with `--device`")
-
-    def value(profile: Profile) -> Any:
-        found = figures(profile)[key]
-        return (found is None, found)
-
-    return tuple(sorted(profiles, key=value, reverse=sort.startswith("-")))
+    places = [place for place, value in enumerate(values) if value is not None]
+    places.sort(key=lambda place: values[place] or 0, reverse=sort.startswith("-"))
+    places += [place for place, value in enumerate(values) if value is None]
+    return tuple(comparison.profiles[place] for place in places)
 
 
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:

@@ -8,7 +8,7 @@ from resnetcli.errors import Source
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.lineage import open_document
 from resnetcli.spec.papers import Paper
-from resnetcli.spec.source import Text
+from resnetcli.spec.source import Text, parse
 from resnetcli.spec.zoo import Zoo
 
 
@@ -35,3 +35,14 @@ def info(model: str, zoo: Zoo | None = None) -> Info:
 def _extended_by(model: str, zoo: Zoo) -> tuple[str, ...]:
     parents = {name: zoo.parsed(path)[1].get("extends") for name, path in zoo.files.items()}
     return tuple(name for name, parent in parents.items() if isinstance(parent, Text) and parent.value == model)
+
+
+def starter(source: Source) -> str:
+    """A spec's text without what is true of that net alone: `published:` and `expect:`."""
+    pairs = parse(source).pairs
+    lines = source.text.splitlines(keepends=True)
+    starts = [key.at.line - 1 for key, _ in pairs]
+    for (key, _), start, end in reversed(list(zip(pairs, starts, [*starts[1:], len(lines)], strict=True))):
+        if key.value in ("published", "expect"):
+            del lines[start:end]
+    return "".join(lines).rstrip() + "\n"

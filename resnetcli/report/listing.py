@@ -35,14 +35,14 @@ class Listing:
 def models(*patterns: str, zoo: Zoo | None = None) -> tuple[str, ...]:
     """The names in the zoo that match any of the patterns; all without one.
 
-    Raises UsageError if nothing matches.
+    Raises UsageError for a pattern that nothing matches.
     """
     zoo = zoo or Zoo()
-    found = zoo.matching(patterns or ("*",))
-    if not found:
-        shown = " ".join(patterns)
-        raise UsageError(f"no model matches `{shown}`", did_you_mean(shown, zoo.files, "`resnet-cli list` shows all"))
-    return tuple(found)
+    for pattern in patterns:
+        if not zoo.matching([pattern]):
+            hint = did_you_mean(pattern, zoo.files, "`resnet-cli list` shows all")
+            raise UsageError(f"no model matches `{pattern}`", hint)
+    return tuple(zoo.matching(patterns or ("*",)))
 
 
 def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:

@@ -62,6 +62,7 @@ def paper_tables(*words: str, zoo: Zoo | None = None) -> tuple[PaperTable, ...]:
     if not wanted:
         return tuple(tables)
     found = [table for table in tables if _matches(wanted, table)]
+    found = found or [table for table in tables if _resembles(wanted, table)]
     if not found:
         names = [table.name for table in tables]
         raise UsageError(
@@ -85,3 +86,10 @@ def _matches(wanted: str, table: PaperTable) -> bool:
             if behind in ("", rest) or (number and behind == number[1]):
                 return True
     return False
+
+
+def _resembles(wanted: str, table: PaperTable) -> bool:
+    """Whether every word that was asked for begins a word of the paper's name, key or title, or of the table's."""
+    words = re.findall(r"[a-z0-9]+", f"{table.paper.citation} {table.name}".lower())
+    asked = re.findall(r"[a-z0-9]+", wanted)
+    return bool(asked) and all(any(word.startswith(start) for word in words) for start in asked)

@@ -122,7 +122,7 @@ def profile_model(
         from resnetcli.measure.latency import measure
 
         measurements = (measure(plan, device=device, batch=batch),)
-    found = () if aux else judged(spec, plan, counts)
+    found = () if aux and spec.aux else judged(spec, plan, counts)
     heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
     return Profile(model, zoo.family(model), spec, plan, counts, found, heads, batch, measurements)
 

@@ -106,6 +106,7 @@ def info_record(info: Info) -> Record:
         "params": profile.counts.params,
         "macs": profile.counts.macs,
         "depth": profile.counts.depth,
+        "aux": _heads(profile),
         "published": [_published(entry) for entry in profile.judged],
         "file": info.source.label,
     }

@@ -15,15 +15,17 @@ from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
 
 FIGURES = (
-    "params", "macs", "flops", "activations", "depth", "top1_error", "top5_error", "top1_error_mean5", "mAP", "mAP@.5",
-    "mAP@[.5,.95]", "time_per_minibatch16", "bottleneck_width_d", "group_conv_width",
+    "params", "macs", "flops", "activations", "depth", "top1_error", "top5_error", "top1_error_mean5", "top1_accuracy",
+    "top5_accuracy", "mAP", "mAP@.5", "mAP@[.5,.95]", "time_per_minibatch16", "bottleneck_width_d", "group_conv_width",
 )  # fmt: skip
+ACCURACY = ("top", "mAP")
+"""How the names of figures of accuracy begin."""
 FACTS = ("source", "table", "protocol", "dataset", "note", "label", "detail")
 """What an entry of `published:` says of its figures."""
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
-_PRINTED = re.compile(r"~?([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
+_PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
 _UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _INPUT = re.compile(r"([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
@@ -143,7 +145,7 @@ class Header:
             elif key.value not in FIGURES:
                 hint = did_you_mean(key.value, (*FIGURES, *FACTS, "row"), f"figures are {' '.join(FIGURES)}")
                 self.problems.add(f"unknown figure `{key.value}`", key.at, hint)
-            elif not isinstance(node, Text) or (printed := _PRINTED.fullmatch(node.value)) is None:
+            elif not isinstance(node, Text) or not (printed := _PRINTED.fullmatch(node.value)):
                 self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
             else:
                 number, unit = Decimal(printed[1]), _UNIT[printed[2]]
@@ -152,6 +154,10 @@ class Header:
         for fact in ("source", "table"):
             if not any(key.value == fact for key, _ in entry.pairs):
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
+        for figure, _, _, _ in figures:
+            if figure.startswith(ACCURACY) and not (facts.get("protocol") and facts.get("dataset")):
+                hint = "accuracies under different conditions do not compare"
+                self.problems.add(f"`{figure}` needs its `dataset` and `protocol`", entry.at, hint)
         return [Published(figure, text, value, last, **facts, row=row) for figure, text, value, last in figures]
 
     def expect(self, key: Text, node: Node) -> Expect | None:

@@ -25,6 +25,18 @@ def is_path(reference: str) -> bool:
     return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
 
 
+_MODULE = re.compile(r"(torchvision|timm|.+\.py):([^:/\\]*)|(.+\.py)", re.DOTALL)
+
+
+def module_reference(reference: str) -> tuple[str, str] | None:
+    """A PyTorch model's source and name: `torchvision:resnet50`, `timm:resnet50`, `net.py:Net`; None for a spec's.
+
+    Only what a user asks for himself can be one: to look it up may run a file, and no spec may have that done.
+    """
+    match = _MODULE.fullmatch(reference)
+    return None if match is None else (match[1] or match[3], match[2] or "")
+
+
 class Zoo:
     """The specs under one directory, a file each; what has been read is kept while this object lives."""
 
@@ -60,14 +72,18 @@ class Zoo:
         return read_papers(path) if path.exists() else {}
 
     def paper(self, text: str) -> Paper | None:
-        """The paper that a `cite:` or `source:` names; None if it is none of the zoo's."""
-        return next((paper for key, paper in self.papers.items() if key in text), None)
+        """The paper that a `cite:` or `source:` names, the first of several; None if it is none of the zoo's."""
+        found = {match.start(): paper for key, paper in self.papers.items()
+                 if (match := re.search(rf"(?<![\w.]){re.escape(key)}(?![\w/])", text))}  # fmt: skip
+        return found[min(found)] if found else None
 
     def find(self, reference: str, base: Path | None = None) -> Path:
         """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`).
 
         Raises UsageError for an unknown name, with the nearest known ones.
         """
+        if module_reference(reference):
+            raise UsageError(f"`{reference}` is a PyTorch model, not a spec", "`profile` and `compare` take it")
         if is_path(reference):
             return base / reference if base is not None else Path(reference)
         if reference in self._folders:

@@ -1,11 +1,10 @@
-"""Several nets, or the whole zoo, as a table."""
+"""Several nets as a table."""
 
 from __future__ import annotations
 
 from resnetcli.report.compare import Comparison, label
-from resnetcli.report.listing import Listing
 from resnetcli.report.profile import Profile
-from resnetcli.view.numbers import change, duration, figure_name, rate, short, size_of, spoken
+from resnetcli.view.numbers import change, duration, figure_name, rate, short, size_of
 from resnetcli.view.profile import half_width
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -24,11 +23,10 @@ def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
             printed = any(_printed(profile, key) for profile in comparison.profiles)
             columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=3))
     columns.append(Column("depth", "depth", spare=7 if measured else 2))
-    datasets = {dataset for _, dataset in comparison.accuracy.columns} if comparison.accuracy else set()
-    for figure, dataset in comparison.accuracy.columns if comparison.accuracy else ():
-        head = f"{figure_name(figure)} {dataset if len(datasets) > 1 else ''}".strip()
-        key = f"{figure} {dataset}" if len(datasets) > 1 else figure
-        columns.append(Column(head, key, "left", wrap=True))
+    for (figure, _), key in comparison.accuracy.keys.items() if comparison.accuracy else ():
+        head = key.replace(figure, figure_name(figure), 1)
+        columns.append(Column(head, f"{key} sources".replace(" ", "_"), "left", wrap=True))
+        columns.append(Column("", key.replace(" ", "_"), shown=False))  # for programs: the best of them
     if measured:
         columns += [
             Column("median", "median_s"),
@@ -62,6 +60,7 @@ def _line(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ..
         for column in comparison.accuracy.columns:
             printed = comparison.accuracy.printed(profile, *column)
             cells.append(cell(", ".join(f"{value} {'/'.join(papers)}" for value, papers in printed.items())))
+            cells.append(cell(comparison.accuracy.best(profile, *column)))
     if measured:
         m = profile.measurements[0]
         cells += [cell(m.median_s, duration(m.median_s)), cell(half_width(m))]
@@ -82,8 +81,9 @@ def _ratio(value: float, reference: float) -> Cell:
 
 
 def _printed(profile: Profile, key: str) -> str:
-    """The figures the papers print, each once."""
-    return "/".join(dict.fromkeys(e.published.printed for e in profile.judged if e.published.figure == key))
+    """The figures the papers print, each once; with a mark if the count is another."""
+    found = [entry for entry in profile.judged if entry.published.figure == key]
+    return "/".join(dict.fromkeys(e.published.printed + "*" * (e.verdict == "differs") for e in found))
 
 
 def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
@@ -92,41 +92,13 @@ def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
     work = "FLOPs are 2 x MACs" if flops else "papers call MACs FLOPs"
     lines = [f"counted for one image{where}; {work}; acts: outputs of convolutions and fc"]
-    notes = ["printed: as the papers have it"] if any(profile.judged for profile in comparison.profiles) else []
+    judged = [entry for profile in comparison.profiles for entry in profile.judged]
+    notes = ["printed: as the papers have it"] if judged else []
+    notes += ["*: differs, see `verify`"] if any(entry.verdict == "differs" for entry in judged) else []
     if accuracy := comparison.accuracy:
         datasets = dict.fromkeys(dataset for _, dataset in accuracy.columns)
-        notes.append(f"accuracy as published: {', '.join(datasets)}, {spoken(accuracy.protocol)}")
+        notes.append(f"accuracy as published: {', '.join(datasets)}, {accuracy.protocol}")
+        if accuracy.others:
+            notes.append(f"not shown: {', '.join(accuracy.others)} (--protocol)")
     notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
     return [*lines, "; ".join(notes)] if notes else lines
-
-
-def listing_sheet(listing: Listing) -> Sheet:
-    """A row a model of the zoo, under its family and the paper it is from."""
-    columns = (
-        Column("model", "model", "left", "bold"),
-        Column("family", "family", "left", "dim", shown=False),
-        Column("params", "params"),
-        Column("MACs", "macs"),
-        Column("depth", "depth"),
-        Column("input", "input"),
-        Column("paper", "paper", "left", shown=False),
-    )
-    rows: list[tuple[Cell, ...]] = []
-    headings: dict[int, str] = {}
-    for group in listing.groups:
-        paper = group.paper.citation if group.paper else ""
-        headings[len(rows)] = f"{group.family}: {paper}" if paper else group.family
-        for profile in group.profiles:
-            size, counts = profile.plan.input, profile.counts
-            rows.append(
-                (
-                    cell(profile.model),
-                    cell(profile.family),
-                    cell(counts.params, short(counts.params)),
-                    cell(counts.macs, short(counts.macs)),
-                    cell(counts.depth),
-                    cell(f"{size.c}x{size.h}x{size.w}", str(size)),
-                    cell(paper),
-                )
-            )
-    return Sheet(columns, tuple(rows), headings=headings)

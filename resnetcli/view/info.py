@@ -11,8 +11,8 @@ from resnetcli.view.profile import heads_line
 from resnetcli.view.sheet import Column, Sheet, cell
 
 
-def info_sheet(info: Info, width: int | None = None) -> Sheet:
-    """A fact a line, broken where it is longer than `width` if there is one. Printed figures are another sheet."""
+def info_sheet(info: Info, width: int | None = None, *, figures: bool = False) -> Sheet:
+    """A fact a line, broken where it is longer than `width` if there is one; the printed figures too if asked for."""
     profile = info.profile
     spec, counts = profile.spec, profile.counts
     counted = f"{exact(counts.params)} parameters, {exact(counts.macs)} MACs, depth {counts.depth}, for one image of "
@@ -31,6 +31,9 @@ def info_sheet(info: Info, width: int | None = None) -> Sheet:
         *(("" if number else "deviations", f"- {text}") for number, text in enumerate(spec.deviations)),
         ("file", info.source.label),
     ]
+    printed = [entry.published for entry in profile.judged] if figures else []
+    facts += [("published", " ".join(filter(None, (p.figure, p.printed, p.dataset, p.protocol, p.source, p.table))))
+              for p in printed]  # fmt: skip
     columns = (Column("", "fact", "left", "bold"), Column("", "text", "left"))
     return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width))) for name, text in facts if text))
 

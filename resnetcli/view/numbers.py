@@ -75,6 +75,8 @@ _FIGURES = {
     "top1_error": "top-1 error %",
     "top5_error": "top-5 error %",
     "top1_error_mean5": "top-1 error %, mean of 5",
+    "top1_accuracy": "top-1 accuracy %",
+    "top5_accuracy": "top-5 accuracy %",
     "time_per_minibatch16": "time for 16 images",
     "bottleneck_width_d": "width d",
     "group_conv_width": "group conv width",

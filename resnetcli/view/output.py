@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.view.sheet import Sheet, comfortable_width, groups, to_rich, without_spare
+from resnetcli.view.sheet import Sheet, comfortable_width, groups, split, to_rich, without_spare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,10 @@ def natural_width(table: Table) -> int:
 
 
 def print_sheet(sheet: Sheet) -> None:
-    """A sheet to the terminal; where it is too narrow, spare columns are left out, and that is said."""
+    """A sheet to the terminal.
+
+    Where that is too narrow, spare columns are left out, which is said, and what is still too wide goes on below.
+    """
     screen, left_out = console(), []
     while comfortable_width(sheet) > screen.width and (fewer := without_spare(sheet)):
         sheet, head = fewer
@@ -55,7 +58,8 @@ def print_sheet(sheet: Sheet) -> None:
     if sheet.headings:
         _print_groups(sheet, screen)
     else:
-        screen.print(to_rich(sheet))
+        for part in split(sheet, screen.width):
+            screen.print(to_rich(part))
     if left_out:
         screen.print(f"too narrow for: {', '.join(left_out)}", style="dim")
 

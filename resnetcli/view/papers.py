@@ -27,14 +27,14 @@ def paper_sheet(table: PaperTable) -> Sheet:
     found = {key(entry.published) for row in table.rows for entry in row.entries}
     keys = sorted(found, key=lambda k: (k[1:], places[k[0]]))
     counted = {key(e.published) for row in table.rows for e in row.entries if e.counted is not None}
-    columns = [Column("as printed", "label", "left", "bold"), Column("model", "model", "left", spare=1)]
+    columns = [Column("net", "label", "left", "bold"), Column("model", "model", "left", spare=1)]
     columns += [Column(name, name, "left", wrap=True) for name in told]
     for k in keys:
-        head = " ".join([figure_name(k[0]), *filter(None, map(spoken, k[1:]))])
+        head = ", ".join([figure_name(k[0]), *filter(None, map(spoken, k[1:]))])
         columns.append(Column(head, "_".join(filter(None, k)), wrap=True))
         if k in counted:
             columns.append(Column("counted", f"{k[0]}_counted", style="dim"))
-    detailed = len(_values(table, "detail")) > (_shared(table, "detail") != "")
+    detailed = bool(_values(table, "detail")) and not _shared(table, "detail")
     columns.append(Column("detail", "detail", "left", "dim", wrap=True, spare=2, shown=detailed))
 
     def line(row: PaperRow) -> tuple[Cell, ...]:
@@ -158,14 +158,14 @@ def _verified(profile: Profile, entry: Judged) -> tuple[Cell, ...]:
 def verification_lines(found: Verification) -> list[str]:
     """The sum of it: how many figures agree, how many do not and why, and what fails."""
     verdicts = [entry.verdict for entry in found.figures]
+    figures = "no printed figure" if not verdicts else f"{len(verdicts)} printed figure{'s' * (len(verdicts) != 1)}"
     counted = {verdict: verdicts.count(verdict) for verdict in ("rounds", "truncates", "differs")}
     nets = len(found.nets)
     expected = sum(net.profile.spec.expect is not None for net in found.nets)
+    reasons = "what differs has its note" if counted["differs"] else "none differs"
     return [
-        f"{len(verdicts)} printed figures of {nets} net{'s' * (nets != 1)}: {counted['rounds']} round, "
+        f"{figures} of {nets} net{'s' * (nets != 1)}: {counted['rounds']} round, "
         f"{counted['truncates']} truncate, {counted['differs']} differ; "
         f"{expected} net{'s' * (expected != 1)} held to exact counts (`expect:`)",
-        f"{len(found.faults)} fault{'s' * (len(found.faults) != 1)}"
-        if found.faults
-        else "no fault: what differs has its note",
+        f"{len(found.faults)} fault{'s' * (len(found.faults) != 1)}" if found.faults else f"no fault: {reasons}",
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetcli.report.profile import By, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
-from resnetcli.view.numbers import bar, change, duration, exact, percent, rate, short, size_of, spoken
+from resnetcli.view.numbers import bar, change, duration, exact, figure_name, percent, rate, short, size_of, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -116,9 +116,19 @@ def published_sheet(profile: Profile) -> Sheet | None:
         Column("printed", "printed"),
         Column("counted", "counted"),
         Column("verdict", "verdict", "left"),
+        Column("dataset", "dataset", "left", wrap=True, shown=any(entry.published.dataset for entry in profile.judged)),
         Column("protocol", "protocol", "left", wrap=True),
-        Column("source", "source", "left", "dim", spare=1),
+        Column("source", "source", "left", "dim"),
         Column("note", "note", "left", wrap=True, shown=any(entry.published.note for entry in profile.judged)),
+        Column(
+            "detail",
+            "detail",
+            "left",
+            "dim",
+            wrap=True,
+            spare=2,
+            shown=any(entry.published.detail for entry in profile.judged),
+        ),
     )
     return Sheet(columns, tuple(map(_published_line, profile.judged)))
 
@@ -126,13 +136,15 @@ def published_sheet(profile: Profile) -> Sheet | None:
 def _published_line(entry: Judged) -> tuple[Cell, ...]:
     published = entry.published
     return (
-        cell(published.figure),
+        cell(published.figure, figure_name(published.figure)),
         cell(published.printed),
         cell(entry.counted, "" if entry.counted is None else short(entry.counted)),
         cell(entry.verdict),
+        cell(published.dataset),
         cell(published.protocol, spoken(published.protocol)),
         cell(f"{published.source} {published.table}", f"{published.source.removeprefix('arXiv:')} {published.table}"),
         cell(published.note),
+        cell(published.detail),
     )
 
 

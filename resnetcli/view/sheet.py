@@ -127,6 +127,29 @@ def comfortable_width(sheet: Sheet) -> int:
     return sum(widths) + 3 * (len(widths) - 1) + 2  # between columns, and at the edges
 
 
+def split(sheet: Sheet, width: int) -> list[Sheet]:
+    """The sheet, or several with some of its columns each and the first in all, none wider than that if it can be.
+
+    In those that follow, rows that have nothing to say are left out.
+    """
+    shown = [i for i, column in enumerate(sheet.columns) if column.shown]
+    parts: list[list[int]] = []
+    for i in shown[1:]:
+        if not parts or comfortable_width(_only(sheet, [shown[0], *parts[-1], i])) > width:
+            parts.append([])
+        parts[-1].append(i)
+    if len(parts) < 2:
+        return [sheet]
+    first, *others = (_only(sheet, [shown[0], *part]) for part in parts)
+    more = [replace(other, rows=tuple(row for row in other.rows if any(row[i].text for i in part)))
+            for other, part in zip(others, parts[1:], strict=True)]  # fmt: skip
+    return [first, *(other for other in more if other.rows)]
+
+
+def _only(sheet: Sheet, shown: Sequence[int]) -> Sheet:
+    return replace(sheet, columns=tuple(replace(c, shown=i in shown) for i, c in enumerate(sheet.columns)))
+
+
 def groups(sheet: Sheet) -> list[tuple[str, range]]:
     """Its headings, each with the rows below it."""
     starts = [*sheet.headings, len(sheet.rows)]

@@ -22,6 +22,7 @@ from resnetcli.spec.spec import (
 from resnetcli.spec.spec import Sequence as Seq
 from resnetcli.spec.words import head_text, item_text, layer_text
 from resnetcli.view.numbers import short
+from resnetcli.view.output import natural_width
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -42,6 +43,19 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     costs = [p.counts.flops if flops else p.counts.macs for p in profiles]
     rows.append((cell(work), cell(""), *(cell(cost, short(cost)) for cost in costs)))
     return Sheet(tuple(columns), tuple(rows))
+
+
+def table1_pages(profiles: Sequence[Profile], width: int, *, flops: bool = False) -> list[Table]:
+    """The nets beside each other, as many in a table as fit into so many characters, and at least one."""
+    pages: list[tuple[int, Table]] = []  # the first net of each
+    for end in range(1, len(profiles) + 1):
+        start = pages[-1][0] if pages else 0
+        table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
+        if pages and natural_width(table) <= width:
+            pages[-1] = start, table
+        else:
+            pages.append((end - 1, table1_rich(table1_sheet(profiles[end - 1 : end], flops=flops))))
+    return [table for _, table in pages]
 
 
 def table1_rich(sheet: Sheet) -> Table:

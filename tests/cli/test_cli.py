@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         for model in record["models"]
     ]
     assert printed == [
-        {"25.5M": "truncates", "4.1G": "rounds", "25.6M": "rounds"},
+        {"25.5M": "truncates", "4.1G": "rounds", "25.6M": "rounds", "25M": "truncates"},
         {"25.0M": "rounds", "4.2G": "rounds"},
     ]
 
@@ -242,6 +243,30 @@ def test_fmt_changes_nothing_in_a_file_it_cannot_read(tmp_path: Path) -> None:
     assert run(f"fmt {path}").exit_code == 2
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+NUMBER = re.compile(r"(?<![\w.])[0-9]+\.?[0-9]*[KMG]?(?![\w.])")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["verify", "compare --all --accuracy", "compare cifar* --accuracy", "papers", "info wrn_28_10",
+     "profile preact_resnet200"],
+)  # fmt: skip
+@pytest.mark.parametrize("width", [80, 132])
+def test_nothing_is_cut_on_a_terminal_but_what_it_says_it_leaves_out(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    def terminal() -> Console:
+        return Console(width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+    piped = run(command).stdout
+    monkeypatch.setattr("resnetcli.view.output.console", terminal)
+    shown = run(command).stdout
+    assert max(map(len, shown.splitlines())) <= width
+    assert "too narrow for" in shown or set(NUMBER.findall(piped)) <= set(NUMBER.findall(shown))
 
 
 def test_nothing_is_cut_when_piped() -> None:

@@ -10,8 +10,6 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from resnetcli.ops import BatchNorm
-from resnetcli.plan.count import count
 from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
 from tests.written import ops, plan_of_model
 
@@ -32,7 +30,8 @@ TIMM = [
     ("preact_resnet50", "resnetv2_50"),
     *(pytest.param(*names, marks=pytest.mark.slow)  # the same code, more of it
       for names in (("resnet50c", "resnet50c"), ("resnet101d", "resnet101d"),
-                    ("preact_resnet101", "resnetv2_101"), ("preact_resnet152", "resnetv2_152"))),
+                    ("preact_resnet101", "resnetv2_101"), ("preact_resnet152", "resnetv2_152"),
+                    ("resnext101_32x4d", "resnext101_32x4d"))),
 ]  # fmt: skip
 
 
@@ -196,42 +195,3 @@ def test_the_cifar_resnext_aggregates_its_paths() -> None:
         return w.fc(x.mean((2, 3)), "head.1.fc")
 
     check(plan_of_model("cifar_resnext29_8x64d", depth=11, C=3, d=4), net)
-
-
-# --- counts ------------------------------------------------------------------------------------------------------
-
-DEPTHS = {
-    **{name: int(name.split("_")[1].removeprefix("resnet")) for name in (
-        "wide_resnet50_2", "wide_resnet101_2", "preact_resnet50", "preact_resnet101", "preact_resnet152",
-        "preact_resnet200")},
-    "cifar_preact_resnet110": 110, "cifar_preact_resnet164": 164, "cifar_preact_resnet1001": 1001,
-    "wrn_16_8": 16 - 2, "wrn_28_10": 28 - 2, "wrn_28_10_dropout": 28 - 2, "wrn_40_4": 40 - 2,  # three projections
-    "resnet50c": 50 + 2, "resnet50d": 50 + 2, "resnet101d": 101 + 2,  # two more in the stem
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DEPTHS)
-def test_the_longest_path_is_what_the_name_says_or_is_known_to_leave_out(name: str) -> None:
-    assert count(plan_of_model(name)).depth == DEPTHS[name]
-
-
-@pytest.mark.parametrize("name", ["cifar_resnet1001", "cifar_preact_resnet1001"])
-def test_the_parameters_printed_for_a_thousand_layers_leave_bn_out(name: str) -> None:
-    """He et al. 2016, arXiv:1603.05027, Table 4: 10.2M."""
-    plan = plan_of_model(name)
-    costs = zip(plan.steps, count(plan).steps, strict=True)
-    assert sum(cost.params for step, cost in costs if not isinstance(step.op, BatchNorm)) == 10_178_490
-
-
-@pytest.mark.parametrize("depth", [50, 101, 152, 200])
-def test_pre_activation_costs_as_many_macs_and_7680_parameters_less(depth: int) -> None:
-    """Projections lose their BN, of 256 + 512 + 1024 + 2048 channels; units' own are only moved."""
-    original, preact = (count(plan_of_model(f"{form}resnet{depth}")).total for form in ("", "preact_"))
-    assert original.macs == preact.macs
-    assert original.params - preact.params == 2 * (256 + 512 + 1024 + 2048)
-
-
-@pytest.mark.parametrize("name", ["cifar_resnet164", "cifar_preact_resnet164", "cifar_resnext29_8x64d"])
-@pytest.mark.parametrize("depth", [11, 20, 56])
-def test_a_bottleneck_net_of_cifar_has_the_depth_it_is_given(name: str, depth: int) -> None:
-    assert count(plan_of_model(name, depth=depth)).depth == depth

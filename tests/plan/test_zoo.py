@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetcli.net.module import build
+from resnetcli.ops import BatchNorm
 from resnetcli.plan.count import count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -188,7 +189,9 @@ def test_depth_is_the_number_in_the_name(name: str) -> None:
         ("googlenet", 22),  # which its paper says
         ("googlenet_bn", 22),
         *((f"resnet{variant}", depth + 2) for variant, depth in (("50c", 50), ("50d", 50), ("101d", 101))),  # the stem
-        *((f"wrn_{depth}_{k}", depth - 2) for depth, k in ((16, 8), (28, 10), (40, 4))),  # counts two projections more
+        *(
+            (f"wrn_{depth}_{k}", depth - 2) for depth, k in ((16, 8), (28, 10), (40, 4), (28, "10_dropout"))
+        ),  # counts two projections more
     ],
 )
 def test_depth_is_what_is_known_of_it(name: str, depth: int) -> None:
@@ -223,6 +226,28 @@ def test_a_stride_in_the_3x3_costs_as_much_more_than_in_the_1x1_at_any_depth(dep
     v1_5, v1 = (count(lower(spec_of(f"resnet{depth}{version}"))).total for version in ("", "_v1"))
     assert v1_5.macs - v1.macs == 231_211_008
     assert v1_5.params == v1.params
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet1001", "cifar_preact_resnet1001"])
+def test_the_parameters_printed_for_a_thousand_layers_leave_bn_out(name: str) -> None:
+    """He et al. 2016, arXiv:1603.05027, Table 4: 10.2M."""
+    plan = plan_of_model(name)
+    costs = zip(plan.steps, count(plan).steps, strict=True)
+    assert sum(cost.params for step, cost in costs if not isinstance(step.op, BatchNorm)) == 10_178_490
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152, 200])
+def test_pre_activation_costs_as_many_macs_and_7680_parameters_less(depth: int) -> None:
+    """Projections lose their BN, of 256 + 512 + 1024 + 2048 channels; units' own are only moved."""
+    original, preact = (count(plan_of_model(f"{form}resnet{depth}")).total for form in ("", "preact_"))
+    assert original.macs == preact.macs
+    assert original.params - preact.params == 2 * (256 + 512 + 1024 + 2048)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet164", "cifar_preact_resnet164", "cifar_resnext29_8x64d"])
+@pytest.mark.parametrize("depth", [11, 20, 56])
+def test_a_bottleneck_net_of_cifar_has_the_depth_it_is_given(name: str, depth: int) -> None:
+    assert count(plan_of_model(name, depth=depth)).depth == depth
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ZOO.family(name) == "resnext" and f"{name}_a" in NAMES])

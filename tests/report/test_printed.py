@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import Source, UsageError
 from resnetcli.report.compare import compare
-from resnetcli.report.info import info
+from resnetcli.report.info import info, starter
 from resnetcli.report.papers import PaperTable, paper_tables
 from resnetcli.report.verify import verify
+from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 
 ZOO = Zoo()
@@ -40,7 +44,7 @@ def test_the_whole_zoo_is_verified() -> None:
         (["published: [{params: 0.64K, source: a, table: b}]"], "params 0.64K of a, b differs from 634"),
         (["published: [{params: 0.64K, source: a, table: b, note: cause unknown}]"], ""),
         (["published: [{params: 0.63K, source: a, table: b, note: counts no BN}]"], "agrees with 634, and yet has a"),
-        (["published: [{top1_error: 9.9, source: a, table: b, protocol: test}]"], ""),
+        (["published: [{top1_error: 9.9, source: a, table: b, dataset: d, protocol: test}]"], ""),
         (["expect: {params: 635}"], "expected 635 params, counted 634 (-1)"),
         (["expect: {params: 634, sizes: [16, 1]}"], ""),
     ],
@@ -115,6 +119,7 @@ def test_accuracies_are_of_one_protocol_and_name_every_source() -> None:
     assert found.accuracy is not None
     printed = [found.accuracy.printed(profile, "top1_error", "ImageNet-1K val") for profile in found.profiles]
     assert printed == [{"23.9": ["ResNeXt"], "24.01": ["WRN"]}, {}, {}]  # that of resnet50_v1 is a 10-crop error
+    assert "10-crop" in found.accuracy.others
 
 
 def test_without_a_protocol_it_is_the_one_most_nets_have() -> None:
@@ -149,9 +154,66 @@ def test_heads_are_counted_both_ways() -> None:
     assert info("resnet50", ZOO).profile.heads is None
 
 
+UNIT = {"1e6": 10**6, "1e9": 10**9}
+
+
+def test_every_figure_of_the_main_papers_tables_is_in_the_specs_as_printed() -> None:
+    """printed.csv was put together from the papers, by others than the specs were."""
+    here = Counter(
+        (row.profile.model, p.figure, p.value, p.source, p.table, p.protocol, p.dataset)
+        for table in TABLES.values() for row in table.rows for p in (entry.published for entry in row.entries)
+    )  # fmt: skip
+    with (Path(__file__).parent / "printed.csv").open(encoding="utf-8") as file:
+        wanted = Counter(
+            (
+                line["model"], line["metric"], Decimal(line["value"]) * UNIT.get(line["unit"], 1),
+                f"arXiv:{line['source'].rpartition('arXiv:')[2].rstrip(')')}", line["table"], line["protocol"],
+                line["dataset"] if line["protocol"] else "",
+            )
+            for line in csv.DictReader(file)
+        )  # fmt: skip
+    assert wanted - here == Counter()
+    assert wanted.total() > 140
+
+
 def test_the_printed_tables_are_complete() -> None:
-    """Every table that a reader would look for is there, with a figure for each of its nets."""
+    """Every table that a reader would look for is there."""
     wanted = {
         "ResNet": [1, 3, 4, 6, 7, 8], "WRN": [8], "Pre-activation": [5], "ResNeXt": [1, 2, 3, 4, 5],
     }  # fmt: skip
     assert {f"{paper} Table {number}" for paper, numbers in wanted.items() for number in numbers} <= TABLES.keys()
+
+
+def test_nets_are_sorted_by_what_is_printed_and_those_without_it_come_last() -> None:
+    names = ("resnet18", "resnet50", "resnext50_32x4d", "resnet101")
+    found = compare(*names, protocol="single-crop-224", sort="top1_error", zoo=ZOO)
+    assert [p.model for p in found.profiles] == ["resnet101", "resnext50_32x4d", "resnet50", "resnet18"]
+    found = compare(*names, protocol="single-crop-224", sort="-top1_error", zoo=ZOO)
+    assert [p.model for p in found.profiles] == ["resnet50", "resnext50_32x4d", "resnet101", "resnet18"]
+    assert list(found.to_frame()["top1_error"])[:3] == [23.9, 22.2, 22.0]  # the best where there are several
+
+
+def test_a_paper_that_prints_two_figures_for_a_net_says_what_each_is_of() -> None:
+    found = compare("preact_resnet200", protocol="single-crop-320", zoo=ZOO)
+    assert found.accuracy is not None
+    printed = found.accuracy.printed(found.profiles[0], "top1_error", "ImageNet-1K val")
+    assert [(value, "aspect" in papers[0]) for value, papers in printed.items()] == [("20.7", False), ("20.1", True)]
+
+
+def test_a_starter_claims_nothing_of_what_was_printed() -> None:
+    text = starter(info("resnet50", ZOO).source)
+    spec = read(Source("mine.yaml", text), zoo=ZOO)
+    assert (spec.published, spec.expect) == ((), None)
+    assert list(spec.rows) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "head"]
+
+
+@pytest.mark.parametrize("words", ["drn", "1512", "bag", "yolo", "wide residual"])
+def test_a_paper_is_found_by_the_beginning_of_a_word(words: str) -> None:
+    assert paper_tables(words, zoo=ZOO)
+
+
+def test_a_citation_of_two_papers_is_of_the_first() -> None:
+    paper = ZOO.paper("He et al., arXiv:1512.03385, Table 7; Ren et al., arXiv:1506.01497")
+    assert paper is not None
+    assert paper.name == "ResNet"
+    assert ZOO.paper("arXiv:1512.033851") is None
