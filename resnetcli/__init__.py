@@ -20,13 +20,22 @@ if TYPE_CHECKING:
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
+    from resnetcli.plan.memory import Memory, memory
     from resnetcli.plan.plan import Plan, Step
+    from resnetcli.plan.receptive import Receptive, receptive
+    from resnetcli.plan.training import training
     from resnetcli.report.check import check
     from resnetcli.report.compare import Comparison, compare
+    from resnetcli.report.convention import Tally, tally
+    from resnetcli.report.crosscheck import crosscheck
+    from resnetcli.report.diff import Diff, diff
+    from resnetcli.report.fit import Fit, fit
+    from resnetcli.report.gate import limits
     from resnetcli.report.info import info
     from resnetcli.report.listing import models
     from resnetcli.report.papers import paper_tables
-    from resnetcli.report.profile import Profile, load, profile
+    from resnetcli.report.profile import Profile, load, profile, profile_module
+    from resnetcli.report.reconcile import reconcile
     from resnetcli.report.verify import verify
     from resnetcli.spec.format import format_text
 
@@ -42,41 +51,71 @@ _HOME = {
     "lower": "resnetcli.plan.lower",
     "Plan": "resnetcli.plan.plan",
     "Step": "resnetcli.plan.plan",
+    "Receptive": "resnetcli.plan.receptive",
+    "receptive": "resnetcli.plan.receptive",
     "check": "resnetcli.report.check",
     "Comparison": "resnetcli.report.compare",
     "compare": "resnetcli.report.compare",
+    "Diff": "resnetcli.report.diff",
+    "diff": "resnetcli.report.diff",
     "info": "resnetcli.report.info",
+    "Fit": "resnetcli.report.fit",
+    "fit": "resnetcli.report.fit",
+    "Memory": "resnetcli.plan.memory",
+    "memory": "resnetcli.plan.memory",
+    "training": "resnetcli.plan.training",
+    "limits": "resnetcli.report.gate",
     "models": "resnetcli.report.listing",
     "paper_tables": "resnetcli.report.papers",
     "Profile": "resnetcli.report.profile",
     "format_text": "resnetcli.spec.format",
     "load": "resnetcli.report.profile",
     "profile": "resnetcli.report.profile",
+    "profile_module": "resnetcli.report.profile",
     "verify": "resnetcli.report.verify",
+    "reconcile": "resnetcli.report.reconcile",
+    "crosscheck": "resnetcli.report.crosscheck",
+    "tally": "resnetcli.report.convention",
+    "Tally": "resnetcli.report.convention",
 }
 __all__ = [
     "Comparison",
     "Cost",
     "Counts",
+    "Diff",
+    "Fit",
+    "Memory",
     "Plan",
     "Profile",
+    "Receptive",
     "ResourceError",
     "Source",
     "SpecError",
     "Step",
+    "Tally",
     "UsageError",
     "__version__",
     "build",
     "check",
     "compare",
     "count",
+    "crosscheck",
+    "diff",
+    "fit",
     "format_text",
     "info",
+    "limits",
     "load",
     "lower",
+    "memory",
     "models",
     "paper_tables",
     "profile",
+    "profile_module",
+    "receptive",
+    "reconcile",
+    "tally",
+    "training",
     "verify",
 ]
 

@@ -326,6 +326,33 @@ class Add(_Op):
         return xs[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Traced(_Op):
+    """A piece of a PyTorch model that was seen to run once (`resnetcli.net.trace`): what it cost then, whatever it was.
+
+    It cannot be asked about other shapes, nor be built.
+    """
+
+    text: str
+    """What it is, for people: `Conv2d 3x3 64`."""
+    scalars: int
+    """Learnable ones that are counted here."""
+    products: int
+    """Multiply-accumulates of all its convolutions and matrix products; bias not counted."""
+    elements: int
+    """What these put out."""
+    layers: int
+    """Convolutions and fully connected layers on the longest path through it."""
+
+    def params(self, x: Shape) -> int:
+        """As seen."""
+        return self.scalars
+
+    def macs(self, x: Shape, y: Shape) -> int:
+        """As seen."""
+        return self.products
+
+
 Unary = (
     Input
     | Conv
@@ -344,6 +371,6 @@ Unary = (
     | PadChannels
     | RegionPool
 )
-Op = Unary | Concat | Add
+Op = Unary | Concat | Add | Traced
 WEIGHTED = (Conv, Linear)
 """The operations that make up a net's depth, its MACs and its activations (Dollar et al. 2021, 2.1)."""

@@ -25,6 +25,7 @@ from resnetcli.cli.main import main
 from resnetcli.measure.latency import measure
 from resnetcli.report import records
 from resnetcli.report.compare import Comparison
+from resnetcli.report.diff import diff
 from resnetcli.report.info import info
 from resnetcli.report.listing import Listing, listing
 from resnetcli.report.papers import paper_tables
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-FILE = re.compile(r"# (\S+\.yaml)\n")
+FILE = re.compile(r"# (\S+\.(?:yaml|py))\n")
 PROMPT = re.compile(r"^\$ (.*)\n", re.MULTILINE)
 
 
@@ -44,7 +45,7 @@ def _shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty directory, and a terminal of which nothing is known but its width."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    for name in ("FORCE_COLOR", "PY_COLORS", "TERMINAL_WIDTH"):
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TERMINAL_WIDTH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -63,13 +64,13 @@ def test_a_document_shows_what_is_printed(document: Path, pytestconfig: pytest.C
 def rerun(text: str) -> str:
     """The document with its outputs as they are now, run in the working directory; a block marked `norun` stays.
 
-    A YAML block that begins `# name.yaml` is that file. What still matches is left as it is written.
+    A block that begins `# name.yaml` or `# name.py` is that file. What still matches is left as it is written.
     """
     names: dict[str, Any] = {}
 
     def block(match: re.Match[str]) -> str:
         info, body = match[1], match[2]
-        if info == "yaml" and (file := FILE.match(body)):
+        if info in {"yaml", "python"} and (file := FILE.match(body)):
             Path(file[1]).write_text(body, encoding="utf-8")
         elif info == "console":
             body = transcript(body)
@@ -230,12 +231,15 @@ def documented(schema: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
 
 
+OWN_NAMES = ("parameters", "convention.parts", "conventions[].parts", "matches[].parts", "nearest[].parts")
+
+
 def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a record and its value. `parameters` has names of the net's own, and is a value."""
+    """Every key of a record and its value. `parameters` has names of the net's own, and is a value; so has `parts`."""
     if isinstance(value, list):
         for item in value:
             yield from emitted(item, f"{path}[]")
-    elif isinstance(value, dict) and path != "parameters" and not path.endswith(".parameters"):
+    elif isinstance(value, dict) and not path.endswith(OWN_NAMES):
         for key, item in value.items():
             here = f"{path}.{key}".lstrip(".")
             yield here, item
@@ -270,6 +274,15 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield from map(records.profile_record, (*every.profiles, measured()))
         case "compare@1":
             yield records.compare_record(Comparison(every.profiles))
+        case "diff@1":
+            yield from (records.diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
+        case "fit@1":
+            for mode in ("infer", "train"):
+                yield records.fit_record(rc.fit("resnet18", "8GB", mode=mode))
+        case "reconcile@1":
+            yield from (records.reconcile_record(rc.reconcile("resnet50", figure)) for figure in ("4.13G", "5.0G"))
+        case "crosscheck@1":
+            yield records.crosscheck_record((rc.crosscheck("cifar_resnet20"),))
         case "list@1":
             yield records.list_record(every)
         case "show@1":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
 from resnetcli.cli.arguments import complete_model
-from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.errors import ResourceError, SpecError, UsageError, clean
 
 if TYPE_CHECKING:
     from resnetcli.view.sheet import Sheet
@@ -80,19 +80,55 @@ Models = Annotated[
         autocompletion=complete_model,
     ),
 ]
+MORE_MODELS = "net.py:Net, which runs that file, torchvision:NAME and timm:NAME are models too."
+AnyModels = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL [NAME=VALUE]...",
+        help="A name in the zoo or a path to a YAML file; a name=value applies to the model it follows. " + MORE_MODELS,
+        autocompletion=complete_model,
+    ),
+]
 Input = Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Input size, for example 3x320x320.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images at once; counts stay per image.")]
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
+Counting = Annotated[
+    str | None,
+    typer.Option(
+        "--convention",
+        metavar="NAME",
+        help="Count as a tool does: macs, flops, fvcore, fvcore-train, thop, ptflops, ptflops-aten, torchinfo, "
+        "calflops, torch, darknet.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Build there and measure; without it nothing is.")
 ]
 Formats = Annotated[Format, typer.Option("--format", help="How the result is written.")]
 
 
+def counting(convention: str | None, flops: bool) -> str:
+    """The convention asked for; `--flops` is one of them. Raises UsageError where they contradict each other."""
+    from resnetcli.report.convention import DEFAULT, find_convention
+
+    if flops and convention not in (None, "flops"):
+        raise UsageError("`--flops` is `--convention flops`", "one of the two")
+    return find_convention(convention or ("flops" if flops else DEFAULT)).name
+
+
 def announce(device: str | None, names: str) -> None:
     """Says on a terminal that it will take a moment."""
     if device is not None and sys.stderr.isatty():
         print(f"measuring {names} on {device}: some seconds each", file=sys.stderr)
+
+
+def announce_files(asked: Sequence[tuple[str, object]]) -> None:
+    """Says which of a user's own files will be run, before they are."""
+    from resnetcli.spec.zoo import module_reference
+
+    references = [module_reference(name) for name, _ in asked]
+    for file in dict.fromkeys(found[0] for found in references if found and found[0].endswith(".py") and found[1]):
+        complain(f"running {clean(file)}")
 
 
 def print_sheet(sheet: Sheet, format: Format, before: list[str] | None = None, after: list[str] | None = None) -> None:

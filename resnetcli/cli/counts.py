@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import (
+    MORE_MODELS,
+    AnyModels,
     Batch,
+    Counting,
     Device,
     Flops,
     Format,
     Formats,
     Input,
-    Models,
     announce,
+    announce_files,
     app,
     complain,
+    counting,
     guarded,
     print_lines,
     print_sheet,
@@ -37,12 +41,16 @@ class Parts(StrEnum):
 @app.command()
 @guarded
 def profile(
-    models: Models,
+    models: AnyModels,
     by: Annotated[Parts, typer.Option("--by", help="What a row of the table is.")] = Parts.row,
     input: Input = None,
     batch: Batch = 1,
     flops: Flops = False,
+    convention: Counting = None,
     aux: Annotated[bool, typer.Option("--aux", help="Count auxiliary training heads too.")] = False,
+    receptive: Annotated[
+        bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
+    ] = False,
     device: Device = None,
     format: Formats = Format.table,
 ) -> None:
@@ -54,6 +62,7 @@ def profile(
     from resnetcli.view.profile import (
         conditions,
         cost_sheet,
+        field_notes,
         heading,
         measured_sheet,
         published_sheet,
@@ -68,16 +77,20 @@ def profile(
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
     announce(device, name)
-    found = profile_model(name, given, input=input, aux=aux, batch=batch, device=device, zoo=zoo)
+    announce_files(asked)
+    found = profile_model(
+        name, given, input=input, aux=aux, batch=batch, device=device, zoo=zoo, modules=True,
+        convention=counting(convention, flops),
+    )  # fmt: skip
     if format is Format.json:
         print_json(profile_record(found))
         return
-    sheet = cost_sheet(found, by.value, flops=flops, width=bar_width())
+    sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
     if format is Format.csv:
         print_sheet(sheet, format)
         return
     note = unjudged(found)
-    print_sheet(sheet, format, heading(found), totals(found, flops=flops))
+    print_sheet(sheet, format, heading(found), totals(found) + (field_notes() if receptive else []))
     if (published := published_sheet(found)) is not None:
         print_sheet(published, format)
     if found.measurements:
@@ -93,7 +106,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL [NAME=VALUE]...]...",
-            help="Names, wildcards or paths; without any, ResNet-50 and ResNeXt-50 of ResNeXt's Table 1.",
+            help="Names, wildcards or paths; without any, ResNet-50 and ResNeXt-50 of ResNeXt's Table 1. "
+            + MORE_MODELS,
             autocompletion=complete_model,
         ),
     ] = None,
@@ -113,6 +127,7 @@ def compare(
     input: Input = None,
     batch: Batch = 1,
     flops: Flops = False,
+    convention: Counting = None,
     device: Device = None,
     format: Formats = Format.table,
 ) -> None:
@@ -129,17 +144,55 @@ def compare(
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce(device, " ".join(name for name, _ in asked))
+    announce_files(asked)
     found = report.compare(
         *asked, input=input, batch=batch, device=device, sort=sort, baseline=baseline,
-        accuracy=accuracy, protocol=protocol, zoo=zoo,
+        accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
     )  # fmt: skip
     if format is Format.json:
         print_json(compare_record(found))
         return
-    after = caption(found, flops=flops)
+    after = caption(found)
     if found.profiles[0].measurements:
         after += conditions([p.measurements[0] for p in found.profiles])
-    print_sheet(comparison_sheet(found, flops=flops), format, after=after)
+    print_sheet(comparison_sheet(found), format, after=after)
+
+
+@app.command()
+@guarded
+def diff(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [NAME=VALUE]... MODEL [NAME=VALUE]...",
+            help="Two names in the zoo or paths to YAML files; a name=value applies to the model it follows.",
+            autocompletion=complete_model,
+        ),
+    ],
+    input: Input = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Say how two nets differ, row by row, and what each difference costs."""
+    import resnetcli.report.diff as report
+    from resnetcli.report.records import diff_record
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.diff import diff_heading, diff_sheet, diff_totals, no_difference
+    from resnetcli.view.output import print_json
+
+    zoo = Zoo()
+    asked = asked_models(models, zoo)
+    if len(asked) != 2:
+        raise UsageError(f"`diff` takes two models, not {len(asked)}", "for example `resnet-cli diff vgg16 vgg19`")
+    found = report.diff(*asked, input=input, zoo=zoo)
+    if format is Format.json:
+        print_json(diff_record(found))
+    elif found.differs or format is Format.csv:
+        print_sheet(diff_sheet(found), format, diff_heading(found), diff_totals(found))
+    else:
+        print_lines([no_difference(found)], format)
+    if exit_code and found.differs:
+        raise typer.Exit(1)
 
 
 @app.command()

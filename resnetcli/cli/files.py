@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import app, complain, guarded
-from resnetcli.errors import SpecError, UsageError
+from resnetcli.errors import Problem, SpecError, UsageError
 
 
 @app.command()
 @guarded
 def check(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or names in the zoo.")],
+    params: Annotated[
+        str | None, typer.Option("--max-params", metavar="N", help="Parameters it may have, for example 26M.")
+    ] = None,
+    macs: Annotated[
+        str | None, typer.Option("--max-macs", metavar="N", help="MACs one image may take, for example 4.2G.")
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option("--max-activations", metavar="N", help="Outputs of convolutions and fc likewise.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="Peak memory of one image, weights included.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="OLD.json", help="A saved `profile --format json`: no more.")
+    ] = None,
 ) -> None:
-    """Check specs: exit 0 if they hold together, 1 if `expect:` does not hold, 2 if one is invalid."""
+    """Check specs: exit 0 if they hold together, 1 if `expect:` or a limit does not hold, 2 if one is invalid."""
     import resnetcli.report.check as report
+    from resnetcli.report.gate import limits
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.numbers import short
 
+    if against is not None and len(files) > 1:
+        raise UsageError("`--against` is of one net, and several are to be checked")
+    try:
+        most = limits(params=params, macs=macs, activations=activations, memory=memory, against=against)
+    except UsageError as error:
+        _annotate(Problem(error.message, hint=error.hint))
+        raise
     zoo, worst = Zoo(), 0
     for file in files:
         try:
-            outcome = report.check(file, zoo)
+            outcome = report.check(file, zoo, most)
         except UsageError as error:
             complain(str(error))
+            _annotate(Problem(error.message, hint=error.hint))
             worst = 2
             continue
         worst = max(worst, outcome.exit_code)
-        for problem in (*outcome.errors, *outcome.unmet, *outcome.warnings):
+        for problem in (*outcome.errors, *outcome.unmet, *outcome.exceeded, *outcome.warnings):
             complain(str(problem))
+            _annotate(problem)
         if outcome.profile and not outcome.exit_code:
             counts = outcome.profile.counts
             print(f"{file}: ok, {short(counts.params)} parameters, {short(counts.macs)} MACs, depth {counts.depth}")
     if worst:
         raise typer.Exit(worst)
+
+
+def _annotate(problem: Problem) -> None:
+    """Has GitHub show a problem beside its line, in a workflow of GitHub's."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from resnetcli.view.annotation import annotation
+
+        print(annotation(problem))
 
 
 @app.command()

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, assert_never
 import torch
 from torch import Tensor, nn
 
+from resnetcli.errors import UsageError
 from resnetcli.net import layers
 from resnetcli.net.memory import fitting, gigabytes, require
-from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -34,10 +34,12 @@ from resnetcli.ops import (
     Scale,
     Shape,
     Softmax,
+    Traced,
     Unary,
 )
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.schedule import last_uses, overwrites
 
 
 def build(
@@ -172,6 +174,8 @@ def _calls(plan: Plan, root: nn.Module, place: dict[str, Any]) -> Iterator[_Call
                 function = partial(_on_maps, function)
             yield _Call(None, "", function, sources[0], sources, dying[index])
             continue
+        if isinstance(op, Traced):
+            raise UsageError(f"`{plan.name}` is a PyTorch model already, and was only counted")
         module = _module(op, plan.steps[sources[0]].shape, flats[0], index in written, place)
         siblings, name = _register(module, step.path, groups)
         yield _Call(siblings, name, _reshape(op, flats[0]), sources[0], sources, dying[index])

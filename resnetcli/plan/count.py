@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from resnetcli.ops import WEIGHTED, Add, Concat
+from resnetcli.ops import WEIGHTED, Add, Concat, Traced
 from resnetcli.plan.plan import Plan, Step
 
 BYTES_FP32 = 4
@@ -110,6 +110,8 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
 
 def _cost(plan: Plan, step: Step) -> Cost:
     op = step.op
+    if isinstance(op, Traced):
+        return Cost(op.scalars, op.products, op.elements)
     if isinstance(op, Concat | Add) or not step.inputs:
         return NOTHING
     x = plan.steps[step.inputs[0]].shape
@@ -123,5 +125,6 @@ def _depth(plan: Plan) -> int:
     depths: list[int] = []
     for step in plan.steps:
         below = max((depths[i] for i in step.inputs), default=0)
-        depths.append(below + isinstance(step.op, WEIGHTED))
+        op = step.op
+        depths.append(below + (op.layers if isinstance(op, Traced) else isinstance(op, WEIGHTED)))
     return depths[plan.outputs[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resnetcli.errors import Problem, SpecError
+from resnetcli.report.gate import Limits, exceeded
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.bind import strided
 from resnetcli.spec.spec import Spec
@@ -23,20 +24,25 @@ class Checked:
     unmet: tuple[Problem, ...] = ()
     """Where `expect:` does not hold."""
     warnings: tuple[Problem, ...] = ()
+    exceeded: tuple[Problem, ...] = ()
+    """Where it costs more than it may."""
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 1 `expect:` does not hold, 2 invalid."""
-        return 2 if self.errors else 1 if self.unmet else 0
+        """0 fine, 1 `expect:` does not hold or a limit is exceeded, 2 invalid."""
+        return 2 if self.errors else 1 if self.unmet or self.exceeded else 0
 
 
-def check(model: str, zoo: Zoo | None = None) -> Checked:
-    """Checks a spec: a name in the zoo or a path. Raises UsageError where there is none to check."""
+def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> Checked:
+    """Checks a spec: a name in the zoo or a path, held to `limits` too if there are any.
+
+    Raises UsageError where there is none to check.
+    """
     try:
         found = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
         return Checked(model, None, error.problems)
-    return Checked(model, found, (), unmet(found), _warnings(found.spec))
+    return Checked(model, found, (), unmet(found), _warnings(found.spec), exceeded(found, limits or Limits()))
 
 
 def unmet(profile: Profile) -> tuple[Problem, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.accuracy import Accuracy
 from resnetcli.report.accuracy import accuracy as printed_accuracy
+from resnetcli.report.convention import DEFAULT
 from resnetcli.report.profile import Profile, Size, profile_model, settings_text
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.zoo import Zoo
@@ -58,6 +59,8 @@ def figures(profile: Profile) -> dict[str, Any]:
         "activations": counts.activations,
         "depth": counts.depth,
     }
+    tally = profile.tally
+    found.setdefault(tally.name, tally.total)
     if profile.measurements:
         m = profile.measurements[0]
         found |= {
@@ -89,17 +92,24 @@ def compare(
     baseline: str | None = None,
     accuracy: bool = False,
     protocol: str | None = None,
+    convention: str = DEFAULT,
     zoo: Zoo | None = None,
 ) -> Comparison:
     """The models' profiles: names, or (name, parameters). Without any, ResNet-50 and ResNeXt-50.
 
+    `convention` is how work is counted: a tool's way (`fvcore`, `thop`, ...), which each profile's `tally` has.
     `accuracy` adds what papers print under one evaluation protocol: the one named, or that of most of the nets. `sort`
     is a figure, a printed one of that protocol among them, largest first with a leading `-`. Raises what `profile`
     raises, and UsageError for a figure, baseline or protocol that there is not.
     """
     zoo = zoo or Zoo()
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    profiles = [profile_model(name, given, input=input, batch=batch, device=device, zoo=zoo) for name, given in asked]
+    profiles = [
+        profile_model(
+            name, given, input=input, batch=batch, device=device, zoo=zoo, modules=True, convention=convention
+        )
+        for name, given in asked
+    ]
     printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol else None
     found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed)
     return found if sort is None else replace(found, profiles=_sorted(found, sort))
@@ -107,7 +117,8 @@ def compare(
 
 def _sorted(comparison: Comparison, sort: str) -> tuple[Profile, ...]:
     """By a figure; nets without it last, whatever the direction."""
-    key, known = sort.removeprefix("-"), (*SORTS, *comparison.accuracies(comparison.profiles[0]))
+    first = comparison.profiles[0]
+    key, known = sort.removeprefix("-"), (*SORTS, first.convention.name, *comparison.accuracies(first))
     if key not in known:
         hint = "with `--accuracy`" if key in FIGURES else did_you_mean(key, known, f"one of {', '.join(known)}")
         raise UsageError(f"cannot sort by `{key}`", hint)

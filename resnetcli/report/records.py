@@ -5,15 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from resnetcli.errors import ResourceError
+from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.receptive import Receptive, receptive
+from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.report.profile import Profile, parts
 from resnetcli.spec.words import item_text
 
 if TYPE_CHECKING:
     from resnetcli.ops import Shape
+    from resnetcli.plan.plan import Plan
     from resnetcli.report.compare import Comparison
+    from resnetcli.report.convention import Tally
+    from resnetcli.report.crosscheck import Crosschecked
+    from resnetcli.report.diff import Diff
+    from resnetcli.report.fit import Fit
     from resnetcli.report.info import Info
     from resnetcli.report.listing import Listing
     from resnetcli.report.papers import PaperTable
+    from resnetcli.report.reconcile import Candidate, Reconciliation
     from resnetcli.report.verdict import Judged
     from resnetcli.report.verify import Verification
 
@@ -23,7 +33,12 @@ Record = dict[str, Any]
 def profile_record(profile: Profile) -> Record:
     """`resnet-cli/profile@1`."""
     plan, counts = profile.plan, profile.counts
+    trained = None if is_traced(plan) else training(plan)
     measurements = [asdict(measurement) for measurement in profile.measurements]
+    try:
+        fields = receptive(plan) if trained else ()
+    except ResourceError:
+        fields = ()
     return {
         "schema": "resnet-cli/profile@1",
         "model": profile.model,
@@ -35,10 +50,13 @@ def profile_record(profile: Profile) -> Record:
         "params": counts.params,
         "macs": counts.macs,
         "flops": counts.flops,
+        "convention": _convention(profile.tally),
         "activations": counts.activations,
         "depth": counts.depth,
         "weight_bytes": counts.weight_bytes,
         "activation_bytes": counts.activation_bytes,
+        "training": _training(trained.total) if trained else None,
+        "memory": _memory(plan, memory(plan)) if trained else None,
         "aux": _heads(profile),
         "published": [_published(entry) for entry in profile.judged],
         "rows": [
@@ -48,12 +66,60 @@ def profile_record(profile: Profile) -> Record:
                 "maps": part.output.n,
                 "params": part.cost.params,
                 "macs": part.cost.macs,
+                "figure": part.figure,
                 "activations": part.cost.activations,
+                "training": _training(trained.rows[part.name]) if trained else None,
+                "receptive": _receptive(fields[part.step]) if fields else None,
             }
             for part in parts(profile, "row")
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,
+        "notes": list(profile.notes),
+    }
+
+
+def _convention(tally: Tally) -> Record:
+    return {"name": tally.name, "total": tally.total, "formula": tally.formula, "parts": dict(tally.parts)}
+
+
+def _training(cost: TrainingCost) -> Record:
+    return {
+        "forward_macs": cost.forward_macs,
+        "backward_macs": cost.backward_macs,
+        "total_macs": cost.total_macs,
+    }
+
+
+def _memory(plan: Plan, held: Memory) -> Record:
+    return {
+        "peak_bytes": held.bytes(),
+        "weight_bytes": held.weight_bytes,
+        "activation_bytes": held.peak().bytes(),
+        "step": plan.steps[held.peak().step].path,
+    }
+
+
+def fit_record(fit: Fit) -> Record:
+    """`resnet-cli/fit@1`."""
+    return {
+        "schema": "resnet-cli/fit@1",
+        "model": fit.model,
+        "parameters": dict(fit.plan.parameters),
+        "name": fit.spec.title,
+        "input": _sizes(fit.plan.input),
+        "mode": fit.memory.mode,
+        "dtype": fit.memory.dtype,
+        "optimizer": fit.memory.optimizer,
+        "available_bytes": fit.available,
+        "batch": fit.batch,
+        "peak": {
+            "batch": fit.shown_batch,
+            "bytes": fit.peak_bytes,
+            "phase": fit.peak.phase,
+            "step": fit.where,
+            "parts": fit.breakdown(),
+        },
     }
 
 
@@ -63,6 +129,41 @@ def compare_record(comparison: Comparison) -> Record:
         "schema": "resnet-cli/compare@1",
         "protocol": comparison.accuracy.protocol if comparison.accuracy else None,
         "models": [profile_record(profile) for profile in comparison.profiles],
+    }
+
+
+def diff_record(found: Diff) -> Record:
+    """`resnet-cli/diff@1`."""
+    return {
+        "schema": "resnet-cli/diff@1",
+        "models": [
+            {
+                "model": profile.model,
+                "parameters": dict(profile.plan.parameters),
+                "input": _sizes(profile.plan.input),
+                **asdict(total),
+                "peak_bytes": peak,
+                "depth": profile.counts.depth,
+            }
+            for profile, total, peak in zip(
+                (found.before, found.after), (found.total_before, found.total_after), found.peaks, strict=True
+            )
+        ],
+        "differs": found.differs,
+        "header": list(found.header),
+        "rows": [
+            {
+                "row_before": row.before,
+                "row_after": row.after,
+                "status": row.status,
+                "changes": list(row.changes),
+                **asdict(row.difference),
+                "shares": {name: found.share(row, name) for name in asdict(row.difference)},
+            }
+            for row in found.rows
+        ],
+        "rows_equal": found.equal,
+        "difference": asdict(found.difference),
     }
 
 
@@ -153,6 +254,69 @@ def verify_record(found: Verification) -> Record:
     }
 
 
+def reconcile_record(found: Reconciliation) -> Record:
+    """`resnet-cli/reconcile@1`."""
+    return {
+        "schema": "resnet-cli/reconcile@1",
+        "model": found.variant.model,
+        "parameters": dict(found.parameters),
+        "name": found.title,
+        "input": _sizes(found.variant.input),
+        "figure": found.figure.printed,
+        "value": int(found.figure.value),
+        "explained": found.explained,
+        "matches": [_candidate(candidate) for candidate in found.matches],
+        "nearest": [_candidate(candidate) for candidate in found.nearest],
+        "conventions": [_convention(tally) for tally in found.tools.values()],
+    }
+
+
+def _candidate(candidate: Candidate) -> Record:
+    variant = candidate.variant
+    return {
+        "model": variant.model,
+        "input": _sizes(variant.input),
+        "aux": variant.aux,
+        "variant": variant.text,
+        "reading": candidate.reading,
+        "conventions": list(candidate.conventions),
+        "total": candidate.total,
+        "parts": dict(candidate.parts),
+        "verdict": candidate.verdict,
+        "difference": candidate.difference,
+    }
+
+
+def crosscheck_record(found: tuple[Crosschecked, ...]) -> Record:
+    """`resnet-cli/crosscheck@1`."""
+    return {
+        "schema": "resnet-cli/crosscheck@1",
+        "models": [
+            {
+                "model": net.profile.model,
+                "parameters": dict(net.profile.plan.parameters),
+                "input": _sizes(net.profile.plan.input),
+                "params": net.profile.counts.params,
+                "agrees": net.agrees,
+                "tools": [
+                    {
+                        "convention": _convention(tool.ours),
+                        "package": tool.reading.package,
+                        "version": tool.reading.version or None,
+                        "counted": tool.reading.counted,
+                        "params": tool.reading.params,
+                        "verdict": tool.verdict,
+                        "problem": tool.reading.problem or None,
+                        "defects": list(tool.defects),
+                    }
+                    for tool in net.tools
+                ],
+            }
+            for net in found
+        ],
+    }
+
+
 def papers_record(tables: tuple[PaperTable, ...]) -> Record:
     """`resnet-cli/papers@1`."""
     return {
@@ -188,6 +352,20 @@ def _heads(profile: Profile) -> Record | None:
         "params_with": with_them.params,
         "macs_with": with_them.macs,
     }
+
+
+def _receptive(seen: Receptive) -> Record:
+    return {
+        "size_min": _both(seen.h.size_min, seen.w.size_min),
+        "size_max": _both(seen.h.size_max, seen.w.size_max),
+        "stride": _both(seen.h.stride, seen.w.stride),
+        "padding": _both(seen.h.padding_max, seen.w.padding_max),
+        "whole": seen.whole,
+    }
+
+
+def _both(h: int | None, w: int | None) -> list[int] | None:
+    return None if h is None or w is None else [h, w]
 
 
 def _sizes(shape: Shape) -> list[int]:

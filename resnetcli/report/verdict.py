@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, ROUND_HALF_UP
-from typing import Literal
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from typing import Literal, Protocol
 
 from resnetcli.ops import Conv
 from resnetcli.plan.count import Counts
@@ -26,9 +26,21 @@ class Judged:
     verdict: Verdict | None
 
 
-def judge(published: Published, counted: int) -> Verdict:
+class Printed(Protocol):
+    """A figure as it stands somewhere."""
+
+    @property
+    def value(self) -> Decimal:
+        """As a number."""
+
+    @property
+    def quantum(self) -> Decimal:
+        """What its last digit stands for."""
+
+
+def judge(printed_figure: Printed, counted: int) -> Verdict:
     """Whether the count rounds or truncates to the printed digits."""
-    count, printed = counted / published.quantum, published.value / published.quantum
+    count, printed = counted / printed_figure.quantum, printed_figure.value / printed_figure.quantum
     if count.to_integral_value(ROUND_HALF_UP) == printed:
         return "rounds"
     return "truncates" if count.to_integral_value(ROUND_FLOOR) == printed else "differs"

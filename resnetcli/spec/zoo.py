@@ -25,7 +25,7 @@ def is_path(reference: str) -> bool:
     return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
 
 
-_MODULE = re.compile(r"(torchvision|timm|.+\.py):([^:/\\]*)|(.+\.py)", re.DOTALL)
+_MODULE = re.compile(r"(torchvision|timm):(.*)|(.+\.py)(?::([^:/\\]*))?", re.DOTALL)
 
 
 def module_reference(reference: str) -> tuple[str, str] | None:
@@ -34,7 +34,7 @@ def module_reference(reference: str) -> tuple[str, str] | None:
     Only what a user asks for himself can be one: to look it up may run a file, and no spec may have that done.
     """
     match = _MODULE.fullmatch(reference)
-    return None if match is None else (match[1] or match[3], match[2] or "")
+    return None if match is None else (match[1] or match[3], match[2] or match[4] or "")
 
 
 class Zoo:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.profile import Profile
+from resnetcli.view.convention import convention_notes, work_head, work_key
 from resnetcli.view.numbers import change, duration, figure_name, rate, short, size_of
 from resnetcli.view.profile import half_width
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 
-def comparison_sheet(comparison: Comparison, *, flops: bool = False) -> Sheet:
+def comparison_sheet(comparison: Comparison) -> Sheet:
     """A row a model: counted figures with the printed ones beside them, measured ones if there are any."""
     measured = any(profile.measurements for profile in comparison.profiles)
     base = comparison.baseline
-    work = "flops" if flops else "macs"
+    convention = comparison.profiles[0].convention
+    work = work_key(convention)
     several = len({profile.plan.input for profile in comparison.profiles}) > 1
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
-    for key, head in (("params", "params"), (work, "FLOPs" if flops else "MACs"), ("activations", "acts")):
+    for key, head in (("params", "params"), (work, work_head(convention)), ("activations", "acts")):
         columns.append(Column(head, key, spare=6 if key == "activations" and measured else 0))
         columns += _relative(base, f"{key}_ratio")
         if key != "activations":
@@ -49,10 +51,10 @@ def _line(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ..
     size = profile.plan.input
     cells = [cell(label(profile)), cell(f"{size.c}x{size.h}x{size.w}", str(size))]
     for key in ("params", work, "activations"):
-        value = profile.counts.total.figure(key)
+        value = profile.tally.total if key == work else profile.counts.total.figure(key)
         cells.append(cell(value, short(value)))
         if base is not None:
-            cells.append(_ratio(value, base.counts.total.figure(key)))
+            cells.append(_ratio(value, base.tally.total if key == work else base.counts.total.figure(key)))
         if key != "activations":
             cells.append(cell(_printed(profile, key)))
     cells.append(cell(profile.counts.depth))
@@ -86,12 +88,15 @@ def _printed(profile: Profile, key: str) -> str:
     return "/".join(dict.fromkeys(e.published.printed + "*" * (e.verdict == "differs") for e in found))
 
 
-def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
+def caption(comparison: Comparison) -> list[str]:
     """What the columns are."""
     sizes = {str(profile.plan.input) for profile in comparison.profiles}
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
-    work = "FLOPs are 2 x MACs" if flops else "papers call MACs FLOPs"
-    lines = [f"counted for one image{where}; {work}; acts: outputs of convolutions and fc"]
+    convention = comparison.profiles[0].convention
+    told = {"macs": "; papers call MACs FLOPs", "flops": "; FLOPs are 2 x MACs"}.get(convention.name, "")
+    lines = [f"counted for one image{where}{told}; acts: outputs of convolutions and fc"]
+    if not told:
+        lines += convention_notes({label(profile): profile.tally for profile in comparison.profiles})
     judged = [entry for profile in comparison.profiles for entry in profile.judged]
     notes = ["printed: as the papers have it"] if judged else []
     notes += ["*: differs, see `verify`"] if any(entry.verdict == "differs" for entry in judged) else []
@@ -101,4 +106,9 @@ def caption(comparison: Comparison, *, flops: bool = False) -> list[str]:
         if accuracy.others:
             notes.append(f"not shown: {', '.join(accuracy.others)} (--protocol)")
     notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
-    return [*lines, "; ".join(notes)] if notes else lines
+    lines += ["; ".join(notes)] if notes else []
+    said: dict[str, list[str]] = {}
+    for profile in comparison.profiles:
+        for note in profile.notes:
+            said.setdefault(note, []).append(label(profile))
+    return [*lines, *(f"{', '.join(dict.fromkeys(models))}: {note}" for note, models in said.items())]

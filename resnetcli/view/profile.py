@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from resnetcli.plan.memory import memory
+from resnetcli.plan.receptive import Receptive
+from resnetcli.plan.receptive import receptive as sees
+from resnetcli.plan.training import is_traced, training
 from resnetcli.report.profile import By, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
+from resnetcli.view.convention import convention_lines, work_head, work_key, work_text
+from resnetcli.view.fit import memory_line, training_line
 from resnetcli.view.numbers import bar, change, duration, exact, figure_name, percent, rate, short, size_of, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -24,18 +31,23 @@ def heading(profile: Profile) -> list[str]:
     return lines
 
 
-def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12) -> Sheet:
-    """A row for each part of the net, with its share of the MACs as a bar of at most `width` characters."""
+def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = False) -> Sheet:
+    """A row for each part of the net, with its share of the work as a bar of at most `width` characters.
+
+    `receptive` adds what each part sees of the image.
+    """
+    fields = sees(profile.plan) if receptive and not is_traced(profile.plan) else ()
     found = parts(profile, by)
-    total = profile.counts.total
-    most = max((part.cost.macs for part in found), default=0) or 1
-    head = "FLOPs" if flops else "MACs"
+    total, work = profile.counts.total, profile.tally.total
+    most = max((part.figure for part in found), default=0) or 1
+    head = work_head(profile.convention)
     columns = (
         Column(by, by, "left", "bold"),
         Column("steps", "layers", "left", "dim", shown=by == "layer", exported=by == "layer", spare=1),
         Column("output", "output", spare=2 if by != "row" else 0),
+        *(Column(head, head) for head in FIELDS if receptive),
         Column("params", "params"),
-        Column(head, "flops" if flops else "macs"),
+        Column(head, work_key(profile.convention)),
         Column("activations", "activations"),
         Column(f"share of {head}", "share", "left", "cyan", spare=3 if by == "layer" else 0),
         *_measured_columns(profile),
@@ -43,31 +55,62 @@ def cost_sheet(profile: Profile, by: By, *, flops: bool = False, width: int = 12
 
     def line(part: Part) -> tuple[Cell, ...]:
         cost = part.cost
-        share = cost.macs / total.macs if total.macs else 0.0
-        work = cost.flops if flops else cost.macs
+        share = part.figure / work if work else 0.0
         return (
             cell(part.name),
             cell(part.layers),
-            cell(f"{part.output.c}x{part.output.h}x{part.output.w}", str(part.output)),
+            cell(f"{part.output.c}x{part.output.h}x{part.output.w}", str(part.output) if part.output.elements else "-"),
+            *map(cell, field_texts(fields[part.step]) if fields else ()),
             cell(cost.params, short(cost.params)),
-            cell(work, short(work)),
+            cell(part.figure, short(part.figure)),
             cell(cost.activations, short(cost.activations)),
-            cell(round(share, 6), f"{percent(share):>6} {bar(cost.macs / most, width)}".rstrip()),
+            cell(round(share, 6), f"{percent(share):>6} {bar(part.figure / most, width)}".rstrip()),
             *(cell(None) for _ in _measured_columns(profile)),
         )
 
-    work = total.flops if flops else total.macs
     foot = (
         cell("total"),
         cell(""),
         cell(""),
+        *(cell("") for _ in FIELDS if receptive),
         cell(total.params, short(total.params)),
         cell(work, short(work)),
         cell(total.activations, short(total.activations)),
-        cell(1 if total.macs else 0, f"{percent(1):>6}" if total.macs else ""),
+        cell(1 if work else 0, f"{percent(1):>6}" if work else ""),
         *(cell(getattr(profile.measurements[0], column.key)) for column in _measured_columns(profile)),
     )
     return Sheet(columns, tuple(map(line, found)), foot)
+
+
+FIELDS = ("field", "stride", "padding")
+"""Columns of what is seen of the image."""
+
+
+def field_texts(seen: Receptive) -> tuple[str, str, str]:
+    """Receptive field, stride and padding: `7`, `11-427` from the smallest path to all together, `7 x 1`, `all`."""
+    h, w = seen.h, seen.w
+    return (
+        _both(_range(h.size_min, h.size_max, "all"), _range(w.size_min, w.size_max, "all")),
+        _both(_range(h.stride_min, h.stride_max), _range(w.stride_min, w.stride_max)),
+        _both(_range(h.padding_min, h.padding_max), _range(w.padding_min, w.padding_max)),
+    )
+
+
+def _both(h: str, w: str) -> str:
+    return h if h == w else f"{h} x {w}"
+
+
+def _range(low: int | Fraction | None, high: int | Fraction | None, unbounded: str = "") -> str:
+    texts = dict.fromkeys(unbounded if value is None else str(value) for value in (low, high))
+    return "-".join(text for text in texts if text)
+
+
+def field_notes() -> list[str]:
+    """What the columns mean."""
+    return [
+        "field (derived): pixels of the image that a value sees, by the smallest path and by all together",
+        "stride: pixels from one value's field to the next; padding: pixels of the first one beyond the edge",
+    ]
 
 
 def _measured_columns(profile: Profile) -> list[Column]:
@@ -76,24 +119,24 @@ def _measured_columns(profile: Profile) -> list[Column]:
     return [Column(key, key, shown=False) for key in keys] if profile.measurements else []
 
 
-def totals(profile: Profile, *, flops: bool = False) -> list[str]:
+def totals(profile: Profile) -> list[str]:
     """The exact figures, and what they are."""
     counts = profile.counts
-    work = (
-        f"{exact(counts.flops)} FLOPs (2 x MACs)" if flops else f"{exact(counts.macs)} MACs (papers call these FLOPs)"
-    )
     lines = [
-        f"{exact(counts.params)} parameters   {work}",
+        f"{exact(counts.params)} parameters   {work_text(profile.tally)}",
+        *convention_lines(profile.tally),
         f"{exact(counts.activations)} activations (outputs of convolutions and fc)   depth {counts.depth}",
         f"counted for one image, {profile.plan.input}; in float32 (derived): weights {size_of(counts.weight_bytes)}, "
         f"activations {size_of(counts.activation_bytes)}",
     ]
+    if not is_traced(profile.plan):
+        lines += [training_line(training(profile.plan).total), memory_line(profile.plan, memory(profile.plan))]
     if heads := heads_line(profile):
         lines.append(heads)
     if profile.batch > 1:
         macs, held = profile.batch * counts.macs, profile.batch * counts.activation_bytes
         lines.append(f"a batch of {profile.batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
-    return lines
+    return [*lines, *profile.notes]
 
 
 def heads_line(profile: Profile) -> str:

@@ -52,14 +52,48 @@ COMMANDS = {
     "papers_csv": "papers wrn table 8 --format csv",
     "papers_list": "papers resnext --list",
     "profile_aux": "profile googlenet --aux",
+    "fit": "fit resnet50 --memory 8GB",
+    "fit_train": "fit vgg16 --memory 24GiB --mode train --dtype bf16 --optimizer adam",
+    "fit_md": "fit cifar_resnet depth=56 --memory 512MB --mode train --format md",
+    "fit_csv": "fit resnet18 --memory 1GB --format csv",
+    "profile_receptive": "profile inception_v3 --receptive",
+    "profile_receptive_csv": "profile resnet50 --receptive --by block --format csv",
+    "profile_convention": "profile resnext50_32x4d --convention thop",
+    "profile_convention_csv": "profile resnet18 --convention fvcore-train --format csv",
+    "compare_convention": "compare --convention timm --baseline resnet50",
+    "reconcile": "reconcile resnet50 4.13G",
+    "reconcile_variant": "reconcile resnet50 3.8G",
+    "reconcile_md": "reconcile vgg16 15.3G --format md",
+    "reconcile_csv": "reconcile googlenet 6.99M --format csv",
+    "diff": "diff resnet50 resnext50_32x4d",
+    "diff_header": "diff googlenet googlenet_bn",
+    "diff_md": "diff resnet34 resnet34_a --format md",
+    "diff_csv": "diff resnet50_v1 resnet50 --format csv",
+    "diff_unlike": "diff alexnet resnet18",
+    "diff_none": "diff cifar_resnet20 cifar_resnet depth=20",
 }
-HELPS = ("", "list", "info", "show", "profile", "compare", "check", "verify", "papers", "fmt")
+HELPS = (
+    "",
+    "fit",
+    "list",
+    "info",
+    "show",
+    "profile",
+    "compare",
+    "check",
+    "diff",
+    "verify",
+    "papers",
+    "fmt",
+    "reconcile",
+    "crosscheck",
+)
 
 
 def run(command: str | list[str], **env: str) -> typer.testing.Result:
     """Runs a command inside this process, as if its output were piped."""
     words = command.split() if isinstance(command, str) else command
-    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", **env}
+    environment = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1", "GITHUB_ACTIONS": "", **env}
     return typer.testing.CliRunner().invoke(app, words, env=environment, prog_name="resnet-cli")
 
 
@@ -156,6 +190,14 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
     ("command", "message"),
     [
         ("profile resnet5", "unknown model `resnet5`"),
+        ("profile resnet50 --convention fvcor", "did you mean `fvcore`"),
+        ("compare --convention flop", "unknown convention `flop`"),
+        ("profile resnet50 --flops --convention thop", "`--flops` is `--convention flops`"),
+        ("reconcile resnet50", "takes a model and a figure"),
+        ("reconcile resnet50 many", "`many` is not a figure"),
+        ("reconcile resnet50 resnet18 4.1G", "one model and one figure, not 2"),
+        ("reconcile resnet5 4.1G", "unknown model `resnet5`"),
+        ("crosscheck resnet5", "unknown model `resnet5`"),
         ("profile nothing.yaml", "no such file: `nothing.yaml`"),
         ("profile .", "unknown model `.`"),
         ("profile ./", "is a directory"),
@@ -182,6 +224,13 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("compare resnet18 --protocol single-crop", "no accuracy is published for these nets"),
         ("compare --protocol single-crop", "did you mean `single-crop-224`"),
         ("fmt nothing.yaml", "no such file"),
+        ("fit resnet50 --memory much", "memory: `much` is not an amount"),
+        ("fit resnet50 resnet18 --memory 8GB", "`fit` takes one model, not 2"),
+        ("check resnet50 --max-params many", "--max-params: `many` is not an amount"),
+        ("check resnet50 --against nothing.json", "`nothing.json` cannot be read"),
+        ("diff resnet50", "`diff` takes two models, not 1"),
+        ("diff resnet18* resnet50", "`diff` takes two models, not 3"),
+        ("diff resnet50 nothing.yaml", "no such file: `nothing.yaml`"),
     ],
 )
 def test_bad_input_is_a_message_and_exit_code_2(command: str, message: str) -> None:
@@ -219,6 +268,21 @@ def test_check_tells_invalid_from_unexpected(tmp_path: Path) -> None:
     flat = run(f"check {tmp_path}/flat.yaml")
     assert flat.exit_code == 0
     assert "no row has a stride" in flat.stderr
+
+
+def test_diff_s_exit_code_says_whether_nets_differ_only_if_asked() -> None:
+    assert run("diff resnet50 resnet18").exit_code == 0
+    assert run("diff resnet50 resnet18 --exit-code").exit_code == 1
+    assert run("diff resnet50 resnet18 --exit-code --format json").exit_code == 1
+    assert run("diff resnet50 resnet50 --exit-code").exit_code == 0
+    assert json.loads(run("diff resnet50 resnet50 --format json").stdout)["differs"] is False
+
+
+def test_the_columns_of_a_diff_sum_to_its_total() -> None:
+    *rows, total = csv.DictReader(io.StringIO(run("diff inception_v3 inception_v4 --format csv").stdout))
+    for column in ("params", "macs", "activations", "memory_bytes"):
+        assert sum(int(row[column]) for row in rows) == int(total[column])
+        assert sum(float(row[f"{column}_share"]) for row in rows) == pytest.approx(1, abs=1e-4)
 
 
 def test_fmt_keeps_comments_and_writes_the_canonical_form(tmp_path: Path) -> None:
@@ -333,11 +397,15 @@ def test_a_terminal_without_unicode_still_gets_its_table() -> None:
         ["--help"],
         ["list"],
         ["compare", "--all"],
+        ["diff", "resnet50", "resnext50_32x4d"],
         ["profile", "resnet50"],
+        ["profile", "resnet50", "--receptive"],
         ["show", "resnet50"],
         ["verify"],
         ["papers"],
         ["info", "googlenet"],
+        ["fit", "resnet50", "--memory", "8GB", "--mode", "train"],
+        ["check", "resnet50", "--max-memory", "1GB"],
     ],
 )
 def test_what_needs_no_weights_imports_neither_torch_nor_pandas(words: list[str]) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from resnetcli.errors import ResourceError
 from resnetcli.net import module as module_under_test
 from resnetcli.net.module import Net, build, trace_shapes
-from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -35,6 +34,7 @@ from resnetcli.ops import (
     Softmax,
 )
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.schedule import last_uses, overwrites
 from tests.sketch import Sketch, residual_net
 
 LAYERS: list[tuple[Op, str]] = [

@@ -1,4 +1,4 @@
-"""When a step's value can be dropped or written over: pure functions of a plan, without torch."""
+"""When a step's value can be dropped or written over: pure functions of a plan."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnetcli.net.schedule import last_uses, overwrites
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, Linear, Op, PoolTo, ReLU
+from resnetcli.plan.schedule import last_uses, overwrites
 from tests.sketch import Sketch
 
 CONV = Conv(3, (1, 1))

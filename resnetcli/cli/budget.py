@@ -1,0 +1,74 @@
+"""The command about what a memory has room for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from resnetcli.cli.app import Format, Formats, Input, Models, app, complain, guarded, print_sheet
+from resnetcli.cli.arguments import asked_models
+from resnetcli.errors import UsageError
+
+
+class Modes(StrEnum):
+    """What the net is run for."""
+
+    infer = "infer"
+    train = "train"
+
+
+class Dtypes(StrEnum):
+    """What every tensor is in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Optimizers(StrEnum):
+    """What updates the parameters."""
+
+    sgd = "sgd"
+    adam = "adam"
+
+
+@app.command()
+@guarded
+def fit(
+    models: Models,
+    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What there is: 8GB (10^9), 24GiB (2^30).")],
+    mode: Annotated[Modes, typer.Option("--mode", help="Inference, or a training step.")] = Modes.infer,
+    dtype: Annotated[Dtypes, typer.Option("--dtype", help="What weights and values are in.")] = Dtypes.fp32,
+    optimizer: Annotated[
+        Optimizers, typer.Option("--optimizer", help="In training: SGD with momentum, or Adam.")
+    ] = Optimizers.sgd,
+    input: Input = None,
+    aux: Annotated[bool, typer.Option("--aux", help="With its auxiliary training heads.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Say how large a batch fits into a memory, and what takes it: exit 1 if not even one image fits."""
+    import resnetcli.report.fit as report
+    from resnetcli.report.records import fit_record
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.fit import fit_heading, fit_notes, fit_sheet
+    from resnetcli.view.numbers import size_of
+    from resnetcli.view.output import print_json
+
+    zoo = Zoo()
+    asked = asked_models(models, zoo)
+    if len(asked) != 1:
+        raise UsageError(f"`fit` takes one model, not {len(asked)}")
+    ((name, given),) = asked
+    found = report.fit(
+        name, memory, given, mode=mode.value, dtype=dtype.value, optimizer=optimizer.value, input=input, aux=aux,
+        zoo=zoo,
+    )  # fmt: skip
+    if format is Format.json:
+        print_json(fit_record(found))
+    else:
+        print_sheet(fit_sheet(found), format, fit_heading(found), fit_notes(found))
+    if not found.batch:
+        complain(f"`{name}` does not fit: one image needs {size_of(found.peak_bytes)}, not {size_of(found.available)}")
+        raise typer.Exit(1)

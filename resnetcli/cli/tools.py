@@ -1,0 +1,95 @@
+"""Commands about other people's counters: what a figure of theirs is made of, and whether ours is the same."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resnetcli.cli.app import Format, Formats, Input, app, complain, guarded, print_sheet
+from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.errors import UsageError
+
+
+@app.command()
+@guarded
+def reconcile(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [NAME=VALUE]... FIGURE",
+            help="A name in the zoo or a path, and the figure as printed: 4.13G, 4133742592, 25.6M.",
+            autocompletion=complete_model,
+        ),
+    ],
+    input: Input = None,
+    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary training heads.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Say where a figure comes from: the convention, or the variant of the net, that gives it; exit 1 if none does."""
+    import resnetcli.report.reconcile as report
+    from resnetcli.report.records import reconcile_record
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.convention import candidates_sheet, reconcile_heading, reconcile_notes, tools_sheet
+    from resnetcli.view.output import print_json
+
+    zoo = Zoo()
+    *models, figure = words
+    if not models:
+        raise UsageError("`reconcile` takes a model and a figure", "for example `resnet-cli reconcile resnet50 4.13G`")
+    report.parse_figure(figure)
+    asked = asked_models(models, zoo)
+    if len(asked) != 1:
+        raise UsageError(f"`reconcile` takes one model and one figure, not {len(asked)} models", "the figure is last")
+    ((name, given),) = asked
+    found = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
+    if format is Format.json:
+        print_json(reconcile_record(found))
+    elif format is Format.csv:
+        print_sheet(candidates_sheet(found, most=None), format)
+    else:
+        print_sheet(candidates_sheet(found), format, reconcile_heading(found))
+        print_sheet(tools_sheet(found), format, ["what each tool says of the net as asked"], reconcile_notes(found))
+    if not found.explained:
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def crosscheck(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [NAME=VALUE]...",
+            help="Names, wildcards or paths; a name=value applies to the model it follows.",
+            autocompletion=complete_model,
+        ),
+    ],
+    input: Input = None,
+    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary training heads.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Build nets, run the counters that are installed, and hold ours to theirs: exit 1 if a figure differs."""
+    import sys
+
+    from resnetcli.report.crosscheck import crosscheck as check
+    from resnetcli.report.profile import profile_model
+    from resnetcli.report.records import crosscheck_record
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.convention import crosscheck_lines, crosscheck_sheet
+    from resnetcli.view.output import print_json
+
+    zoo = Zoo()
+    profiles = [profile_model(name, given, input=input, aux=aux, zoo=zoo) for name, given in asked_models(models, zoo)]
+    found = []
+    for profile in profiles:
+        if sys.stderr.isatty():
+            complain(f"building and counting {profile.model}")
+        found.append(check(profile))
+    nets = tuple(found)
+    if format is Format.json:
+        print_json(crosscheck_record(nets))
+    else:
+        print_sheet(crosscheck_sheet(nets), format, after=crosscheck_lines(nets))
+    if not all(net.agrees for net in nets):
+        raise typer.Exit(1)

@@ -1,0 +1,34 @@
+"""Amounts as people type them: `26M`, `4.2G`, `8GB`, `24GiB`."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from resnetcli.errors import UsageError
+
+_AMOUNT = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,16})?)\s*([A-Za-z]{0,3})")
+_PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
+
+
+def parse_count(text: str, what: str) -> int:
+    """A whole number with a decimal prefix: `26M` is 26,000,000. Raises UsageError, which calls it `what`."""
+    return _parse(text, what, "a number such as 26M, 4.2G or 25557032", "")
+
+
+def parse_bytes(text: str, what: str) -> int:
+    """Bytes: `8GB` is 8 x 10^9, `8GiB` 8 x 2^30, `8G` as `8GB`. Raises UsageError, which calls it `what`."""
+    return _parse(text, what, "an amount of memory such as 8GB (10^9 bytes) or 8GiB (2^30)", "b")
+
+
+def _parse(text: str, what: str, hint: str, unit: str) -> int:
+    match = _AMOUNT.fullmatch(text.strip())
+    word = match[2].lower().removesuffix(unit) if match else ""
+    factor = _PREFIXES.get(word) or (_BINARY.get(word) if unit else None)
+    if match is None or factor is None:
+        raise UsageError(f"{what}: `{text}` is not an amount", hint)
+    value = Decimal(match[1]) * factor
+    if value < 1:
+        raise UsageError(f"{what}: `{text}` is less than one", hint)
+    return int(value)

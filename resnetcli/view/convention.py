@@ -1,0 +1,204 @@
+"""Conventions of counting as a person reads them: captions, what gives a figure, what the tools say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from resnetcli.report.convention import Convention, Tally, formula
+from resnetcli.report.reconcile import Candidate, Reconciliation
+from resnetcli.view.numbers import exact, short
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from resnetcli.report.crosscheck import Crosscheck, Crosschecked
+
+FEW = 4
+"""Nets whose sums are written out below a table of several."""
+MOST = 12
+"""Explanations that a table shows."""
+_HEADS = {"macs": "MACs", "flops": "FLOPs"}
+_MODES = {"eval": ", in evaluation", "train": ", in training", "any": ""}
+
+
+def work_head(convention: Convention) -> str:
+    """What stands above a column of its figures: `MACs`, `FLOPs`, `fvcore`."""
+    return _HEADS.get(convention.name, convention.name)
+
+
+def work_key(convention: Convention) -> str:
+    """The same for programs: `macs`, `fvcore_train`."""
+    return convention.name.replace("-", "_")
+
+
+def work_text(tally: Tally) -> str:
+    """`4,111,512,576 fvcore`, and for the two that are no tool's what they are."""
+    told = {"macs": " (papers call these FLOPs)", "flops": " (2 x MACs)"}.get(tally.name, "")
+    return f"{exact(tally.total)} {work_head(tally.convention)}{told}"
+
+
+def convention_lines(tally: Tally) -> list[str]:
+    """Whose figure it is and what it is the sum of; nothing for the two that are no tool's."""
+    return [] if tally.name in _HEADS else [source(tally.convention), f"{exact(tally.total)} = {sum_text(tally)}"]
+
+
+def source(convention: Convention) -> str:
+    """`fvcore: fvcore FlopCountAnalysis (as flops), in evaluation`."""
+    return f"{convention.name}: {convention.tool}{_MODES[convention.mode]}"
+
+
+def convention_notes(tallies: Mapping[str, Tally]) -> list[str]:
+    """Whose figures they are, and of some few nets what each is the sum of."""
+    convention = next(iter(tallies.values())).convention
+    if len(tallies) > FEW:
+        return [source(convention), f"{convention.name} = {convention.formula}"]
+    return [source(convention), *(f"{net}: {exact(tally.total)} = {sum_text(tally)}" for net, tally in tallies.items())]
+
+
+def sum_text(tally: Tally) -> str:
+    """`4,089,184,256 macs + 2 x 11,113,984 batchnorm + 100,352 adaptive_avg_in`."""
+    return formula({kind: tally.convention.weights[kind] for kind in tally.parts}, tally.numbers)
+
+
+def reconcile_heading(found: Reconciliation) -> list[str]:
+    """What was asked, and in a sentence the answer."""
+    variant, figure = found.variant, found.figure.printed
+    name = " ".join(filter(None, (variant.model, variant.settings)))
+    heads = ", with auxiliary heads" if variant.aux else ""
+    lines = [f"{found.title}   {name}   {variant.input}{heads}"]
+    if not found.explained:
+        return [*lines, f"{figure} is unexplained: no convention gives it, of this net or a variant; nearest are"]
+    best = found.matches[0]
+    where = "" if best.variant == variant else f" of {best.variant.text}" if best.variant.model != variant.model else (
+        f" {best.variant.text}"
+    )  # fmt: skip
+    verb = "is" if best.total == found.figure.value else best.verdict
+    others = len(found.matches) - 1
+    more = f"; so do {others} more" if others > 1 else "; so does 1 more" if others else ""
+    end = f"{exact(best.total)} {verb} {'it' if verb == 'is' else 'to it'}"
+    return [*lines, f"{figure} is explained: {best.reading}{where}, {end}{more}"]
+
+
+def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
+    """What gives the figure, or comes nearest: the convention, the variant, the total and its parts; `most` of it."""
+    listed = (found.matches or found.nearest)[:most]
+    several = any(candidate.variant != found.variant for candidate in listed)
+    columns = (
+        Column("counted as", "reading", "left", "bold"),
+        Column("net", "variant", "left", shown=several),
+        Column("total", "total"),
+        Column("verdict", "verdict", "left", shown=found.explained),
+        Column("off by", "difference", spare=1),
+        Column("sum of", "sum", "left", "dim", wrap=True),
+    )
+
+    def line(candidate: Candidate) -> tuple[Cell, ...]:
+        return (
+            cell(candidate.reading),
+            cell(candidate.variant.text),
+            cell(candidate.total, exact(candidate.total)),
+            cell(candidate.verdict),
+            cell(candidate.difference, _off(candidate.difference, candidate.total)),
+            cell(candidate.text),
+        )
+
+    return Sheet(columns, tuple(map(line, listed)))
+
+
+def _off(difference: int, total: int) -> str:
+    if not difference:
+        return "0"
+    reference = total - difference
+    return f"{100 * difference / reference:+.2f}%" if reference else f"{difference:+,}"
+
+
+def tools_sheet(found: Reconciliation) -> Sheet:
+    """The net as it was asked for, under every convention."""
+    columns = (
+        Column("convention", "convention", "left", "bold"),
+        Column("says", "total"),
+        Column("exactly", "exact", spare=2, exported=False),
+        Column("from the figure", "difference", spare=1),
+        Column("formula", "formula", "left", "dim", wrap=True),
+    )
+
+    def line(tally: Tally) -> tuple[Cell, ...]:
+        difference = int(tally.total - found.figure.value)
+        return (
+            cell(tally.name),
+            cell(tally.total, short(tally.total)),
+            cell(tally.total, exact(tally.total)),
+            cell(difference, _off(difference, tally.total)),
+            cell(tally.formula),
+        )
+
+    return Sheet(columns, tuple(map(line, found.tools.values())))
+
+
+def reconcile_notes(found: Reconciliation) -> list[str]:
+    """What was left out, and what it all holds for."""
+    lines = []
+    if (left := len(found.matches) - MOST) > 0:
+        lines.append(f"{left} more variants give it (--format json has them all): a figure of few digits fits many")
+    return [*lines, "counted for one image; kinds of elements and conventions: docs/counting.md"]
+
+
+def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:
+    """A row a tool: its figure, ours, the verdict."""
+    columns = (
+        Column("model", "model", "left", shown=False),
+        Column("convention", "convention", "left", "bold"),
+        Column("tool", "tool", "left"),
+        Column("says", "counted"),
+        Column("we say", "ours"),
+        Column("its params", "params", spare=1),
+        Column("verdict", "verdict", "left"),
+        Column("", "problem", shown=False),
+    )
+
+    def line(model: str, tool: Crosscheck) -> tuple[Cell, ...]:
+        reading = tool.reading
+        return (
+            cell(model),
+            cell(reading.convention),
+            cell(f"{reading.package} {reading.version}".strip()),
+            cell(reading.counted, "" if reading.counted is None else exact(reading.counted)),
+            cell(tool.ours.total, exact(tool.ours.total)),
+            cell(reading.params, "" if reading.params is None else exact(reading.params)),
+            cell(tool.verdict),
+            cell(reading.problem),
+        )
+
+    rows: list[tuple[Cell, ...]] = []
+    headings: dict[int, str] = {}
+    for net in found:
+        size = net.profile.plan.input
+        headings[len(rows)] = f"{net.profile.model}, {size}, {exact(net.profile.counts.params)} parameters"
+        rows += [line(net.profile.model, tool) for tool in net.tools]
+    return Sheet(columns, tuple(rows), headings=headings)
+
+
+def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
+    """Why there is no figure, the known defects that bite, each once, and how it came out."""
+    tools = [tool for net in found for tool in net.tools if tool.reading.counted is not None]
+    said_of = {tool.reading.convention: dict[str, None]() for tool in tools}
+    for tool in tools:
+        said_of[tool.reading.convention].update(dict.fromkeys(tool.defects))
+    defects = [f"{name}: {text}" for name, texts in said_of.items() for text in texts]
+    verdicts = [tool.verdict for net in found for tool in net.tools]
+    said = {verdict: verdicts.count(verdict) for verdict in ("agrees", "differs", "no figure")}
+    nets = f"{len(found)} net{'s' * (len(found) != 1)}"
+    counted = f"{nets}: {said['agrees']} figures agree to the last digit, {said['differs']} differ"
+    missing = f", {said['no figure']} could not be had" if said["no figure"] else ""
+    problems = dict.fromkeys(
+        f"{tool.reading.convention}: {tool.reading.problem}"
+        for net in found
+        for tool in net.tools
+        if tool.reading.problem
+    )
+    return [
+        *problems,
+        *(["known defects that show here"] if defects else []),
+        *(f"  {text}" for text in defects),
+        counted + missing,
+    ]

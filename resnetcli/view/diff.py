@@ -1,0 +1,98 @@
+"""How two nets differ, as a person reads it."""
+
+from __future__ import annotations
+
+from resnetcli.report.diff import Amounts, Diff, RowDiff, names_of
+from resnetcli.view.numbers import change, exact, percent, short, size_of
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+_HEADS = {"params": "params", "macs": "MACs", "activations": "acts", "memory_bytes": "memory"}
+LONGEST = 160
+"""Characters of one change that are shown; programs get all of it."""
+
+
+def diff_heading(found: Diff) -> list[str]:
+    """What is compared, and what the headers say differently."""
+    before, after = names_of(found)
+    return [f"{before} -> {after}", *(f"  {_clipped(text)}" for text in found.header)]
+
+
+def diff_sheet(found: Diff) -> Sheet:
+    """A line a row that differs: what changed, what it costs more or less, and its share of the whole difference."""
+    columns = [
+        Column("row", "row", "left", "bold"),
+        Column("in the first", "row_before", shown=False),
+        Column("status", "status", shown=False),
+        Column("what changed", "changes", "left", wrap=True),
+    ]
+    for spare, (key, head) in enumerate(_HEADS.items(), start=2):
+        columns.append(Column(head, key))
+        columns.append(Column("share", f"{key}_share", style="cyan", spare=2 * spare))
+    return Sheet(tuple(columns), tuple(_line(found, row) for row in found.rows), _foot(found))
+
+
+def _line(found: Diff, row: RowDiff) -> tuple[Cell, ...]:
+    cells = [
+        cell(row.after, row.name),
+        cell(row.before),
+        cell(row.status),
+        cell("; ".join(row.changes), "; ".join(map(_clipped, row.changes)) or "by the header alone"),
+    ]
+    for key in _HEADS:
+        share = found.share(row, key)
+        cells += [_signed(row.difference, key), cell(share and round(share, 6), _share(share))]
+    return tuple(cells)
+
+
+def _share(share: float | None) -> str:
+    text = percent(share) if share else ""
+    return "0.0%" if text == "-0.0%" else text
+
+
+def _foot(found: Diff) -> tuple[Cell, ...]:
+    cells = [cell("total"), cell(None), cell(None), cell(None)]
+    for key in _HEADS:
+        some = bool(found.difference.figure(key))
+        cells += [_signed(found.difference, key), cell(1 if some else None, percent(1) if some else "")]
+    return tuple(cells)
+
+
+def _signed(amounts: Amounts, key: str) -> Cell:
+    value = amounts.figure(key)
+    text = size_of(abs(value)) if key == "memory_bytes" else short(abs(value))
+    return cell(value, f"{'+' if value > 0 else '-'}{text}" if value else "=")
+
+
+def diff_totals(found: Diff) -> list[str]:
+    """Both nets' figures, exact, the difference, and what the columns mean."""
+    names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory_bytes": "bytes of memory"}
+    totals = found.total_before, found.total_after
+    depths, peaks = (profile.counts.depth for profile in (found.before, found.after)), found.peaks
+    left_out = "1 row" if found.equal == 1 else f"{found.equal} rows"
+    return [
+        *(_both(name, *(total.figure(key) for total in totals)) for key, name in names.items()),
+        _both("depth", *depths),
+        f"peak memory when run (derived): {size_of(peaks[0])} -> {size_of(peaks[1])}",
+        f"{'1 row differs' if len(found.rows) == 1 else f'{len(found.rows)} rows differ'}; "
+        f"left out: {left_out} written alike at the same cost",
+        "counted for one image; acts: outputs of convolutions and fc",
+        "memory (derived): every step's output in float32; share: of the total difference",
+    ]
+
+
+def _both(name: str, before: int, after: int) -> str:
+    """`parameters: 25,557,032 -> 25,028,904, -528,128 (-2.1%)`."""
+    if before == after:
+        return f"{name}: {exact(before)}, equal"
+    relative = f" ({change(after, before)})" if before else ""
+    return f"{name}: {exact(before)} -> {exact(after)}, {after - before:+,}{relative}"
+
+
+def no_difference(found: Diff) -> str:
+    """For two nets that are alike."""
+    before, after = names_of(found)
+    return f"no difference between {before} and {after}: {found.equal} rows written alike at the same cost"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."

@@ -1,0 +1,107 @@
+"""What tensors PyTorch really holds: the oracle of `resnetcli.plan.memory`."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from resnetcli.net.module import Net
+
+EVALUATING_NORM = torch.ops.aten.native_batch_norm.default
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the tensors made within that are alive, and the most there were; a net's own are not counted."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = [tensor.untyped_storage() for tensor in (*net.parameters(), *net.buffers())]
+        self.known: dict[int, Any] = {id(storage): None for storage in self.own}
+        self.now: int = 0
+        self.most: int = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        # Evaluating, a CPU keeps no statistics; on the meta device there seem to be some.
+        counted = made[0] if function is EVALUATING_NORM and not args[5] else made
+        for leaf in tree_leaves(counted):
+            if isinstance(leaf, Tensor) and leaf.dim():
+                self.add(leaf)
+        return made
+
+    def add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self.known:
+            return
+
+        def gone(_: object) -> None:
+            del self.known[key]
+            self.now -= size
+
+        self.known[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+class Loss(torch.autograd.Function):
+    """Keeps nothing; its gradients are tensors of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, *outputs: Tensor) -> Tensor:
+        ctx.like = [(output.shape, output.device, output.dtype) for output in outputs]
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.ones(shape, device=device, dtype=dtype) for shape, device, dtype in ctx.like)
+
+
+def inference(net: Net, shape: tuple[int, ...]) -> int:
+    """The most bytes held in a forward pass on the meta device, the images included."""
+    net.eval()
+    with torch.no_grad(), Ledger(net) as ledger:
+        x = torch.empty(shape, device="meta")
+        net(x)
+    return int(ledger.most)
+
+
+def training(net: Net, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Bytes held between forward and backward on the meta device, and the most in both; the images included."""
+    net.train()
+    with Ledger(net) as ledger:
+        x = torch.empty(shape, device="meta")
+        outputs = net(x)
+        between = ledger.now
+        loss(outputs).backward()  # type: ignore[no-untyped-call]
+    return between, ledger.most
+
+
+def loss(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A scalar of a net's outputs."""
+    result = Loss.apply(*(outputs if isinstance(outputs, tuple) else (outputs,)))  # type: ignore[no-untyped-call]
+    assert isinstance(result, Tensor)
+    return result
+
+
+def saved(net: Net, x: Tensor) -> int:
+    """Bytes of the tensors that autograd's own hooks say are kept for the backward pass, each memory once."""
+    own = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own and tensor.dim():
+            kept[storage._cdata] = storage
+        return tensor
+
+    net.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = net(x)
+    del outputs
+    return sum(storage.nbytes() for storage in kept.values())
