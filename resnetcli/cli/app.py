@@ -57,7 +57,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(3) from None
         except BrokenPipeError:  # the reader has seen enough, as in `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
+            raise typer.Exit(141) from None  # as whatever else a closed pipe ends: nobody has seen a verdict
         except OSError as error:
             complain(f"error: {error.strerror or error}")
             raise typer.Exit(3) from None
@@ -113,7 +113,7 @@ def counting(convention: str | None, flops: bool) -> str:
 
     if flops and convention not in (None, "flops"):
         raise UsageError("`--flops` is `--convention flops`", "one of the two")
-    return find_convention(convention or ("flops" if flops else DEFAULT)).name
+    return find_convention(("flops" if flops else DEFAULT) if convention is None else convention).name
 
 
 def announce(device: str | None, names: str) -> None:

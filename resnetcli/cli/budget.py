@@ -42,8 +42,8 @@ def fit(
     mode: Annotated[Modes, typer.Option("--mode", help="Inference, or a training step.")] = Modes.infer,
     dtype: Annotated[Dtypes, typer.Option("--dtype", help="What weights and values are in.")] = Dtypes.fp32,
     optimizer: Annotated[
-        Optimizers, typer.Option("--optimizer", help="In training: SGD with momentum, or Adam.")
-    ] = Optimizers.sgd,
+        Optimizers | None, typer.Option("--optimizer", help="In training: SGD with momentum (default), or Adam.")
+    ] = None,
     input: Input = None,
     aux: Annotated[bool, typer.Option("--aux", help="With its auxiliary training heads.")] = False,
     format: Formats = Format.table,
@@ -62,8 +62,8 @@ def fit(
         raise UsageError(f"`fit` takes one model, not {len(asked)}")
     ((name, given),) = asked
     found = report.fit(
-        name, memory, given, mode=mode.value, dtype=dtype.value, optimizer=optimizer.value, input=input, aux=aux,
-        zoo=zoo,
+        name, memory, given, mode=mode.value, dtype=dtype.value, optimizer=optimizer.value if optimizer else None,
+        input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
     if format is Format.json:
         print_json(fit_record(found))

@@ -91,5 +91,8 @@ def crosscheck(
         print_json(crosscheck_record(nets))
     else:
         print_sheet(crosscheck_sheet(nets), format, after=crosscheck_lines(nets))
+    if all(tool.reading.counted is None for net in nets for tool in net.tools):
+        complain("no counter could be run: pip install fvcore thop")
+        raise typer.Exit(3)
     if not all(net.agrees for net in nets):
         raise typer.Exit(1)

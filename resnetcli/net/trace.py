@@ -81,12 +81,12 @@ def first_to_run(
             return recorder.run(name, title)
         except UsageError as error:
             problem = error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model may not end whoever counts it
             problem = _failed(error, recorder, input, title, file)
     raise problem
 
 
-def _failed(error: Exception, recorder: _Recorder | None, input: Shape, title: str, file: str) -> UsageError:
+def _failed(error: BaseException, recorder: _Recorder | None, input: Shape, title: str, file: str) -> UsageError:
     where = f" in `{recorder.failed}`" if recorder and recorder.failed else ""
     line = f" ({line})" if (line := line_of(error, file)) else ""
     return UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resnetcli.errors import Problem, SpecError
-from resnetcli.report.gate import Limits, exceeded
+from resnetcli.report.gate import Limits, exceeded, unlike
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.bind import strided
 from resnetcli.spec.spec import Spec
@@ -42,7 +42,9 @@ def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> C
         found = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
         return Checked(model, None, error.problems)
-    return Checked(model, found, (), unmet(found), _warnings(found.spec), exceeded(found, limits or Limits()))
+    most = limits or Limits()
+    warnings = (*_warnings(found.spec), *unlike(found, most))
+    return Checked(model, found, (), unmet(found), warnings, exceeded(found, most))
 
 
 def unmet(profile: Profile) -> tuple[Problem, ...]:

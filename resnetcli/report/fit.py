@@ -80,20 +80,21 @@ def fit(
     *,
     mode: str = "infer",
     dtype: str = "fp32",
-    optimizer: str = "sgd",
+    optimizer: str | None = None,
     input: Size | None = None,
     aux: bool = False,
     zoo: Zoo | None = None,
 ) -> Fit:
     """The largest batch that fits into `available`: bytes, or text such as `8GB`; its `batch` is 0 if none does.
 
-    Raises UsageError for an amount, mode, dtype or optimizer there is not, and what `load` raises.
+    The optimizer of training is SGD with momentum unless another is named. Raises UsageError for an amount, mode, dtype
+    or optimizer there is not, and what `load` raises.
     """
-    room = available if isinstance(available, int) else parse_bytes(available, "memory")
-    if room < 1:
-        raise UsageError(f"a memory of {room} bytes", "at least 1")
+    room = parse_bytes(available, "memory")
+    if optimizer is not None and mode == "infer":
+        raise UsageError("an optimizer is of training", "`--mode train`")
     chosen = (_one(mode, get_args(Mode), "mode"), _one(dtype, get_args(Dtype), "dtype"))
-    kept: Optimizer = _one(optimizer, get_args(Optimizer), "optimizer")
+    kept: Optimizer = _one(optimizer or "sgd", get_args(Optimizer), "optimizer")
     spec = read(model, zoo=zoo or Zoo(), input=as_shape(input), parameters=dict(parameters or {}))
     plan = lower(spec, aux=aux)
     found = memory(plan, chosen[0], dtype=chosen[1], optimizer=kept)

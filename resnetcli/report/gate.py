@@ -31,6 +31,7 @@ class Saved:
     label: str
     model: str
     input: tuple[int, ...]
+    parameters: Mapping[str, Any]
     figures: Mapping[str, int]
     """`memory` only if it is there: older files have none."""
     rows: Mapping[str, Mapping[str, int]]
@@ -51,10 +52,10 @@ class Limits:
 
 def limits(
     *,
-    params: str | None = None,
-    macs: str | None = None,
-    activations: str | None = None,
-    memory: str | None = None,
+    params: str | int | None = None,
+    macs: str | int | None = None,
+    activations: str | int | None = None,
+    memory: str | int | None = None,
     against: str | os.PathLike[str] | None = None,
 ) -> Limits:
     """Limits as people type them: `26M`, `4.2G`, `50MB`, and the path of a saved profile. Raises UsageError."""
@@ -76,6 +77,27 @@ def exceeded(profile: Profile, limits: Limits) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
+def unlike(profile: Profile, limits: Limits) -> tuple[Problem, ...]:
+    """What was otherwise when the profile was saved that a net is compared with: warnings.
+
+    Raises UsageError for one of another net.
+    """
+    before = limits.before
+    if before is None:
+        return ()
+    if Path(before.model).stem != Path(profile.model).stem:
+        raise UsageError(f"`{before.label}` is of `{before.model}`, not of `{profile.model}`", _HINT)
+    size = profile.plan.input
+    then = {name: before.parameters.get(name) for name in profile.plan.parameters}
+    said = [f"{name}={value}, now {profile.plan.parameters[name]}" for name, value in then.items()
+            if value != profile.plan.parameters[name]]  # fmt: skip
+    if before.input != (size.c, size.h, size.w):
+        said.append(f"input {'x'.join(map(str, before.input))}, now {size.c}x{size.h}x{size.w}")
+    if MEMORY not in before.figures:
+        said.append("no figure of memory, so that is not compared")
+    return tuple(Problem(f"`{before.label}` was counted with {each}", None, severity="warning") for each in said)
+
+
 def _figure(profile: Profile, name: str) -> int:
     return memory(profile.plan).bytes() if name == MEMORY else profile.counts.total.figure(name)
 
@@ -84,8 +106,7 @@ def _above(profile: Profile, name: str, most: int) -> Problem:
     value = _figure(profile, name)
     message = f"{_amount(value, name)}, {value - most:,} more than the {most:,} it may have"
     if name == MEMORY:
-        row = _peak_row(profile)
-        return Problem(message, _place(profile, row), notes=(_peak_note(profile),))
+        return Problem(message, _place(profile, _memory_row(profile)), notes=(_peak_note(profile),))
     costs = sorted(((cost.figure(name), row) for row, cost in profile.counts.rows.items()), key=lambda each: -each[0])
     notes = _in_columns([(row, f"{cost:,}", f"{100 * cost / value:.1f}%") for cost, row in costs if cost])
     return Problem(message, _place(profile, costs[0][1]), notes=notes)
@@ -97,8 +118,7 @@ def _risen(profile: Profile, name: str, before: Saved) -> Problem:
     size = profile.plan.input
     resized = () if before.input == (size.c, size.h, size.w) else (f"the input was {'x'.join(map(str, before.input))}",)
     if name == MEMORY:
-        row = _peak_row(profile)
-        return Problem(message, _place(profile, row), notes=(_peak_note(profile), *resized))
+        return Problem(message, _place(profile, _memory_row(profile)), notes=(_peak_note(profile), *resized))
     rises = []
     for row, cost in profile.counts.rows.items():
         now, then = cost.figure(name), before.rows[row][name] if row in before.rows else None
@@ -114,9 +134,14 @@ def _amount(value: int, name: str) -> str:
     return f"{value:,} {words.get(name, name)}"
 
 
-def _peak_row(profile: Profile) -> str:
-    path = profile.plan.steps[memory(profile.plan).peak().step].path
-    return next((row for row in profile.plan.rows if path.startswith(f"{row}.")), "")
+def _memory_row(profile: Profile) -> str:
+    """The row that takes most: of the weights if they are most of it, else that in which values peak."""
+    held, rows = memory(profile.plan), profile.counts.rows
+    peak = held.peak()
+    if held.weight_bytes > peak.bytes():
+        return max(rows, key=lambda row: rows[row].params)
+    path = profile.plan.steps[peak.step].path
+    return next((row for row in rows if path.startswith(f"{row}.")), "")
 
 
 def _peak_note(profile: Profile) -> str:
@@ -146,6 +171,8 @@ def read_saved(path: str | os.PathLike[str]) -> Saved:
     """A profile saved as JSON. Raises UsageError for whatever else a file may hold."""
     label = os.fspath(path)
     try:
+        if Path(label).exists() and not Path(label).is_file():
+            raise UsageError(f"`{label}` is no regular file", _HINT)
         with Path(label).open("rb") as file:
             data = file.read(MAX_SAVED + 1)
     except (OSError, ValueError) as error:
@@ -167,7 +194,10 @@ def _saved(record: Any, label: str) -> Saved:
     if not isinstance(record, dict) or record.get("schema") != "resnet-cli/profile@1":
         raise UsageError(f"`{label}` is not a profile", _HINT)
     model, size, rows = record.get("model"), record.get("input"), record.get("rows")
-    if not isinstance(model, str) or not isinstance(size, list) or not isinstance(rows, list):
+    heads = record.get("aux")
+    if isinstance(heads, dict) and heads.get("counted"):
+        raise UsageError(f"`{label}` was counted with auxiliary heads", "save it without `--aux`")
+    if not isinstance(model, str) or not isinstance(size, list) or len(size) != 3 or not isinstance(rows, list):
         raise UsageError(f"`{label}` is not a whole profile: its `model`, `input` or `rows` are missing", _HINT)
     figures = {name: _whole(record, name, label) for name in COUNTED}
     held = record.get("memory")
@@ -179,7 +209,9 @@ def _saved(record: Any, label: str) -> Saved:
             raise UsageError(f"`{label}` is not a whole profile: one of its `rows` has no name", _HINT)
         found[row["row"]] = {name: _whole(row, name, label) for name in COUNTED}
     sides = tuple(_whole({"input": side}, "input", label) for side in size)
-    return Saved(Path(label).name, model, sides, figures, found)
+    given = record.get("parameters")
+    parameters = dict(given) if isinstance(given, dict) else {}
+    return Saved(Path(label).name, model, sides, parameters, figures, found)
 
 
 def _whole(record: Mapping[str, Any], key: str, label: str) -> int:

@@ -12,17 +12,20 @@ _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 
 
-def parse_count(text: str, what: str) -> int:
+def parse_count(text: str | int, what: str) -> int:
     """A whole number with a decimal prefix: `26M` is 26,000,000. Raises UsageError, which calls it `what`."""
     return _parse(text, what, "a number such as 26M, 4.2G or 25557032", "")
 
 
-def parse_bytes(text: str, what: str) -> int:
+def parse_bytes(text: str | int, what: str) -> int:
     """Bytes: `8GB` is 8 x 10^9, `8GiB` 8 x 2^30, `8G` as `8GB`. Raises UsageError, which calls it `what`."""
+    if isinstance(text, str) and re.fullmatch(r"[1-9][0-9]{0,2}(\.[0-9]+)?", text.strip()):
+        raise UsageError(f"{what}: `{text}` has no unit", f"`{text.strip()}GB`?")
     return _parse(text, what, "an amount of memory such as 8GB (10^9 bytes) or 8GiB (2^30)", "b")
 
 
-def _parse(text: str, what: str, hint: str, unit: str) -> int:
+def _parse(amount: str | int, what: str, hint: str, unit: str) -> int:
+    text = str(amount)
     match = _AMOUNT.fullmatch(text.strip())
     word = match[2].lower().removesuffix(unit) if match else ""
     factor = _PREFIXES.get(word) or (_BINARY.get(word) if unit else None)

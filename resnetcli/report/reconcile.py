@@ -23,10 +23,14 @@ from resnetcli.spec.zoo import Zoo
 
 SIZES = (192, 224, 227, 256, 288, 299, 320, 331, 384)
 """Of square images that nets are usually run on."""
+NO_WORK = {"params", "running_statistics", "activations"}
+"""Parts of readings that are not of work."""
 NEAREST = 5
 """Candidates named for a figure that nothing gives."""
 _FIGURE = re.compile(
-    r"([0-9][0-9_,]*(?:\.[0-9]+)?) ?([KMGTB]?) ?(?:(?:FL)?OPS?|MACS?|(PARAMS?|PARAMETERS))?", re.IGNORECASE
+    r"([0-9]+(?:\.[0-9]+)?|[0-9]{1,3}(?:[_,][0-9]{3})+)(?:E\+?([0-9]{1,2}))? ?([KMGTB]?)"
+    r" ?(?:((?:FL)?OPS?|MACS?|MULTIPLY-ADDS)|(PARAMS?|PARAMETERS))?",
+    re.IGNORECASE,
 )
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
@@ -42,6 +46,8 @@ class Figure:
     """What its last digit stands for: 10000000."""
     of_params: bool = False
     """Whether it says itself that it is of parameters: `25.6M params`."""
+    of_work: bool = False
+    """Whether it says itself that it is of work: `8.2 GFLOPs`, which papers write for MACs too, `4.1G MACs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +116,24 @@ class Reconciliation:
         return tuple(match for match in self.matches if match.variant == self.variant)
 
 
-def parse_figure(text: str) -> Figure:
+def parse_figure(figure: str | int) -> Figure:
     """`4.13G`, `4133742592`, `25.6M`, `8.2 GFLOPs`. Raises UsageError for what is no figure."""
+    text = str(figure)
+    if re.fullmatch(r"[0-9.]{1,4}", text.strip()):
+        raise UsageError(f"`{text}` has no unit", f"`{text.strip()}G`, or `{text.strip()}M`?")
     found = _FIGURE.fullmatch(text.strip())
     if found is None or len(text) > 40:
         raise UsageError(f"`{text}` is not a figure", "digits as printed and K, M, G, T or B: 4.13G, 4133742592, 25.6M")
-    number, unit = Decimal(re.sub("[_,]", "", found[1])), _UNITS[found[2].upper()]
+    number, unit = Decimal(re.sub("[_,]", "", found[1])), _UNITS[found[3].upper()] * 10 ** int(found[2] or 0)
+    if not number:
+        raise UsageError(f"`{text}` is nothing to explain")
     last = Decimal(1).scaleb(int(number.as_tuple().exponent))
-    return Figure(text.strip(), number * unit, last * unit, bool(found[3]))
+    return Figure(text.strip(), number * unit, last * unit, of_params=bool(found[5]), of_work=bool(found[4]))
 
 
 def reconcile(
     model: str,
-    figure: str,
+    figure: str | int,
     parameters: Mapping[str, int] | None = None,
     *,
     input: Size | None = None,
@@ -226,4 +237,7 @@ def _readings(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]:
         if tally.convention.unit == "MACs" and len(tally.parts) > 1:  # 2 x macs is the convention `flops`
             double = {kind: 2 * part for kind, part in tally.parts.items()}
             add(f"2 x {tally.name}", double, formula({kind: 2 * w for kind, w in weights.items()}, tally.numbers))
-    return [candidate for candidate in found if ("params" in candidate.parts) or not figure.of_params]
+    if figure.of_params or figure.of_work:
+        found = [candidate for candidate in found if (candidate.parts.keys() <= NO_WORK) == figure.of_params]
+        found = [candidate for candidate in found if figure.of_work or "params" in candidate.parts]
+    return found

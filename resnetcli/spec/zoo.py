@@ -34,7 +34,7 @@ def module_reference(reference: str) -> tuple[str, str] | None:
     Only what a user asks for himself can be one: to look it up may run a file, and no spec may have that done.
     """
     match = _MODULE.fullmatch(reference)
-    return None if match is None else (match[1] or match[3], match[2] or match[4] or "")
+    return None if match is None or reference.endswith(SUFFIXES) else (match[1] or match[3], match[2] or match[4] or "")
 
 
 class Zoo:

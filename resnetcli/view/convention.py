@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from resnetcli.report.convention import Convention, Tally, formula
-from resnetcli.report.reconcile import Candidate, Reconciliation
+from resnetcli.report.reconcile import Candidate, Reconciliation, Variant
 from resnetcli.view.numbers import exact, short
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -82,10 +82,9 @@ def reconcile_heading(found: Reconciliation) -> list[str]:
 def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
     """What gives the figure, or comes nearest: the convention, the variant, the total and its parts; `most` of it."""
     listed = (found.matches or found.nearest)[:most]
-    several = any(candidate.variant != found.variant for candidate in listed)
     columns = (
         Column("counted as", "reading", "left", "bold"),
-        Column("net", "variant", "left", shown=several),
+        Column("net", "variant", "left", shown=False),
         Column("total", "total"),
         Column("verdict", "verdict", "left", shown=found.explained),
         Column("off by", "difference", spare=1),
@@ -94,7 +93,7 @@ def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
 
     def line(candidate: Candidate) -> tuple[Cell, ...]:
         return (
-            cell(candidate.reading),
+            cell(candidate.reading, candidate.reading + _of(candidate.variant, found.variant)),
             cell(candidate.variant.text),
             cell(candidate.total, exact(candidate.total)),
             cell(candidate.verdict),
@@ -103,6 +102,11 @@ def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
         )
 
     return Sheet(columns, tuple(map(line, listed)))
+
+
+def _of(variant: Variant, asked: Variant) -> str:
+    """Whose the reading is, if not of the net as it was asked for."""
+    return "" if variant == asked else f", {variant.text}"
 
 
 def _off(difference: int, total: int) -> str:
@@ -148,7 +152,7 @@ def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:
     columns = (
         Column("model", "model", "left", shown=False),
         Column("convention", "convention", "left", "bold"),
-        Column("tool", "tool", "left"),
+        Column("tool", "tool", "left", spare=2),
         Column("says", "counted"),
         Column("we say", "ours"),
         Column("its params", "params", spare=1),

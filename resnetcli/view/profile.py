@@ -36,7 +36,7 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
     `receptive` adds what each part sees of the image.
     """
-    fields = sees(profile.plan) if receptive and not is_traced(profile.plan) else ()
+    fields = sees(profile.plan) if receptive else ()
     found = parts(profile, by)
     total, work = profile.counts.total, profile.tally.total
     most = max((part.figure for part in found), default=0) or 1

@@ -220,6 +220,11 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("info nothing", "unknown model `nothing`"),
         ("verify resnext50_32x4d C=8", "as the paper has it"),
         ("verify nothing", "unknown model `nothing`"),
+        ("reconcile resnet50 4.1", "`4.1` has no unit"),
+        ("reconcile resnet50 4_G", "is not a figure"),
+        ("reconcile resnet50 0G", "nothing to explain"),
+        ("fit resnet50 --memory 16", "`16` has no unit"),
+        ("fit resnet50 --memory 16GB --optimizer adam", "an optimizer is of training"),
         ("papers resnet table 99", "no table matches `resnet table 99`"),
         ("compare resnet18 --protocol single-crop", "no accuracy is published for these nets"),
         ("compare --protocol single-crop", "did you mean `single-crop-224`"),
@@ -347,7 +352,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        ("list | head -1; exit ${PIPESTATUS[0]}", 0, ""),
+        ("list | head -1; exit ${PIPESTATUS[0]}", 141, ""),
         ("list >&-", 0, ""),
         ("list > /dev/full", 3, "No space left on device"),
         ("--help > /dev/full", 3, "No space left on device"),

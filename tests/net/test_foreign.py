@@ -530,3 +530,29 @@ def test_a_library_that_is_not_installed_is_said_to_be(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert result.stderr == "error: timm is not installed\nhint: `pip install timm`\n"
+
+
+class Leaver(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+
+def test_a_model_does_not_end_whoever_counts_it() -> None:
+    with pytest.raises(rc.UsageError, match="SystemExit"):
+        rc.profile_module(Leaver())
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "md"])
+def test_what_a_pytorch_model_s_layers_see_is_not_known(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "net.py"
+    path.write_text("import torch\nNet = lambda: torch.nn.Conv2d(3, 4, 3)\n")
+    result = run(["profile", f"{path}:Net", "--receptive", "--format", format])
+    assert result.exit_code == 2
+    assert "receptive fields are of specs" in result.stderr
+
+
+def test_a_spec_by_a_strange_name_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("raise SystemExit('I ran')\n")
+    spec = tmp_path / "x.py:y.yaml"
+    spec.write_text("input: 3x8x8\ntable: {a: 3x3 4}\n")
+    assert rc.profile(spec).counts.params == 116

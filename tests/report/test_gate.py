@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,33 @@ def test_nothing_in_a_message_or_a_name_can_be_taken_for_a_command() -> None:
     assert "\r" not in line
     assert line.startswith("::error file=a%2Cb%3Ac%25�%3A%3Ax.yaml,line=1,col=1::100%25�::set-output")
     assert line.endswith("%0Ahint: h")
+
+
+def test_a_profile_of_another_net_is_no_baseline(net: Path) -> None:
+    other = saved(net, model="resnet50")
+    result = run(str(net), "--against", str(other))
+    assert result.exit_code == 2
+    assert "is of `resnet50`" in result.stderr
+    heads = saved(net, aux={"counted": True})
+    assert "auxiliary heads" in run(str(net), "--against", str(heads)).stderr
+
+
+def test_what_was_otherwise_is_said_even_where_nothing_has_grown(net: Path) -> None:
+    old = saved(net, input=[3, 16, 16], parameters={"classes": 10}, memory=None)
+    result = run(str(net), "--against", str(old))
+    assert result.exit_code == 0
+    assert "input 3x16x16, now 3x8x8" in result.stderr
+    assert "classes=10, now 1000" in result.stderr
+    assert "no figure of memory" in result.stderr
+
+
+def test_a_pipe_is_no_saved_profile(net: Path) -> None:
+    pipe = net.with_name("pipe")
+    os.mkfifo(pipe)
+    assert "no regular file" in run(str(net), "--against", str(pipe)).stderr
+
+
+def test_memory_that_weights_take_is_laid_at_the_row_that_has_most_of_them() -> None:
+    (problem,) = check("vgg16", limits=Limits({"memory": 10**6})).exceeded
+    assert problem.at is not None
+    assert problem.at.source.line(problem.at.line).strip().startswith("fc6")

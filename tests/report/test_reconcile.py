@@ -117,7 +117,7 @@ def test_a_figure_is_read_as_people_write_it(text: str, value: int, quantum: int
     assert (int(figure.value), int(figure.quantum)) == (value, quantum)
 
 
-@pytest.mark.parametrize("text", ["", "G", "4.13X", "-4G", "4.1.3G", "four", "1e9", "4.G", "9" * 41])
+@pytest.mark.parametrize("text", ["", "G", "4.13X", "-4G", "4.1.3G", "four", "4_G", "4,08,9G", "4.G", "9" * 41])
 def test_what_is_no_figure_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="is not a figure"):
         parse_figure(text)
@@ -126,3 +126,16 @@ def test_what_is_no_figure_is_an_error(text: str) -> None:
 def test_every_tool_is_said_to_say_something() -> None:
     found: Reconciliation = reconcile("vgg16", "15.5G")
     assert found.tools["ptflops"].total == 15_470_264_320 + 13_547_520 + 9_192 + 2 * (13_555_712 + 6_121_472)
+
+
+@pytest.mark.parametrize(
+    ("figure", "explained"),
+    [("25.6M FLOPs", False), ("25.6M params", True), ("11.1M MACs", False), ("8.2 GFLOPs", True), ("4.1e9", True),
+     ("4,089,184,256", True)],
+)  # fmt: skip
+def test_a_figure_is_only_what_it_says_it_is(figure: str, explained: bool) -> None:
+    assert reconcile("resnet50", figure).explained == explained
+
+
+def test_a_figure_may_be_a_number() -> None:
+    assert reconcile("resnet50", 4_089_184_256).matches[0].reading.startswith("macs")
