@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from resnetcli.errors import ResourceError, Source, SpecError, UsageError
+    from resnetcli.measure.settings import Settings, settings
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
@@ -44,6 +45,8 @@ _HOME = {
     "ResourceError": "resnetcli.errors",
     "Source": "resnetcli.errors",
     "SpecError": "resnetcli.errors",
+    "Settings": "resnetcli.measure.settings",
+    "settings": "resnetcli.measure.settings",
     "UsageError": "resnetcli.errors",
     "Cost": "resnetcli.plan.count",
     "Counts": "resnetcli.plan.count",
@@ -89,6 +92,7 @@ __all__ = [
     "Profile",
     "Receptive",
     "ResourceError",
+    "Settings",
     "Source",
     "SpecError",
     "Step",
@@ -114,6 +118,7 @@ __all__ = [
     "profile_module",
     "receptive",
     "reconcile",
+    "settings",
     "tally",
     "training",
     "verify",

@@ -22,15 +22,24 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.cli.main import main
+from resnetcli.measure.best import FP32, Ladder, judged
+from resnetcli.measure.ceilings import read_profile
 from resnetcli.measure.latency import measure
+from resnetcli.measure.settings import Settings
+from resnetcli.measure.versus import paired
 from resnetcli.report import records
-from resnetcli.report.compare import Comparison
+from resnetcli.report.compare import Comparison, Contest
 from resnetcli.report.diff import diff
 from resnetcli.report.info import info
 from resnetcli.report.listing import Listing, listing
 from resnetcli.report.papers import paper_tables
+from resnetcli.report.profile import Failure
+from resnetcli.report.roofline import Difference, Prediction, explain_measured, floors, suggestions
+from resnetcli.report.saved import Changes, Kept, Saved, changes, conditions_of
 from resnetcli.report.verify import verify
 from resnetcli.spec import header, lineage, phrase
+from tests.measured import GPU_MEASURED, MEASURED
+from tests.measured import measured as made_up
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -231,7 +240,14 @@ def documented(schema: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
 
 
-OWN_NAMES = ("parameters", "convention.parts", "conventions[].parts", "matches[].parts", "nearest[].parts")
+OWN_NAMES = (
+    "parameters",
+    "results[].conditions",
+    "convention.parts",
+    "conventions[].parts",
+    "matches[].parts",
+    "nearest[].parts",
+)
 
 
 def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -258,7 +274,26 @@ def fits(value: Any, kind: str) -> bool:
 def measured() -> rc.Profile:
     """A profile with a measurement, a quick one."""
     profile = rc.profile("cifar_resnet", depth=8)
-    return replace(profile, measurements=(measure(profile.plan, time_budget_s=0.01),))
+    failures = (Failure("cpu", 64, "no memory"),)
+    return replace(
+        profile, measurements=(measure(profile.plan, time_budget_s=0.01), GPU_MEASURED), failures=failures,
+        ladders=(Ladder(1, (judged(FP32, MEASURED), judged(Settings("bf16"), "no bf16"))),),
+    )  # fmt: skip
+
+
+def timed() -> Comparison:
+    """Two nets as if they had been timed in turns."""
+    profiles = (replace(rc.profile("resnet18"), measurements=(made_up(),)), rc.profile("resnet34"))
+    contest = Contest(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
+    return Comparison(profiles, contests=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
+
+
+def held(comparison: Comparison) -> Changes:
+    """What that run says against itself."""
+    kept = Kept("resnet18", {"classes": 1000}, (3, 224, 224), 2, 1, 1, {}, 0.1, (0.1, 0.1), 0.0, "1")
+    conditions = conditions_of(records.measurement_records(comparison)[0][0])
+    saved = Saved("old.json", (replace(kept, conditions=conditions), replace(kept, batch=8, conditions=conditions)))
+    return changes(comparison, records.measurement_records(comparison), saved)
 
 
 @lru_cache(maxsize=1)
@@ -274,6 +309,9 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield from map(records.profile_record, (*every.profiles, measured()))
         case "compare@1":
             yield records.compare_record(Comparison(every.profiles))
+            yield records.compare_record(timed(), held(timed()))
+        case "saved@1":
+            yield records.saved_record(timed())
         case "diff@1":
             yield from (records.diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
         case "fit@1":
@@ -291,8 +329,27 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield from (records.info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
         case "verify@1":
             yield records.verify_record(verify())
+        case "ceilings@1":
+            yield records.ceilings_record(read_profile("rtx4090"))
+        case "explain@1":
+            yield from explanations()
+        case "predict@1":
+            yield records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
         case "papers@1":
             yield records.papers_record(paper_tables())
+
+
+NETS = [(name, name, rc.load(name)) for name in ("cifar_resnet20", "cifar_resnet32")]
+
+
+def explanations() -> Iterator[records.Record]:
+    """Of nets that were measured, quickly, and of some that were not."""
+    ceilings = read_profile("a100-40gb")
+    found, ratio = explain_measured(NETS, ceilings, device="cpu", time_budget_s=0.01)
+    tried = tuple(replace(each, measurement=found[0].measurement) for each in suggestions(found[0]))
+    yield records.explain_record(found[0], Difference(found[0], found[1], ratio), tried, "said")
+    (net, _) = floors(NETS, ceilings)
+    yield records.explain_record(net, None, tuple(replace(each, problem="no") for each in suggestions(net)), "said")
 
 
 SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
@@ -311,11 +368,15 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
         assert record["schema"] == f"resnet-cli/{schema}"
         if schema == "compare@1":  # each of its models is a profile, whole
             known_model = documented("profile@1")
+            record["models"] = [model | {"latency": None} for model in record["models"]]
             assert all({key for key, _ in emitted(model)} <= known_model.keys() for model in record["models"])
             record["models"] = [{} for _ in record["models"]]
         if record.get("latency"):  # has the keys of a measurement
             assert record["latency"] == record["measurements"][0]
             record["latency"] = {}
+        for rung in record.get("ladder", ()):
+            assert rung["measurement"] is None or rung["measurement"].keys() == record["measurements"][0].keys()
+            rung["measurement"] = rung["measurement"] and {}
         for key, value in emitted(record):
             if "published[]." in key and schema != "profile@1":
                 key = key[key.index("published[].") :]  # as in a profile

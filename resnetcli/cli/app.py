@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -15,6 +16,7 @@ from resnetcli.cli.arguments import complete_model
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean
 
 if TYPE_CHECKING:
+    from resnetcli.measure.settings import Settings
     from resnetcli.view.sheet import Sheet
 
 app = typer.Typer(
@@ -91,6 +93,36 @@ AnyModels = Annotated[
 ]
 Input = Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Input size, for example 3x320x320.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images at once; counts stay per image.")]
+Batches = Annotated[
+    str,
+    typer.Option("--batch", metavar="N[,N]...", help="Images at once: 8, or 1,8,64 in turn; counts stay per image."),
+]
+TimeBudget = Annotated[
+    str, typer.Option("--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min.")
+]
+RUNNING = "How a net is run"
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=RUNNING,
+        help="Of weights and values; without it fp32 as PyTorch has it, which on a GPU lets convolutions use TF32.",
+    ),
+]  # fmt: skip
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", rich_help_panel=RUNNING, help="A map's channels next to each other.")
+]
+Compile = Annotated[bool, typer.Option("--compile", rich_help_panel=RUNNING, help="By torch.compile, weights frozen.")]
+FoldNorms = Annotated[
+    bool, typer.Option("--fold-bn", rich_help_panel=RUNNING, help="BatchNorm computed into the weights before it.")
+]
+CudaGraph = Annotated[
+    bool, typer.Option("--cuda-graph", rich_help_panel=RUNNING, help="A GPU's launches recorded and replayed.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", rich_help_panel=RUNNING, help="CPU threads.")]
+Best = Annotated[
+    bool,
+    typer.Option("--best", rich_help_panel=RUNNING, help="Try them all, check each one's values, keep the quickest."),
+]
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
 Counting = Annotated[
     str | None,
@@ -107,6 +139,28 @@ Device = Annotated[
 Formats = Annotated[Format, typer.Option("--format", help="How the result is written.")]
 
 
+def running(
+    device: str | None, dtype: str | None, channels_last: bool, compile: bool, fold_bn: bool, cuda_graph: bool,
+    threads: int | None, best: bool,
+) -> Settings:  # fmt: skip
+    """How nets are to be run. Raises UsageError for what contradicts itself or measures nothing."""
+    from resnetcli.measure.settings import settings
+
+    flags = {
+        "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph
+    }  # fmt: skip
+    given = [name for name, is_given in flags.items() if is_given]
+    others = {"--dtype": dtype is not None, "--threads": threads is not None, "--best": best}
+    asked = [*given, *(name for name, is_given in others.items() if is_given)]
+    if device is None and asked:
+        raise UsageError(f"`{asked[0]}` is about measuring", "add `--device cpu`, or another device")
+    if best and given:
+        raise UsageError(f"`--best` tries `{given[0]}` and the others by itself", "one of the two")
+    return settings(
+        dtype, channels_last=channels_last, compile=compile, fold_bn=fold_bn, cuda_graph=cuda_graph, threads=threads
+    )
+
+
 def counting(convention: str | None, flops: bool) -> str:
     """The convention asked for; `--flops` is one of them. Raises UsageError where they contradict each other."""
     from resnetcli.report.convention import DEFAULT, find_convention
@@ -116,10 +170,20 @@ def counting(convention: str | None, flops: bool) -> str:
     return find_convention(("flops" if flops else DEFAULT) if convention is None else convention).name
 
 
-def announce(device: str | None, names: str) -> None:
-    """Says on a terminal that it will take a moment."""
-    if device is not None and sys.stderr.isatty():
-        print(f"measuring {names} on {device}: some seconds each", file=sys.stderr)
+@contextlib.contextmanager
+def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]]:
+    """Draws on a terminal how much of the measuring is done, as it is told, from 0 to 1; nothing where none is."""
+    if device is None or not sys.stderr.isatty():
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("measuring {task.description} on " + clean(device), markup=False)
+    columns = (text, BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(clean(names, 40), total=1.0)
+        yield lambda share: shown.update(task, completed=share)
 
 
 def announce_files(asked: Sequence[tuple[str, object]]) -> None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resnetcli.cli.app import (
     MORE_MODELS,
     AnyModels,
-    Batch,
+    Batches,
+    Best,
+    ChannelsLast,
+    Compile,
     Counting,
+    CudaGraph,
     Device,
+    Dtype,
     Flops,
+    FoldNorms,
     Format,
     Formats,
     Input,
-    announce,
+    Threads,
+    TimeBudget,
     announce_files,
     app,
     complain,
@@ -25,9 +32,14 @@ from resnetcli.cli.app import (
     guarded,
     print_lines,
     print_sheet,
+    progress,
+    running,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from resnetcli.report.saved import Saved
 
 
 class Parts(StrEnum):
@@ -44,7 +56,7 @@ def profile(
     models: AnyModels,
     by: Annotated[Parts, typer.Option("--by", help="What a row of the table is.")] = Parts.row,
     input: Input = None,
-    batch: Batch = 1,
+    batch: Batches = "1",
     flops: Flops = False,
     convention: Counting = None,
     aux: Annotated[bool, typer.Option("--aux", help="Count auxiliary training heads too.")] = False,
@@ -52,16 +64,27 @@ def profile(
         bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
     ] = False,
     device: Device = None,
+    time_budget: TimeBudget = "3s",
+    dtype: Dtype = None,
+    channels_last: ChannelsLast = False,
+    compile: Compile = False,
+    fold_bn: FoldNorms = False,
+    cuda_graph: CudaGraph = False,
+    threads: Threads = None,
+    best: Best = False,
     format: Formats = Format.table,
 ) -> None:
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
+    from resnetcli.report.limits import parse_batches, parse_duration
     from resnetcli.report.profile import profile_model
     from resnetcli.report.records import profile_record
     from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.ladder import ladder_lines, ladder_sheet
     from resnetcli.view.output import bar_width, print_json
     from resnetcli.view.profile import (
         conditions,
         cost_sheet,
+        failure_lines,
         field_notes,
         heading,
         measured_sheet,
@@ -76,12 +99,14 @@ def profile(
         names = " ".join(name for name, _ in asked)
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
-    announce(device, name)
     announce_files(asked)
-    found = profile_model(
-        name, given, input=input, aux=aux, batch=batch, device=device, zoo=zoo, modules=True,
-        convention=counting(convention, flops),
-    )  # fmt: skip
+    batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
+    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best)
+    with progress(device, name) as tell:
+        found = profile_model(
+            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
+            settings=settings, best=best, modules=True, convention=counting(convention, flops), tell=tell,
+        )  # fmt: skip
     if format is Format.json:
         print_json(profile_record(found))
         return
@@ -93,8 +118,11 @@ def profile(
     print_sheet(sheet, format, heading(found), totals(found) + (field_notes() if receptive else []))
     if (published := published_sheet(found)) is not None:
         print_sheet(published, format)
+    if found.ladders:
+        print_sheet(ladder_sheet(found.ladders), format, after=ladder_lines(found.ladders))
     if found.measurements:
-        print_sheet(measured_sheet(found.measurements), format, after=conditions(found.measurements))
+        after = conditions(found.measurements) + failure_lines(found.failures)
+        print_sheet(measured_sheet(found.measurements), format, after=after)
     if note:
         print_lines([note], format)
 
@@ -124,38 +152,93 @@ def compare(
     protocol: Annotated[
         str | None, typer.Option("--protocol", metavar="NAME", help="That protocol, for example single-crop-224.")
     ] = None,
+    max_params: Annotated[
+        str | None, typer.Option("--max-params", metavar="COUNT", help="Leave out nets with more: 30M.")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option("--max-macs", metavar="COUNT", help="Leave out nets with more: 4.2G.")
+    ] = None,
     input: Input = None,
-    batch: Batch = 1,
+    batch: Batches = "1",
     flops: Flops = False,
     convention: Counting = None,
     device: Device = None,
+    time_budget: TimeBudget = "3s",
+    dtype: Dtype = None,
+    channels_last: ChannelsLast = False,
+    compile: Compile = False,
+    fold_bn: FoldNorms = False,
+    cuda_graph: CudaGraph = False,
+    threads: Threads = None,
+    best: Best = False,
+    save: Annotated[
+        str | None, typer.Option("--save", metavar="FILE", help="Keep the times measured, to hold later runs against.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="FILE", help="Such a file: exit 1 if a net has become slower.")
+    ] = None,
     format: Formats = Format.table,
 ) -> None:
     """Compare nets: parameters, MACs, activations and depth, printed figures beside them; measured on a device."""
     import resnetcli.report.compare as report
-    from resnetcli.report.records import compare_record
+    import resnetcli.report.saved as saved
+    from resnetcli.report.limits import parse_batches, parse_count, parse_duration
+    from resnetcli.report.records import compare_record, measurement_records, saved_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.compare import caption, comparison_sheet
+    from resnetcli.view.compare import caption, changes_lines, changes_sheet, comparison_sheet, contest_lines
     from resnetcli.view.output import print_json
-    from resnetcli.view.profile import conditions
+    from resnetcli.view.profile import conditions, failure_lines
 
     zoo = Zoo()
     if all_models and models:
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
-    announce(device, " ".join(name for name, _ in asked))
     announce_files(asked)
-    found = report.compare(
-        *asked, input=input, batch=batch, device=device, sort=sort, baseline=baseline,
-        accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
-    )  # fmt: skip
+    batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
+    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best)
+    most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))
+            if text is not None}  # fmt: skip
+    kept = _kept(save, against, device)
+    with progress(device, " ".join(name for name, _ in asked)) as tell:
+        found = report.compare(
+            *asked, input=input, batch=batches, device=device, time_budget_s=seconds, sort=sort, baseline=baseline,
+            accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
+            settings=settings, best=best, max_params=most.get("params"), max_macs=most.get("macs"), tell=tell,
+        )  # fmt: skip
+    changes = saved.changes(found, measurement_records(found), kept) if kept else None
     if format is Format.json:
-        print_json(compare_record(found))
-        return
-    after = caption(found)
-    if found.profiles[0].measurements:
-        after += conditions([p.measurements[0] for p in found.profiles])
-    print_sheet(comparison_sheet(found), format, after=after)
+        print_json(compare_record(found, changes))
+    else:
+        after = caption(found)
+        if device is not None:
+            after += contest_lines(found) + conditions([m for p in found.profiles for m in p.measurements])
+            after += failure_lines([failure for p in found.profiles for failure in p.failures])
+        print_sheet(comparison_sheet(found), format, after=after)
+        if changes and format is not Format.csv:
+            print_sheet(changes_sheet(changes), format, after=changes_lines(changes))
+    if changes and changes.regressed:
+        complain("slower than before: " + ", ".join(f"{c.model} at batch {c.batch}" for c in changes.regressed))
+        raise typer.Exit(1)
+    if save is not None:
+        saved.save(saved_record(found), found, save)
+    if changes and changes.undecided:
+        raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
+
+
+def _kept(save: str | None, against: str | None, device: str | None) -> Saved | None:
+    """The file to hold times against, and whether one can be written, before anything is measured."""
+    import resnetcli.report.saved as saved
+
+    for option, file in (("--save", save), ("--against", against)):
+        if file is not None and device is None:
+            raise UsageError(f"`{option}` is about measured times", "add `--device cpu`, or another device")
+    if save is not None:
+        saved.check_place(save)
+    if against is None or device is None:
+        return None
+    kept = saved.read_saved(against)
+    saved.check_machine(kept, device)
+    return kept
 
 
 @app.command()

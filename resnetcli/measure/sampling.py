@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from resnetcli.measure.statistics import interval, median
@@ -11,6 +11,17 @@ Timer = Callable[[int], float]
 """Makes so many calls and returns the seconds they took together."""
 Clock = Callable[[], float]
 """Seconds since some moment."""
+Tell = Callable[[float], None]
+"""Is told how much of the work is done, from 0 to 1."""
+
+
+def tell_nobody(share: float) -> None:
+    """For who watches no progress."""
+
+
+def part(tell: Tell, number: int, of: int) -> Tell:
+    """For one of several pieces of work: its shares are of that piece."""
+    return lambda share: tell((number + share) / of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ def warm_up(
         elapsed = clock() - start
         if len(times) < calls or elapsed < least_s or (len(times) < check and elapsed < most_s):
             continue
-        check = _later(len(times))
+        check = later(len(times))
         now = median(times)
         settled = abs(median(times[: len(times) // 2]) - now) <= tolerance * now
         if settled or elapsed >= most_s:
@@ -65,6 +76,7 @@ def sample(
     least: int = 10,
     tick_s: float = 1e-9,
     tolerance: float = 0.01,
+    tell: Tell = tell_nobody,
 ) -> Samples:
     """Samples until the median's 95% interval is within `tolerance` of it, or the budget ends.
 
@@ -72,17 +84,18 @@ def sample(
     `least_s` or more; where they are so slow that this would take more than four budgets, three have to do.
     """
     start = clock()
-    calls = _repeats(timer, max(1e-3, 100 * tick_s))
+    calls = repeats(timer, max(1e-3, 100 * tick_s))
     seconds: list[float] = []
     check = least
     while True:
         seconds.append(timer(calls) / calls)
         elapsed, n = clock() - start, len(seconds)
+        tell(min(1.0, elapsed / budget_s))
         if elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3):
-            return Samples(tuple(seconds), calls, _precise(seconds, tolerance))
+            return Samples(tuple(seconds), calls, precise(seconds, tolerance))
         if n >= check and elapsed >= least_s:
-            check = _later(n)
-            if _precise(seconds, tolerance):
+            check = later(n)
+            if precise(seconds, tolerance):
                 return Samples(tuple(seconds), calls, True)
 
 
@@ -99,7 +112,7 @@ def throughput(timer: Timer, clock: Clock, *, budget_s: float, call_s: float, wi
     return median(rates)
 
 
-def _repeats(timer: Timer, least_s: float) -> int:
+def repeats(timer: Timer, least_s: float) -> int:
     """Calls that together last `least_s`."""
     calls = 1
     while (seconds := timer(calls)) < least_s:
@@ -107,12 +120,13 @@ def _repeats(timer: Timer, least_s: float) -> int:
     return calls
 
 
-def _precise(seconds: list[float], tolerance: float) -> bool:
+def precise(seconds: Sequence[float], tolerance: float = 0.01) -> bool:
+    """Whether the median's 95% interval is within `tolerance` of it."""
     low, high = interval(seconds)
     middle = median(seconds)
     return middle - low <= tolerance * middle and high - middle <= tolerance * middle
 
 
-def _later(n: int) -> int:
+def later(n: int) -> int:
     """When to look again: looking costs time too, and looking often finds a lucky moment."""
     return n + max(1, n // 10)

@@ -16,6 +16,24 @@ def quantile(samples: Sequence[float], q: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+P99_LEAST = 2628
+"""Samples from which on the 99th percentile is known to +-0.5 points at 99% confidence: 2.576^2 0.99 0.01 / 0.005^2."""
+
+
+def p99(samples: Sequence[float]) -> float | None:
+    """The 99th percentile; None where there are too few samples to speak of one."""
+    return quantile(samples, 0.99) if len(samples) >= P99_LEAST else None
+
+
+def outliers(samples: Sequence[float], reach: float = 1.5) -> tuple[int, ...]:
+    """Which samples lie further than `reach` interquartile ranges outside the middle half (Tukey 1977), by place.
+
+    They are named, and stay among the samples: a stall is part of what a user gets.
+    """
+    low, high, spread = quantile(samples, 0.25), quantile(samples, 0.75), iqr(samples)
+    return tuple(place for place, x in enumerate(samples) if x < low - reach * spread or x > high + reach * spread)
+
+
 def median(samples: Sequence[float]) -> float:
     """The middle sample, or the mean of the middle two."""
     return quantile(samples, 0.5)

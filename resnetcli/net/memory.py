@@ -35,11 +35,13 @@ def require(what: str, needed: int, device: torch.device, hint: str = "") -> Non
 
 @contextmanager
 def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
-    """Turns an allocator's error into a ResourceError that says `what` was to fit, and where."""
+    """Turns an allocator's error into a ResourceError that says `what` was to fit, and where; and a GPU's own."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the plain class
         text = str(error)
+        if "CUDA error" in text:  # it has vanished, or a kernel has failed
+            raise ResourceError(f"{what} could not be run on `{device}`: {text.splitlines()[0]}", hint) from None
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
             raise
         asked = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)

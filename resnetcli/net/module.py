@@ -141,6 +141,20 @@ def trace_shapes(net: Net, x: Tensor) -> list[tuple[int, ...]]:
     return shapes
 
 
+def layer_of(net: Net, step: int) -> nn.Module | None:
+    """The module that computes a step of the net's plan; None for the image and for what is only a function."""
+    siblings, name, *_ = net._calls[step - 1] if step else (None, "")
+    return None if siblings is None else siblings[name]
+
+
+def put_layer(net: Net, step: int, layer: nn.Module) -> None:
+    """Has a step computed by another module. Raises ValueError for a step that is only a function."""
+    siblings, name, *_ = net._calls[step - 1] if step else (None, "")
+    if siblings is None:
+        raise ValueError(f"step {step} has no module")
+    siblings[name] = layer
+
+
 class _Call(NamedTuple):
     """How `Net.run` computes one step: `siblings[name](function(source))`, or without a module `function(*sources)`.
 

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.errors import ResourceError, UsageError, did_you_mean
+from resnetcli.measure.settings import Settings
 from resnetcli.report.accuracy import Accuracy
 from resnetcli.report.accuracy import accuracy as printed_accuracy
 from resnetcli.report.convention import DEFAULT
-from resnetcli.report.profile import Profile, Size, profile_model, settings_text
+from resnetcli.report.profile import (
+    DEFAULT_SETTINGS,
+    TIME_BUDGET_S,
+    Batches,
+    Failure,
+    Profile,
+    Size,
+    as_batches,
+    climb_all,
+    profile_model,
+    settings_text,
+)
 from resnetcli.spec.header import FIGURES
-from resnetcli.spec.zoo import Zoo
+from resnetcli.spec.zoo import Zoo, module_reference
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from resnetcli.measure.together import Together
+    from resnetcli.measure.versus import Ratio
+    from resnetcli.plan.plan import Plan
+
 HEADLINE = ("resnet50", "resnext50_32x4d")
 """The pair of Xie et al. 2017, Table 1, which `compare` shows unless told otherwise."""
 Model = str | tuple[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Nets timed in turns at one batch."""
+
+    batch: int
+    against: str
+    """The label of the net that the others' times are relative to."""
+    ratios: tuple[Ratio | None, ...]
+    """In the order of the comparison's profiles; None for that net itself, and what could not be measured."""
+    floor: float | None
+    """How far that net may seem to be from itself, relative; the largest where there were several groups."""
+    rounds: int
+    """How many there were, in the group that had the fewest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +62,16 @@ class Comparison:
     """What relative columns are relative to."""
     accuracy: Accuracy | None = None
     """The printed accuracies to be shown, of one protocol."""
+    contests: tuple[Contest, ...] = ()
+    """What timing the nets against each other showed, one a batch; empty unless a device was named."""
+    left_out: tuple[str, ...] = ()
+    """The labels of those that cost more than was asked for."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """What they may cost: `params`, `macs`."""
+
+    def ratio(self, place: int, batch: int) -> Ratio | None:
+        """The time of the profile at that place relative to the net it was timed against; None if there is none."""
+        return next((contest.ratios[place] for contest in self.contests if contest.batch == batch), None)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a model, exact integers, indexed by model; imports pandas."""
@@ -80,55 +121,179 @@ def label(profile: Profile) -> str:
     return " ".join(filter(None, (profile.model, settings_text(profile.settings))))
 
 
-SORTS = ("name", "params", "macs", "flops", "activations", "depth", "median_s", "throughput_img_s", "peak_memory_bytes")
+MEASURED = ("median_s", "throughput_img_s", "peak_memory_bytes")
+SORTS = ("name", "params", "macs", "flops", "activations", "depth", *MEASURED)
 
 
 def compare(
     *models: Model,
     input: Size | None = None,
-    batch: int = 1,
+    batch: Batches = 1,
     device: str | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    settings: Settings = DEFAULT_SETTINGS,
+    best: bool = False,
+    max_params: int | None = None,
+    max_macs: int | None = None,
     sort: str | None = None,
     baseline: str | None = None,
     accuracy: bool = False,
     protocol: str | None = None,
     convention: str = DEFAULT,
     zoo: Zoo | None = None,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Comparison:
     """The models' profiles: names, or (name, parameters). Without any, ResNet-50 and ResNeXt-50.
 
     `convention` is how work is counted: a tool's way (`fvcore`, `thop`, ...), which each profile's `tally` has.
     `accuracy` adds what papers print under one evaluation protocol: the one named, or that of most of the nets. `sort`
-    is a figure, a printed one of that protocol among them, largest first with a leading `-`. Raises what `profile`
-    raises, and UsageError for a figure, baseline or protocol that there is not.
+    is a figure, a printed one of that protocol among them, largest first with a leading `-`. Nets with more than
+    `max_params` parameters or `max_macs` MACs are left out. With a `device` those that are left are timed there in
+    turns, for some `time_budget_s` a net and batch, relative to the baseline or else the first; `tell` is told how much
+    of that is done, from 0 to 1. `settings` are how they are run; with `best` each is measured by itself as a ladder of
+    settings finds it quickest. Raises what `profile` raises, and UsageError for a figure, baseline or protocol that
+    there is not, and if no net is left.
     """
     zoo = zoo or Zoo()
+    batches = as_batches(batch)
+    if device is not None:
+        from resnetcli.measure.device import find
+
+        device = find(device)
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    profiles = [
-        profile_model(
-            name, given, input=input, batch=batch, device=device, zoo=zoo, modules=True, convention=convention
-        )
+    for name, _ in asked:
+        if device is not None and module_reference(name):
+            raise UsageError(f"`{name}` cannot be measured, only counted", "leave `--device` out")
+    counted = [
+        profile_model(name, given, input=input, batch=batches, zoo=zoo, modules=True, convention=convention)
         for name, given in asked
     ]
+    limits = {name: most for name, most in (("params", max_params), ("macs", max_macs)) if most is not None}
+    profiles = [p for p in counted if all(p.counts.total.figure(name) <= most for name, most in limits.items())]
+    if not profiles:
+        raise UsageError(f"none of the {len(counted)} nets costs so little", "raise `--max-params` or `--max-macs`")
+    left_out = tuple(label(p) for p in counted if p not in profiles)
     printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol else None
-    found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed)
-    return found if sort is None else replace(found, profiles=_sorted(found, sort))
+    found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed, (), left_out, limits)
+    if sort is not None:
+        _sort_key(found, sort, measured=device is not None)
+    if device is not None:
+        if best:
+            found = _best(found, device, batches, time_budget_s, settings, tell)
+        else:
+            found = _measured(found, device, batches, time_budget_s, settings, tell)
+    return found if sort is None else _sorted(found, sort)
 
 
-def _sorted(comparison: Comparison, sort: str) -> tuple[Profile, ...]:
-    """By a figure; nets without it last, whatever the direction."""
+GROUP = 8
+"""Nets that are on a device at the same time, besides the one all are compared with."""
+
+
+def _measured(
+    comparison: Comparison, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None],
+) -> Comparison:  # fmt: skip
+    """The comparison with its nets timed in turns. Raises a ResourceError if not one could be measured."""
+    from resnetcli.measure.sampling import part
+
+    profiles = list(comparison.profiles)
+    base = next((n for n, profile in enumerate(profiles) if profile is comparison.baseline), 0)
+    others = [number for number in range(len(profiles)) if number != base]
+    groups = [[base, *others[start : start + GROUP]] for start in range(0, len(others), GROUP)] or [[base]]
+    contests, error = [], None
+    for place, batch in enumerate(batches):
+        found: list[Together] = []
+        for number, group in enumerate(groups):
+            plans = [profiles[each].plan for each in group]
+            piece = part(tell, place * len(groups) + number, len(batches) * len(groups))
+            together = _together(plans, device, batch, time_budget_s, settings, piece)
+            for each, outcome in zip(group, together.measured, strict=True):
+                if number and each == base:
+                    continue  # measured with the first group
+                profile = profiles[each]
+                if isinstance(outcome, ResourceError):
+                    error = outcome
+                    failure = Failure(device, batch, outcome.message)
+                    profiles[each] = replace(profile, failures=(*profile.failures, failure))
+                else:
+                    profiles[each] = replace(profile, measurements=(*profile.measurements, outcome))
+            found.append(together)
+        ratios: list[Ratio | None] = [None] * len(profiles)
+        for group, together in zip(groups, found, strict=True):
+            for each, ratio in zip(group, together.ratios, strict=True):
+                ratios[each] = ratio
+        floors = [together.floor for together in found if together.floor is not None]
+        least = min(together.rounds for together in found)
+        contests.append(Contest(batch, label(profiles[base]), tuple(ratios), max(floors, default=None), least))
+    if error is not None and not any(profile.measurements for profile in profiles):
+        raise error
+    baseline = profiles[base] if comparison.baseline else None
+    return replace(comparison, profiles=tuple(profiles), baseline=baseline, contests=tuple(contests))
+
+
+def _best(
+    comparison: Comparison, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None],
+) -> Comparison:  # fmt: skip
+    """The comparison with each net as quick as it can be made, one net after the other: nothing is paired.
+
+    Raises a ResourceError if not one could be measured.
+    """
+    from resnetcli.measure.sampling import part
+
+    profiles: list[Profile] = []
+    error: ResourceError | None = None
+    for number, profile in enumerate(comparison.profiles):
+        piece = part(tell, number, len(comparison.profiles))
+        try:
+            ladders, found = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
+        except ResourceError as problem:
+            error = problem
+            profiles.append(replace(profile, failures=(Failure(device, batches[0], problem.message),)))
+            continue
+        profiles.append(replace(profile, ladders=ladders, measurements=found))
+    if error is not None and not any(profile.measurements for profile in profiles):
+        raise error
+    base = next((n for n, each in enumerate(comparison.profiles) if each is comparison.baseline), None)
+    return replace(comparison, profiles=tuple(profiles), baseline=None if base is None else profiles[base])
+
+
+def _together(
+    plans: list[Plan], device: str, batch: int, time_budget_s: float, settings: Settings, tell: Callable[[float], None]
+) -> Together:
+    """The nets in turns; none of them where they do not fit at once."""
+    from resnetcli.measure.together import Together, measure_together
+
+    try:
+        return measure_together(
+            plans, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings, tell=tell
+        )
+    except ResourceError as error:
+        return Together((error,) * len(plans), (None,) * len(plans), None, 0, False)
+
+
+def _sort_key(comparison: Comparison, sort: str, measured: bool) -> str:
+    """The figure to sort by. Raises UsageError for one that there is not, before anything is measured."""
     first = comparison.profiles[0]
     key, known = sort.removeprefix("-"), (*SORTS, first.convention.name, *comparison.accuracies(first))
     if key not in known:
         hint = "with `--accuracy`" if key in FIGURES else did_you_mean(key, known, f"one of {', '.join(known)}")
         raise UsageError(f"cannot sort by `{key}`", hint)
-    values = [(figures(p) | comparison.accuracies(p)).get(key) for p in comparison.profiles]
-    if all(value is None for value in values):
+    if key in MEASURED and not measured:
         raise UsageError(f"`{key}` is measured only with `--device`")
+    return key
+
+
+def _sorted(comparison: Comparison, sort: str) -> Comparison:
+    """By a figure, of the first batch where it is measured; nets without it last, whatever the direction."""
+    key = sort.removeprefix("-")
+    values = [(figures(p) | comparison.accuracies(p)).get(key) for p in comparison.profiles]
     places = [place for place, value in enumerate(values) if value is not None]
     places.sort(key=lambda place: values[place] or 0, reverse=sort.startswith("-"))
     places += [place for place, value in enumerate(values) if value is None]
-    return tuple(comparison.profiles[place] for place in places)
+    contests = [replace(each, ratios=tuple(each.ratios[place] for place in places)) for each in comparison.contests]
+    profiles = tuple(comparison.profiles[place] for place in places)
+    return replace(comparison, profiles=profiles, contests=tuple(contests))
 
 
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:

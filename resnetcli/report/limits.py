@@ -24,6 +24,33 @@ def parse_bytes(text: str | int, what: str) -> int:
     return _parse(text, what, "an amount of memory such as 8GB (10^9 bytes) or 8GiB (2^30)", "b")
 
 
+MAX_TIME_S = 86_400
+_TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str, what: str) -> float:
+    """Seconds: `30s`, `2min`, `500ms`, `30`; at least 10 ms and at most a day. Raises UsageError, which says `what`."""
+    match = _AMOUNT.fullmatch(text.strip())
+    unit = _TIMES.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"{what}: `{text}` is not a time", "for example 30s, 2min or 500ms")
+    seconds = float(match[1]) * unit
+    if not 0.01 <= seconds <= MAX_TIME_S:
+        raise UsageError(f"{what}: `{text}` is no time to measure for", "at least 10 ms and at most a day")
+    return seconds
+
+
+def parse_batches(text: str, what: str = "--batch") -> tuple[int, ...]:
+    """Numbers of images, each once: `8`, `1,8,64`. Raises UsageError, which calls them `what`."""
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not re.fullmatch(r"-?[0-9]{1,12}", word):
+            raise UsageError(
+                f"{what}: `{word}` is not a number of images", "for example 8, or 1,8,64 for one after the other"
+            )
+    return tuple(dict.fromkeys(map(int, words)))
+
+
 def _parse(amount: str | int, what: str, hint: str, unit: str) -> int:
     text = str(amount)
     match = _AMOUNT.fullmatch(text.strip())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.measure.settings import Settings
 from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
@@ -32,10 +33,15 @@ from resnetcli.spec.zoo import Zoo, module_reference
 if TYPE_CHECKING:
     from torch import nn
 
+    from resnetcli.measure.best import Ladder
     from resnetcli.measure.latency import Measurement
     from resnetcli.report.foreign import Seen
 
 Size = str | Sequence[int] | Shape
+Batches = int | Sequence[int]
+TIME_BUDGET_S = 3.0
+"""Seconds that measuring one net at one batch takes unless told otherwise."""
+DEFAULT_SETTINGS = Settings()
 By = Literal["row", "block", "layer"]
 
 
@@ -47,6 +53,16 @@ class Heads:
     """As it is at inference."""
     with_them: Counts
     """As it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A measurement that could not be made."""
+
+    device: str
+    batch: int
+    problem: str
+    """Why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +78,23 @@ class Profile:
     judged: tuple[Judged, ...] = field(repr=False)
     heads: Heads | None = field(default=None, repr=False)
     """None for a net without auxiliary heads."""
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
+    """Images at once, for what is measured."""
     measurements: tuple[Measurement, ...] = ()
-    """One a setting; empty unless a device was named."""
+    """One a setting and batch; empty unless a device was named."""
+    failures: tuple[Failure, ...] = ()
+    """The settings and batches that could not be measured."""
     notes: tuple[str, ...] = ()
     """What else one should know of the figures, a sentence each."""
     convention: Convention = CONVENTIONS[DEFAULT]
     """How its work is counted."""
+    ladders: tuple[Ladder, ...] = ()
+    """What was tried for the quickest settings, one a batch; empty unless they were asked for."""
+
+    @property
+    def batch(self) -> int:
+        """The first of them."""
+        return self.batches[0]
 
     @property
     def settings(self) -> dict[str, int]:
@@ -110,14 +136,18 @@ def profile(
     *,
     input: Size | None = None,
     aux: bool = False,
-    batch: int = 1,
+    batch: Batches = 1,
     device: str | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    settings: Settings = DEFAULT_SETTINGS,
+    best: bool = False,
     convention: str = DEFAULT,
     **parameters: int,
 ) -> Profile:
-    """A model's profile; measured as well if a device is named (`cpu`, `cuda`, `cuda:1`).
+    """A model's profile; measured as well if a device is named (`cpu`, `cuda`, `cuda:1`), for `time_budget_s` a batch.
 
-    `convention` is how its work is counted: a tool's way (`fvcore`, `thop`, ...), which `tally` has.
+    `convention` is how its work is counted: a tool's way (`fvcore`, `thop`, ...), which `tally` has. `settings` are how
+    it is run; with `best` the quickest way that a ladder of them finds is measured, for `time_budget_s` a rung.
 
     `torchvision:resnet50`, `timm:convnext_tiny` and `net.py:Net`, whose file is run, are models too.
     Raises UsageError and SpecError as `load` does, UsageError for a device or convention there is not, ResourceError
@@ -125,7 +155,7 @@ def profile(
     """
     return profile_model(
         os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device, convention=convention,
-        modules=True,
+        time_budget_s=time_budget_s, settings=settings, best=best, modules=True,
     )  # fmt: skip
 
 
@@ -146,26 +176,31 @@ def profile_model(
     *,
     input: Size | None = None,
     aux: bool = False,
-    batch: int = 1,
+    batch: Batches = 1,
     device: str | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    settings: Settings = DEFAULT_SETTINGS,
+    best: bool = False,
     zoo: Zoo | None = None,
     modules: bool = False,
     convention: str = DEFAULT,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Profile:
     """`profile` with the parameters as a mapping, so that none of their names can be taken for an option.
 
-    PyTorch models are profiled only with `modules`: what works on specs must not run a file.
+    PyTorch models are profiled only with `modules`: what works on specs must not run a file. `tell` is told how much
+    of the measuring is done, from 0 to 1. What does not fit at one batch is among the profile's failures; ResourceError
+    is raised if nothing fits.
     """
     zoo = zoo or Zoo()
-    if batch < 1:
-        raise UsageError(f"a batch of {batch} images", hint="at least 1")
+    batches = as_batches(batch)
     counting = find_convention(convention)
     if modules and module_reference(model):
         from resnetcli.report.foreign import of_reference
 
         if device is not None:
             raise UsageError(f"`{model}` cannot be measured, only counted", "leave `--device` out")
-        return _of_seen(of_reference(model, parameters, as_shape(input)), batch, counting)
+        return _of_seen(of_reference(model, parameters, as_shape(input)), batches, counting)
     if device is not None:
         from resnetcli.measure.device import find
 
@@ -174,19 +209,75 @@ def profile_model(
     plan = lower(spec, aux=aux)
     counts = count(plan)
     measurements: tuple[Measurement, ...] = ()
-    if device is not None:
-        from resnetcli.measure.latency import measure
-
-        measurements = (measure(plan, device=device, batch=batch),)
+    failures: tuple[Failure, ...] = ()
+    ladders: tuple[Ladder, ...] = ()
+    if device is not None and best:
+        ladders, measurements = climb_all(plan, device, batches, time_budget_s, settings, tell)
+    elif device is not None:
+        measurements, failures = _measure(plan, device, batches, time_budget_s, settings, tell)
     found = () if aux and spec.aux else judged(spec, plan, counts)
     heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
-    return Profile(model, zoo.family(model), spec, plan, counts, found, heads, batch, measurements, convention=counting)
+    return Profile(
+        model, zoo.family(model), spec, plan, counts, found, heads, batches, measurements, failures,
+        convention=counting, ladders=ladders,
+    )  # fmt: skip
 
 
-def _of_seen(seen: Seen, batch: int = 1, convention: Convention = CONVENTIONS[DEFAULT]) -> Profile:
+def _measure(
+    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None],
+) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
+    """One measurement a batch. Raises the last ResourceError if nothing could be measured."""
+    from resnetcli.measure.latency import measure
+    from resnetcli.measure.sampling import part
+
+    found, failures = [], []
+    for number, batch in enumerate(batches):
+        try:
+            found.append(
+                measure(
+                    plan, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings,
+                    tell=part(tell, number, len(batches)),
+                )
+            )  # fmt: skip
+        except ResourceError as error:
+            failures.append(Failure(device, batch, error.message))
+            if number == len(batches) - 1 and not found:
+                raise
+    return tuple(found), tuple(failures)
+
+
+def climb_all(
+    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None],
+) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...]]:  # fmt: skip
+    """A ladder for each batch and the best of each. Raises ResourceError for a batch where nothing passed."""
+    from resnetcli.measure.best import climb
+    from resnetcli.measure.sampling import part
+
+    ladders = tuple(
+        climb(
+            plan, device=device, batch=batch, dtype=settings.dtype if settings.tf32 is not None else None,
+            threads=settings.threads, time_budget_s=time_budget_s, tell=part(tell, number, len(batches)),
+        )
+        for number, batch in enumerate(batches)
+    )  # fmt: skip
+    return ladders, tuple(ladder.best.measurement for ladder in ladders if ladder.best.measurement)
+
+
+def as_batches(batch: Batches) -> tuple[int, ...]:
+    """Each number of images once, in the order asked for. Raises UsageError for one below 1, or none."""
+    batches = tuple(dict.fromkeys([batch] if isinstance(batch, int) else batch))
+    for each in batches or (0,):
+        if each < 1:
+            raise UsageError(f"a batch of {each} images", hint="at least 1")
+    return batches
+
+
+def _of_seen(seen: Seen, batches: tuple[int, ...] = (1,), convention: Convention = CONVENTIONS[DEFAULT]) -> Profile:
     step_elements(seen.plan, convention)  # which a PyTorch model may not show
     return Profile(
-        seen.plan.name, "", seen.spec, seen.plan, count(seen.plan), (), batch=batch, notes=seen.notes,
+        seen.plan.name, "", seen.spec, seen.plan, count(seen.plan), (), batches=batches, notes=seen.notes,
         convention=convention,
     )  # fmt: skip
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import ResourceError
 from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
+from resnetcli.report.compare import label
 from resnetcli.report.profile import Profile, parts
+from resnetcli.report.saved import conditions_of, floor_of
 from resnetcli.spec.words import item_text
 
 if TYPE_CHECKING:
+    from resnetcli.measure.best import Ladder, Rung
+    from resnetcli.measure.ceilings import Ceilings
+    from resnetcli.measure.latency import Measurement
     from resnetcli.ops import Shape
     from resnetcli.plan.plan import Plan
     from resnetcli.report.compare import Comparison
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     from resnetcli.report.listing import Listing
     from resnetcli.report.papers import PaperTable
     from resnetcli.report.reconcile import Candidate, Reconciliation
+    from resnetcli.report.roofline import Difference, Explanation, Part, Prediction, Suggestion, Work
+    from resnetcli.report.saved import Changes
     from resnetcli.report.verdict import Judged
     from resnetcli.report.verify import Verification
 
@@ -34,7 +43,7 @@ def profile_record(profile: Profile) -> Record:
     """`resnet-cli/profile@1`."""
     plan, counts = profile.plan, profile.counts
     trained = None if is_traced(plan) else training(plan)
-    measurements = [asdict(measurement) for measurement in profile.measurements]
+    measurements = [_measurement(measurement) for measurement in profile.measurements]
     try:
         fields = receptive(plan) if trained else ()
     except ResourceError:
@@ -47,6 +56,7 @@ def profile_record(profile: Profile) -> Record:
         "cite": profile.spec.cite,
         "input": _sizes(plan.input),
         "batch": profile.batch,
+        "batches": list(profile.batches),
         "params": counts.params,
         "macs": counts.macs,
         "flops": counts.flops,
@@ -75,7 +85,28 @@ def profile_record(profile: Profile) -> Record:
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,
+        "ladder": [_rung(ladder, rung) for ladder in profile.ladders for rung in ladder.rungs],
+        "failures": [asdict(failure) for failure in profile.failures],
         "notes": list(profile.notes),
+    }
+
+
+def _measurement(measured: Measurement) -> Record:
+    shares = {name: getattr(measured.environment, name) for name in ("others", "stolen", "throttled")}
+    found = asdict(measured)
+    return {**found, "environment": {**found["environment"], **shares}}
+
+
+def _rung(ladder: Ladder, rung: Rung) -> Record:
+    measured = rung.measurement
+    return {
+        "settings": rung.settings.text,
+        "batch": ladder.batch,
+        "passed": rung.passed,
+        "best": rung.passed and rung is ladder.best,
+        "problem": rung.problem or None,
+        "speedup": ladder.speedup(rung),
+        "measurement": None if measured is None else _measurement(measured),
     }
 
 
@@ -123,12 +154,93 @@ def fit_record(fit: Fit) -> Record:
     }
 
 
-def compare_record(comparison: Comparison) -> Record:
+def compare_record(comparison: Comparison, changes: Changes | None = None) -> Record:
     """`resnet-cli/compare@1`."""
     return {
         "schema": "resnet-cli/compare@1",
         "protocol": comparison.accuracy.protocol if comparison.accuracy else None,
+        "limits": {name: comparison.limits.get(name) for name in ("params", "macs")},
+        "left_out": list(comparison.left_out),
         "models": [profile_record(profile) for profile in comparison.profiles],
+        "contests": [
+            {
+                "batch": contest.batch,
+                "against": contest.against,
+                "floor": contest.floor,
+                "rounds": contest.rounds,
+                "ratios": [
+                    {
+                        "model": label(profile),
+                        "ratio": ratio.ratio,
+                        "interval": list(ratio.interval),
+                        "floor": ratio.floor,
+                        "resolution": ratio.resolution,
+                        "outcome": ratio.outcome,
+                        "text": ratio.text(),
+                    }
+                    for profile, ratio in zip(comparison.profiles, contest.ratios, strict=True)
+                    if ratio is not None
+                ],
+            }
+            for contest in comparison.contests
+        ],
+        "against": _changes(changes) if changes else None,
+    }
+
+
+def _changes(found: Changes) -> Record:
+    return {
+        "file": found.file,
+        "changes": [
+            {
+                "model": change.model,
+                "batch": change.batch,
+                "then_s": change.then_s,
+                "now_s": change.now_s,
+                "ratio": change.ratio.ratio,
+                "interval": list(change.ratio.interval),
+                "floor": change.ratio.floor,
+                "verdict": change.verdict,
+                "text": change.ratio.text(),
+                "notes": list(change.notes),
+            }
+            for change in found.changes
+        ],
+        "unsaved": list(found.unsaved),
+        "unmeasured": list(found.unmeasured),
+    }
+
+
+def measurement_records(comparison: Comparison) -> dict[int, list[Mapping[str, Any]]]:
+    """Each profile's measurements, by its place."""
+    return {n: [_measurement(m) for m in profile.measurements] for n, profile in enumerate(comparison.profiles)}
+
+
+def saved_record(comparison: Comparison) -> Record:
+    """`resnet-cli/saved@1`: what a later run is held against, without the samples."""
+    measured = measurement_records(comparison)
+    figures = (
+        "median_s", "interval_s", "iqr_s", "min_s", "p90_s", "p99_s", "n", "stopped", "throughput_img_s",
+        "peak_memory_bytes", "torch",
+    )  # fmt: skip
+    return {
+        "schema": "resnet-cli/saved@1",
+        "date": datetime.now(UTC).date().isoformat(),
+        "results": [
+            {
+                "model": profile.model,
+                "parameters": dict(profile.plan.parameters),
+                "input": _sizes(profile.plan.input),
+                "params": profile.counts.params,
+                "macs": profile.counts.macs,
+                "batch": record["batch"],
+                "conditions": conditions_of(record),
+                **{name: record[name] for name in figures},
+                "floor": floor_of(comparison, record["batch"]) or None,
+            }
+            for place, profile in enumerate(comparison.profiles)
+            for record in measured[place]
+        ],
     }
 
 
@@ -313,6 +425,109 @@ def crosscheck_record(found: tuple[Crosschecked, ...]) -> Record:
                 ],
             }
             for net in found
+        ],
+    }
+
+
+def ceilings_record(ceilings: Ceilings) -> Record:
+    """`resnet-cli/ceilings@1`, which is also the file that `--device-profile` takes."""
+    from resnetcli.measure.ceilings import to_json
+
+    return to_json(ceilings)
+
+
+def explain_record(
+    found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], summary: str
+) -> Record:
+    """`resnet-cli/explain@1`; `summary` is the sentence on top."""
+    return {
+        "schema": "resnet-cli/explain@1",
+        "summary": summary,
+        "ceilings": ceilings_record(found.ceilings),
+        "net": _explanation(found),
+        "rows": [_roofline_part(part) for part in found.rows],
+        "layers": [_roofline_part(part) for part in found.layers(len(found.plan.steps))],
+        "suggestions": [
+            {
+                "setting": each.setting,
+                "floor_s": each.seconds,
+                "measured_s": each.measurement.median_s if each.measurement else None,
+                "problem": each.problem or None,
+            }
+            for each in tried
+        ],
+        "vs": None
+        if difference is None
+        else {
+            "net": _explanation(difference.other),
+            "time_ratio": difference.time_ratio,
+            "interval": list(difference.paired.interval) if difference.paired else None,
+            "seconds": dict(difference.seconds),
+            "macs_ratio": difference.ratio("macs"),
+            "activations_ratio": difference.ratio("activations"),
+            "bytes_ratio": difference.ratio("bytes"),
+            "kernels_ratio": difference.ratio("kernels"),
+        },
+    }
+
+
+def _explanation(found: Explanation) -> Record:
+    m, split = found.measurement, found.split
+    return {
+        "model": found.model,
+        "parameters": dict(found.plan.parameters),
+        "input": _sizes(found.plan.input),
+        "dtype": found.executed.dtype,
+        "batch": found.executed.batch,
+        "measured_s": m.median_s if m else None,
+        "interval_s": list(m.interval_s) if m else None,
+        "floor": _floor(found.executed.total),
+        "fused": _floor(found.fused.total),
+        "shares": dict(found.shares),
+        "layers_s": sum(split.every_s) if split else None,
+        "layers_total_s": split.total_s if split else None,
+        "layers_agree": split.agrees if split else None,
+    }
+
+
+def _floor(work: Work) -> Record:
+    return {
+        "floor_s": work.floor_s,
+        "compute_s": work.compute_s,
+        "memory_s": work.memory_s,
+        "overhead_s": work.overhead_s,
+        "flops": work.flops,
+        "bytes": work.bytes,
+        "kernels": work.kernels,
+    }
+
+
+def _roofline_part(part: Part) -> Record:
+    return {
+        "name": part.name,
+        "bound": part.work.bound if part.work.kernels else None,
+        **_floor(part.work),
+        "fused_s": part.fused.floor_s,
+        "measured_s": part.measured_s,
+    }
+
+
+def predict_record(found: Prediction) -> Record:
+    """`resnet-cli/predict@1`."""
+    return {
+        "schema": "resnet-cli/predict@1",
+        "ceilings": ceilings_record(found.ceilings),
+        "models": [
+            {
+                "model": net.model,
+                "parameters": dict(net.plan.parameters),
+                "input": _sizes(net.plan.input),
+                "dtype": net.executed.dtype,
+                "batch": net.executed.batch,
+                "floor": _floor(net.executed.total),
+                "fused": _floor(net.fused.total),
+            }
+            for net in found.nets
         ],
     }
 

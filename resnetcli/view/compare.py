@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from resnetcli.errors import clean
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.profile import Profile
 from resnetcli.view.convention import convention_notes, work_head, work_key
-from resnetcli.view.numbers import change, duration, figure_name, rate, short, size_of
-from resnetcli.view.profile import half_width
+from resnetcli.view.numbers import change, duration, figure_name, percent, rate, short, size_of
+from resnetcli.view.profile import half_width, noisy_cell
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from resnetcli.measure.latency import Measurement
+    from resnetcli.report.saved import Changes
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:
@@ -19,35 +26,53 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     several = len({profile.plan.input for profile in comparison.profiles}) > 1
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
     for key, head in (("params", "params"), (work, work_head(convention)), ("activations", "acts")):
-        columns.append(Column(head, key, spare=6 if key == "activations" and measured else 0))
-        columns += _relative(base, f"{key}_ratio")
+        spare = {"params": 3, work: 2, "activations": 7}[key] if measured else 0
+        columns.append(Column(head, key, spare=spare))
+        columns += _relative(base, f"{key}_ratio", spare)
         if key != "activations":
             printed = any(_printed(profile, key) for profile in comparison.profiles)
-            columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=3))
-    columns.append(Column("depth", "depth", spare=7 if measured else 2))
+            columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=6 if measured else 3))
+    columns.append(Column("depth", "depth", spare=8 if measured else 2))
     for (figure, _), key in comparison.accuracy.keys.items() if comparison.accuracy else ():
         head = key.replace(figure, figure_name(figure), 1)
         columns.append(Column(head, f"{key} sources".replace(" ", "_"), "left", wrap=True))
         columns.append(Column("", key.replace(" ", "_"), shown=False))  # for programs: the best of them
     if measured:
+        ways = {m.settings for profile in comparison.profiles for m in profile.measurements}
+        sweep = len({m.batch for profile in comparison.profiles for m in profile.measurements}) > 1
+        against = comparison.contests[0].against if comparison.contests else ""
+        judged = bool(against) and len(comparison.profiles) > 1
+        noisy = any(m.noisy for profile in comparison.profiles for m in profile.measurements)
         columns += [
+            Column("settings", "settings", "left", wrap=True, shown=len(ways) > 1),
+            Column("batch", "batch", shown=sweep),
             Column("median", "median_s"),
             Column("±", "interval", exported=False),
-            *_relative(base, "median_ratio"),
-            Column("IQR", "iqr_s", spare=2),
-            Column("n", "n", spare=1),
-            Column("images/s", "throughput_img_s"),
-            Column("peak memory", "peak_memory_bytes"),
+            Column("", "median_ratio", shown=False),  # for programs: what the verdict says in words
+            Column("", "median_ratio_low", shown=False),
+            Column("", "median_ratio_high", shown=False),
+            Column(f"against {against}", "verdict", "left", "cyan", wrap=True, shown=judged),
+            Column("IQR", "iqr_s", spare=5),
+            Column("n", "n", spare=6),
+            Column("images/s", "throughput_img_s", spare=1),
+            Column("peak memory", "peak_memory_bytes", spare=4),
+            Column("", "noisy", "left", "yellow", shown=noisy),
         ]
-    return Sheet(tuple(columns), tuple(_line(profile, comparison, work) for profile in comparison.profiles))
+    lines = []
+    for place, profile in enumerate(comparison.profiles):
+        counted = _counted(profile, comparison, work)
+        lines += [(*counted, *_times(comparison, place, m)) for m in profile.measurements]
+        if not profile.measurements:
+            lines.append((*counted, *(cell(None) for _ in columns[len(counted) :])))
+    return Sheet(tuple(columns), tuple(lines))
 
 
-def _relative(base: Profile | None, key: str) -> list[Column]:
-    return [] if base is None else [Column("", key, style="cyan")]
+def _relative(base: Profile | None, key: str, spare: int) -> list[Column]:
+    return [] if base is None else [Column("", key, style="cyan", spare=spare)]
 
 
-def _line(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ...]:
-    base, measured = comparison.baseline, any(p.measurements for p in comparison.profiles)
+def _counted(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ...]:
+    base = comparison.baseline
     size = profile.plan.input
     cells = [cell(label(profile)), cell(f"{size.c}x{size.h}x{size.w}", str(size))]
     for key in ("params", work, "activations"):
@@ -63,19 +88,72 @@ def _line(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ..
             printed = comparison.accuracy.printed(profile, *column)
             cells.append(cell(", ".join(f"{value} {'/'.join(papers)}" for value, papers in printed.items())))
             cells.append(cell(comparison.accuracy.best(profile, *column)))
-    if measured:
-        m = profile.measurements[0]
-        cells += [cell(m.median_s, duration(m.median_s)), cell(half_width(m))]
-        if base is not None:
-            cells.append(_ratio(m.median_s, base.measurements[0].median_s))
-        memory = m.peak_memory_bytes
-        cells += [
-            cell(m.iqr_s, duration(m.iqr_s)),
-            cell(m.n),
-            cell(m.throughput_img_s, rate(m.throughput_img_s)),
-            cell(memory, "-" if memory is None else size_of(memory)),
-        ]
     return tuple(cells)
+
+
+def _times(comparison: Comparison, place: int, m: Measurement) -> tuple[Cell, ...]:
+    """What was measured of the profile at that place at one batch."""
+    ratio, memory = comparison.ratio(place, m.batch), m.peak_memory_bytes
+    low, high = ratio.interval if ratio else (None, None)
+    return (
+        cell(m.settings),
+        cell(m.batch),
+        cell(m.median_s, duration(m.median_s)),
+        cell(half_width(m)),
+        cell(ratio.ratio if ratio else None),
+        cell(low),
+        cell(high),
+        cell(ratio.text() if ratio else ""),
+        cell(m.iqr_s, duration(m.iqr_s)),
+        cell(m.n),
+        cell(m.throughput_img_s, rate(m.throughput_img_s)),
+        cell(memory, "-" if memory is None else size_of(memory)),
+        noisy_cell(m),
+    )
+
+
+def changes_sheet(found: Changes) -> Sheet:
+    """Times now against those of a file."""
+    columns = (
+        Column(f"against {found.file}", "model", "left", "bold"),
+        Column("batch", "batch"),
+        Column("then", "then_s", spare=1),
+        Column("now", "now_s", spare=1),
+        Column("", "text", "left", wrap=True),
+        Column("verdict", "verdict", "left", "cyan"),
+    )
+    lines = [
+        (
+            cell(change.model),
+            cell(change.batch),
+            cell(change.then_s, duration(change.then_s)),
+            cell(change.now_s, duration(change.now_s)),
+            cell("; ".join((change.ratio.text(), *change.notes))),
+            cell(change.verdict, "undecided: noisy" if change.verdict == "undecided" else None),
+        )
+        for change in found.changes
+    ]
+    return Sheet(columns, tuple(lines))
+
+
+def changes_lines(found: Changes) -> list[str]:
+    """What was not compared."""
+    lines = [f"not in {found.file}: {', '.join(found.unsaved)}"] if found.unsaved else []
+    return lines + ([f"not measured now: {clean(', '.join(found.unmeasured))}"] if found.unmeasured else [])
+
+
+def contest_lines(comparison: Comparison) -> list[str]:
+    """How the nets were timed against each other, and the noise floor of it."""
+    lines = []
+    for contest in comparison.contests:
+        if contest.floor is None:
+            continue
+        at = f" at batch {contest.batch}" if len(comparison.contests) > 1 else ""
+        lines.append(
+            f"timed in turns{at}, {contest.rounds} rounds in random order, ratios paired by round; "
+            f"{contest.against} against itself: within {percent(contest.floor)}"
+        )
+    return lines
 
 
 def _ratio(value: float, reference: float) -> Cell:
@@ -105,6 +183,13 @@ def caption(comparison: Comparison) -> list[str]:
         notes.append(f"accuracy as published: {', '.join(datasets)}, {accuracy.protocol}")
         if accuracy.others:
             notes.append(f"not shown: {', '.join(accuracy.others)} (--protocol)")
+    if comparison.left_out:
+        words = " or ".join(
+            f"more than {short(most)} {'parameters' if name == 'params' else 'MACs'}"
+            for name, most in comparison.limits.items()
+        )
+        count = len(comparison.left_out)
+        lines.append(f"left out: {count} {'net' if count == 1 else 'nets'} with {words}")
     notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
     lines += ["; ".join(notes)] if notes else []
     said: dict[str, list[str]] = {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from resnetcli.measure.best import deviates
+from resnetcli.measure.statistics import P99_LEAST
 from resnetcli.plan.memory import memory
 from resnetcli.plan.receptive import Receptive
 from resnetcli.plan.receptive import receptive as sees
 from resnetcli.plan.training import is_traced, training
-from resnetcli.report.profile import By, Part, Profile, parts, settings_text
+from resnetcli.report.profile import By, Failure, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
 from resnetcli.view.convention import convention_lines, work_head, work_key, work_text
 from resnetcli.view.fit import memory_line, training_line
@@ -19,6 +22,8 @@ from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
+
+_FIGURE = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def heading(profile: Profile) -> list[str]:
@@ -133,9 +138,10 @@ def totals(profile: Profile) -> list[str]:
         lines += [training_line(training(profile.plan).total), memory_line(profile.plan, memory(profile.plan))]
     if heads := heads_line(profile):
         lines.append(heads)
-    if profile.batch > 1:
-        macs, held = profile.batch * counts.macs, profile.batch * counts.activation_bytes
-        lines.append(f"a batch of {profile.batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
+    for batch in profile.batches:
+        if batch > 1:
+            macs, held = batch * counts.macs, batch * counts.activation_bytes
+            lines.append(f"a batch of {batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
     return [*lines, *profile.notes]
 
 
@@ -204,15 +210,19 @@ def unjudged(profile: Profile) -> str:
 def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
     """Latency, throughput and memory, a row a setting."""
     columns = (
-        Column("measured", "device", "left", "bold"),
+        Column("measured", "device", "left", "bold", wrap=True),
         Column("batch", "batch"),
         Column("median", "median_s"),
         Column("±", "interval", exported=False),
-        Column("IQR", "iqr_s"),
+        Column("IQR", "iqr_s", spare=1),
         Column("min", "min_s", spare=1),
+        Column("p90", "p90_s", spare=2),
+        Column("p99", "p99_s", spare=2, shown=any(m.p99_s is not None for m in measurements)),
         Column("n", "n"),
+        Column("outliers", "outliers", spare=3),
         Column("images/s", "throughput_img_s"),
         Column("peak memory", "peak_memory_bytes"),
+        Column("", "noisy", "left", "yellow", shown=any(m.noisy for m in measurements)),
     )
     return Sheet(columns, tuple(map(_measured_line, measurements)))
 
@@ -220,22 +230,68 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
 def _measured_line(m: Measurement) -> tuple[Cell, ...]:
     memory = m.peak_memory_bytes
     return (
-        cell(m.device, f"{m.device} {m.dtype}"),
+        cell(m.device, f"{m.device} {m.settings}"),
         cell(m.batch),
         cell(m.median_s, duration(m.median_s)),
         cell(half_width(m)),
         cell(m.iqr_s, duration(m.iqr_s)),
         cell(m.min_s, duration(m.min_s)),
+        cell(m.p90_s, duration(m.p90_s)),
+        cell(m.p99_s, "-" if m.p99_s is None else duration(m.p99_s)),
         cell(m.n),
+        cell(len(m.outliers)),
         cell(m.throughput_img_s, rate(m.throughput_img_s)),
         cell(memory, "-" if memory is None else size_of(memory)),
+        noisy_cell(m),
     )
+
+
+def noisy_cell(m: Measurement) -> Cell:
+    """A mark on what is not to be relied upon."""
+    return cell("noisy" if m.noisy else "")
 
 
 def half_width(m: Measurement) -> str:
     """Half the median's 95% interval, relative to the median: `1.2%`; with a mark if the net was not yet steady."""
     low, high = m.interval_s
     return f"{100 * (high - low) / 2 / m.median_s:.1f}%{'' if m.warmup_settled else '*'}"
+
+
+def worst_reasons(measurements: Sequence[Measurement]) -> list[str]:
+    """Why they are noisy: of reasons that differ in their figure alone the one with the largest."""
+    worst: dict[str, tuple[float, str]] = {}
+    for reason in (reason for m in measurements for reason in m.noisy):
+        figures = [float(figure) for figure in _FIGURE.findall(reason)]
+        kind = _FIGURE.sub("", reason)
+        worst[kind] = max(worst.get(kind, (0.0, reason)), (max(figures, default=0.0), reason))
+    return [reason for _, reason in worst.values()]
+
+
+def failure_lines(failures: Iterable[Failure]) -> list[str]:
+    """What could not be measured, a line each."""
+    return [f"not measured: {failure.problem}" for failure in failures]
+
+
+def environment_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """What else went on: the load before, and the worst of what followed."""
+    ledgers = [m.environment for m in measurements]
+    first, last = ledgers[0].before, ledgers[-1].after
+    load = "not available" if first.load_average is None else f"{first.load_average:.2f}"
+    parts = [f"load average before {load}"]
+    for name, words in (("others", "other programs"), ("stolen", "stolen by the host"), ("throttled", "throttled")):
+        shares = [share for ledger in ledgers if (share := getattr(ledger, name)) is not None]
+        parts.append(f"{words} {percent(max(shares)) if shares else 'not available'}")
+    gpu = last.gpu
+    if gpu is None:
+        parts.append(f"governor {last.governor or 'not available'}")
+        clock, temperature = last.clock_mhz, last.temperature_c
+    else:
+        others = "not available" if gpu.other_processes is None else gpu.other_processes
+        parts.append(f"other programs on the GPU {others}")
+        clock, temperature = gpu.clock_mhz, gpu.temperature_c
+    parts.append(f"clock {'not available' if clock is None else f'{clock:,.0f} MHz'}")
+    parts.append(f"temperature {'not available' if temperature is None else f'{temperature:.0f} C'}")
+    return [f"environment: {', '.join(parts)}"]
 
 
 def conditions(measurements: Sequence[Measurement]) -> list[str]:
@@ -246,8 +302,15 @@ def conditions(measurements: Sequence[Measurement]) -> list[str]:
         f"measured on {m.device_name}, {m.threads} threads, torch {m.torch}{tf32}",
         "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
     ]
+    if m.runtime != "eager" or m.settings != "fp32":
+        lines[0] += f"; {m.settings}, prepared in {duration(m.prepare_s)}"
+    lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]
     if not all(m.warmup_settled for m in measurements):
         lines.append("*: times were still falling when the warm-up had to end")
-    if any((m.interval_s[1] - m.interval_s[0]) > 0.1 * m.median_s for m in measurements):
-        lines.append("noisy: an interval is wider than 10% of its median; close other programs and measure again")
+    fewest = min(m.n for m in measurements)
+    if any(m.p99_s is None for m in measurements):
+        lines.append(f"no p99: it takes {P99_LEAST:,} samples to know one to half a point, not {fewest:,}")
+    lines += environment_lines(measurements)
+    if reasons := worst_reasons(measurements):
+        lines.append(f"noisy: {'; '.join(reasons)}; not to be relied upon, measure again on a quiet machine")
     return lines

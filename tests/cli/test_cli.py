@@ -39,6 +39,7 @@ COMMANDS = {
     "show_form_b": "show resnext50_32x4d_b",
     "check": "check resnet50 cifar_resnet110",
     "compare_accuracy": "compare resnet50 resnet34_a resnext50_32x4d vgg16 --accuracy",
+    "compare_limits": "compare resnet18* resnet50 vgg16 --max-params 30M --max-macs 2G",
     "compare_protocol": "compare resnet34* resnext50_32x4d --protocol 10-crop --format csv",
     "info": "info googlenet",
     "info_md": "info resnext101_32x4d --format md",
@@ -70,6 +71,11 @@ COMMANDS = {
     "diff_md": "diff resnet34 resnet34_a --format md",
     "diff_csv": "diff resnet50_v1 resnet50 --format csv",
     "diff_unlike": "diff alexnet resnet18",
+    "predict": "predict resnet50 resnext50_32x4d wide_resnet50_2 --device-profile rtx4090 --dtype fp16 --batch 512",
+    "predict_csv": "predict resnet18 --device-profile v100 --format csv",
+    "explain": "explain resnext50_32x4d --vs resnet50 --device-profile a100-80gb --dtype bf16 --batch 256",
+    "explain_md": "explain vgg16 --device-profile rtx3090 --format md",
+    "explain_csv": "explain resnet18 --device-profile v100 --dtype fp16 --format csv",
     "diff_none": "diff cifar_resnet20 cifar_resnet depth=20",
 }
 HELPS = (
@@ -87,6 +93,9 @@ HELPS = (
     "fmt",
     "reconcile",
     "crosscheck",
+    "calibrate",
+    "explain",
+    "predict",
 )
 
 
@@ -193,6 +202,14 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnet50 --convention fvcor", "did you mean `fvcore`"),
         ("compare --convention flop", "unknown convention `flop`"),
         ("profile resnet50 --flops --convention thop", "`--flops` is `--convention flops`"),
+        ("explain resnet50", "takes a device or a device's profile"),
+        ("explain resnet50 --device cpu --device-profile v100", "takes a device or a device's profile"),
+        ("explain resnet50 resnet18 --device-profile v100", "one more with `--vs`"),
+        ("explain resnet50 --device-profile v100 --measure", "needs a device to measure on"),
+        ("explain resnet50 --device-profile v100 --dtype bf16", "no ceiling of NVIDIA V100 SXM2 in `bf16`"),
+        ("predict resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
+        ("predict resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
+        ("calibrate --device tpu", "unknown device `tpu`"),
         ("reconcile resnet50", "takes a model and a figure"),
         ("reconcile resnet50 many", "`many` is not a figure"),
         ("reconcile resnet50 resnet18 4.1G", "one model and one figure, not 2"),
@@ -211,6 +228,15 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnet50 --input 3x8x8 --batch 0", "a batch of 0 images"),
         ("profile resnet50 --device tpu", "tpu"),
         ("profile resnet50 --device mps", "mps"),
+        ("profile resnet50 --compile", "`--compile` is about measuring"),
+        ("compare --threads 2", "`--threads` is about measuring"),
+        ("profile resnet50 --device cpu --best --fold-bn", "`--best` tries `--fold-bn`"),
+        ("profile resnet50 --device cpu --dtype bf15", "did you mean `bf16`"),
+        ("profile resnet50 --device cpu --dtype fp16", "fp16 on a CPU"),
+        ("compare --device cpu --dtype tf32", "TF32 is arithmetic of NVIDIA"),
+        ("profile resnet50 --device cpu --cuda-graph", "a CPU has no CUDA graphs"),
+        ("compare --device cpu --threads 0", "0 threads"),
+        ("profile resnet50 --device cpu --best --dtype fp16", "fp16 on a CPU"),
         ("compare --sort size", "cannot sort by `size`"),
         ("compare --sort median_s", "measured only with `--device`"),
         ("compare --baseline vgg16", "the baseline `vgg16` is not among the models compared"),
@@ -431,3 +457,41 @@ def test_the_readmes_pictures_are_what_the_commands_print() -> None:
         [sys.executable, str(script), "--check"], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_predicting_and_explaining_without_a_device_load_no_torch() -> None:
+    for command in ("predict resnet50 --device-profile a100-40gb", "explain resnet18 --device-profile a100-40gb"):
+        code = f"import sys; sys.argv = 'resnet-cli {command}'.split(); from resnetcli.cli.main import main\n"
+        code += "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        assert "floor" in result.stdout
+
+
+def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = run("calibrate --show")
+    assert result.exit_code == 2
+    assert "`cpu` was not calibrated here yet" in result.output
+    write_profile(read_profile("v100"), cache_file("cpu"))
+    shown = run("calibrate --show --format json")
+    assert json.loads(shown.stdout)["name"] == "NVIDIA V100 SXM2"
+    assert "900.0 GB/s" in run("calibrate --show").stdout
+
+
+def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_profile(read_profile("rtx4090"), cache_file("cpu"))
+    drawing = tmp_path / "roof.svg"
+    command = "explain cifar_resnet20 --vs cifar_resnet32 --device cpu --time-budget 50ms --format json --roofline"
+    result = run([*command.split(), str(drawing)])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert 0 < record["net"]["floor"]["floor_s"] < record["net"]["measured_s"]
+    assert sum(record["net"]["shares"].values()) == pytest.approx(1)
+    assert record["vs"]["net"]["model"] == "cifar_resnet32"
+    assert drawing.read_text().startswith("<svg")

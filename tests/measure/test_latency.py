@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import latency
 from resnetcli.measure.latency import Measurement, measure
+from resnetcli.measure.variants import calibrate
 from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Conv, Linear, PoolTo, ReLU
 from resnetcli.plan.plan import Plan
@@ -128,7 +129,7 @@ def test_a_very_deep_net_is_timed_on_finite_values() -> None:
     net, x = build(plan).eval(), torch.randn(2, 4, 8, 8)
     with torch.inference_mode():
         assert not net(x).isfinite().all()  # else there would be nothing to calibrate
-        latency._calibrate(net, x, plan)
+        calibrate(net, x, plan)
         y = net(x)
     assert y.isfinite().all()
     assert 0.1 < float(y.std()) < 1000
@@ -139,7 +140,7 @@ def test_calibration_leaves_nothing_but_statistics() -> None:
     net = build(plan).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with torch.inference_mode():
-        latency._calibrate(net, torch.randn(3, 3, 8, 8), plan)
+        calibrate(net, torch.randn(3, 3, 8, 8), plan)
     changed = {
         name.rpartition(".")[2] for name, value in net.state_dict().items() if not torch.equal(value, before[name])
     }

@@ -7,7 +7,7 @@ from math import comb
 
 import pytest
 
-from resnetcli.measure.statistics import at_least, interval, iqr, median, quantile
+from resnetcli.measure.statistics import P99_LEAST, at_least, interval, iqr, median, outliers, p99, quantile
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,25 @@ def test_many_samples_take_little_time() -> None:
     low, high = interval(samples)
     assert time.process_time() - start < 0.5
     assert 0.48 < low < median(samples) < high < 0.52
+
+
+def test_the_least_samples_for_a_99th_percentile_are_those_of_the_normal_approximation() -> None:
+    from statistics import NormalDist
+
+    z = NormalDist().inv_cdf(0.995)  # 99% between both tails
+    assert (z**2 * 0.99 * 0.01 / 0.005**2) == pytest.approx(P99_LEAST, abs=1)
+
+
+def test_there_is_a_99th_percentile_only_of_enough_samples() -> None:
+    samples = [float(k) for k in range(P99_LEAST)]
+    assert p99(samples) == pytest.approx(0.99 * (P99_LEAST - 1))
+    assert p99(samples[1:]) is None
+
+
+def test_outliers_are_named_by_place_and_left_in() -> None:
+    samples = [10.0, 30.0, 11.0, 12.0, 1.0, 13.0, 14.0]  # middle half 10.5 to 13.5: fences at 6 and 18
+    assert outliers(samples) == (1, 4)
+    assert len(samples) == 7
+    assert outliers([10.0, 18.0, 11.0, 12.0, 6.0, 13.0, 14.0]) == ()
+    assert outliers([1.0] * 20 + [1.1]) == (20,)
+    assert outliers([5.0]) == ()

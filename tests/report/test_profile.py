@@ -10,7 +10,6 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.errors import SpecError, UsageError
-from resnetcli.measure.latency import Measurement
 from resnetcli.report.compare import label
 from resnetcli.report.profile import parts
 from resnetcli.report.records import profile_record
@@ -19,6 +18,7 @@ from resnetcli.spec.header import parse_input
 from resnetcli.spec.zoo import Zoo
 from resnetcli.view.profile import cost_sheet, half_width
 from resnetcli.view.sheet import to_csv
+from tests.measured import MEASURED
 
 HEAD = "input: 3x32x32\nclasses: 10\n"
 
@@ -170,13 +170,6 @@ def test_an_auxiliary_head_hangs_from_a_row_that_is_left_whatever_the_order_of_k
         path.write_text("extends: ./parent.yaml\n" + text)
         with pytest.raises(SpecError, match="hangs from row `a`, which there is not"):
             rc.load(str(path))
-
-
-MEASURED = Measurement(
-    device="cpu", device_name="x", dtype="fp32", tf32=False, batch=2, threads=2, median_s=0.1, interval_s=(0.09, 0.13),
-    iqr_s=0.02, min_s=0.08, n=3, stopped="budget", calls_per_sample=1, throughput_img_s=21.0, peak_memory_bytes=None,
-    first_call_s=0.5, warmup_s=0.6, warmup_calls=3, warmup_settled=False, samples_s=(0.08, 0.1, 0.13), torch="2",
-)  # fmt: skip
 
 
 def test_a_csv_carries_a_measurement_in_its_last_line() -> None:

@@ -1,0 +1,224 @@
+"""Commands about why a net takes its time: a device's ceilings, what they explain, what they allow elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Batch,
+    Format,
+    Formats,
+    Input,
+    Models,
+    app,
+    complain,
+    guarded,
+    print_lines,
+    print_sheet,
+)
+from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetcli.report.roofline import Difference, Explanation, Suggestion
+
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="DTYPE", help="fp32, tf32, bf16 or fp16; fp32 without it.")
+]
+DeviceProfile = typer.Option(
+    "--device-profile", metavar="FILE", help="Ceilings: a file of `calibrate --format json`, or a100-80gb, rtx4090, ..."
+)
+
+
+@app.command()
+@guarded
+def calibrate(
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="What to measure.")] = "cpu",
+    show: Annotated[bool, typer.Option("--show", help="Only show what was measured earlier.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Measure a device's ceilings: arithmetic, memory, launches; kept for `explain`, and a file for `predict`."""
+    from resnetcli.measure.ceilings import cache_file, cached, write_profile
+    from resnetcli.measure.device import find
+    from resnetcli.report.records import ceilings_record
+    from resnetcli.view.output import print_json
+    from resnetcli.view.roofline import ceilings_heading, launch_line, peaks_sheet, rates_sheet
+
+    device = find(device)
+    if show:
+        kept = cached(device)
+        if kept is None:
+            raise UsageError(f"`{device}` was not calibrated here yet", f"`resnet-cli calibrate --device {device}`")
+        found = kept
+    else:
+        from resnetcli.measure.calibrate import calibrate as measure
+
+        found = measure(device, report=_tell)
+        try:
+            write_profile(found, cache_file(device))
+        except OSError as error:
+            complain(f"warning: not kept for later: {error.strerror or error}")
+    if format is Format.json:
+        print_json(ceilings_record(found))
+    elif format is Format.csv:
+        print_sheet(rates_sheet(found), format)
+    else:
+        print_sheet(peaks_sheet(found), format, ceilings_heading(found))
+        print_sheet(rates_sheet(found), format, after=[launch_line(found)])
+
+
+def _tell(what: str) -> None:
+    import sys
+
+    if sys.stderr.isatty():
+        complain(f"measuring {what}")
+
+
+@app.command()
+@guarded
+def explain(
+    models: Models,
+    vs: Annotated[
+        str | None,
+        typer.Option("--vs", metavar="OTHER", help="Another net, and what of the difference in time is explained.",
+                     autocompletion=complete_model),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Measure there, layer by layer as well.")
+    ] = None,
+    device_profile: Annotated[str | None, DeviceProfile] = None,
+    batch: Batch = 1,
+    dtype: Dtype = None,
+    input: Input = None,
+    try_settings: Annotated[
+        bool, typer.Option("--measure", help="Measure the settings that are worth trying, too.")
+    ] = False,
+    time_budget: Annotated[
+        str, typer.Option("--time-budget", metavar="TIME", help="How long to measure each: 30s, 2min.")
+    ] = "3s",
+    roofline: Annotated[
+        Path | None, typer.Option("--roofline", metavar="FILE.svg", help="Draw the steps under the roof.")
+    ] = None,
+    format: Formats = Format.table,
+) -> None:  # fmt: skip
+    """Say why a net takes its time: what arithmetic, memory and launches explain, and what stays unexplained."""
+    from resnetcli.measure.ceilings import read_profile
+    from resnetcli.plan.lower import lower
+    from resnetcli.report.limits import parse_duration
+    from resnetcli.report.profile import as_shape
+    from resnetcli.report.records import explain_record
+    from resnetcli.report.roofline import (
+        Difference,
+        ceilings_of,
+        explain_measured,
+        floors,
+        measure_suggestions,
+        suggestions,
+    )
+    from resnetcli.spec.read import read
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.output import print_json
+    from resnetcli.view.roofline import roofline_svg, summary
+
+    zoo = Zoo()
+    asked = asked_models([*models, *(vs.split() if vs else [])], zoo)
+    if len(asked) != (2 if vs else 1):
+        raise UsageError("`explain` takes one model, and one more with `--vs`")
+    if (device is None) == (device_profile is None):
+        raise UsageError("`explain` takes a device or a device's profile",
+                         "`--device cpu` measures, `--device-profile a100-80gb` does not")  # fmt: skip
+    if try_settings and device is None:
+        raise UsageError("`--measure` needs a device to measure on", "`--device cpu` or `--device cuda`")
+    budget = parse_duration(time_budget, "--time-budget")
+    nets = []
+    for name, given in asked:
+        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
+        nets.append((name, spec.title, lower(spec)))
+    ratio = None
+    if device is None:
+        assert device_profile is not None
+        ceilings = read_profile(device_profile)
+        found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch)
+    else:
+        from resnetcli.measure.settings import settings
+
+        chosen = settings(dtype)
+        ceilings = ceilings_of(device, _tell)
+        _tell(" ".join(name for name, _ in asked))
+        found, ratio = explain_measured(
+            nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=budget
+        )
+    difference = Difference(found[0], found[1], ratio) if vs else None
+    tried = suggestions(found[0])
+    if try_settings and device is not None:
+        tried = measure_suggestions(found[0], tried, device=device, time_budget_s=budget)
+    if roofline is not None:
+        roofline.write_text(roofline_svg(found[0]), encoding="utf-8")
+    if format is Format.json:
+        print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
+    else:
+        _print_explanation(found[0], difference, tried, format)
+
+
+def _print_explanation(
+    found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], format: Format
+) -> None:
+    from resnetcli.view.roofline import (
+        difference_lines,
+        difference_sheet,
+        heading,
+        notes,
+        parts_sheet,
+        suggestions_sheet,
+        summary,
+    )
+
+    if format is Format.csv:
+        print_sheet(parts_sheet("row", found.rows), format)
+        return
+    lines = [summary(found, difference), *heading(found)]
+    print_sheet(parts_sheet("row", found.rows), format, [*lines, *(difference_lines(difference) if difference else [])])
+    print_sheet(parts_sheet("costliest", found.layers()), format, after=notes(found))
+    if difference:
+        print_lines([""], format)
+        print_sheet(difference_sheet(difference), format)
+    if tried:
+        print_sheet(suggestions_sheet(found, tried), format)
+
+
+@app.command()
+@guarded
+def predict(
+    models: Models,
+    device_profile: Annotated[str, DeviceProfile],
+    batch: Batch = 1,
+    dtype: Dtype = None,
+    input: Input = None,
+    format: Formats = Format.table,
+) -> None:
+    """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
+    from resnetcli.measure.ceilings import read_profile
+    from resnetcli.plan.lower import lower
+    from resnetcli.report.profile import as_shape
+    from resnetcli.report.records import predict_record
+    from resnetcli.report.roofline import TESTED, Prediction, floors
+    from resnetcli.spec.read import read
+    from resnetcli.spec.zoo import Zoo
+    from resnetcli.view.output import print_json
+    from resnetcli.view.roofline import ceilings_heading, prediction_notes, prediction_sheet
+
+    zoo = Zoo()
+    ceilings = read_profile(device_profile)
+    nets = []
+    for name, given in asked_models(models, zoo):
+        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
+        nets.append((name, spec.title, lower(spec)))
+    found = Prediction(ceilings, floors(nets, ceilings, dtype=dtype or "fp32", batch=batch))
+    if format is Format.json:
+        print_json(predict_record(found))
+    else:
+        tested = TESTED.get(ceilings.name, "")
+        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], prediction_notes(found, tested))

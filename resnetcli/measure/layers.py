@@ -1,0 +1,148 @@
+"""What each layer of a net takes: a pass that looks at the clock after every step, held to the time without looking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from resnetcli.errors import UsageError
+from resnetcli.measure import device as devices
+from resnetcli.measure.latency import DEFAULT_SETTINGS, on_device, wanted
+from resnetcli.measure.sampling import Clock
+from resnetcli.measure.settings import Settings, applied, require_possible
+from resnetcli.measure.statistics import median
+from resnetcli.measure.variants import calibrate, transform, weights
+from resnetcli.net.memory import fitting
+from resnetcli.net.module import Net
+from resnetcli.plan.plan import Plan
+
+TOLERANCE = 0.1
+"""Beyond this disagreement with the time of the whole, the layers' times are not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The seconds of one forward pass, step by step, and whether they are to be trusted."""
+
+    every_s: tuple[float, ...] = field(repr=False)
+    """Each step's mean over the middle half of the passes; the input's is 0."""
+    total_s: float
+    """The median of passes in which nobody looked at the clock, taken in turn with the others."""
+    n: int
+    """Passes of either kind."""
+
+    @property
+    def ratio(self) -> float:
+        """The steps' sum to the total."""
+        return sum(self.every_s) / self.total_s
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the sum is the total, to within a tenth."""
+        return abs(self.ratio - 1) <= TOLERANCE
+
+    @property
+    def steps_s(self) -> tuple[float, ...] | None:
+        """The steps' times; None where they do not add up."""
+        return self.every_s if self.agrees else None
+
+
+def split(
+    plan: Plan,
+    *,
+    device: str = "cpu",
+    batch: int = 1,
+    settings: Settings = DEFAULT_SETTINGS,
+    budget_s: float = 3.0,
+    clock: Clock = time.perf_counter,
+) -> Split:
+    """The layers' times of a net built on `device` with random weights and run eagerly on random images.
+
+    Of the settings the dtype and the layout count: what a compiler makes has no layers to be timed. Raises UsageError
+    for a device or settings that cannot be, ResourceError if memory does not suffice.
+    """
+    place = torch.device(devices.find(device))
+    require_possible(settings, str(place))
+    if settings.runtime != "eager" or settings.fold_bn or settings.cuda_graph:
+        raise UsageError("a net that is compiled or folded has no layers to be timed", "measure it eagerly")
+    with on_device(place), fitting(*_wanted(plan, batch, place)), applied(settings, place):
+        net = weights(plan, place)
+        x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
+        calibrate(net, x, plan)
+        made = transform(plan, net, settings, x)
+        x = made.ready(x)
+        return take_turns(
+            lambda: _whole(made.net, x, place, clock),
+            lambda: _steps(made.net, x, place, clock),
+            clock,
+            budget_s=budget_s,
+        )
+
+
+def _wanted(plan: Plan, batch: int, place: torch.device) -> tuple[str, torch.device, str]:
+    what, hint = wanted(plan, batch)
+    return what, place, hint
+
+
+def take_turns(
+    whole: Callable[[], float],
+    steps: Callable[[], list[float]],
+    clock: Clock,
+    *,
+    budget_s: float,
+    least: int = 5,
+) -> Split:
+    """A pass timed as a whole and one timed step by step, in turn, `least` times or until the budget ends."""
+    whole(), steps()  # what is done once is done now
+    totals: list[float] = []
+    found: list[list[float]] = []
+    start = clock()
+    while len(totals) < least or clock() - start < budget_s:
+        totals.append(whole())
+        found.append(steps())
+        if len(totals) >= 3 and clock() - start > 4 * budget_s:
+            break
+    # Medians step by step would leave out what strikes now one step, now another, and never sum up to a pass.
+    usual = sorted(found, key=sum)[len(found) // 4 : len(found) - len(found) // 4]
+    each = tuple(sum(times) / len(usual) for times in zip(*usual, strict=True))
+    return Split(each, median(totals), len(totals))
+
+
+def _whole(net: Net, x: Tensor, place: torch.device, clock: Clock) -> float:
+    if place.type != "cuda":
+        start = clock()
+        net(x)
+        return clock() - start
+    begin, end = _event(), _event()
+    begin.record()
+    net(x)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
+
+
+def _steps(net: Net, x: Tensor, place: torch.device, clock: Clock) -> list[float]:
+    """Seconds of each step; of the first, the input, none."""
+    if place.type != "cuda":
+        times: list[float] = []
+        net.run(x, observe=lambda _: times.append(clock()))
+        return [0.0, *(after - before for before, after in pairwise(times))]
+    events: list[torch.cuda.Event] = []
+
+    def mark(_: Tensor) -> None:
+        events.append(_event())
+        events[-1].record()
+
+    net.run(x, observe=mark)
+    events[-1].synchronize()
+    pairs = pairwise(events)
+    return [0.0, *(float(before.elapsed_time(after)) / 1e3 for before, after in pairs)]
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

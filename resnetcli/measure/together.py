@@ -1,0 +1,128 @@
+"""Several nets measured against each other on one device: each by itself what `measure` gives, and their ratios."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from resnetcli.errors import ResourceError
+from resnetcli.measure import device as devices
+from resnetcli.measure.latency import (
+    DEFAULT_SETTINGS,
+    Measurement,
+    Ready,
+    look_around,
+    measurement,
+    on_device,
+    prepare,
+    wanted,
+)
+from resnetcli.measure.ledger import Ledger
+from resnetcli.measure.sampling import Clock, Samples, Tell, precise, tell_nobody, throughput, warm_up
+from resnetcli.measure.settings import Settings, applied, require_possible
+from resnetcli.measure.statistics import median
+from resnetcli.measure.versus import Ratio, noise_floor, paired, take_turns
+from resnetcli.net.memory import fitting
+from resnetcli.plan.plan import Plan
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What each net took, or why it could not be measured, in the order of the plans."""
+
+    measured: tuple[Measurement | ResourceError, ...]
+    ratios: tuple[Ratio | None, ...]
+    """To the base's time; None for the base itself, and wherever one of the two could not be measured."""
+    floor: float | None
+    """How far the base may seem to be from itself; None where nothing is compared with it."""
+    rounds: int
+    precise: bool
+    """Whether every interval came within 1%; else time had run out."""
+
+
+def measure_together(
+    plans: Sequence[Plan],
+    *,
+    base: int = 0,
+    device: str = "cpu",
+    batch: int = 1,
+    settings: Settings = DEFAULT_SETTINGS,
+    time_budget_s: float = 3.0,
+    clock: Clock = time.perf_counter,
+    tell: Tell = tell_nobody,
+) -> Together:
+    """The plans' nets, all on the device at once and timed in turns, for about `time_budget_s` each.
+
+    The base is timed twice in each round, which shows what a difference is that is none. Shares of the budget and
+    clocks are as `measure` has them. A net that does not fit into memory is left out of the rounds. Raises UsageError
+    for a device or batch that cannot be, ResourceError where nets fit one by one but not together.
+    """
+    place = torch.device(devices.find(device))
+    require_possible(settings, str(place))
+    found: list[Measurement | ResourceError] = []
+    ready: dict[int, Ready] = {}
+    failed: dict[int, ResourceError] = {}
+
+    def tried(number: int, work: Callable[[], T]) -> T | None:
+        what, hint = wanted(plans[number], batch)
+        try:
+            with fitting(what, place, hint):
+                return work()
+        except ResourceError as error:
+            failed[number] = error
+            ready.pop(number, None)
+            if place.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
+
+    with on_device(place), applied(settings, place):
+        before = look_around(place)
+        for number, plan in enumerate(plans):
+            net = tried(number, partial(prepare, plan, place, batch, clock, settings))
+            if net is not None:
+                ready[number] = net
+        least_s, most_s = min(0.5, time_budget_s / 6), time_budget_s / 3
+        warm = {}
+        for number, net in list(ready.items()):
+            warmed = tried(number, partial(warm_up, net.waited, clock, least_s=least_s, most_s=most_s))
+            if warmed is not None:
+                warm[number] = warmed
+            tell(len(warm) / len(plans) / 3)
+        if not ready:
+            return Together(tuple(failed[number] for number in range(len(plans))), (None,) * len(plans), None, 0, False)
+        numbers = list(ready)
+        compared = base in ready and len(ready) > 1
+        timers = [net.waited for net in ready.values()] + ([ready[base].waited] if compared else [])
+        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, wanted(plans[0], batch)[1]):
+            rounds = take_turns(
+                timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
+                budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),
+            )  # fmt: skip
+            seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the base's second ones come last
+            rates = {
+                number: throughput(net.queued, clock, budget_s=time_budget_s / 6, call_s=median(seconds[number]))
+                for number, net in ready.items()
+            }
+        environment = Ledger(before, look_around(place))
+    tell(1.0)
+    floor = noise_floor(seconds[base], rounds.seconds[-1]) if compared else None
+    for number in range(len(plans)):
+        if number in failed:
+            found.append(failed[number])
+            continue
+        samples = Samples(seconds[number], rounds.calls[numbers.index(number)], precise(seconds[number]))
+        found.append(measurement(ready[number], warm[number], samples, rates[number], environment))
+    ratios = tuple(
+        paired(seconds[base], seconds[number], floor) if floor is not None and number in ready and number != base
+        else None
+        for number in range(len(plans))
+    )  # fmt: skip
+    return Together(tuple(found), ratios, floor, rounds.n, rounds.precise)

@@ -1,0 +1,341 @@
+"""A plan's net under settings: cast, laid out, folded, compiled; and how far its values are from eager fp32's."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.measure.settings import Settings, rounding
+from resnetcli.net.module import Net, build, initialise, layer_of, put_layer
+from resnetcli.ops import BatchNorm
+from resnetcli.plan.fold import fold
+from resnetcli.plan.plan import Plan
+
+Output = Tensor | tuple[Tensor, ...]
+Call = Callable[[Tensor], Output]
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHIFT = 2.0
+"""BatchNorm's shift: with it most values pass a ReLU unchanged.
+
+With none, a deep net of random weights is chaotic: what bf16 rounds away in ResNet-50's first layers grows to 65% of
+its last maps (Inception v3: 91%), which no check could tell from an error. With a shift of 2 it is 1.2% and 4.9%.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A net under settings, on its device. To be called within `settings.applied`, as it was made."""
+
+    call: Call
+    """A forward; its images must be `ready`."""
+    ready: Callable[[Tensor], Tensor]
+    """(b, c, h, w) in fp32 -> what `call` takes."""
+    plan: Plan
+    """What is computed, which need not be the plan that was asked for."""
+    net: Net
+    """Its net, before any compiler."""
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far a variant is from eager fp32: norms of differences, relative to the norm of what should be."""
+
+    maps: float | None
+    """Of the last maps on the way to the output; None for a net without any."""
+    outputs: float
+    """Of the outputs; the worst of them, if there are auxiliary heads."""
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether both are within tolerance, which what is not finite never is."""
+        return self.outputs <= self.tolerance and (self.maps is None or self.maps <= self.tolerance)
+
+
+def weights(plan: Plan, place: torch.device) -> Net:
+    """The plan's net in fp32 evaluation with random weights, quickly drawn, that keep it well conditioned.
+
+    They are made outside of inference mode, which compilers do not know. Statistics are yet to be calibrated.
+    """
+    with torch.inference_mode(False):
+        return build(plan, device=place, dtype=torch.float32, init=fill).eval()
+
+
+def fill(net: nn.Module) -> None:
+    """Weights of the usual size from a uniform distribution, which takes a fifth of the time of a normal one."""
+    initialise(net, lambda weight, std: nn.init.uniform_(weight, -(3**0.5) * std, 3**0.5 * std))
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(module.bias, SHIFT)
+
+
+def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
+    """Sets BatchNorm's statistics to those of x's first image, or of two where one has a single value to a channel.
+
+    With the initial ones every residual block doubles the variance, and a deep net would be timed on infinities.
+    """
+    single = any(
+        isinstance(step.op, BatchNorm) and step.shape.n * step.shape.h * step.shape.w == 1 for step in plan.steps
+    )
+    images = x[: 2 if single else 1]
+    if single and len(x) == 1:
+        images = torch.cat((x, torch.randn_like(x)))
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    if norms:
+        net(images)
+    for norm in norms:
+        norm.eval().momentum = 0.1
+
+
+def transform(plan: Plan, net: Net, settings: Settings, x: Tensor) -> Variant:
+    """The calibrated fp32 net of a plan under settings, for images of x's shape, fp32. The net itself is used up.
+
+    Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises UsageError
+    for a net that cannot be run so, ResourceError where what it takes is not installed.
+    """
+    foreign = settings.runtime in _FOREIGN
+    with torch.inference_mode(False), torch.no_grad():
+        if settings.fold_bn:
+            plan, net = fold_norms(plan, net)
+        if not foreign:
+            net = net.to(DTYPES[settings.dtype])
+        if settings.channels_last:
+            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def ready(images: Tensor) -> Tensor:
+        if not foreign:
+            images = images.to(DTYPES[settings.dtype])
+        return images.contiguous(memory_format=torch.channels_last) if settings.channels_last else images
+
+    call = _start(net, ready(x), settings)
+    if settings.cuda_graph:
+        call = _graph(call, ready(x))
+    return Variant(call, ready, plan, net, settings)
+
+
+def check(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
+    """How far a variant's outputs are from `reference`'s, for images that are ready.
+
+    Its last maps are those of the same net made once more with one output more, since nobody can look into a compiled
+    one, and since what is timed must not be made to show them.
+    """
+    count = len(variant.plan.outputs)
+    outputs = max(relative(y, e) for y, e in zip(as_tuple(variant.call(x)), expected[:count], strict=True))
+    maps = None
+    if len(expected) > count:
+        _, seen = witness(variant.plan, variant.net)
+        maps = relative(as_tuple(_start(seen, x, variant.settings)(x))[-1], expected[-1])
+    return Deviation(maps, outputs, variant.settings.tolerance)
+
+
+def _start(net: Net, x: Tensor, settings: Settings) -> Call:
+    """The net as its runtime runs it."""
+    match settings.runtime:
+        case "eager":
+            return net
+        case "inductor":
+            compiled: Call = torch.compile(net, dynamic=False)
+            return compiled
+        case "torchscript":
+            return _torchscript(net, x)
+        case _:
+            return _FOREIGN[settings.runtime](net, x, settings)
+
+
+def fold_norms(plan: Plan, net: Net) -> tuple[Plan, Net]:
+    """The net without the BatchNorms that `fold` takes away, its weights those of evaluation.
+
+    W' = W * gamma / sqrt(var + eps), b' = beta + (b - mean) * gamma / sqrt(var + eps). All other weights are shared.
+    """
+    folded = fold(plan)
+    for index, norm_index in folded.norms.items():
+        layer, norm = layer_of(net, folded.origins[index]), layer_of(net, norm_index)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        bias = norm.bias - norm.running_mean * scale
+        if layer.bias is not None:
+            bias = bias + layer.bias * scale
+        layer.weight.data = layer.weight * scale.view(-1, *[1] * (layer.weight.dim() - 1))
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return folded.plan, reuse(folded.plan, {new: layer_of(net, old) for new, old in enumerate(folded.origins)})
+
+
+def reuse(plan: Plan, layers: Mapping[int, nn.Module | None]) -> Net:
+    """The plan's net with the weights of other layers, by step; nothing is drawn or copied."""
+    net = build(plan, device="meta").eval()
+    for index in range(1, len(plan.steps)):
+        given = layers[index]
+        if given is not None and any(True for _ in itertools.chain(given.parameters(), given.buffers())):
+            put_layer(net, index, given)
+    return net
+
+
+def last_maps(plan: Plan) -> int | None:
+    """The last step on the way to the output whose value is a map of more than one place."""
+    wanted = {plan.outputs[0]}
+    for index in range(plan.outputs[0], 0, -1):
+        if index in wanted:
+            shape = plan.steps[index].shape
+            if shape.h * shape.w > 1:
+                return index
+            wanted.update(plan.steps[index].inputs)
+    return None
+
+
+def witness(plan: Plan, net: Net) -> tuple[Plan, Net]:
+    """The plan and net with the last maps as one output more; the weights are shared."""
+    maps = last_maps(plan)
+    if maps is None:
+        return plan, net
+    seen = replace(plan, outputs=(*plan.outputs, maps))
+    return seen, reuse(seen, {index: layer_of(net, index) for index in range(1, len(plan.steps))})
+
+
+def reference(plan: Plan, net: Net, x: Tensor) -> tuple[Tensor, ...]:
+    """The net's outputs in eager fp32 without TF32, and last its last maps if it has any."""
+    _, seen = witness(plan, net)
+    with rounding(allowed=False), torch.inference_mode(False), torch.no_grad():
+        return tuple(value.clone() for value in as_tuple(seen(x)))
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference relative to that of what is expected; infinite where something is not finite."""
+    if found.shape != expected.shape:
+        return float("inf")
+    found, expected = found.to(expected.device, torch.float32), expected.to(torch.float32)
+    if not bool(found.isfinite().all()):
+        return float("inf")
+    size = float(torch.linalg.vector_norm(expected))
+    off = float(torch.linalg.vector_norm(found - expected))
+    return off / size if size else (0.0 if off == 0 else float("inf"))
+
+
+def as_tuple(output: Output) -> tuple[Tensor, ...]:
+    """The outputs, also of a net that has one."""
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _torchscript(net: Net, x: Tensor) -> Call:
+    """Traced, frozen; oneDNN's fusion happens in the first two calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that TorchScript is deprecated, and what tracing takes for constant
+        frozen = torch.jit.freeze(torch.jit.trace(net, x, check_trace=False))  # type: ignore[no-untyped-call]
+    for _ in range(2):
+        frozen(x)
+    call: Call = frozen
+    return call
+
+
+def _graph(call: Call, x: Tensor) -> Call:
+    """The call's launches recorded; replayed on the images it was recorded with, others are copied there first."""
+    ahead = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+    ahead.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(ahead):
+        for _ in range(3):  # what is only done once must not be recorded
+            call(x)
+    torch.cuda.current_stream(x.device).wait_stream(ahead)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call(x)
+
+    def replay(images: Tensor) -> Output:
+        if images is not x:
+            x.copy_(images)
+        graph.replay()
+        return output
+
+    return replay
+
+
+def _onnxruntime(net: Net, x: Tensor, settings: Settings) -> Call:
+    """In fp32, from an ONNX file in memory."""
+    _installed("onnxruntime", "onnxscript")
+    import onnxruntime
+
+    file = io.BytesIO()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (x,), file, dynamo=True, external_data=False, verbose=False)  # type: ignore[arg-type]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def call(images: Tensor) -> Output:
+        found = tuple(torch.from_numpy(array) for array in session.run(None, {name: images.numpy()}))
+        return found if len(found) > 1 else found[0]
+
+    return call
+
+
+def _openvino(net: Net, x: Tensor, settings: Settings) -> Call:
+    """In the precision asked for, images in and outputs out as fp32."""
+    _installed("openvino")
+    import openvino
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(net, example_input=x, input=[tuple(x.shape)])
+    config = {
+        "INFERENCE_PRECISION_HINT": "bf16" if settings.dtype == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request: Any = openvino.compile_model(model, "CPU", config).create_infer_request()
+    count = len(model.outputs)
+
+    def call(images: Tensor) -> Output:
+        request.infer([images.numpy()], share_inputs=True)
+        found = tuple(torch.from_numpy(request.get_output_tensor(index).data) for index in range(count))
+        return found if count > 1 else found[0]
+
+    return call
+
+
+_FOREIGN: Mapping[str, Callable[[Net, Tensor, Settings], Call]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+"""Those that are not torch: they take fp32 and cast by themselves."""
+
+
+def _installed(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ResourceError(f"{package} is not installed", "pip install 'resnet-cli[runtimes]'")
+
+
+@contextmanager
+def explained(plan: Plan, settings: Settings) -> Iterator[None]:
+    """Turns what is raised because of settings into a ResourceError that says so in a line."""
+    try:
+        yield
+    except (UsageError, ResourceError):
+        raise
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+            raise
+        if "not implemented for" in text or "not supported" in text:
+            raise ResourceError(f"`{plan.name}` as {settings.text}: {text}") from None
+        if settings.runtime != "eager":
+            words = f"{type(error).__name__}: {text}"
+            raise ResourceError(f"`{plan.name}` as {settings.text} cannot be prepared: {words}") from None
+        raise

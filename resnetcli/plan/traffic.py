@@ -1,0 +1,211 @@
+"""The memory traffic of a net's forward pass in evaluation: what each step reads and writes, and with how many kernels.
+
+Worked out twice from the plan: as executed, the way `resnetcli.net.module` runs it in eager PyTorch, one kernel after
+another; and fused, where BatchNorm, activations, sums, scaling, concatenation and padding cost no pass of their own
+over memory: they are done while a convolution, a pooling or another such step writes its result, or the next reads.
+Each value a kernel reads is counted once, however often its caches read it again: no kernel can do with less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from resnetcli.ops import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dropout,
+    Input,
+    LeakyReLU,
+    Linear,
+    LocalResponseNorm,
+    PadChannels,
+    Pool,
+    PoolTo,
+    PReLU,
+    PyramidPool,
+    RegionPool,
+    ReLU,
+    Scale,
+    Shape,
+    Softmax,
+    Traced,
+    Unary,
+)
+from resnetcli.plan.memory import INDEX_BYTES
+from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.training import is_traced
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Of one step, or summed over some."""
+
+    read: int = 0
+    """Elements of activations read for one image."""
+    written: int = 0
+    """Elements of activations written for one image."""
+    weights: int = 0
+    """Elements of parameters and running statistics read, whatever the batch."""
+    indices: int = 0
+    """Positions of maxima, 8 bytes each, that max pooling writes for one image."""
+    kernels: int = 0
+
+    def read_bytes(self, batch: int, size: int) -> int:
+        """Bytes read for a batch, elements of `size` bytes."""
+        return (batch * self.read + self.weights) * size
+
+    def written_bytes(self, batch: int, size: int) -> int:
+        """Bytes written likewise."""
+        return batch * (self.written * size + self.indices * INDEX_BYTES)
+
+    def bytes(self, batch: int = 1, size: int = 4) -> int:
+        """Both."""
+        return self.read_bytes(batch, size) + self.written_bytes(batch, size)
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.read + other.read,
+            self.written + other.written,
+            self.weights + other.weights,
+            self.indices + other.indices,
+            self.kernels + other.kernels,
+        )
+
+
+NOTHING = Traffic()
+
+
+def traffic(plan: Plan, *, fused: bool = False) -> tuple[Traffic, ...]:
+    """A plan's traffic, step by step. Raises ValueError for a model that was only seen to run."""
+    if is_traced(plan):
+        raise ValueError(f"what `{plan.name}` reads and writes is not known")
+    return _fused(plan) if fused else tuple(_executed(plan, step) for step in plan.steps)
+
+
+# --- as executed -------------------------------------------------------------------------------------------------
+
+
+def _executed(plan: Plan, step: Step) -> Traffic:
+    """A step as PyTorch runs it by itself."""
+    if not step.inputs:
+        return NOTHING
+    y = step.shape.elements
+    if isinstance(step.op, Concat):
+        return Traffic(y, y, kernels=1)
+    if isinstance(step.op, Add):  # two at a time
+        sums = len(step.inputs) - 1
+        return Traffic(2 * y * sums, y * sums, kernels=sums)
+    assert not isinstance(step.op, Traced)
+    x = plan.steps[step.inputs[0]].shape
+    return _alone(step, step.op, x)
+
+
+def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
+    y, n = step.shape.elements, x.elements
+    match op:
+        case Conv() | Linear():
+            return Traffic(n, y, weights=op.params(x), kernels=1)
+        case BatchNorm():
+            return Traffic(n, y, weights=4 * x.c, kernels=1)  # gamma, beta, mean, variance
+        case PReLU():
+            return Traffic(n, y, weights=x.c, kernels=1)
+        case ReLU() | LeakyReLU() | Softmax() | Scale():
+            return Traffic(n, y, kernels=1)
+        case Pool(kind="max") | PoolTo(kind="max"):  # with its indices, even where nobody asks
+            return Traffic(_seen(step, x), y, indices=y, kernels=1)
+        case Pool() | PoolTo():
+            return Traffic(_seen(step, x), y, kernels=1)
+        case PyramidPool(levels=levels):  # each level by itself, then all of them joined
+            return Traffic(len(levels) * n + y, 2 * y, indices=y, kernels=len(levels) + 1)
+        case LocalResponseNorm(size=size):
+            # x*x; padded: filled, then copied into; averaged; times alpha, plus k, to the power; x divided by it
+            padded = n // x.c * (x.c + size - 1)
+            return Traffic(7 * n + padded, 7 * n + padded, kernels=8)
+        case PadChannels():  # filled with zeros, then copied into
+            kept = n // (x.h * x.w) * step.shape.h * step.shape.w
+            return Traffic(kept, y + kept, kernels=2)
+        case RegionPool(maps=maps):  # four neighbours make a sample; several maps are then each made a map of its own
+            apart = y if maps > 1 else 0
+            return Traffic(min(n, 4 * y) + apart, y + apart, weights=2 * y // x.c, kernels=2 if apart else 1)
+        case Dropout() | Input():
+            return NOTHING
+        case _:
+            assert_never(op)
+
+
+def _seen(step: Step, x: Shape) -> int:
+    """Elements of x that pooling windows cover, of those that stand further apart than they are wide."""
+    if isinstance(step.op, Pool) and step.op.stride > max(step.op.kernel):
+        return min(x.elements, step.shape.elements * step.op.kernel[0] * step.op.kernel[1])
+    return x.elements
+
+
+# --- fused -------------------------------------------------------------------------------------------------------
+
+
+_Part = tuple[int, int]
+"""A value that is kept in memory, by the step that began it, and the elements of it that are read."""
+
+
+def _fused(plan: Plan) -> tuple[Traffic, ...]:
+    """Each step that is no mere epilogue as one kernel, to which the others' reads are charged.
+
+    A value and what BatchNorm, activations and scaling make of it lie in memory once, as whichever is needed: a reader
+    can do the rest itself. A sum is formed by the kernel that made its last term, which reads the other terms.
+    """
+    shapes, steps = [step.shape.elements for step in plan.steps], plan.steps
+    parts: list[tuple[_Part, ...]] = []
+    owner: dict[int, int] = {}  # value -> the step whose kernel writes it
+    needed: set[int] = set()
+    found = [NOTHING] * len(steps)
+
+    def read(sources: tuple[_Part, ...]) -> int:
+        largest: dict[int, int] = {}
+        for value, elements in sources:
+            needed.add(value)
+            largest[value] = max(largest.get(value, 0), elements)
+        return sum(largest.values())
+
+    for index, step in enumerate(steps):
+        sources = [parts[source] for source in step.inputs]
+        if not step.inputs:
+            parts.append(((index, shapes[index]),))
+            owner[index] = index
+            continue
+        alone = _executed(plan, step)
+        if isinstance(step.op, Concat):
+            parts.append(tuple(part for source in sources for part in source))
+        elif isinstance(step.op, Add) and len(sources) > 1:
+            last = max((source for source in sources), key=lambda source: max(owner[value] for value, _ in source))
+            kernel = max(owner[value] for value, _ in last)
+            whole = len(last) == 1 and last[0][1] == shapes[index] and bool(steps[kernel].inputs)
+            others = list(sources)
+            if whole:
+                others.remove(last)
+            more = read(tuple(part for source in others for part in source))
+            at = kernel if whole else index
+            found[at] += Traffic(more, 0, kernels=0 if whole else 1)
+            parts.append(((index, shapes[index]),))
+            owner[index] = at
+        elif isinstance(step.op, BatchNorm | PReLU):
+            found[max(owner[value] for value, _ in sources[0])] += Traffic(weights=alone.weights)
+            parts.append(sources[0])
+        elif isinstance(step.op, ReLU | LeakyReLU | Scale | Dropout | Add):
+            parts.append(sources[0])
+        elif isinstance(step.op, PadChannels):
+            x = steps[step.inputs[0]].shape
+            share = x.h * x.w, step.shape.h * step.shape.w
+            parts.append(tuple((value, elements // share[0] * share[1]) for value, elements in sources[0]))
+        else:
+            found[index] += Traffic(min(read(sources[0]), alone.read), weights=alone.weights, kernels=1)
+            parts.append(((index, shapes[index]),))
+            owner[index] = index
+    for output in plan.outputs:
+        read(parts[output])
+    for value in needed:
+        if steps[value].inputs:
+            found[owner[value]] += Traffic(written=shapes[value])
+    return tuple(found)

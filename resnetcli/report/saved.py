@@ -1,0 +1,287 @@
+"""Measured times as a file that one keeps, and a later run held against it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.report.compare import Comparison, label
+from resnetcli.report.profile import Profile
+
+if TYPE_CHECKING:
+    from resnetcli.measure.latency import Measurement
+    from resnetcli.measure.versus import Ratio
+
+SCHEMA = "resnet-cli/saved@1"
+MAX_SAVED = 16 * 2**20
+"""Bytes of a file; a net at one batch takes 1 KB."""
+DRIFT = 0.02
+"""Below this, relative, no time is called different from one of another day, however narrow the intervals are."""
+CONDITIONS = (
+    "device", "device_name", "processors", "dtype", "tf32", "threads", "channels_last", "fold_bn", "runtime", "compile",
+    "cuda_graph", "keep_memory", "cudnn_benchmark", "mode", "settings",
+)  # fmt: skip
+"""What must be the same for two times to be comparable, as far as a measurement has it."""
+_HINT = "save one with `resnet-cli compare NET... --device cpu --save FILE`"
+_LONGEST_S, _LARGEST = 1e6, 10**24
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One net's times at one batch, as saved before."""
+
+    model: str
+    parameters: Mapping[str, int]
+    input: tuple[int, ...]
+    batch: int
+    params: int
+    macs: int
+    conditions: Mapping[str, Any]
+    median_s: float
+    interval_s: tuple[float, float]
+    floor: float
+    """What that run could not have told from nothing, relative; 0 where it had no pair to learn it from."""
+    torch: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a later result must have to be of the same net."""
+        return self.model, tuple(sorted(self.parameters.items())), self.input, self.batch
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A file of results."""
+
+    file: str
+    kept: tuple[Kept, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A net's time now against its time then."""
+
+    model: str
+    batch: int
+    then_s: float
+    now_s: float
+    ratio: Ratio
+    noisy: bool
+    """Whether the run now is not to be relied upon."""
+    notes: tuple[str, ...]
+    """What else is different."""
+
+    @property
+    def verdict(self) -> Literal["regressed", "improved", "same", "undecided"]:
+        """Undecided where a noisy run looks different, or cannot be trusted to be the same."""
+        if self.noisy:
+            return "undecided"
+        outcome = self.ratio.outcome
+        return "regressed" if outcome == "slower" else "improved" if outcome == "faster" else "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A run against a file."""
+
+    file: str
+    changes: tuple[Change, ...]
+    unsaved: tuple[str, ...]
+    """What was measured now and is not in the file."""
+    unmeasured: tuple[str, ...]
+    """What is in the file and was not measured now."""
+
+    @property
+    def regressed(self) -> tuple[Change, ...]:
+        """Those that are slower than they were."""
+        return tuple(change for change in self.changes if change.verdict == "regressed")
+
+    @property
+    def undecided(self) -> tuple[Change, ...]:
+        """Those that a noisy run says nothing of."""
+        return tuple(change for change in self.changes if change.verdict == "undecided")
+
+
+def conditions_of(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a measurement as a record those that matter here."""
+    found = {name: measured[name] for name in CONDITIONS if name in measured}
+    return found | {"processors": measured["environment"]["after"]["processors"]}
+
+
+# --- keeping -----------------------------------------------------------------------------------------------------
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError where no file can be written, before anything is measured for it."""
+    place = Path(path)
+    try:
+        if "\0" in str(place):
+            raise ValueError
+        if place.is_dir():
+            raise UsageError(f"--save: `{place}` is a directory", "give the name of a file")
+        if place.exists() and not place.is_file():
+            raise UsageError(f"--save: `{place}` is no file", "give the name of a file")
+        if not place.parent.is_dir():
+            raise UsageError(f"--save: there is no directory `{place.parent}`", "make it first")
+    except (OSError, ValueError):  # a name that is too long, or has a null in it
+        raise UsageError("--save: that is no name for a file", "give another") from None
+
+
+def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Writes the record of the comparison, all or nothing. Raises ResourceError for a noisy run, and if it cannot."""
+    noisy = {label(p): m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
+    if noisy:
+        reasons = dict.fromkeys(reason for reasons in noisy.values() for reason in reasons)
+        raise ResourceError(f"not saved: the run was noisy: {'; '.join(reasons)}", "measure again on a quiet machine")
+    failed = [label(p) for p in comparison.profiles if p.failures]
+    if failed:
+        raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
+    check_place(path)
+    place = Path(path)
+    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.replace(place)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise ResourceError(f"not saved: `{place}` cannot be written: {error.strerror or error}") from None
+
+
+# --- holding against ---------------------------------------------------------------------------------------------
+
+
+def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]]], saved: Saved) -> Changes:
+    """What became of the saved times; `records` has each profile's measurements as records, by its place.
+
+    Raises UsageError if the file is of another machine or setting, or has none of these nets.
+    """
+    from resnetcli.measure.versus import unpaired
+
+    by_key = {kept.key: kept for kept in saved.kept}
+    found, unsaved, seen = [], [], set()
+    for place, profile in enumerate(comparison.profiles):
+        for measured, record in zip(profile.measurements, records[place], strict=True):
+            kept = by_key.get(_key(profile, measured))
+            if kept is None:
+                unsaved.append(_at(label(profile), measured.batch))
+                continue
+            seen.add(kept.key)
+            _same_conditions(kept, conditions_of(record), saved.file)
+            floor = max(DRIFT, kept.floor, floor_of(comparison, measured.batch))
+            ratio = unpaired(kept.median_s, kept.interval_s, measured.median_s, measured.interval_s, floor)
+            found.append(
+                Change(label(profile), measured.batch, kept.median_s, measured.median_s, ratio, bool(measured.noisy),
+                       _notes(kept, profile, measured))
+            )  # fmt: skip
+    if not found:
+        raise UsageError(f"`{saved.file}` has none of these nets at these batches and inputs", _HINT)
+    unmeasured = [_at(kept.model, kept.batch) for kept in saved.kept if kept.key not in seen]
+    return Changes(saved.file, tuple(found), tuple(unsaved), tuple(unmeasured))
+
+
+def floor_of(comparison: Comparison, batch: int) -> float:
+    """The noise floor that the run found at a batch; 0 where it had no pair to learn it from."""
+    return next((contest.floor or 0.0 for contest in comparison.contests if contest.batch == batch), 0.0)
+
+
+def check_machine(saved: Saved, device: str) -> None:
+    """Raises UsageError where the device is none of the file's, which is known before anything is measured."""
+    from resnetcli.measure.device import describe, find
+
+    name = describe(find(device))
+    known = {str(kept.conditions.get("device_name")) for kept in saved.kept}
+    if name not in known:
+        others = ", ".join(sorted(f"`{other}`" for other in known))
+        raise UsageError(f"`{saved.file}` is of another machine: {others}, here it is `{name}`", _HINT)
+
+
+def _key(profile: Profile, measured: Measurement) -> tuple[Any, ...]:
+    size = profile.plan.input
+    settings = tuple(sorted(profile.plan.parameters.items()))
+    return profile.model, settings, (size.c, size.h, size.w), measured.batch
+
+
+def _at(name: str, batch: int) -> str:
+    return f"{name} at batch {batch}"
+
+
+def _same_conditions(kept: Kept, now: Mapping[str, Any], file: str) -> None:
+    for name in CONDITIONS:
+        then, here = kept.conditions.get(name), now.get(name)
+        if then != here:
+            what = "machine" if name in {"device_name", "processors"} else "setting"
+            raise UsageError(
+                f"`{file}` is of another {what}: {name.replace('_', ' ')} `{then}`, here it is `{here}`", _HINT
+            )
+
+
+def _notes(kept: Kept, profile: Profile, measured: Measurement) -> tuple[str, ...]:
+    notes = []
+    if (kept.params, kept.macs) != (profile.counts.params, profile.counts.macs):
+        notes.append(f"the net had {kept.params:,} parameters and {kept.macs:,} MACs")
+    if kept.torch != measured.torch:
+        notes.append("it was another version of torch")
+    return tuple(notes)
+
+
+def read_saved(path: str | os.PathLike[str]) -> Saved:
+    """A file of results. Raises UsageError for whatever else a file may hold."""
+    from resnetcli.report.gate import load_json
+
+    file = os.fspath(path)
+    record = load_json(file, _HINT, MAX_SAVED)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UsageError(f"`{file}` is no file of saved times", _HINT)
+    results = record.get("results")
+    if not isinstance(results, list) or not results:
+        raise UsageError(f"`{file}` has no results", _HINT)
+    kept = tuple(_kept(result, file) for result in results)
+    if len({each.key for each in kept}) < len(kept):
+        raise UsageError(f"`{file}` has two results of one net at one batch", _HINT)
+    return Saved(file, kept)
+
+
+def _kept(result: Any, file: str) -> Kept:
+    def need(key: str, good: bool) -> None:
+        if not good:
+            raise UsageError(f"`{file}` is not whole: a `{key}` in it is missing or wrong", _HINT)
+
+    need("results", isinstance(result, dict))
+    values = {key: result.get(key) for key in ("model", "torch")}
+    for key, value in values.items():
+        need(key, isinstance(value, str))
+    parameters, size, conditions = result.get("parameters"), result.get("input"), result.get("conditions")
+    need("parameters", isinstance(parameters, dict) and all(map(_whole, parameters.values())))
+    need("input", isinstance(size, list) and len(size) == 3 and all(map(_whole, size)))
+    need("conditions", isinstance(conditions, dict))
+    for key in ("batch", "params", "macs"):
+        need(key, _whole(result.get(key)) and result[key] >= (1 if key == "batch" else 0))
+    median, interval, floor = result.get("median_s"), result.get("interval_s"), result.get("floor")
+    need("median_s", _seconds(median))
+    need("interval_s", isinstance(interval, list) and len(interval) == 2 and all(map(_seconds, interval)))
+    need("interval_s", interval[0] <= median <= interval[1])
+    need("floor", floor is None or (_real(floor) and floor >= 0))
+    return Kept(
+        values["model"], parameters, tuple(size), result["batch"], result["params"], result["macs"], conditions,
+        float(median), (float(interval[0]), float(interval[1])), float(floor or 0.0), values["torch"],
+    )  # fmt: skip
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and abs(value) <= _LARGEST
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST and math.isfinite(value)
+
+
+def _seconds(value: Any) -> bool:
+    return _real(value) and 0 < value <= _LONGEST_S

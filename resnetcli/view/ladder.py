@@ -1,0 +1,82 @@
+"""A ladder of settings as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnetcli.view.numbers import duration, rate, size_of
+from resnetcli.view.profile import half_width, noisy_cell
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from resnetcli.measure.best import Ladder, Rung
+    from resnetcli.measure.latency import Measurement
+
+
+def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
+    """A row a rung, in the order they were climbed; what failed says why."""
+    several = len(ladders) > 1
+    rungs = [rung for ladder in ladders for rung in ladder.rungs]
+    columns = (
+        Column("settings", "settings", "left", "bold", wrap=True),
+        Column("batch", "batch", shown=several),
+        Column("median", "median_s"),
+        Column("±", "interval", exported=False),
+        Column("speed", "speedup", style="cyan"),
+        Column("images/s", "throughput_img_s", spare=2),
+        Column("peak memory", "peak_memory_bytes", spare=4),
+        Column("prepared in", "prepare_s", spare=1),
+        Column("off by", "deviation", spare=3),
+        Column("", "problem", "left", "yellow", wrap=True, shown=any(rung.problem for rung in rungs)),
+        Column("", "best", "left", "bold"),
+        Column("", "noisy", "left", "yellow", shown=any(rung.measurement and rung.measurement.noisy for rung in rungs)),
+    )
+    return Sheet(columns, tuple(_line(ladder, rung) for ladder in ladders for rung in ladder.rungs))
+
+
+def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
+    m, speedup = rung.measurement, ladder.speedup(rung)
+    best = any(other.passed for other in ladder.rungs) and rung is ladder.best
+    if m is None:
+        return (
+            cell(rung.settings.text), cell(ladder.batch), *(cell(None) for _ in range(7)), cell(rung.problem), cell(""),
+            cell(""),
+        )  # fmt: skip
+    memory, off = m.peak_memory_bytes, deviation(m)
+    return (
+        cell(rung.settings.text),
+        cell(ladder.batch),
+        cell(m.median_s, duration(m.median_s)),
+        cell(half_width(m)),
+        cell(speedup, "" if speedup is None else f"{speedup:.2f}x"),
+        cell(m.throughput_img_s, rate(m.throughput_img_s)),
+        cell(memory, "-" if memory is None else size_of(memory)),
+        cell(m.prepare_s, duration(m.prepare_s)),
+        cell(off, "" if off is None else f"{off:.1e}"),
+        cell(rung.problem),
+        cell("best" if best else ""),
+        noisy_cell(m),
+    )
+
+
+def deviation(m: Measurement) -> float | None:
+    """The worst of how far values are from eager fp32's; None where nothing else is computed."""
+    return max((value for value in (m.deviation_maps, m.deviation_outputs) if value is not None), default=None)
+
+
+def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
+    """What the columns mean, and the tolerances that were held to."""
+    found = [rung.measurement for ladder in ladders for rung in ladder.rungs if rung.measurement]
+    tolerances = {m.dtype: m.tolerance for m in found if m.tolerance is not None}
+    ties = [
+        f"not told apart from the best at batch {ladder.batch}: {', '.join(rung.settings.text for rung in ladder.ties)}"
+        for ladder in ladders
+        if ladder.ties
+    ]
+    return [
+        *ties,
+        "each in a process of its own, one after the other; prepared in: cast, folded, compiled and called once",
+        "off by: the worse of last maps and outputs against eager fp32, norm of the difference over the norm; at most "
+        + ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items()),
+    ]

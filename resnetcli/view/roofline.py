@@ -1,0 +1,499 @@
+"""Why a net takes its time, as a person reads it: one sentence, the shares, rows and layers, and a drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from resnetcli.measure.ceilings import Ceilings
+from resnetcli.report.roofline import (
+    Difference,
+    Explanation,
+    Floor,
+    Part,
+    Prediction,
+    Suggestion,
+    bounds_of,
+    kind,
+)
+from resnetcli.view.numbers import change, duration, percent, rate, short, size_of
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+BOUND_WORDS = {
+    "compute": "arithmetic",
+    "memory": "moving activations and weights",
+    "overhead": "starting operations one by one",
+    "unexplained": "something that neither bytes nor arithmetic explain",
+}
+SHARES = {"compute": "compute-bound", "memory": "memory-bound", "overhead": "overhead-bound"}
+
+
+# --- ceilings ----------------------------------------------------------------------------------------------------
+
+
+def ceilings_heading(ceilings: Ceilings) -> list[str]:
+    """Whose they are, and where they are from."""
+    told = "   ".join(_condition(key, value) for key, value in ceilings.conditions.items() if key != "measured")
+    return [f"{ceilings.name}   ceilings {origin(ceilings)}", told] if told else [ceilings.name]
+
+
+def _condition(key: str, value: str) -> str:
+    if key == "last_cache_bytes" and value.isdecimal():
+        return f"last cache {size_of(int(value))}"
+    return value if key == "printed" else f"{value} {key}" if value.isdecimal() else f"{key} {value}"
+
+
+def origin(ceilings: Ceilings) -> str:
+    """`measured 2026-11-21 06:29 UTC`, or `as its datasheet has them`."""
+    if ceilings.source == "datasheet":
+        return "from its datasheet, not measured"
+    return f"measured {ceilings.conditions.get('measured', '')}".rstrip()
+
+
+def peaks_sheet(ceilings: Ceilings) -> Sheet:
+    """What it computes at most."""
+    columns = (
+        Column("arithmetic", "dtype", "left", "bold"),
+        Column("matrix products", "matmul_flop_s"),
+        Column("3x3 convolutions", "conv_flop_s"),
+    )
+    rows = tuple(
+        (cell(dtype), cell(peak.matmul, flops_a_second(peak.matmul)), cell(peak.conv, flops_a_second(peak.conv)))
+        for dtype, peak in ceilings.peaks.items()
+    )
+    return Sheet(columns, rows)
+
+
+def rates_sheet(ceilings: Ceilings) -> Sheet:
+    """What it moves at most."""
+    columns = (
+        Column("memory, working set", "working_set_bytes", "left", "bold"),
+        Column("copied", "copy_bytes_s"),
+        Column("only read", "read_bytes_s"),
+    )
+    rows = tuple(
+        (
+            cell(entry.working_set, size_of(entry.working_set)),
+            cell(entry.copy, f"{size_of(round(entry.copy))}/s"),
+            cell(entry.read, f"{size_of(round(entry.read))}/s"),
+        )
+        for entry in ceilings.rates
+    )
+    return Sheet(columns, rows)
+
+
+def _launches(ceilings: Ceilings) -> str:
+    return f"{duration(ceilings.launch_s)} a launch" if ceilings.launch_s else "launches not known"
+
+
+def launch_line(ceilings: Ceilings) -> str:
+    """What it takes to start an operation."""
+    if not ceilings.launch_s:
+        return "launches: no figure, so what they take is not in any floor"
+    gap = "" if ceilings.gap_s == ceilings.launch_s else f"; {duration(ceilings.gap_s)} where the queue is full"
+    return f"launches: {duration(ceilings.launch_s)} an operation{gap}"
+
+
+def flops_a_second(value: float) -> str:
+    """`95.10 GFLOP/s`."""
+    text = short(round(value))
+    return f"{text[:-1]} {text[-1]}FLOP/s" if text[-1].isalpha() else f"{text} FLOP/s"
+
+
+# --- one net -----------------------------------------------------------------------------------------------------
+
+
+def summary(found: Explanation, difference: Difference | None = None) -> str:
+    """The answer in one sentence."""
+    return _against(difference) if difference else _alone(found)
+
+
+def _alone(found: Explanation) -> str:
+    shares = found.shares
+    most = max(shares, key=lambda share: shares[share])
+    part = percent(shares[most])
+    if found.measurement is None:
+        return (
+            f"{found.title} cannot take less than {duration(found.time_s)} here as executed, "
+            f"{part} of it for {BOUND_WORDS[most]}."
+        )
+    lead = f"{found.title} takes {duration(found.time_s)}, where {duration(found.executed.seconds)} would be possible"
+    if found.unexplained_s < 0:
+        return f"{lead}: the ceilings are too low, so calibrate again on a quiet machine."
+    return f"{lead} as executed: {part} of its time goes into {BOUND_WORDS[most]}."
+
+
+def _against(difference: Difference) -> str:
+    net, other, ratio = difference.net, difference.other, difference.time_ratio
+    work = f"with {_more(difference.ratio('macs'), 'MACs')} and {_more(difference.ratio('bytes'), 'bytes moved')}"
+    if net.measurement and other.measurement:
+        lead = f"{net.title} takes {_longer(ratio)} {other.title}, {work}"
+        if difference.paired is not None and difference.paired.outcome == "same":
+            told = percent(difference.paired.resolution)
+            return f"{net.title} and {other.title} cannot be told apart here (resolution {told}), {work}."
+    else:
+        lead = f"{net.title} has a floor {_longer(ratio).replace('longer than', 'above that of')} {other.title}, {work}"
+    seconds, gap = difference.seconds, net.time_s - other.time_s
+    if abs(ratio - 1) < 0.02:
+        return f"{lead}."
+    most = max(seconds, key=lambda name: seconds[name] * (1 if gap > 0 else -1))
+    causes = {"compute": "arithmetic explains", "memory": "the bytes explain", "overhead": "launches explain"}
+    part = seconds[most] / gap
+    share = "all of it" if part > 0.95 else f"{percent(part)} of it"
+    if most == "unexplained":
+        return f"{lead}: bytes and arithmetic leave {share} unexplained{_culprit(difference)}."
+    return f"{lead}: {causes[most]} {share}."
+
+
+def _culprit(difference: Difference) -> str:
+    """The kind of step whose time above its floor grew most, if the layers were timed."""
+    worst, name = 0.0, ""
+    for each, other, net in difference.kinds:
+        beyond = _beyond(net) - _beyond(other)
+        if beyond > worst:
+            worst, name = beyond, f", most of it in {each}"
+            if net is not None and net.attained is not None:
+                name += f", which reaches {percent(net.attained)} of its ceiling"
+    return name
+
+
+def _beyond(part: Part | None) -> float:
+    return 0.0 if part is None or part.measured_s is None else part.measured_s - part.work.floor_s
+
+
+def _longer(ratio: float) -> str:
+    if abs(ratio - 1) < 0.005:
+        return "as long as"
+    if ratio >= 2:
+        return f"{ratio:.3g} x as long as"
+    return f"{percent(abs(ratio - 1))} {'longer' if ratio > 1 else 'less time'} than"
+
+
+def _more(ratio: float, what: str) -> str:
+    if abs(ratio - 1) < 0.005:
+        return f"the same {what}"
+    if ratio >= 2:
+        return f"{ratio:.3g} x the {what}"
+    return f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} {what}"
+
+
+def heading(found: Explanation) -> list[str]:
+    """The net, the device and its ceilings at this dtype; the times; where they go."""
+    floor, ceilings = found.executed, found.ceilings
+    peak = ceilings.peak(floor.dtype)
+    largest = ceilings.rates[-1]
+    ceiling = f"{flops_a_second(peak.best)}, {size_of(round(largest.copy))}/s from memory"
+    lines = [
+        f"{found.title}   {found.model}   {floor.dtype}, batch {floor.batch}, eager   on {ceilings.name}",
+        f"ceilings {origin(ceilings)}: {ceiling}, {_launches(ceilings)}",
+    ]
+    told = []
+    if m := found.measurement:
+        low, high = m.interval_s
+        told.append(f"measured {duration(m.median_s)} [{duration(low)}, {duration(high)}] (median, 95%, n={m.n})")
+    attained = f" ({percent(found.attained)})" if found.attained is not None else ""
+    told.append(f"floor as executed {duration(found.executed.seconds)}{attained}")
+    told.append(f"floor if fused {duration(found.fused.seconds)}")
+    return [*lines, "   ".join(told), shares_line(found)]
+
+
+def shares_line(found: Explanation) -> str:
+    """Where the time goes."""
+    words = [f"{word} {percent(found.shares[name])}" for name, word in SHARES.items()]
+    if found.measurement is not None:
+        words.append(f"unexplained {percent(found.shares['unexplained'])}")
+    return f"{'where the time goes' if found.measurement else 'what the floor is'}   {'   '.join(words)}"
+
+
+def parts_sheet(head: str, parts: Sequence[Part]) -> Sheet:
+    """A row for each part of the net: what it asks for, its floor, and what it took."""
+    timed = any(part.measured_s is not None for part in parts)
+    columns = (
+        Column(head, head, "left", "bold"),
+        Column("MACs", "macs", spare=3),
+        Column("acts", "activations", spare=4),
+        Column("moved", "bytes"),
+        Column("FLOPs/B", "intensity", spare=2),
+        Column("kernels", "kernels", spare=1),
+        Column("bound", "bound", "left"),
+        Column("floor", "floor_s"),
+        Column("if fused", "fused_s", spare=5),
+        *((Column("measured", "measured_s"), Column("attained", "attained")) if timed else ()),
+    )
+    return Sheet(columns, tuple(_line(part, timed) for part in parts))
+
+
+def _line(part: Part, timed: bool) -> tuple[Cell, ...]:
+    work = part.work
+    cells = [
+        cell(part.name),
+        cell(part.macs, short(part.macs)),
+        cell(part.activations, short(part.activations)),
+        cell(work.bytes, size_of(work.bytes)),
+        cell(work.intensity, f"{work.intensity:.1f}"),
+        cell(work.kernels),
+        cell(work.bound if work.kernels else None),
+        cell(work.floor_s, duration(work.floor_s)),
+        cell(part.fused.floor_s, duration(part.fused.floor_s)),
+    ]
+    if timed:
+        seconds, attained = part.measured_s, part.attained
+        cells.append(cell(seconds, "-" if seconds is None else duration(seconds)))
+        cells.append(cell(attained, "-" if attained is None else percent(attained)))
+    return tuple(cells)
+
+
+def split_line(found: Explanation) -> str:
+    """Whether the layers' times add up; empty if they were not taken."""
+    split = found.split
+    if split is None:
+        return ""
+    whole = (
+        f"{percent(split.ratio)} of {duration(split.total_s)}, the time of passes in turn without looking (n={split.n})"
+    )
+    if split.agrees:
+        return f"measured by row: a separate pass that looks at the clock after each step; the sum is {whole}"
+    return f"times by row are not shown: their sum is {whole}, and beyond 10% they are not to be trusted"
+
+
+def notes(found: Explanation) -> list[str]:
+    """What the columns are."""
+    lines = [split_line(found)] if found.split else []
+    return [
+        *lines,
+        "moved: bytes read and written for the batch; floor: max(FLOPs / peak, bytes / bandwidth) + launches",
+    ]
+
+
+def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
+    """Settings worth trying, with the floor each would give, and the measured times where they were taken."""
+    timed = any(each.measurement or each.problem for each in tried)
+    columns = (
+        Column("worth trying", "setting", "left", "bold"),
+        Column("floor", "floor_s"),
+        Column("", "ratio"),
+        *((Column("measured", "measured_s"),) if timed else ()),
+        Column("why", "why", "left", "dim", wrap=True, spare=1),
+    )
+    now = found.executed.seconds
+    rows = tuple(
+        (cell(each.setting), cell(each.seconds, duration(each.seconds)),
+         cell(each.seconds / now, f"{now / each.seconds:.2g}x"), *(_timed(each) if timed else ()),
+         cell(each.problem or each.why))
+        for each in tried
+    )  # fmt: skip
+    return Sheet(columns, rows)
+
+
+def _timed(each: Suggestion) -> tuple[Cell, ...]:
+    m = each.measurement
+    return (cell(m.median_s if m else None, duration(m.median_s) if m else "-"),)
+
+
+# --- two nets ----------------------------------------------------------------------------------------------------
+
+
+def difference_lines(difference: Difference) -> list[str]:
+    """The times, and what of the difference which class explains."""
+    net, other = difference.net, difference.other
+    seconds, gap = difference.seconds, net.time_s - other.time_s
+    what = "measured" if net.measurement and other.measurement else "floors"
+    parts = [f"{word} {_signed(seconds[name])}" for name, word in SHARES.items() if seconds[name]]
+    if what == "measured":
+        parts.append(f"unexplained {_signed(seconds['unexplained'])}")
+    figures = ", ".join(
+        f"{word} {change(new, old)}"
+        for (name, word) in (("macs", "MACs"), ("activations", "activations"), ("bytes", "bytes moved"),
+                             ("kernels", "kernels"))
+        for old, new in [difference.figures[name]]
+    )  # fmt: skip
+    return [
+        f"against {other.model}: {what} {duration(other.time_s)} -> {duration(net.time_s)} "
+        f"({difference.paired.text() if difference.paired else change(net.time_s, other.time_s)}): "
+        f"{_signed(gap)} = {'   '.join(parts)}",
+        f"asked for: {figures}",
+    ]
+
+
+def _signed(seconds: float) -> str:
+    return ("-" if seconds < 0 else "+") + duration(abs(seconds))
+
+
+def difference_sheet(difference: Difference, most: int = 8) -> Sheet:
+    """The kinds of step that differ."""
+    found = difference.kinds[:most]
+    timed = difference.timed
+    names = difference.other.model, difference.net.model
+    columns = [Column("steps", "kind", "left", "bold")]
+    for name, side in zip(names, ("other", "net"), strict=True):
+        columns += [
+            Column(f"floor {name}", f"{side}_floor_s", wrap=True),
+            *([Column(f"measured {name}", f"{side}_measured_s", wrap=True)] if timed else []),
+        ]
+    columns.append(Column("difference", "difference_s"))
+    rows = []
+    for name, old, new in found:
+        cells = [cell(name)]
+        for part in (old, new):
+            cells.append(cell(part.work.floor_s if part else None, duration(part.work.floor_s) if part else "-"))
+            if timed:
+                seconds = part.measured_s if part else None
+                cells.append(cell(seconds, "-" if seconds is None else duration(seconds)))
+        before, after = difference.time_of(old), difference.time_of(new)
+        cells.append(cell(after - before, _signed(after - before)))
+        rows.append(tuple(cells))
+    return Sheet(tuple(columns), tuple(rows))
+
+
+# --- elsewhere ---------------------------------------------------------------------------------------------------
+
+
+def prediction_sheet(found: Prediction) -> Sheet:
+    """A row a net: the least time there."""
+    columns = (
+        Column("model", "model", "left", "bold"),
+        Column("floor as executed", "floor_s", wrap=True),
+        Column("images/s at most", "images_s", wrap=True),
+        Column("floor if fused", "fused_s", wrap=True),
+        Column("compute", "compute", spare=2),
+        Column("memory", "memory", spare=2),
+        Column("overhead", "overhead", spare=3),
+        Column("FLOPs/B", "intensity", spare=1),
+    )
+    return Sheet(columns, tuple(map(_prediction_line, found.nets)))
+
+
+def _prediction_line(net: Explanation) -> tuple[Cell, ...]:
+    seconds, fused = net.executed.seconds, net.fused.seconds
+    shares: dict[str, float] = dict(bounds_of(net.executed))
+    at_most = net.executed.batch / seconds
+    return (
+        cell(net.model),
+        cell(seconds, duration(seconds)),
+        cell(at_most, rate(at_most)),
+        cell(fused, duration(fused)),
+        *(cell(round(shares[name], 6), percent(shares[name])) for name in SHARES),
+        cell(net.executed.total.intensity, f"{net.executed.total.intensity:.1f}"),
+    )
+
+
+def prediction_notes(found: Prediction, tested: str) -> list[str]:
+    """What a floor is, and how far from it nets were seen to be."""
+    floor = found.nets[0].executed
+    lines = [
+        f"predicted, not measured: {floor.dtype}, batch {floor.batch}; ceilings {origin(found.ceilings)}",
+        "a floor is what no run can beat, not what one will see; shares are of the floor as executed",
+    ]
+    if not found.ceilings.launch_s:
+        lines.append("launches are not in it: at small batches on a large GPU they take most of the time")
+    return [*lines, *([f"tested: {tested}"] if tested else ["never tested against times of this device"])]
+
+
+# --- the drawing -------------------------------------------------------------------------------------------------
+
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 560, 110, 70, 60, 30
+COLOURS = {"compute": "#2563eb", "memory": "#d97706", "overhead": "#6b7280"}
+
+
+def roofline_svg(found: Explanation) -> str:
+    """The steps under the roof: operations a byte across, operations a second upwards, both by powers of ten.
+
+    A dot is a step with arithmetic, as large as its share of the time; it lies where it was measured, or on the roof
+    where it was not.
+    """
+    floor, ceilings = found.executed, found.ceilings
+    peak, bandwidth = ceilings.peak(floor.dtype).best, ceilings.rates[-1].copy
+    near = max(entry.read for entry in ceilings.rates)
+    dots = list(_dots(found, floor))
+    xs = [x for x, *_ in dots] or [1.0]
+    ys = [y for _, y, *_ in dots] or [peak]
+    x0, x1 = _decades(min(*xs, peak / near, 1), max(*xs, peak / bandwidth) * 2)
+    y0, y1 = _decades(min(min(ys), peak / 100), peak * 2)
+
+    def px(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(x) - x0) / (x1 - x0), 1)
+
+    def py(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (math.log10(max(y, 10**y0)) - y0) / (y1 - y0), 1)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
+        f"{escape(found.title)} on {escape(ceilings.name)}</text>",
+        f'<text x="{LEFT}" y="44" fill="#555">{escape(_under(found))}</text>',
+    ]
+    for power in range(x0, x1 + 1):
+        x = px(10.0**power)
+        out.append(f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{HEIGHT - BOTTOM}" stroke="#e5e7eb"/>')
+        out.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{10.0**power:g}</text>')
+    for power in range(y0, y1 + 1):
+        y = py(10.0**power)
+        out.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="#e5e7eb"/>')
+        out.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{_power(power)}</text>')
+    left, right = 10.0**x0, 10.0**x1
+    roofs = [(bandwidth, ""), (near, ' stroke-dasharray="5 4"')]
+    for roof, dash in roofs if near > bandwidth else roofs[:1]:
+        start = max(left, 10.0**y0 / roof)
+        ridge = min(peak / roof, right)
+        points = (
+            f"{px(start)},{py(start * roof)} {px(ridge)},{py(ridge * roof)} {px(right)},{py(min(peak, right * roof))}"
+        )
+        out.append(f'<polyline points="{points}" fill="none" stroke="#111827" stroke-width="2"{dash}/>')
+    out.append(
+        f'<text x="{WIDTH - RIGHT}" y="{py(peak) - 8}" text-anchor="end">{flops_a_second(peak)}, '
+        f"{size_of(round(bandwidth))}/s from memory</text>"
+    )
+    for x, y, radius, bound, label in sorted(dots, key=lambda dot: -dot[2]):
+        out.append(
+            f'<circle cx="{px(x)}" cy="{py(y)}" r="{radius:.1f}" fill="{COLOURS[bound]}" fill-opacity="0.45" '
+            f'stroke="{COLOURS[bound]}"><title>{escape(label)}</title></circle>'
+        )
+    middle = (LEFT + WIDTH - RIGHT) // 2
+    out.append(f'<text x="{middle}" y="{HEIGHT - 28}" text-anchor="middle">FLOPs a byte moved</text>')
+    for index, (bound, colour) in enumerate(COLOURS.items()):
+        x = LEFT + 190 * index
+        out.append(f'<circle cx="{x + 6}" cy="{HEIGHT - 12}" r="6" fill="{colour}"/>')
+        out.append(f'<text x="{x + 18}" y="{HEIGHT - 8}">{SHARES.get(bound, bound)}</text>')
+    if near > bandwidth:
+        out.append(
+            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#555">'
+            "dashed: from the nearest cache</text>"
+        )
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def _dots(found: Explanation, floor: Floor) -> Iterator[tuple[float, float, float, str, str]]:
+    """Operations a byte, operations a second, radius, bound, what it is."""
+    times = found.split.steps_s if found.split else None
+    whole = sum(times) if times else floor.seconds
+    for index, step in enumerate(found.plan.steps):
+        work = floor.steps[index]
+        seconds = times[index] if times else work.floor_s
+        if not work.flops or seconds <= 0:
+            continue
+        radius = 3 + 40 * math.sqrt(seconds / whole) / 2
+        label = f"{step.path}: {kind(step)}, {short(work.flops)} FLOPs, {size_of(work.bytes)}, {duration(seconds)}"
+        yield work.intensity, work.flops / seconds, radius, work.bound, label
+
+
+def _power(power: int) -> str:
+    """`100 GFLOP/s` for 10^11."""
+    prefixes = {0: "", 3: "K", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+    exponent = max(0, min(18, power // 3 * 3))
+    return f"{10.0 ** (power - exponent):g} {prefixes[exponent]}FLOP/s"
+
+
+def _under(found: Explanation) -> str:
+    floor = found.executed
+    where = "measured" if found.split and found.split.agrees else "at their floors"
+    return (
+        f"{floor.dtype}, batch {floor.batch}; convolutions and fully connected layers {where}, as large as their time"
+    )
+
+
+def _decades(low: float, high: float) -> tuple[int, int]:
+    return math.floor(math.log10(low)), math.ceil(math.log10(high))

@@ -1,0 +1,187 @@
+"""`--save`, `--against`, `--batch`, `--time-budget` and the limits as a user meets them; two nets that are quick."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnetcli.measure.ledger import Ledger
+from tests.cli.test_cli import run
+
+NETS = "cifar_resnet20 cifar_resnet32"
+QUICK = f"compare {NETS} --device cpu --time-budget 100ms"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow where other programs run."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no other program ran, whatever this machine does meanwhile, and no interval were wide."""
+    monkeypatch.setattr(Ledger, "noisy", lambda self: ())
+    monkeypatch.setattr("resnetcli.measure.latency.spread", lambda limits, middle: ())
+    monkeypatch.setattr("resnetcli.measure.together.noise_floor", lambda base, again: 0.01)
+
+
+@pytest.fixture
+def _noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "noisy", lambda self: ("other programs took 40% of the processors",))
+
+
+def altered(path: Path, factor: float, **conditions: Any) -> None:
+    """A saved file as if all had taken `factor` times as long."""
+    record = json.loads(path.read_text())
+    for result in record["results"]:
+        result["median_s"] *= factor
+        result["interval_s"] = [limit * factor for limit in result["interval_s"]]
+        result["conditions"] |= conditions
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_run_is_saved_and_a_later_one_held_against_it(tmp_path: Path) -> None:
+    base = tmp_path / "base.json"
+    saved = run([*QUICK.split(), "--save", str(base)])
+    assert (saved.exit_code, saved.stderr) == (0, "")
+    assert json.loads(base.read_text())["schema"] == "resnet-cli/saved@1"
+
+    altered(base, 1e4)  # more than any stall
+    quicker = run([*QUICK.split(), "--against", str(base)])
+    assert quicker.exit_code == 0
+    assert "improved" in quicker.stdout
+    assert "x faster [" in quicker.stdout
+
+    altered(base, 1e-8)  # a ten thousandth of what was measured
+    slower = run([*QUICK.split(), "--against", str(base)])
+    assert slower.exit_code == 1
+    assert "regressed" in slower.stdout
+    assert slower.stderr == "slower than before: cifar_resnet20 at batch 1, cifar_resnet32 at batch 1\n"
+
+    record = run([*QUICK.split(), "--against", str(base), "--format", "json"])
+    assert record.exit_code == 1
+    found = json.loads(record.stdout)["against"]
+    assert [change["verdict"] for change in found["changes"]] == ["regressed", "regressed"]
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_run_that_is_slower_does_not_replace_what_it_is_held_against(tmp_path: Path) -> None:
+    base = tmp_path / "base.json"
+    assert run([*QUICK.split(), "--save", str(base)]).exit_code == 0
+    altered(base, 1e-4)
+    before = base.read_text()
+    assert run([*QUICK.split(), "--against", str(base), "--save", str(base)]).exit_code == 1
+    assert base.read_text() == before
+
+
+@pytest.mark.usefixtures("_noisy")
+def test_a_noisy_run_is_marked_and_cannot_become_a_baseline(tmp_path: Path) -> None:
+    base = tmp_path / "base.json"
+    result = run([*QUICK.split(), "--save", str(base)])
+    assert result.exit_code == 3
+    assert "error: not saved: the run was noisy: other programs took 40% of the processors" in result.stderr
+    assert "noisy: other programs took 40% of the processors" in result.stdout  # the table still appears
+    assert not base.exists()
+
+
+def test_another_machine_s_or_setting_s_file_is_refused(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.getfixturevalue("_quiet")
+    base = tmp_path / "base.json"
+    assert run([*QUICK.split(), "--save", str(base)]).exit_code == 0
+    text = base.read_text()
+    altered(base, 1.0, threads=999)
+    result = run([*QUICK.split(), "--against", str(base)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "is of another setting: threads `999`" in result.stderr
+    base.write_text(text)
+    altered(base, 1.0, device_name="abacus")
+
+    def measured_anyhow(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("resnetcli.report.compare.compare", measured_anyhow)
+    result = run([*QUICK.split(), "--against", str(base)])
+    assert result.exit_code == 2
+    assert "is of another machine: `abacus`" in result.stderr
+
+
+def test_batches_are_measured_one_after_the_other() -> None:
+    result = run("profile cifar_resnet20 --device cpu --batch 1,4 --time-budget 100ms --format json")
+    record = json.loads(result.stdout)
+    assert (record["batch"], record["batches"]) == (1, [1, 4])
+    assert [m["batch"] for m in record["measurements"]] == [1, 4]
+    assert record["latency"] == record["measurements"][0]
+    assert {"before", "after", "others", "stolen", "throttled"} == record["latency"]["environment"].keys()
+
+
+def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("profile cifar_resnet20 --device cpu --batch 1,100000000000 --time-budget 100ms")
+    assert result.exit_code == 0
+    assert "not measured: `cifar_resnet20` with a batch of 100000000000 would take" in result.stdout
+    alone = run("profile cifar_resnet20 --device cpu --batch 100000000000")
+    assert alone.exit_code == 3
+    assert "with a batch of 100000000000 would take" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("profile resnet18 --batch 1,,8", "--batch: `` is not a number of images"),
+        ("profile resnet18 --batch many", "--batch: `many` is not a number of images"),
+        ("compare --batch 8,-1", "a batch of -1 images"),
+        ("profile resnet18 --time-budget soon", "--time-budget: `soon` is not a time"),
+        ("profile resnet18 --time-budget 0s", "`0s` is no time to measure for"),
+        ("compare --time-budget 3weeks", "`3weeks` is not a time"),
+        ("compare --max-params lots", "--max-params: `lots` is not an amount"),
+        ("compare --max-macs 1K", "none of the 2 nets costs so little"),
+        ("compare --save times.json", "`--save` is about measured times"),
+        ("compare --against times.json", "`--against` is about measured times"),
+        ("compare --device cpu --against nothing.json", "`nothing.json` cannot be read"),
+        ("compare --device cpu --save nowhere/times.json", "there is no directory `nowhere`"),
+    ],
+)
+def test_bad_input_is_a_message_and_exit_code_2(command: str, message: str) -> None:
+    result = run(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_a_piped_run_draws_no_progress() -> None:
+    assert run("profile cifar_resnet20 --device cpu --time-budget 50ms").stderr == ""
+
+
+def test_a_terminal_is_shown_how_far_it_is_and_nothing_of_it_stays_in_the_output() -> None:
+    ours, theirs = pty.openpty()
+    words = ["-m", "resnetcli", "profile", "cifar_resnet20", "--device", "cpu", "--time-budget", "300ms"]
+    environment = {**os.environ, "TERM": "vt100", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=theirs, env=environment) as child:
+        os.close(theirs)
+        drawn = b""
+        with contextlib.suppress(OSError):  # what Linux says when the other side is closed
+            while piece := os.read(ours, 65536):
+                drawn += piece
+        printed = child.communicate(timeout=60)[0].decode()
+    os.close(ours)
+    assert child.returncode == 0
+    assert b"measuring cifar_resnet20 on cpu" in drawn
+    assert b"100%" in drawn
+    assert "measuring" not in printed
+    assert printed.startswith("ResNet-20")

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from resnetcli.errors import ResourceError
+from resnetcli.measure import best
+from resnetcli.measure.best import FP32, Ladder, Rung, climb, deviates, judged, rungs
+from resnetcli.measure.child import Job, answer, run
+from resnetcli.measure.latency import Measurement, measure
+from resnetcli.measure.settings import Settings
+from resnetcli.ops import LocalResponseNorm
+from tests.sketch import Sketch, residual_net
+
+
+@cache
+def some() -> Measurement:
+    return measure(residual_net(), time_budget_s=0.01)
+
+
+def made(median_s: float, tolerance: float | None = None, off: float | None = None) -> Measurement:
+    return replace(some(), median_s=median_s, tolerance=tolerance, deviation_outputs=off, deviation_maps=None)
+
+
+def test_the_quickest_that_passes_is_the_best() -> None:
+    slow, quick, wrong = (
+        judged(FP32, made(0.3)), judged(FP32, made(0.2, 1e-3, 1e-5)), judged(FP32, made(0.1, 1e-3, 2e-3)),
+    )  # fmt: skip
+    ladder = Ladder(1, (slow, wrong, quick, judged(FP32, "no compiler")))
+    assert ladder.best is quick
+    assert [rung.passed for rung in ladder.rungs] == [True, False, True, False]
+    assert wrong.problem == "its values are off by 0.002, more than 0.001"
+    speedups = [ladder.speedup(rung) for rung in ladder.rungs]
+    assert speedups == [1.0, pytest.approx(3.0), pytest.approx(1.5), None]
+
+
+def test_rungs_whose_intervals_meet_the_best_one_s_are_ties() -> None:
+    best_one, near, far, wrong = (
+        judged(FP32, replace(made(middle, 1e-3, off), interval_s=limits))
+        for middle, limits, off in (
+            (1.0, (0.9, 1.1), 0.0), (1.2, (1.05, 1.3), 0.0), (1.3, (1.2, 1.4), 0.0), (1.0, (0.9, 1.1), 1.0)
+        )
+    )  # fmt: skip
+    ladder = Ladder(1, (far, near, best_one, wrong))
+    assert ladder.best is best_one
+    assert ladder.ties == (near,)
+
+
+def test_where_nothing_passes_there_is_an_error_with_the_first_reason() -> None:
+    ladder = Ladder(8, (Rung(FP32, None, "out of memory"), Rung(FP32, None, "no compiler")))
+    with pytest.raises(ResourceError, match="nothing could be measured at batch 8: out of memory"):
+        _ = ladder.best
+
+
+@pytest.mark.parametrize(("maps", "outputs", "passes"), [(1e-4, 1e-4, True), (1e-2, 1e-4, False), (None, 1.0, False)])
+def test_both_maps_and_outputs_must_be_within_tolerance(maps: float | None, outputs: float, passes: bool) -> None:
+    m = replace(some(), tolerance=1e-3, deviation_maps=maps, deviation_outputs=outputs)
+    assert (deviates(m) == "") is passes
+
+
+def test_a_ladder_climbs_on_when_a_rung_fails_and_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+    told: list[float] = []
+
+    def measured(job: Job) -> Measurement | str:
+        jobs.append(job)
+        return "no bf16 here" if job.settings.dtype == "bf16" else made(1 / len(jobs), 1e-3, 0.0)
+
+    ladder = climb(residual_net(), batch=4, threads=1, tell=told.append, measured=measured)
+    assert [rung.settings for rung in ladder.rungs] == list(rungs("cpu", threads=1))
+    assert {job.batch for job in jobs} == {4}
+    assert {rung.problem for rung in ladder.rungs if rung.settings.dtype == "bf16"} == {"no bf16 here"}
+    assert ladder.best.settings.dtype == "fp32"
+    assert told[-1] == 1.0
+    assert told == sorted(told)
+
+
+def test_threads_are_this_process_s_unless_told() -> None:
+    seen = set()
+
+    def measured(job: Job) -> str:
+        seen.add(job.settings.threads)
+        return "not now"
+
+    climb(residual_net(), measured=measured)
+    assert seen == {torch.get_num_threads()}
+
+
+def test_a_ladder_begins_with_eager_fp32_and_can_be_of_one_dtype() -> None:
+    for device in ("cpu", "cuda:0"):
+        assert rungs(device)[0] == FP32
+        assert len(set(rungs(device))) == len(rungs(device))
+        only = rungs(device, dtype="bf16")
+        assert only[0] == FP32
+        assert {settings.dtype for settings in only[1:]} == {"bf16"}
+    assert {settings.dtype for settings in rungs("cpu", dtype="fp32")} == {"fp32"}
+    assert not any(settings.cuda_graph or settings.dtype in ("fp16", "tf32") for settings in rungs("cpu"))
+
+
+def test_other_runtimes_are_rungs_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best, "installed", lambda *packages: False)
+    assert {settings.runtime for settings in rungs("cpu")} == {"eager", "torchscript", "inductor"}
+    monkeypatch.setattr(best, "installed", lambda *packages: True)
+    assert {settings.runtime for settings in rungs("cpu")} >= {"onnxruntime", "openvino"}
+
+
+def test_a_cpu_without_bf16_compiles_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for computes, dtype in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(best, "computes_bf16", lambda computes=computes: computes)
+        assert [settings.dtype for settings in rungs("cpu") if settings.compile] == [dtype]
+
+
+def job(settings: Settings = FP32, **others: object) -> Job:
+    return replace(Job(residual_net(), settings, "cpu", 2, 0.01), **others)  # type: ignore[arg-type]
+
+
+def test_a_process_of_its_own_measures_and_checks() -> None:
+    m = run(job(Settings(fold_bn=True, channels_last=True, keep_memory=True, threads=1)))
+    assert isinstance(m, Measurement)
+    assert (m.settings, m.threads, m.batch) == ("fp32 channels_last fold-bn keep-memory", 1, 2)
+    assert m.deviation_outputs is not None
+    assert m.deviation_outputs < 1e-5
+    assert m.prepare_s >= m.first_call_s > 0
+
+
+def test_what_goes_wrong_in_the_process_is_a_line() -> None:
+    s = Sketch(6, 8, 8)
+    s.step("lrn", LocalResponseNorm(5, 1e-4, 0.75, 2.0))
+    found = answer(job(Settings("bf16"), plan=s.plan()))
+    assert isinstance(found, str)
+    assert found.startswith("`sketch` as bf16: ")
+    assert "\n" not in found
+    assert answer(job(Settings("fp16"))) == "fp16 on a CPU is slower than fp32: few can compute in it"
+    assert "would take" in str(answer(job(batch=10**12)))
+
+
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "killed by the system, most likely for want of memory"),
+        ("os.kill(os.getpid(), 11)", "its process ended with SIGSEGV"),
+        ("sys.exit('no such thing')", "its process ended with exit code 1: no such thing"),
+        ("time.sleep(60)", "not done after 1 s"),
+    ],
+)
+def test_a_process_that_dies_is_a_line(does: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"import os, sys, time; sys.stdin.buffer.read(); {does}"
+    run_it = subprocess.run
+
+    def instead(command: list[str], **options: Any) -> object:
+        return run_it([command[0], "-c", code], **options)
+
+    monkeypatch.setattr("resnetcli.measure.child.subprocess.run", instead)
+    assert run(job(), patience_s=1.0) == says

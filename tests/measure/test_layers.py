@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from resnetcli.errors import UsageError
+from resnetcli.measure.layers import Split, split, take_turns
+from resnetcli.measure.settings import settings
+from tests.sketch import residual_net
+
+
+def test_layers_by_a_clock_that_ticks() -> None:
+    plan = residual_net()
+    ticks = count()
+    found = split(plan, clock=lambda: next(ticks) / 64, budget_s=0.01)
+    assert found.every_s == (0.0, *[1 / 64] * (len(plan.steps) - 1))
+    assert found.total_s == 1 / 64
+    assert found.n >= 3
+    assert found.ratio == len(plan.steps) - 1
+    assert not found.agrees
+    assert found.steps_s is None
+
+
+@pytest.mark.parametrize(("total", "agrees"), [(1.0, True), (0.92, True), (1.1, True), (0.89, False), (1.2, False)])
+def test_layers_that_do_not_add_up_are_not_shown(total: float, agrees: bool) -> None:
+    found = Split((0.0, 0.25, 0.75), total, 5)
+    assert found.agrees is agrees
+    assert found.steps_s == ((0.0, 0.25, 0.75) if agrees else None)
+
+
+def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
+    log: list[str] = []
+    wholes, steps = iter([9.0, 1.0, 1.0, 7.0]), iter([[9.0], [0.5], [0.625], [0.75]])
+
+    def whole() -> float:
+        log.append("whole")
+        return next(wholes)
+
+    def each() -> list[float]:
+        log.append("steps")
+        return next(steps)
+
+    found = take_turns(whole, each, lambda: 0.0 if len(log) < 8 else 1.0, budget_s=0.5, least=3)
+    assert log == ["whole", "steps"] * 4  # the first pair is not counted
+    assert found == Split((0.625,), 1.0, 3)
+
+
+def test_layers_are_timed_under_settings_too() -> None:
+    plan = residual_net()
+    found = split(plan, batch=2, settings=settings("bf16", channels_last=True), budget_s=0.01)
+    assert len(found.every_s) == len(plan.steps)
+    with pytest.raises(UsageError, match="no layers to be timed"):
+        split(plan, settings=settings(fold_bn=True))
+
+
+def test_a_stall_now_here_now_there_is_shared_out_and_an_unusual_pass_is_left_out() -> None:
+    passes = iter([[0.0, 0.0], [2.0, 1.0], [1.0, 2.0], [99.0, 1.0], [1.0, 1.0]])
+    found = take_turns(lambda: 3.0, lambda: next(passes), lambda: 0.0, budget_s=0, least=4)
+    assert found.n == 4
+    assert found.every_s == (1.5, 1.5)
+    assert found.ratio == 1

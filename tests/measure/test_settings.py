@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+import torch
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.measure.settings import DTYPES, TOLERANCES, Settings, applied, require_possible, rounding, settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda which: (7, 5))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda which: "Tesla T4")
+
+
+def test_the_default_is_eager_fp32_with_pytorch_s_own_switches() -> None:
+    assert settings() == Settings()
+    assert settings().plain
+    assert settings().text == "fp32"
+    assert settings().tf32 is None
+
+
+def test_a_dtype_that_is_named_decides_about_tf32() -> None:
+    assert [settings(dtype).tf32 for dtype in DTYPES] == [False, True, False, False]
+    assert settings("fp32").plain
+    assert not settings("tf32").plain
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (settings("bf16", channels_last=True, compile=True), "bf16 channels_last compile"),
+        (settings("fp16", fold_bn=True, cuda_graph=True, threads=3), "fp16 fold-bn graph"),
+        (Settings(keep_memory=True, runtime="torchscript"), "fp32 keep-memory torchscript"),
+    ],
+)
+def test_settings_have_a_text_for_tables(given: Settings, text: str) -> None:
+    assert given.text == text
+    assert not given.plain
+
+
+def test_every_dtype_has_its_tolerance_and_the_coarser_the_wider() -> None:
+    assert sorted(DTYPES, key=lambda dtype: TOLERANCES[dtype]) == ["fp32", "tf32", "fp16", "bf16"]
+
+
+def test_an_unknown_dtype_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        settings("bf1")
+    assert str(caught.value) == "error: unknown dtype `bf1`\nhint: did you mean `bf16`?"
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "message"),
+    [
+        (settings("fp16"), "cpu", "fp16 on a CPU"),
+        (settings("tf32"), "cpu", "TF32 is arithmetic of NVIDIA's GPUs"),
+        (settings(cuda_graph=True), "cpu", "a CPU has no CUDA graphs"),
+        (settings(threads=0), "cpu", "0 threads"),
+        (settings(threads=-1), "cuda:0", "-1 threads"),
+        (settings(threads=10**9), "cpu", "1000000000 threads"),
+        (settings("bf16"), "cuda:0", "Tesla T4 is too old for bf16"),
+        (settings("tf32"), "cuda:0", "Tesla T4 is too old for tf32"),
+        (Settings(runtime="torchscript"), "cuda:0", "torchscript is measured on a CPU only"),
+    ],
+)
+@pytest.mark.usefixtures("old_gpu")
+def test_what_a_device_cannot_do_is_refused(given: Settings, device: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        require_possible(given, device)
+
+
+@pytest.mark.usefixtures("old_gpu")
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [(settings("bf16", channels_last=True, threads=2), "cpu"), (settings("fp16", cuda_graph=True), "cuda:0")],
+)
+def test_what_a_device_can_do_is_not(given: Settings, device: str) -> None:
+    require_possible(given, device)
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
+    with pytest.raises(ResourceError) as caught:
+        require_possible(settings(compile=True), "cpu")
+    assert str(caught.value) == "error: `torch.compile` finds no C++ compiler\nhint: install g++, or set CXX"
+
+
+def test_without_triton_nothing_is_compiled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda which: (9, 0))
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(ResourceError, match="finds no Triton"):
+        require_possible(settings(compile=True), "cuda:0")
+
+
+def state() -> tuple[Any, ...]:
+    return (
+        torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32, torch.jit.onednn_fusion_enabled(),  # type: ignore[no-untyped-call]
+        torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch._inductor.config.freezing,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_is_set_within_and_as_before_afterwards_even_after_an_error(fails: bool) -> None:
+    import torch._inductor.config
+
+    before = state()
+    wanted = Settings("tf32", tf32=True, threads=3, runtime="torchscript")
+    try:
+        with applied(wanted, torch.device("cuda", 0)):
+            assert state() == (3, True, True, True, True, False, False, False)
+            if fails:
+                raise builtins.ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    assert state() == before
+
+
+def test_the_compiler_freezes_weights_only_within() -> None:
+    import torch._inductor.config
+
+    with applied(Settings(runtime="inductor"), CPU):
+        assert torch._inductor.config.freezing
+        assert not torch.is_grad_enabled()
+    assert not torch._inductor.config.freezing
+
+
+def test_eager_nets_run_in_inference_mode_and_graphs_without() -> None:
+    with applied(Settings(), CPU):
+        assert torch.is_inference_mode_enabled()
+    with torch.inference_mode(), applied(Settings(cuda_graph=True), CPU):
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_without_a_word_on_tf32_pytorch_s_own_choice_stands() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with rounding(not before), applied(Settings(), torch.device("cuda", 0)):
+        assert torch.backends.cudnn.allow_tf32 is not before
+    assert torch.backends.cudnn.allow_tf32 is before

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.measure import together as module
+from resnetcli.measure.latency import Measurement, prepare
+from resnetcli.measure.settings import Settings
+from resnetcli.measure.together import Together, measure_together
+from resnetcli.ops import Conv
+from resnetcli.plan.plan import Plan
+from tests.sketch import Sketch, residual_net
+
+
+@pytest.fixture
+def ticking() -> Callable[[], float]:
+    """A clock that moves on by 1/64 s, which a float holds exactly, whenever it is asked."""
+    ticks = count()
+    return lambda: next(ticks) / 64
+
+
+def wide_net(channels: int) -> Plan:
+    s = Sketch(3, 32, 32)
+    s.step("conv1", Conv(channels, (3, 3), pad=(1, 1)))
+    s.step("conv2", Conv(channels, (3, 3), pad=(1, 1)))
+    return s.plan()
+
+
+def quick(*plans: Plan, **settings: Any) -> Together:
+    return measure_together(plans, time_budget_s=0.1, **settings)
+
+
+def test_nets_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[], float]) -> None:
+    told: list[float] = []
+    found = measure_together([residual_net(), wide_net(4)], batch=2, clock=ticking, tell=told.append)
+    assert found.floor == 0
+    assert (found.ratios[0], found.precise) == (None, True)
+    ratio = found.ratios[1]
+    assert ratio is not None
+    assert (ratio.ratio, ratio.interval, ratio.outcome) == (1, (1, 1), "same")
+    for m in found.measured:
+        assert isinstance(m, Measurement)
+        assert (m.median_s, m.batch, m.n, m.stopped) == (1 / 64, 2, found.rounds, "precise")
+        assert m.throughput_img_s == 2 * 6 * 64  # six calls between two ticks, as `measure` has it
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_net_that_does_a_hundred_times_as_much_is_slower() -> None:
+    alone = Settings(threads=1)  # threads that wait for each other are slow where other programs run
+    found = quick(wide_net(4), wide_net(64), settings=alone)
+    ratio = found.ratios[1]
+    assert ratio is not None
+    assert ratio.ratio > 2
+    back = quick(wide_net(4), wide_net(64), base=1, settings=alone)
+    assert back.ratios[1] is None
+    assert back.ratios[0] is not None
+    assert back.ratios[0].ratio < 0.5
+
+
+def test_one_net_alone_has_no_ratio() -> None:
+    found = quick(residual_net())
+    assert (found.ratios, found.floor) == ((None,), None)
+    assert isinstance(found.measured[0], Measurement)
+
+
+def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def short_of_memory(plan: Plan, *others: Any) -> Any:
+        if plan is large:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return prepare(plan, *others)
+
+    large = wide_net(5)
+    monkeypatch.setattr(module, "prepare", short_of_memory)
+    found = quick(residual_net(), large, wide_net(4), batch=2)
+    first, lost, last = found.measured
+    assert isinstance(lost, ResourceError)
+    assert lost.message == ("`sketch` with a batch of 2 does not fit into the memory of `cpu`, 2.00 GiB of it at once")
+    assert isinstance(first, Measurement)
+    assert isinstance(last, Measurement)
+    assert [ratio is None for ratio in found.ratios] == [True, True, False]
+    without_base = quick(large, residual_net(), wide_net(4), batch=2)
+    assert [isinstance(m, Measurement) for m in without_base.measured] == [False, True, True]
+    assert without_base.ratios == (None, None, None)
+    none = quick(large)
+    assert isinstance(none.measured[0], ResourceError)
+    assert none.rounds == 0
+
+
+def test_a_device_that_vanishes_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(*arguments: Any, **settings: Any) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
+
+    monkeypatch.setattr(module, "take_turns", vanish)
+    with pytest.raises(ResourceError) as caught:
+        quick(residual_net(), wide_net(4))
+    assert caught.value.message == (
+        "2 nets at once with a batch of 1 could not be run on `cpu`: CUDA error: device-side assert triggered"
+    )
+
+
+def test_what_is_asked_for_wrongly_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 0 images"):
+        quick(residual_net(), batch=0)
+    with pytest.raises(UsageError, match="unknown device"):
+        quick(residual_net(), device="toaster")
+
+
+def test_measuring_leaves_torch_s_random_numbers_as_they_were() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    quick(residual_net(), wide_net(4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_nets_are_measured_together_on_a_gpu() -> None:
+    found = quick(residual_net(), wide_net(64), device="cuda", batch=4)
+    assert all(isinstance(m, Measurement) and m.device == "cuda:0" for m in found.measured)
+    assert found.ratios[1] is not None

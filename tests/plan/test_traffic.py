@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import resnetcli as rc
+from resnetcli.net.module import build
+from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, LocalResponseNorm, PadChannels, Pool, ReLU
+from resnetcli.plan.traffic import NOTHING, Traffic, traffic
+from tests.sketch import Sketch, residual_net
+
+
+def total(plan: rc.Plan, *, fused: bool = False) -> Traffic:
+    return sum(traffic(plan, fused=fused), NOTHING)
+
+
+def test_a_convolution_reads_its_input_and_weights_and_writes_its_output() -> None:
+    s = Sketch(3, 8, 8)
+    s.step("conv", Conv(4, (3, 3), pad=(1, 1), bias=True))
+    (_, moved) = traffic(s.plan())
+    assert moved == Traffic(read=3 * 64, written=4 * 64, weights=3 * 3 * 3 * 4 + 4, kernels=1)
+    assert moved.bytes(batch=2, size=2) == (2 * 3 * 64 + 112) * 2 + 2 * 4 * 64 * 2
+    assert traffic(s.plan(), fused=True)[1] == moved
+
+
+def test_max_pooling_writes_its_indices_too() -> None:
+    s = Sketch(4, 8, 8)
+    s.step("max", Pool("max", (2, 2), 2))
+    (_, moved) = traffic(s.plan())
+    assert moved == Traffic(read=256, written=64, indices=64, kernels=1)
+    assert moved.bytes(size=4) == (256 + 64) * 4 + 64 * 8
+
+
+def test_fused_norm_and_relu_cost_nothing_but_their_parameters() -> None:
+    s = Sketch(3, 8, 8)
+    s.step("conv", Conv(4, (1, 1)))
+    s.step("bn", BatchNorm())
+    s.step("relu", ReLU())
+    conv = Traffic(read=192, written=256, weights=12, kernels=1)
+    assert traffic(s.plan())[1:] == (conv, Traffic(256, 256, 16, kernels=1), Traffic(256, 256, kernels=1))
+    assert total(s.plan(), fused=True) == Traffic(192, 256, 12 + 16, kernels=1)
+
+
+def test_a_fused_residual_block_by_hand() -> None:
+    """conv1 -> x; x -> conv2 -> + x -> fc: the sum is formed as conv2 writes, which reads x once more."""
+    s = Sketch(2, 4, 4)
+    x = s.step("conv1", Conv(2, (1, 1)))
+    f = s.step("conv2", Conv(2, (1, 1)), x)
+    s.step("add", Add(), f, x)
+    s.step("fc", Linear(10, bias=False))
+    first, second, add, fc = traffic(s.plan(), fused=True)[1:]
+    assert first == Traffic(32, 32, 4, kernels=1)
+    assert second == Traffic(32 + 32, 32, 4, kernels=1)
+    assert add == NOTHING
+    assert fc == Traffic(32, 10, 320, kernels=1)
+
+
+def test_fused_branches_write_into_their_place_in_a_concatenation() -> None:
+    s = Sketch(2, 4, 4)
+    a = s.step("a", Conv(3, (1, 1)), 0)
+    b = s.step("b", Conv(5, (1, 1)), 0)
+    s.step("cat", Concat(), a, b)
+    s.step("c", Conv(1, (1, 1)))
+    assert total(s.plan(), fused=True) == Traffic(32 + 32 + 8 * 16, (3 + 5 + 1) * 16, 6 + 10 + 8, kernels=3)
+    assert traffic(s.plan())[3] == Traffic(128, 128, kernels=1)
+
+
+def test_a_fused_shortcut_that_pads_is_read_where_it_lies() -> None:
+    s = Sketch(2, 4, 4)
+    x = s.step("conv1", Conv(2, (1, 1)))
+    f = s.step("conv2", Conv(4, (1, 1), 2), x)
+    p = s.step("pad", PadChannels(4, 2), x)
+    s.step("add", Add(), f, p)
+    assert traffic(s.plan(), fused=True)[2] == Traffic(32 + 2 * 4, 16, 8, kernels=1)
+
+
+@pytest.mark.parametrize(
+    "model", ["resnet18", "resnext50_32x4d", "inception_v3", "cifar_resnet20", "alexnet_2012", "vgg16"]
+)
+def test_fused_is_never_more_than_as_executed(model: str) -> None:
+    plan = rc.load(model)
+    executed, fused = total(plan), total(plan, fused=True)
+    assert fused.bytes() < executed.bytes()
+    assert fused.kernels <= executed.kernels
+    weights = sum(parameter.numel() for parameter in build(plan, device="meta").parameters())
+    assert executed.weights == fused.weights >= weights
+
+
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what operations of PyTorch's itself read and write, tensor by tensor."""
+
+    FREE = ("view", "t", "detach", "slice", "unsqueeze", "squeeze", "empty", "transpose", "_unsafe_view", "alias")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.read = self.written = self.kernels = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket.__name__ not in self.FREE:
+            ins = {id(a): a.numel() for a in _tensors((args, kwargs or {}))}
+            self.read += sum(ins.values())
+            self.written += sum(2 * t.numel() if t.dtype == torch.int64 else t.numel() for t in _tensors(result)
+                                if t.numel())  # fmt: skip
+            self.kernels += 1
+        return result
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for each in value.values() for t in _tensors(each)]
+    return [t for each in value for t in _tensors(each)] if isinstance(value, list | tuple) else []
+
+
+WATCHED = [residual_net(2), *(rc.load(name) for name in ("cifar_resnext29_8x64d", "resnet18", "vgg16", "inception_v3"))]
+
+
+@pytest.mark.parametrize("plan", WATCHED, ids=lambda plan: plan.name)
+def test_what_pytorch_s_own_operations_read_and_write_is_what_is_counted(plan: rc.Plan) -> None:
+    net = build(plan, device="meta").eval()
+    moved = total(plan)
+    x = torch.empty(2, plan.input.c, plan.input.h, plan.input.w, device="meta")
+    with torch.no_grad(), Watched() as seen:
+        net(x)
+    assert seen.kernels == moved.kernels
+    assert 4 * seen.read == moved.read_bytes(2, 4)
+    statistics = sum(m.num_features for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    assert 0 <= 4 * seen.written - moved.written_bytes(2, 4) <= 8 * statistics  # some keep the deviations as well
+
+
+def test_a_response_normalisation_is_eight_kernels() -> None:
+    s = Sketch(6, 4, 4)
+    s.step("lrn", LocalResponseNorm(5, 1e-4, 0.75, 2.0))
+    (_, moved) = traffic(s.plan())
+    with torch.no_grad(), Watched() as seen:
+        build(s.plan())(torch.randn(1, 6, 4, 4))
+    assert seen.kernels in {moved.kernels, moved.kernels - 1}  # filled and copied, or padded at once
+    assert moved.kernels == 8
