@@ -402,9 +402,15 @@ def test_fmt_reads_a_cell_written_as_a_block_of_text(tmp_path: Path) -> None:
     assert path.read_text() == "input: 3x8x8\ntable:\n  a: 3x3 64\n  b: 1x1 4\n"
 
 
+def heeds_interrupts() -> None:
+    """As a shell starts its foreground jobs; those in the background, which may be us, are told to ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_quietly_with_130() -> None:
     child = subprocess.Popen([sys.executable, "-m", "resnetcli", "fmt", "-"], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=heeds_interrupts)  # fmt: skip
     assert child.stdin is not None
     child.stdin.write("input: 3x32x32\n" * 100)
     child.stdin.flush()
