@@ -245,10 +245,8 @@ def test_a_compiled_net_computes_what_eager_fp32_does(dtype: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "preact_resnet200", "densenet121", "googlenet_bn"])
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "preact_resnet200", "googlenet_bn"])
 def test_nets_of_the_zoo_stay_within_tolerance_in_bf16_and_folded(name: str) -> None:
-    if name not in Zoo().files:
-        pytest.skip("not in the zoo")
     plan = lower(read(name, zoo=Zoo()))
     for settings in (Settings("bf16"), Settings(fold_bn=True, channels_last=True)):
         with applied(settings, CPU):
