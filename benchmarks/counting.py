@@ -1,6 +1,7 @@
 """How quickly a net is counted: resnet-cli beside a bare program and beside what one would use instead.
 
-`python benchmarks/counting.py` prints tables, `--markdown` docs/benchmarks.md, `--quick` takes one round of everything.
+`python -m benchmarks.counting` measures and writes its part of docs/benchmarks.md; `--quick` takes one round of
+everything and prints it.
 """
 
 from __future__ import annotations
@@ -8,21 +9,19 @@ from __future__ import annotations
 import argparse
 import compileall
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
 import resnetcli as rc
+from benchmarks.page import machine, put
 from benchmarks.programs import BARE, SCRIPTS
 from benchmarks.timing import LEAST_S, Sample, call, interleaved, process, ratio
-from resnetcli.measure.device import describe
 from resnetcli.measure.statistics import iqr, median
 from resnetcli.plan.plan import Plan
 from resnetcli.spec import phrase
@@ -39,11 +38,8 @@ PROFILE = "resnet-cli profile resnet50"
 BUDGET_S = 120.0
 """A tool that has taken longer than this over the zoo sits the remaining nets out."""
 
-INTRO = """# Benchmarks
-
-How long it takes to count a net, and how much memory: resnet-cli, which reads a table, beside tools that build the net
-with PyTorch and run or trace it. Written by `python benchmarks/counting.py --markdown > docs/benchmarks.md`, from a
-checkout with `pip install -e '.[dev]'`.
+INTRO = """How long it takes to count a net, and how much memory: resnet-cli, which reads a table, beside tools that
+build the net with PyTorch and run or trace it. Written by `python -m benchmarks.counting`.
 """
 
 
@@ -280,23 +276,19 @@ def goals_sheet(goals: Sequence[Goal]) -> Sheet:
     return Sheet(columns, tuple(rows))
 
 
-def conditions(before: float, after: float) -> str:
+def conditions(before: float) -> str:
     """Machine, versions, load."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    machine = f"{describe('cpu')}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}"
     return (
-        f"{machine}, {packages}. Load average {before:.1f} before, {after:.1f} after. What a table compares ran "
-        "together, in turn and in an order drawn anew each round, after a round that does not count. Ratios are "
-        "the medians of the ratios by round. MACs are counted, all else is measured. "
-        "OMP_WAIT_POLICY is passive, so that torch's threads do not fight over a busy machine."
+        f"{machine(PACKAGES, before)} What a table compares ran together, in turn and in an order drawn anew each "
+        "round, after a round that does not count. Ratios are the medians of the ratios by round. MACs are counted, "
+        "all else is measured. OMP_WAIT_POLICY is passive, so that torch's threads do not fight over a busy machine."
     )
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--markdown", action="store_true", help="print docs/benchmarks.md")
-    parser.add_argument("--quick", action="store_true", help="one round of everything")
+    parser.add_argument("--quick", action="store_true", help="one round of everything, printed")
     asked = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = (
         "passive"  # with spinning threads the tools take ten times as long on a busy machine
@@ -307,13 +299,10 @@ def main() -> None:
         print(f"{measure.__name__} ...", file=sys.stderr)
         sections.append(measure(1 if asked.quick else rounds))
     goals = goals_sheet([goal for section in sections for goal in section.goals])
-    under = conditions(before, os.getloadavg()[0])
-    if asked.markdown:
-        print(INTRO)
-        print(to_markdown(goals))
-        for section in sections:
-            print(f"## {section.title}\n\n{to_markdown(section.sheet)}\n{section.note}\n")
-        print(f"## Conditions\n\n{under}")
+    under = conditions(before)
+    if not asked.quick:
+        parts = [f"### {section.title}\n\n{to_markdown(section.sheet)}\n{section.note}\n" for section in sections]
+        put("counting", "\n".join([INTRO, to_markdown(goals), *parts, f"### Conditions\n\n{under}"]))
         return
     from resnetcli.view.output import print_sheet
 

@@ -1,0 +1,336 @@
+"""Whether measured times can be relied upon, and what is gained: each claim of docs/measuring.md as a table.
+
+`python benchmarks/latency.py` measures everything and writes its part of docs/benchmarks.md; `--only NAME` runs one
+table and prints it; `--quick` is short. To be run on a quiet machine: it says what the load was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import statistics
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+import resnetcli as rc
+from benchmarks.page import machine, put
+from resnetcli.measure.best import climb
+from resnetcli.measure.calibrate import calibrate
+from resnetcli.measure.latency import measure
+from resnetcli.measure.together import measure_together
+from resnetcli.measure.versus import noise_floor, paired, take_turns
+from resnetcli.report.roofline import explain_measured
+from resnetcli.view.numbers import duration
+from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
+
+sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+
+NETS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
+"""Named alike in the zoo and in torchvision."""
+BATCHES = (1, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table, and under it what it shows and how."""
+
+    title: str
+    note: str
+    sheet: Sheet
+
+    @property
+    def markdown(self) -> str:
+        """For the page."""
+        return f"### {self.title}\n\n{to_markdown(self.sheet)}\n{self.note}\n"
+
+
+def percent(value: float, digits: int = 1) -> Cell:
+    """A share as a cell."""
+    return cell(value, f"{100 * value:.{digits}f}%")
+
+
+def limits(interval: tuple[float, float]) -> Cell:
+    """An interval of ratios."""
+    return cell(None, f"[{interval[0]:.3f}, {interval[1]:.3f}]")
+
+
+def image(plan: rc.Plan, batch: int) -> Tensor:
+    """Random images for a net."""
+    return torch.randn(batch, plan.input.c, plan.input.h, plan.input.w)
+
+
+# --- against a loop written by hand ------------------------------------------------------------------------------
+
+
+def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
+    """What one would write: warm up, look at the clock around each call, take the median."""
+    with torch.inference_mode():
+        for _ in range(3):
+            net(x)
+        times: list[float] = []
+        end = perf_counter() + seconds
+        while perf_counter() < end or len(times) < 5:
+            start = perf_counter()
+            net(x)
+            times.append(perf_counter() - start)
+    return statistics.median(times)
+
+
+def plain_loop(quick: bool) -> Section:
+    """Our median beside the loop's, in turn, and the loop beside itself."""
+    rows = []
+    order = random.Random(0)
+    for batch in BATCHES:
+        for name in NETS:
+            plan = rc.load(name)
+            net, x = rc.build(plan).eval(), image(plan, batch)
+            seconds = 0.5 if quick else (1.5 if batch == 1 else 4.0)
+            tasks: dict[str, Callable[[], float]] = {
+                "ours": lambda: measure(plan, batch=batch, time_budget_s=2 * seconds).median_s,  # noqa: B023
+                "loop": lambda: by_hand(net, x, seconds),  # noqa: B023
+                "again": lambda: by_hand(net, x, seconds),  # noqa: B023
+            }
+            found: dict[str, list[float]] = {task: [] for task in tasks}
+            names = list(tasks)
+            for _ in range(3 if quick else 7):
+                order.shuffle(names)
+                for task in names:
+                    found[task].append(tasks[task]())
+                    gc.collect()
+            ratio, floor = paired(found["loop"], found["ours"]), noise_floor(found["loop"], found["again"])
+            bound = max(0.02, floor)
+            rows.append(
+                (
+                    cell(name), cell(batch),
+                    *(cell(value := statistics.median(found[task]), duration(value)) for task in ("loop", "ours")),
+                    cell(ratio.ratio, f"{ratio.ratio:.3f}"), limits(ratio.interval), percent(floor),
+                    cell("yes" if abs(ratio.ratio - 1) <= bound else "no"),
+                )
+            )  # fmt: skip
+    columns = (
+        Column("net", "net", "left"), Column("batch", "batch"), Column("loop", "loop"), Column("resnet-cli", "ours"),
+        Column("ratio", "ratio"), Column("95%", "interval"), Column("loop against itself", "floor"),
+        Column("within max(2%, that)", "within", "left"),
+    )  # fmt: skip
+    note = (
+        f"Medians of {3 if quick else 7} rounds, in each of which the loop (warm up, then a clock around each call, "
+        "the median), the loop again, and `measure` ran in a random order; eager fp32, each with a net of its own."
+    )
+    return Section("Against a loop written by hand", note, Sheet(columns, tuple(rows)))
+
+
+# --- run to run --------------------------------------------------------------------------------------------------
+
+
+def runs(quick: bool) -> Section:
+    """How far the ratio of two nets moves from one run of `compare` to the next."""
+    rows = []
+    count = 3 if quick else 5
+    plans = [rc.load(name) for name in NETS]
+    base = NETS.index("resnet50")
+    for batch in BATCHES:
+        budget = 0.5 if quick else (3.0 if batch == 1 else 6.0)
+        found = []
+        for _ in range(count):
+            found.append(measure_together(plans, base=base, batch=batch, time_budget_s=budget))
+            gc.collect()
+        floor = max(one.floor or 0.0 for one in found)
+        for place, name in enumerate(NETS):
+            ratios = [ratio.ratio for one in found if (ratio := one.ratios[place]) is not None]
+            if not ratios:
+                continue
+            middle = statistics.median(ratios)
+            apart = max(abs(ratio / middle - 1) for ratio in ratios)
+            times = [m.median_s for one in found if not isinstance(m := one.measured[place], Exception)]
+            moved = max(abs(time / statistics.median(times) - 1) for time in times)
+            rows.append(
+                (
+                    cell(f"{name} to resnet50"), cell(batch), cell(middle, f"{middle:.3f}"), percent(apart),
+                    percent(floor), cell("yes" if apart <= max(0.02, floor) else "no"), percent(moved),
+                )
+            )  # fmt: skip
+    columns = (
+        Column("ratio of", "net", "left"), Column("batch", "batch"), Column("median", "ratio"),
+        Column("furthest run", "apart"), Column("A/A floor", "floor"), Column("within max(2%, that)", "within", "left"),
+        Column("its time's furthest run", "time_apart"),
+    )  # fmt: skip
+    note = (
+        f"{count} runs of what `compare` does with all five nets; how far the furthest run's ratio was from the "
+        "median one, beside the largest noise floor that a run printed, and how far the time itself moved."
+    )
+    return Section("From run to run", note, Sheet(columns, tuple(rows)))
+
+
+# --- floors and layers -------------------------------------------------------------------------------------------
+
+
+def floors(quick: bool) -> Section:
+    """What share of the measured time the roofline's floor is, and whether layers' times add up."""
+    ceilings = calibrate("cpu")
+    rows = []
+    for dtype in ("fp32", "bf16"):
+        for batch in BATCHES:
+            for name in NETS:
+                plan = rc.load(name)
+                (found,), _ = explain_measured(
+                    [(name, name, plan)], ceilings, device="cpu", batch=batch, settings=rc.settings(dtype),
+                    time_budget_s=0.5 if quick else 3.0 * (1 if batch == 1 else 2),
+                )  # fmt: skip
+                assert found.attained is not None
+                assert found.split is not None
+                shares = found.shares
+                rows.append(
+                    (
+                        cell(name), cell(dtype), cell(batch), cell(found.time_s, duration(found.time_s)),
+                        cell(found.executed.seconds, duration(found.executed.seconds)), percent(found.attained, 0),
+                        *(percent(shares[part], 0) for part in ("compute", "memory", "overhead", "unexplained")),
+                        cell(found.split.ratio, f"{found.split.ratio:.3f}"),
+                    )
+                )  # fmt: skip
+    columns = (
+        Column("net", "net", "left"), Column("dtype", "dtype", "left"), Column("batch", "batch"),
+        Column("measured", "measured"), Column("floor", "floor"), Column("attained", "attained"),
+        Column("compute", "compute"), Column("memory", "memory"), Column("overhead", "overhead"),
+        Column("unexplained", "unexplained"), Column("layers' sum to whole", "layers"),
+    )  # fmt: skip
+    peaks = ", ".join(
+        f"{dtype} {max(peak.conv, peak.matmul) / 1e12:.2f} TFLOP/s" for dtype, peak in ceilings.peaks.items()
+    )
+    return Section(
+        "Floors and layers",
+        f"Eager; ceilings measured just before: {peaks}. The floor's share of the measured time is what was attained; "
+        "compute, memory, overhead and unexplained sum to 1. The last column sets the layers' times, from passes of "
+        "their own, against whole passes taken in turn with them.",
+        Sheet(columns, tuple(rows)),
+    )
+
+
+# --- built modules -----------------------------------------------------------------------------------------------
+
+
+def modules(quick: bool) -> Section:
+    """Built modules beside torchvision's."""
+    import torchvision
+
+    rows = []
+    for batch in BATCHES:
+        for name in NETS:
+            plan = rc.load(name)
+            # Inception's flag leaves its head out; the others have none.
+            given = {"init_weights": False, "transform_input": False} if name == "inception_v3" else {}
+            nets: Sequence[nn.Module] = (getattr(torchvision.models, name)(**given).eval(), rc.build(plan).eval())
+            x = image(plan, batch)
+            with torch.inference_mode():
+                timers = [timer(net, x) for net in (nets[0], nets[1], nets[0])]
+                for each in timers:
+                    each(3)
+                found = take_turns(
+                    timers, perf_counter, random.Random(0), budget_s=2 if quick else (15 if batch == 1 else 40),
+                    least=5 if quick else 60,
+                )  # fmt: skip
+            theirs, ours, again = found.seconds
+            ratio, floor = paired(theirs, ours), noise_floor(theirs, again)
+            rows.append(
+                (
+                    cell(name), cell(batch), cell(theirs[0], duration(statistics.median(theirs))),
+                    cell(ours[0], duration(statistics.median(ours))), cell(ratio.ratio, f"{ratio.ratio:.3f}"),
+                    limits(ratio.interval), percent(floor), cell(found.n),
+                )
+            )  # fmt: skip
+    columns = (
+        Column("net", "net", "left"), Column("batch", "batch"), Column("torchvision", "torchvision"),
+        Column("resnet-cli", "ours"), Column("ratio", "ratio"), Column("95%", "interval"),
+        Column("A/A floor", "floor"), Column("n", "n"),
+    )  # fmt: skip
+    note = "Eager fp32 in evaluation, both in one process, timed in turns; the ratio is the median of the rounds'."
+    return Section("Built modules against torchvision's", note, Sheet(columns, tuple(rows)))
+
+
+def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
+    """Seconds of so many calls."""
+
+    def run(calls: int) -> float:
+        start = perf_counter()
+        for _ in range(calls):
+            net(x)
+        return perf_counter() - start
+
+    return run
+
+
+# --- the ladder --------------------------------------------------------------------------------------------------
+
+
+def ladder(quick: bool) -> Section:
+    """What `--best` finds."""
+    nets = NETS[1:2] if quick else NETS
+    ladders = {
+        (name, batch): climb(rc.load(name), batch=batch, time_budget_s=0.5 if quick else 3.0)
+        for name in nets for batch in BATCHES
+    }  # fmt: skip
+    every = list(dict.fromkeys(rung.settings for found in ladders.values() for rung in found.rungs))
+    rows = []
+    for setting in every:
+        cells = [cell(setting.text)]
+        for found in ladders.values():
+            rung = next(rung for rung in found.rungs if rung.settings == setting)
+            speed = found.speedup(rung)
+            if rung.passed and speed is not None:
+                mark = "**" if rung is found.best else ""
+                cells.append(cell(speed, f"{mark}{speed:.2f}{mark}"))
+            else:
+                cells.append(cell(None, "-"))
+        rows.append(tuple(cells))
+    first = tuple(
+        cell(None, duration(m.median_s)) if (m := found.rungs[0].measurement) else cell(None)
+        for found in ladders.values()
+    )
+    rows.insert(0, (cell("eager fp32 takes"), *first))
+    columns = (
+        Column("times as quick", "settings", "left"),
+        *(Column(f"{name}, batch {batch}", f"{name}_{batch}") for name, batch in ladders),
+    )
+    note = (
+        "Each rung in a process of its own, held to eager fp32's values; what `--best` keeps is in bold. "
+        "A dash: its values were off, or it could not be run."
+    )
+    return Section("`--best`", note, Sheet(columns, tuple(rows)))
+
+
+SECTIONS: dict[str, Callable[[bool], Section]] = {
+    "loop": plain_loop,
+    "runs": runs,
+    "floors": floors,
+    "modules": modules,
+    "ladder": ladder,
+}
+
+
+def main() -> None:
+    """Measures, and writes or prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=SECTIONS, help="one table, printed")
+    parser.add_argument("--quick", action="store_true", help="short, printed")
+    asked = parser.parse_args()
+    before = os.getloadavg()[0]
+    found = []
+    for name, section in SECTIONS.items():
+        if asked.only in (None, name):
+            print(f"{name} ...", file=sys.stderr)
+            found.append(section(asked.quick))
+            print(found[-1].markdown, file=sys.stderr, flush=True)
+    if not asked.quick and asked.only is None:
+        under = machine(("torch", "torchvision"), before)
+        put("latency", "\n".join(section.markdown for section in found) + f"\n### Conditions\n\n{under}")
+
+
+if __name__ == "__main__":
+    main()
