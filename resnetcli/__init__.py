@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from resnetcli.errors import ResourceError, Source, SpecError, UsageError
+    from resnetcli.measure.ceilings import Ceilings, read_profile
+    from resnetcli.measure.latency import Measurement
     from resnetcli.measure.settings import Settings, settings
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from resnetcli.report.papers import paper_tables
     from resnetcli.report.profile import Profile, load, profile, profile_module
     from resnetcli.report.reconcile import reconcile
+    from resnetcli.report.roofline import Explanation, ceilings_of, explain, explain_measured, floors
     from resnetcli.report.verify import verify
     from resnetcli.spec.format import format_text
 
@@ -45,6 +48,9 @@ _HOME = {
     "ResourceError": "resnetcli.errors",
     "Source": "resnetcli.errors",
     "SpecError": "resnetcli.errors",
+    "Ceilings": "resnetcli.measure.ceilings",
+    "read_profile": "resnetcli.measure.ceilings",
+    "Measurement": "resnetcli.measure.latency",
     "Settings": "resnetcli.measure.settings",
     "settings": "resnetcli.measure.settings",
     "UsageError": "resnetcli.errors",
@@ -77,16 +83,24 @@ _HOME = {
     "profile_module": "resnetcli.report.profile",
     "verify": "resnetcli.report.verify",
     "reconcile": "resnetcli.report.reconcile",
+    "Explanation": "resnetcli.report.roofline",
+    "ceilings_of": "resnetcli.report.roofline",
+    "explain": "resnetcli.report.roofline",
+    "explain_measured": "resnetcli.report.roofline",
+    "floors": "resnetcli.report.roofline",
     "crosscheck": "resnetcli.report.crosscheck",
     "tally": "resnetcli.report.convention",
     "Tally": "resnetcli.report.convention",
 }
 __all__ = [
+    "Ceilings",
     "Comparison",
     "Cost",
     "Counts",
     "Diff",
+    "Explanation",
     "Fit",
+    "Measurement",
     "Memory",
     "Plan",
     "Profile",
@@ -100,12 +114,16 @@ __all__ = [
     "UsageError",
     "__version__",
     "build",
+    "ceilings_of",
     "check",
     "compare",
     "count",
     "crosscheck",
     "diff",
+    "explain",
+    "explain_measured",
     "fit",
+    "floors",
     "format_text",
     "info",
     "limits",
@@ -116,6 +134,7 @@ __all__ = [
     "paper_tables",
     "profile",
     "profile_module",
+    "read_profile",
     "receptive",
     "reconcile",
     "settings",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from resnetcli.measure.energy import Energy
+from resnetcli.measure.footprint import Footprint
 from resnetcli.measure.latency import Measurement
 from resnetcli.measure.ledger import Gpu, Ledger, Reading
+from resnetcli.measure.training import Phase, Phases
 
 QUIET = Reading(
     at_s=0.0, own_s=0.0, processors=2, load_average=0.1, busy_s=10.0, stolen_s=0.0, throttled_s=0.0, governor=None,
@@ -30,8 +33,14 @@ def measured(median_s: float = 0.1, half: float = 0.01, **changes: Any) -> Measu
 
 
 GPU = Gpu(1980.0, 2619.0, 40.0, 120.0, ("too hot",), 0)
+PHASE = Phase(0.03, (0.029, 0.031))
 GPU_MEASURED = dataclasses.replace(
     MEASURED,
     device="cuda:0",
+    mode="train",
+    phases=Phases(PHASE, PHASE, PHASE, 10),
+    live_peak_bytes=10**8,
+    energy=Energy("NVML", 0.5, 0.4, 400.0, 80.0, 3.1, 2480),
+    memory=Footprint(2 * 10**8, 3 * 10**8, 10**9),
     environment=Ledger(dataclasses.replace(QUIET, gpu=GPU), dataclasses.replace(QUIET, at_s=5.0, gpu=GPU)),
 )

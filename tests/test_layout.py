@@ -15,15 +15,15 @@ import pytest
 PACKAGE = "resnetcli"
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "ops"),
-    ("spec",),
+    ("errors", "jsonfile", "ops"),
+    ("spec", "data"),
     ("plan",),
-    ("net", "measure", "report", "view"),
+    ("net", "measure", "train", "report", "view"),
     ("",),  # resnetcli itself: the names of the library
     ("cli", "__main__"),
 )
 """The parts of the package, a layer each line; a part imports from its own layer and from those above it here."""
-WITH_TORCH = ("net", "measure")
+WITH_TORCH = ("net", "measure", "train")
 """Parts whose modules may import torch when they are imported. Nothing imports pandas then."""
 
 
@@ -119,7 +119,7 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(answer.stdout.splitlines()[-1]))
 
 
-SLOW_TO_IMPORT = {"torch", "pandas", "numpy", "torchvision", "fvcore", "thop"}
+SLOW_TO_IMPORT = {"torch", "pandas", "numpy", "torchvision", "fvcore", "thop", "matplotlib"}
 
 
 def test_importing_the_package_loads_nothing_slow() -> None:

@@ -123,6 +123,21 @@ Best = Annotated[
     bool,
     typer.Option("--best", rich_help_panel=RUNNING, help="Try them all, check each one's values, keep the quickest."),
 ]
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--mode", metavar="infer|train", rich_help_panel=RUNNING,
+        help="A forward in evaluation, or a training step: forward, backward and optimizer, also timed apart.",
+    ),
+]  # fmt: skip
+Remember = Annotated[
+    bool,
+    typer.Option("--memory", help="Also what memory a process of its own takes for it; some seconds each."),
+]
+Energy = Annotated[
+    bool,
+    typer.Option("--energy", help="Also joules an image by the device's own meter; some 8 seconds each."),
+]
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
 Counting = Annotated[
     str | None,
@@ -141,7 +156,7 @@ Formats = Annotated[Format, typer.Option("--format", help="How the result is wri
 
 def running(
     device: str | None, dtype: str | None, channels_last: bool, compile: bool, fold_bn: bool, cuda_graph: bool,
-    threads: int | None, best: bool,
+    threads: int | None, best: bool, mode: str = "infer", memory: bool = False, energy: bool = False,
 ) -> Settings:  # fmt: skip
     """How nets are to be run. Raises UsageError for what contradicts itself or measures nothing."""
     from resnetcli.measure.settings import settings
@@ -150,15 +165,19 @@ def running(
         "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph
     }  # fmt: skip
     given = [name for name, is_given in flags.items() if is_given]
-    others = {"--dtype": dtype is not None, "--threads": threads is not None, "--best": best}
+    others = {
+        "--dtype": dtype is not None, "--threads": threads is not None, "--best": best, "--mode": mode != "infer",
+        "--memory": memory, "--energy": energy,
+    }  # fmt: skip
     asked = [*given, *(name for name, is_given in others.items() if is_given)]
     if device is None and asked:
         raise UsageError(f"`{asked[0]}` is about measuring", "add `--device cpu`, or another device")
     if best and given:
         raise UsageError(f"`--best` tries `{given[0]}` and the others by itself", "one of the two")
     return settings(
-        dtype, channels_last=channels_last, compile=compile, fold_bn=fold_bn, cuda_graph=cuda_graph, threads=threads
-    )
+        dtype, channels_last=channels_last, compile=compile, fold_bn=fold_bn, cuda_graph=cuda_graph, threads=threads,
+        mode=mode,
+    )  # fmt: skip
 
 
 def counting(convention: str | None, flops: bool) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,11 +20,14 @@ from resnetcli.cli.app import (
     CudaGraph,
     Device,
     Dtype,
+    Energy,
     Flops,
     FoldNorms,
     Format,
     Formats,
     Input,
+    Mode,
+    Remember,
     Threads,
     TimeBudget,
     announce_files,
@@ -39,7 +44,7 @@ from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from resnetcli.report.saved import Saved
+    from resnetcli.report.saved import Net, Saved
 
 
 class Parts(StrEnum):
@@ -65,6 +70,7 @@ def profile(
     ] = False,
     device: Device = None,
     time_budget: TimeBudget = "3s",
+    mode: Mode = "infer",
     dtype: Dtype = None,
     channels_last: ChannelsLast = False,
     compile: Compile = False,
@@ -72,6 +78,8 @@ def profile(
     cuda_graph: CudaGraph = False,
     threads: Threads = None,
     best: Best = False,
+    memory: Remember = False,
+    energy: Energy = False,
     format: Formats = Format.table,
 ) -> None:
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
@@ -101,11 +109,12 @@ def profile(
     ((name, given),) = asked
     announce_files(asked)
     batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
-    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best)
+    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best, mode, memory, energy)
     with progress(device, name) as tell:
         found = profile_model(
             name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
-            settings=settings, best=best, modules=True, convention=counting(convention, flops), tell=tell,
+            settings=settings, best=best, memory=memory, energy=energy, modules=True,
+            convention=counting(convention, flops), tell=tell,
         )  # fmt: skip
     if format is Format.json:
         print_json(profile_record(found))
@@ -121,7 +130,7 @@ def profile(
     if found.ladders:
         print_sheet(ladder_sheet(found.ladders), format, after=ladder_lines(found.ladders))
     if found.measurements:
-        after = conditions(found.measurements) + failure_lines(found.failures)
+        after = conditions(found.measurements, energy=energy) + failure_lines(found.failures)
         print_sheet(measured_sheet(found.measurements), format, after=after)
     if note:
         print_lines([note], format)
@@ -164,6 +173,7 @@ def compare(
     convention: Counting = None,
     device: Device = None,
     time_budget: TimeBudget = "3s",
+    mode: Mode = "infer",
     dtype: Dtype = None,
     channels_last: ChannelsLast = False,
     compile: Compile = False,
@@ -171,6 +181,8 @@ def compare(
     cuda_graph: CudaGraph = False,
     threads: Threads = None,
     best: Best = False,
+    memory: Remember = False,
+    energy: Energy = False,
     save: Annotated[
         str | None, typer.Option("--save", metavar="FILE", help="Keep the times measured, to hold later runs against.")
     ] = None,
@@ -195,15 +207,17 @@ def compare(
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce_files(asked)
     batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
-    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best)
+    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best, mode, memory, energy)
     most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))
             if text is not None}  # fmt: skip
-    kept = _kept(save, against, device)
+    nets = partial(saved.nets_of, asked, input=input, zoo=zoo, most=most)
+    kept = _kept(save, against, device, nets, batches)
     with progress(device, " ".join(name for name, _ in asked)) as tell:
         found = report.compare(
             *asked, input=input, batch=batches, device=device, time_budget_s=seconds, sort=sort, baseline=baseline,
             accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
-            settings=settings, best=best, max_params=most.get("params"), max_macs=most.get("macs"), tell=tell,
+            settings=settings, best=best, memory=memory, energy=energy, max_params=most.get("params"),
+            max_macs=most.get("macs"), tell=tell,
         )  # fmt: skip
     changes = saved.changes(found, measurement_records(found), kept) if kept else None
     if format is Format.json:
@@ -211,7 +225,9 @@ def compare(
     else:
         after = caption(found)
         if device is not None:
-            after += contest_lines(found) + conditions([m for p in found.profiles for m in p.measurements])
+            after += contest_lines(found) + conditions(
+                [m for p in found.profiles for m in p.measurements], energy=energy
+            )
             after += failure_lines([failure for p in found.profiles for failure in p.failures])
         print_sheet(comparison_sheet(found), format, after=after)
         if changes and format is not Format.csv:
@@ -225,8 +241,10 @@ def compare(
         raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
 
 
-def _kept(save: str | None, against: str | None, device: str | None) -> Saved | None:
-    """The file to hold times against, and whether one can be written, before anything is measured."""
+def _kept(
+    save: str | None, against: str | None, device: str | None, nets: Callable[[], Sequence[Net]], batches: Sequence[int]
+) -> Saved | None:  # fmt: skip
+    """The file to hold times against; what does not suit it or cannot be saved is told before anything is measured."""
     import resnetcli.report.saved as saved
 
     for option, file in (("--save", save), ("--against", against)):
@@ -234,10 +252,12 @@ def _kept(save: str | None, against: str | None, device: str | None) -> Saved | 
             raise UsageError(f"`{option}` is about measured times", "add `--device cpu`, or another device")
     if save is not None:
         saved.check_place(save)
+        saved.check_once(nets())
     if against is None or device is None:
         return None
     kept = saved.read_saved(against)
     saved.check_machine(kept, device)
+    saved.check_nets(kept, nets(), batches)
     return kept
 
 

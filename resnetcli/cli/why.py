@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ from resnetcli.cli.app import (
     print_sheet,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, clean
 
 if TYPE_CHECKING:
     from resnetcli.report.roofline import Difference, Explanation, Suggestion
@@ -74,7 +75,7 @@ def _tell(what: str) -> None:
     import sys
 
     if sys.stderr.isatty():
-        complain(f"measuring {what}")
+        complain(f"measuring {clean(what)}")
 
 
 @app.command()
@@ -118,14 +119,16 @@ def explain(
         measure_suggestions,
         suggestions,
     )
+    from resnetcli.report.saved import check_place, write_whole
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.output import print_json
     from resnetcli.view.roofline import roofline_svg, summary
 
     zoo = Zoo()
-    asked = asked_models([*models, *(vs.split() if vs else [])], zoo)
-    if len(asked) != (2 if vs else 1):
+    words = [] if vs is None else re.split(r"\s+(?=[^\s=/]+=)", vs.strip())  # a path may have spaces in it
+    asked = asked_models([*models, *words], zoo)
+    if len(asked) != (1 if vs is None else 2):
         raise UsageError("`explain` takes one model, and one more with `--vs`")
     if (device is None) == (device_profile is None):
         raise UsageError("`explain` takes a device or a device's profile",
@@ -133,6 +136,8 @@ def explain(
     if try_settings and device is None:
         raise UsageError("`--measure` needs a device to measure on", "`--device cpu` or `--device cuda`")
     budget = parse_duration(time_budget, "--time-budget")
+    if roofline is not None:
+        check_place(roofline, "--roofline")
     nets = []
     for name, given in asked:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
@@ -156,7 +161,7 @@ def explain(
     if try_settings and device is not None:
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=budget)
     if roofline is not None:
-        roofline.write_text(roofline_svg(found[0]), encoding="utf-8")
+        write_whole(roofline, roofline_svg(found[0]))
     if format is Format.json:
         print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
     else:
@@ -182,7 +187,7 @@ def _print_explanation(
     lines = [summary(found, difference), *heading(found)]
     print_sheet(parts_sheet("row", found.rows), format, [*lines, *(difference_lines(difference) if difference else [])])
     print_sheet(parts_sheet("costliest", found.layers()), format, after=notes(found))
-    if difference:
+    if difference and difference.kinds:
         print_lines([""], format)
         print_sheet(difference_sheet(difference), format)
     if tried:
@@ -200,7 +205,7 @@ def predict(
     format: Formats = Format.table,
 ) -> None:
     """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
-    from resnetcli.measure.ceilings import read_profile
+    from resnetcli.measure.ceilings import read_profile, shipped
     from resnetcli.plan.lower import lower
     from resnetcli.report.profile import as_shape
     from resnetcli.report.records import predict_record
@@ -220,5 +225,5 @@ def predict(
     if format is Format.json:
         print_json(predict_record(found))
     else:
-        tested = TESTED.get(ceilings.name, "")
+        tested = TESTED.get(ceilings.name, "") if device_profile in shipped() else ""  # those are what was tested
         print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], prediction_notes(found, tested))

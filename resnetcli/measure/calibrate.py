@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 from resnetcli.errors import ResourceError
 from resnetcli.measure import device as devices
 from resnetcli.measure.ceilings import Ceilings, Peak, Rate, processors
-from resnetcli.measure.latency import on_device
+from resnetcli.measure.ready import on_device
 from resnetcli.measure.sampling import Clock
 from resnetcli.measure.settings import rounding
 

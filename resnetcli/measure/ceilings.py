@@ -22,6 +22,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.jsonfile import load_json
 from resnetcli.measure.device import cpu_name
 
 SCHEMA = "resnet-cli/ceilings@1"
@@ -29,6 +30,11 @@ DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 """What one can compute in, and the bytes an element takes in memory."""
 SHIPPED = Path(__file__).resolve().parent.parent / "devices"
 Source = Literal["measured", "datasheet"]
+MAX_PROFILE = 2**20
+"""Bytes of a file; one that was measured takes 3 KB."""
+_FASTEST, _LONGEST_S, _LARGEST = 1e21, 1.0, 2**50
+"""What a profile may have at most: operations or bytes a second, seconds of a launch, bytes of a working set. Within
+these a floor can be computed of any net, and two working sets can be told apart by their logarithms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,31 +138,32 @@ def from_json(found: Any) -> Ceilings:
         raise ValueError(f"it is no `{SCHEMA}`")
     try:
         source = found["source"]
-        peaks = {
-            _dtype(each["dtype"]): Peak(_positive(each["matmul_flop_s"]), _positive(each["conv_flop_s"]))
+        peaks = [
+            (_dtype(each["dtype"]), Peak(_rate(each["matmul_flop_s"]), _rate(each["conv_flop_s"])))
             for each in found["peaks"]
-        }
+        ]
         rates = tuple(
-            Rate(int(_positive(each["working_set_bytes"])), _positive(each["copy_bytes_s"]),
-                 _positive(each["read_bytes_s"]))
+            Rate(_size(each["working_set_bytes"]), _rate(each["copy_bytes_s"]), _rate(each["read_bytes_s"]))
             for each in found["bandwidth"]
-        )  # fmt: skip
+        )
         launch, gap = _seconds(found["launch_s"]), _seconds(found["gap_s"])
-        conditions = {str(each["name"]): str(each["value"]) for each in found["conditions"]}
-        name, device = str(found["name"]), str(found["device"])
+        conditions = {_text(each["name"]): _text(each["value"]) for each in found["conditions"]}
+        name, device = _text(found["name"]), _text(found["device"])
     except KeyError as error:
         raise ValueError(f"`{error.args[0]}` is missing") from None
-    except (TypeError, AttributeError):
+    except TypeError:
         raise ValueError("a value is of the wrong kind") from None
-    if source not in {"measured", "datasheet"}:
+    if source not in ("measured", "datasheet"):
         raise ValueError("`source` is `measured` or `datasheet`")
     if not peaks or not rates:
         raise ValueError("`peaks` and `bandwidth` may not be empty")
+    if len(dict(peaks)) < len(peaks):
+        raise ValueError("`peaks` has a dtype twice")
     if any(low.working_set >= high.working_set for low, high in pairwise(rates)):
         raise ValueError("`bandwidth` goes by rising `working_set_bytes`")
     if any(rate.read < rate.copy for rate in rates):
         raise ValueError("`read_bytes_s` is no less than `copy_bytes_s`")
-    return Ceilings(name, device, source, peaks, rates, launch, gap, conditions)
+    return Ceilings(name, device, source, dict(peaks), rates, launch, gap, conditions)
 
 
 def _dtype(word: Any) -> str:
@@ -165,19 +172,34 @@ def _dtype(word: Any) -> str:
     return str(word)
 
 
-def _positive(value: Any) -> float:
-    if type(value) not in {int, float} or not 0 < value < math.inf:
-        raise ValueError("rates and sizes are numbers above 0")
+def _rate(value: Any) -> float:
+    if type(value) not in {int, float} or not 1 <= value <= _FASTEST:
+        raise ValueError(f"rates are numbers from 1 to {_FASTEST:g} a second")
     return float(value)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= _LARGEST:
+        raise ValueError(f"`working_set_bytes` is a whole number from 1 to {_LARGEST:,}")
+    return value
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in {int, float} or not 0 <= value < math.inf:
-        raise ValueError("`launch_s` and `gap_s` are numbers of seconds")
+    if type(value) not in {int, float} or not 0 <= value <= _LONGEST_S:
+        raise ValueError(f"`launch_s` and `gap_s` are numbers of seconds, from 0 to {_LONGEST_S:g}")
     return float(value)
 
 
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("`name`, `device` and `conditions` are text")
+    return value
+
+
 # --- files -------------------------------------------------------------------------------------------------------
+
+
+_HINT = "`resnet-cli calibrate --format json` writes one"
 
 
 def shipped() -> tuple[str, ...]:
@@ -190,17 +212,16 @@ def read_profile(reference: str) -> Ceilings:
     known = shipped()
     path = SHIPPED / f"{reference}.json" if reference in known else Path(reference)
     try:
-        return from_json(json.loads(path.read_bytes().decode("utf-8")))
-    except FileNotFoundError:
+        missing = not path.exists()
+    except OSError:  # a name that is too long
+        missing = True
+    if missing:
         hint = did_you_mean(reference.lower(), known, f"a file of `resnet-cli calibrate`, or {', '.join(known)}")
-        raise UsageError(f"no device profile `{reference}`", hint) from None
-    except OSError as error:
-        raise UsageError(f"cannot read `{reference}`: {error.strerror or error}") from None
-    except RecursionError:
-        raise UsageError(f"`{reference}` is no device profile: it is nested too deep") from None
-    except ValueError as error:  # not text, not JSON, or not such an object
-        why = "it is not JSON" if isinstance(error, UnicodeDecodeError | json.JSONDecodeError) else str(error)
-        raise UsageError(f"`{reference}` is no device profile: {why}", "`resnet-cli calibrate` writes one") from None
+        raise UsageError(f"no device profile `{reference}`", hint)
+    try:
+        return from_json(load_json(str(path), _HINT, MAX_PROFILE))
+    except ValueError as error:
+        raise UsageError(f"`{reference}` is no device profile: {error}", _HINT) from None
 
 
 def write_profile(ceilings: Ceilings, path: Path) -> None:
@@ -219,8 +240,8 @@ def write_profile(ceilings: Ceilings, path: Path) -> None:
 
 def cached(device: str) -> Ceilings | None:
     """What `calibrate` found on this machine earlier; None if it never ran, or its file cannot be read any more."""
-    with suppress(OSError, ValueError, RecursionError):
-        return from_json(json.loads(cache_file(device).read_bytes().decode("utf-8")))
+    with suppress(UsageError, ValueError):
+        return from_json(load_json(str(cache_file(device)), _HINT, MAX_PROFILE))
     return None
 
 

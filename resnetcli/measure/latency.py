@@ -1,28 +1,25 @@
-"""What one net takes on one device: latency, throughput and peak memory of its forward pass in evaluation."""
+"""What one net takes on one device: latency, throughput, peak memory, energy; of a forward pass or a training step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from resnetcli.errors import UsageError
 from resnetcli.measure import device as devices
+from resnetcli.measure.energy import Energy, Meter, Sleep, idle_power, meter, spend
+from resnetcli.measure.footprint import Footprint, footprint
 from resnetcli.measure.ledger import Ledger, Reading, read, spread
-from resnetcli.measure.peak import peak_memory
-from resnetcli.measure.sampling import Clock, Samples, Tell, Timer, Warmup, sample, tell_nobody, throughput, warm_up
-from resnetcli.measure.settings import Settings, applied, require_possible
+from resnetcli.measure.ready import DEFAULT_SETTINGS, Ready, on_device, prepare, set_up, wanted
+from resnetcli.measure.sampling import Clock, Samples, Tell, Warmup, sample, tell_nobody, throughput, warm_up
+from resnetcli.measure.settings import Mode, Settings, applied, require_possible
 from resnetcli.measure.statistics import interval, iqr, median, outliers, p99, quantile
-from resnetcli.measure.variants import Deviation, calibrate, check, explained, reference, transform, weights
-from resnetcli.net.memory import fitting, require
+from resnetcli.measure.training import Phases, take_apart
+from resnetcli.measure.variants import explained
+from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
-
-DEFAULT_SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Measurement:
     batch: int
     threads: int
     settings: str
-    """All that follows up to `keep_memory`, and the dtype, in words: `bf16 channels_last compile`."""
+    """Mode, dtype, and all that follows up to `keep_memory`, in words: `bf16 channels_last compile`, `train fp32`."""
     runtime: str
     """Who runs the net: `eager`, `inductor`, ..."""
     channels_last: bool
@@ -71,7 +68,7 @@ class Measurement:
     throughput_img_s: float
     """With the queue kept full; measured by itself, not derived from the latency."""
     peak_memory_bytes: int | None
-    """Above the weights, the input included, in one forward; None where it cannot be measured."""
+    """Above the weights, the input included, in one call; None where it cannot be measured."""
     first_call_s: float
     warmup_s: float
     warmup_calls: int
@@ -83,6 +80,16 @@ class Measurement:
     environment: Ledger
     noisy: tuple[str, ...]
     """Why the figures are not to be relied upon, if they are not."""
+    mode: Mode = "infer"
+    """Of what a call is: `infer` a forward in evaluation, `train` a whole training step."""
+    phases: Phases | None = None
+    """Where a training step's time goes; None in inference."""
+    live_peak_bytes: int | None = None
+    """Derived, not measured: the most that tensors take above weights (and momentum), by the plan; eager only."""
+    energy: Energy | None = None
+    """None where it was not asked for, or the device does not tell."""
+    memory: Footprint | None = None
+    """Of a process of its own; None where it was not asked for."""
 
 
 def measure(
@@ -92,7 +99,9 @@ def measure(
     batch: int = 1,
     settings: Settings = DEFAULT_SETTINGS,
     time_budget_s: float = 3.0,
+    energy: bool = False,
     clock: Clock = time.perf_counter,
+    sleep: Sleep = time.sleep,
     tell: Tell = tell_nobody,
 ) -> Measurement:
     """The plan's net, built on `device` with random weights and timed on random images for about `time_budget_s`.
@@ -100,84 +109,80 @@ def measure(
     Of the budget a third at most goes into warming up, a half into latency, a sixth into throughput; ten samples are
     taken even if that takes longer, or three of a net that is very slow. A CPU's times are read from `clock`, a GPU's
     from CUDA events. Torch's random numbers and switches are left as they were. Unless `settings` compute just what
-    eager fp32 does, the values are held to it, and how far they are from it is told. Raises UsageError for a device,
-    batch or settings that cannot be, ResourceError if the net does not fit into memory or cannot be compiled.
+    eager fp32 does, the values are held to it, and how far they are from it is told. `energy` takes some 8 s more, if
+    the device has a meter. Raises UsageError for a device, batch or settings that cannot be, ResourceError if the net
+    does not fit into memory or cannot be compiled.
     """
     place = torch.device(devices.find(device))
     require_possible(settings, str(place))
     with on_device(place):
-        before = look_around(place)
+        supply = watch(place, clock, sleep) if energy else None
         with fitting(wanted(plan, batch)[0], place, wanted(plan, batch)[1]), applied(settings, place):
             ready = prepare(plan, place, batch, clock, settings)
+            before = look_around(place)  # building and compiling are not what is measured
             warm = warm_up(ready.waited, clock, least_s=min(0.5, time_budget_s / 6), most_s=time_budget_s / 3)
             samples = sample(
                 ready.waited, clock, budget_s=time_budget_s / 2, least_s=min(0.5, time_budget_s / 6), tell=tell
             )
-            rate = throughput(ready.queued, clock, budget_s=time_budget_s / 6, call_s=median(samples.seconds))
-        return measurement(ready, warm, samples, rate, Ledger(before, look_around(place)))
+            more = afterwards(ready, clock, budget_s=time_budget_s / 6, call_s=median(samples.seconds), supply=supply)
+        return measurement(ready, warm, samples, more, Ledger(before, look_around(place)))
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A net on its device with its images, that has run once."""
+class Afterwards:
+    """What is measured of a net when its latency is known."""
 
-    place: torch.device
-    batch: int
-    waited: Timer
-    """Each call waited for before the next is made."""
-    queued: Timer
-    """One call straight after the other."""
-    first_call_s: float
-    peak_memory_bytes: int | None
-    settings: Settings
-    threads: int
-    tf32: bool
-    cudnn_benchmark: bool
-    deviation: Deviation | None
-    """None where the settings compute just what eager fp32 does."""
-    prepare_s: float
+    rate: float
+    """Calls a second with the queue full."""
+    phases: Phases | None = None
+    energy: Energy | None = None
 
 
-def wanted(plan: Plan, batch: int) -> tuple[str, str]:
-    """What is to fit into memory, in words, and what to do where it does not."""
-    return f"`{plan.name}` with a batch of {batch}", "" if batch == 1 else "use a smaller `--batch`"
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """A device's meter, and the watts it told when nothing ran."""
+
+    meter: Meter
+    idle_w: float
 
 
-def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings = DEFAULT_SETTINGS) -> Ready:
-    """The plan's net with random weights on random images, run once. Within `settings.applied`.
+def watch(place: torch.device, clock: Clock, sleep: Sleep) -> Supply | None:
+    """The device's meter, after some seconds of rest; None where there is none."""
+    if place.type == "cuda":
+        torch.zeros(1, device=place)  # with a context it draws more than without, whether or not anything runs
+    found = meter(str(place), gpu=driver_s_name(place))
+    return Supply(found, idle_power(found, clock, sleep)) if found else None
 
-    Raises UsageError for an impossible batch or settings, ResourceError for what cannot be compiled.
+
+def afterwards(
+    ready: Ready, clock: Clock, *, budget_s: float, call_s: float, supply: Supply | None = None
+) -> Afterwards:
+    """Throughput, and in training half of the budget for the phases of a step; energy if there is a meter."""
+    half = budget_s / 2
+    rate = throughput(ready.queued, clock, budget_s=half if ready.apart else budget_s, call_s=call_s)
+    phases = take_apart(ready.apart, clock, budget_s=half) if ready.apart else None
+    if supply is None:
+        return Afterwards(rate, phases)
+    spent = spend(ready.queued, supply.meter, clock, batch=ready.batch, call_s=1 / rate, idle_w=supply.idle_w)
+    return Afterwards(rate, phases, spent)
+
+
+def take_footprint(plan: Plan, *, device: str, batch: int, settings: Settings) -> Footprint:
+    """What memory this process takes to run the net. It is of the net alone only in a process that is new.
+
+    Raises what `measure` does.
     """
-    if batch < 1:
-        raise UsageError(f"a batch of {batch} images", "use `--batch 1` or more")
+    place = torch.device(devices.find(device))
+    require_possible(settings, str(place))
     what, hint = wanted(plan, batch)
-    require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
-    net = weights(plan, place)
-    # Never zeros: arithmetic on zeros draws less power and can be faster.
-    x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
-    calibrate(net, x, plan)
-    expected = None if settings.plain else reference(plan, net, x)
-    with explained(plan, settings):
-        start = clock()
-        variant = transform(plan, net, settings, x)
-        x = variant.ready(x)
-        _wait(place)
-        tuned = clock() - start
-        first_call_s, peak = _first_call(lambda: variant.call(x), x, place, clock)
-        deviation = None if expected is None else check(variant, x, expected)
-    waited, queued = _timers(lambda: variant.call(x), place, clock)
-    return Ready(
-        place, batch, waited, queued, first_call_s, peak, settings,
-        threads=torch.get_num_threads(),
-        tf32=place.type == "cuda" and settings.dtype in ("fp32", "tf32") and _tf32(),
-        cudnn_benchmark=place.type == "cuda" and torch.backends.cudnn.benchmark,
-        deviation=deviation,
-        prepare_s=tuned + first_call_s,
-    )  # fmt: skip
+    with on_device(place), fitting(what, place, hint), applied(settings, place):
+        made = set_up(plan, place, batch, time.perf_counter, settings)
+        with explained(plan, settings):
+            return footprint(made.call, made.images.nbytes, place)
 
 
-def measurement(ready: Ready, warm: Warmup, samples: Samples, rate: float, environment: Ledger) -> Measurement:
-    """What was measured of a net, with the conditions; `rate` is calls a second with the queue full."""
+def measurement(ready: Ready, warm: Warmup, samples: Samples, more: Afterwards, environment: Ledger) -> Measurement:
+    """What was measured of a net, with the conditions."""
     place, middle, limits = ready.place, median(samples.seconds), interval(samples.seconds)
     settings, deviation = ready.settings, ready.deviation
     return Measurement(
@@ -207,7 +212,7 @@ def measurement(ready: Ready, warm: Warmup, samples: Samples, rate: float, envir
         n=len(samples.seconds),
         stopped="precise" if samples.precise else "budget",
         calls_per_sample=samples.calls,
-        throughput_img_s=rate * ready.batch,
+        throughput_img_s=more.rate * ready.batch,
         peak_memory_bytes=ready.peak_memory_bytes,
         first_call_s=ready.first_call_s,
         warmup_s=warm.seconds,
@@ -217,105 +222,26 @@ def measurement(ready: Ready, warm: Warmup, samples: Samples, rate: float, envir
         outliers=outliers(samples.seconds),
         torch=str(torch.__version__),
         environment=environment,
-        noisy=(*environment.noisy(), *spread(limits, middle)),
-    )
+        noisy=(
+            *environment.noisy(), *spread(limits, middle), *(more.phases.amiss(middle) if more.phases else ()),
+        ),
+        mode=settings.mode,
+        phases=more.phases,
+        live_peak_bytes=ready.live_peak_bytes,
+        energy=more.energy,
+    )  # fmt: skip
 
 
 def look_around(place: torch.device) -> Reading:
     """What else goes on, on the machine and on that device."""
     if place.type != "cuda":
         return read(str(place))
-    uuid = getattr(torch.cuda.get_device_properties(place), "uuid", None)  # PyTorch's numbers need not be the driver's
-    return read(str(place), gpu=f"GPU-{uuid}" if uuid else None)
+    return read(str(place), gpu=driver_s_name(place))
 
 
-def _tf32() -> bool:
-    try:
-        return torch.backends.cudnn.allow_tf32
-    except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with
-        return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
-
-
-def _widest(plan: Plan) -> int:
-    """Scalars of the one step whose inputs and output are most, for one image: less than that cannot suffice."""
-    return max(
-        step.shape.elements + sum(plan.steps[source].shape.elements for source in step.inputs) for step in plan.steps
-    )
-
-
-def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, clock: Clock) -> tuple[float, int | None]:
-    """The seconds of the first call, and the peak memory of a second one above the weights, its images x included."""
-    _wait(place)
-    start = clock()
-    call()
-    _wait(place)
-    seconds = clock() - start
-    # The second forward's: the first also has libraries paged in and kept memory that would be charged to this net.
-    if place.type == "cpu":
-        _, above = peak_memory(call)
-        return seconds, None if above is None else above + x.nbytes
-    torch.cuda.reset_peak_memory_stats(place)
-    before = torch.cuda.memory_allocated(place) - x.nbytes
-    call()
-    _wait(place)
-    return seconds, torch.cuda.max_memory_allocated(place) - before
-
-
-def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
-    """Two ways to time calls: each waited for before the next is made, and one straight after the other."""
-
-    def host(calls: int) -> float:
-        start = clock()
-        for _ in range(calls):
-            call()
-        return clock() - start
-
-    def waited(calls: int) -> float:
-        seconds = 0.0
-        for _ in range(calls):
-            begin.record()
-            call()
-            end.record()
-            end.synchronize()
-            seconds += begin.elapsed_time(end) / 1e3
-        return seconds
-
-    def queued(calls: int) -> float:
-        begin.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
-
-    if place.type == "cpu":
-        return host, host  # a CPU has returned when it has finished
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    return waited, queued
-
-
-def _wait(place: torch.device) -> None:
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
-
-
-@contextmanager
-def on_device(place: torch.device) -> Iterator[None]:
-    """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed."""
-    with _on(place), _own_random_numbers(place):
-        yield
-
-
-@contextmanager
-def _own_random_numbers(place: torch.device) -> Iterator[None]:
-    """A fixed seed within, the caller's state untouched: not `torch.manual_seed`, which seeds every device there is."""
-    with torch.random.fork_rng([place] if place.type == "cuda" else []):
-        torch.default_generator.manual_seed(0)
-        if place.type == "cuda":
-            torch.cuda.manual_seed(0)
-        yield
-
-
-def _on(place: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the current one: the one that is seeded, and on whose stream events are recorded."""
-    return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
+def driver_s_name(place: torch.device) -> str | None:
+    """What its driver calls a GPU, for PyTorch's numbers need not be the driver's; None for a CPU."""
+    if place.type != "cuda":
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(place), "uuid", None)
+    return f"GPU-{uuid}" if uuid else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnetcli.errors import UsageError
 from resnetcli.measure import device as devices
-from resnetcli.measure.latency import DEFAULT_SETTINGS, on_device, wanted
+from resnetcli.measure.ready import DEFAULT_SETTINGS, on_device, wanted
 from resnetcli.measure.sampling import Clock
 from resnetcli.measure.settings import Settings, applied, require_possible
 from resnetcli.measure.statistics import median
@@ -68,6 +68,8 @@ def split(
     """
     place = torch.device(devices.find(device))
     require_possible(settings, str(place))
+    if settings.mode == "train":
+        raise UsageError("layers are timed in inference only", "use `--mode infer`")
     if settings.runtime != "eager" or settings.fold_bn or settings.cuda_graph:
         raise UsageError("a net that is compiled or folded has no layers to be timed", "measure it eagerly")
     with on_device(place), fitting(*_wanted(plan, batch, place)), applied(settings, place):

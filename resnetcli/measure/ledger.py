@@ -17,6 +17,8 @@ OTHERS, STOLEN, THROTTLED, WIDE = 0.05, 0.01, 0.01, 0.1
 """Above these a measurement is noisy: the share of the processors' time that other programs took and that the host
 gave to other machines, the share of the time its own limits held the process up, and the width of the median's 95%
 interval relative to the median."""
+STARTED_BY = "RESNETCLI_STARTED_BY"
+"""The variable with the process that has this one measure for it: on a GPU it may have a context, and does nothing."""
 _SLOWED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot", 0x80: "power brake"}
 """Bits of NVML's clock throttle reasons that are no ordinary power management."""
 
@@ -32,7 +34,8 @@ class Gpu:
     slowed: tuple[str, ...] | None
     """Why it runs below its clocks, where that is no ordinary power management."""
     other_processes: int | None
-    """Programs on it besides this one; None also where this one is not listed, as in most containers."""
+    """Programs on it besides this one and who waits for it; None also where this one is not listed, as is usual in
+    containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Reading:
     at_s: float
     """Seconds since some moment."""
     own_s: float
-    """Processor seconds of this process since it began."""
+    """Processor seconds of this process since it began, and of those it had started that are over: its compilers."""
     processors: int
     load_average: float | None
     """Processes that ran or waited to, a mean over about the last minute, this one among them."""
@@ -140,7 +143,7 @@ def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"),
     busy_s, stolen_s = _times(root / "proc/stat", ours)
     return Reading(
         at_s=time.monotonic(),
-        own_s=time.process_time(),
+        own_s=own_seconds(),
         processors=len(ours),
         load_average=_number(_text(root / "proc/loadavg").split(" ")[0]),
         busy_s=busy_s,
@@ -151,6 +154,12 @@ def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"),
         temperature_c=_temperature(root / "sys/class"),
         gpu=_gpu(gpu or device.partition(":")[2] or "0", ask) if device.startswith("cuda") else None,
     )
+
+
+def own_seconds() -> float:
+    """Processor seconds of this process, and of those that it has started and that are over."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def _ours() -> frozenset[int]:
@@ -229,9 +238,10 @@ def _gpu(name: str, ask: Ask) -> Gpu:
     listed = ask([*asked, "--query-compute-apps=pid"])
     programs = {pid.strip() for pid in listed.splitlines()} if listed is not None else set()
     own = str(os.getpid())
+    ours = {own, os.environ.get(STARTED_BY, ""), ""}
     return Gpu(
         _number(clock), _number(memory_clock), _number(temperature), _number(power), _slowed(reasons),
-        len(programs - {own, ""}) if own in programs else None,
+        len(programs - ours) if own in programs else None,
     )  # fmt: skip
 
 

@@ -27,6 +27,13 @@ def peak_memory(call: Callable[[], T]) -> tuple[T, int | None]:
     return result, None if before is None else max(0, _status("VmHWM") - before)
 
 
+def highest() -> int | None:
+    """The most bytes of this process that were ever resident; None where nobody counts."""
+    with suppress(OSError, KeyError):
+        return _status("VmHWM")
+    return None
+
+
 def _status(key: str) -> int:
     """One of the kernel's figures on this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()

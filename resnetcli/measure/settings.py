@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 Runtime = Literal["eager", "inductor", "torchscript", "onnxruntime", "openvino"]
+Mode = Literal["infer", "train"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_THREADS = 1024
 TOLERANCES: dict[Dtype, float] = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
 """How far a setting's values may be from those of eager fp32, as the norm of the difference relative to their norm.
@@ -48,6 +50,8 @@ class Settings:
     """CPU threads; None is as PyTorch has them."""
     keep_memory: bool = False
     """Whether the C library keeps freed memory for the next call and gives the system none back."""
+    mode: Mode = "infer"
+    """infer: a forward in evaluation. train: forward, backward and an optimizer's step; then bf16 is autocast."""
 
     @property
     def compile(self) -> bool:
@@ -56,13 +60,14 @@ class Settings:
 
     @property
     def plain(self) -> bool:
-        """Whether it is eager fp32 as any net is run, so that nothing needs to be checked."""
-        return self == Settings(tf32=self.tf32, threads=self.threads, keep_memory=self.keep_memory)
+        """Whether it is eager fp32 as any net is run or trained, so that nothing needs to be checked."""
+        return self == Settings(tf32=self.tf32, threads=self.threads, keep_memory=self.keep_memory, mode=self.mode)
 
     @property
     def text(self) -> str:
         """For a table: `bf16 channels_last fold-bn compile`. Threads are a condition and not in it."""
         words = {
+            "train": self.mode == "train",
             self.dtype: True,
             "channels_last": self.channels_last,
             "fold-bn": self.fold_bn,
@@ -86,17 +91,21 @@ def settings(
     fold_bn: bool = False,
     cuda_graph: bool = False,
     threads: int | None = None,
+    mode: str = "infer",
 ) -> Settings:
     """What a user asked for; a `dtype` of None is fp32 as PyTorch has it, "fp32" is without TF32.
 
-    Raises UsageError for a dtype there is not. What the device can do, `require_possible` asks.
+    Raises UsageError for a dtype or mode there is not. What the device can do, `require_possible` asks.
     """
     known = next((word for word in DTYPES if word == (dtype or "fp32")), None)
     if known is None:
         raise UsageError(f"unknown dtype `{dtype}`", did_you_mean(dtype or "", DTYPES, f"one of {', '.join(DTYPES)}"))
+    kind = next((word for word in MODES if word == mode), None)
+    if kind is None:
+        raise UsageError(f"unknown mode `{mode}`", did_you_mean(mode, MODES, f"one of {', '.join(MODES)}"))
     tf32 = None if dtype is None else known == "tf32"
     runtime: Runtime = "inductor" if compile else "eager"
-    return Settings(known, tf32, channels_last, fold_bn, runtime, cuda_graph, threads)
+    return Settings(known, tf32, channels_last, fold_bn, runtime, cuda_graph, threads, mode=kind)
 
 
 def require_possible(settings: Settings, device: str) -> None:
@@ -104,6 +113,8 @@ def require_possible(settings: Settings, device: str) -> None:
     threads = settings.threads
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"{threads} threads", f"use `--threads` 1 to {MAX_THREADS}")
+    if settings.mode == "train":
+        _require_trainable(settings)
     if device == "cpu":
         if settings.dtype == "fp16":
             raise UsageError("fp16 on a CPU is slower than fp32: few can compute in it", "use `--dtype bf16`")
@@ -117,6 +128,18 @@ def require_possible(settings: Settings, device: str) -> None:
             raise UsageError(f"{settings.runtime} is measured on a CPU only", "use `--compile`")
     if settings.compile:
         require_compiler(device)
+
+
+def _require_trainable(settings: Settings) -> None:
+    """Raises UsageError for what only inference knows."""
+    if settings.fold_bn:
+        raise UsageError("BatchNorm that is folded into the weights cannot be trained", "leave `--fold-bn` out")
+    if settings.runtime not in ("eager", "inductor"):
+        raise UsageError(f"{settings.runtime} is measured in inference only", "use `--compile`")
+    if settings.cuda_graph:
+        raise UsageError("a training step is not measured as a CUDA graph", "leave `--cuda-graph` out")
+    if settings.dtype == "fp16":
+        raise UsageError("fp16 is trained with a scaled loss, which is not measured", "use `--dtype bf16`")
 
 
 def _require_gpu_dtype(dtype: Dtype, device: str) -> None:
@@ -145,7 +168,7 @@ def require_compiler(device: str) -> None:
 
 @contextmanager
 def applied(settings: Settings, place: torch.device) -> Iterator[None]:
-    """Torch set to it within, and to what it was before afterwards. Gradients are off.
+    """Torch set to it within, and to what it was before afterwards. Gradients are off, but in training.
 
     A GPU's convolutions are autotuned, since their shapes never change here. Memory that the C library keeps it goes on
     keeping: how much it kept before cannot be asked.
@@ -167,11 +190,11 @@ def applied(settings: Settings, place: torch.device) -> Iterator[None]:
             stack.callback(torch.jit.enable_onednn_fusion, torch.jit.onednn_fusion_enabled())  # type: ignore[no-untyped-call]
             torch.jit.enable_onednn_fusion(True)
         if settings.compile:
-            _set_up_compiler(stack)
+            _set_up_compiler(stack, freezing=settings.mode == "infer")
         # Compilers and graphs know no inference tensors: TorchScript would fall back to what it has not fused.
-        mode: Any = torch.inference_mode() if settings.runtime == "eager" and not settings.cuda_graph else None
-        stack.enter_context(mode or torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
+        plain = settings.runtime == "eager" and not settings.cuda_graph and settings.mode == "infer"
+        stack.enter_context(torch.inference_mode(plain))
+        stack.enter_context(torch.enable_grad() if settings.mode == "train" else torch.no_grad())
         yield
 
 
@@ -201,11 +224,11 @@ def rounding(allowed: bool) -> Iterator[None]:
         cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
-def _set_up_compiler(stack: ExitStack) -> None:
+def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
     import torch._dynamo.config
     import torch._inductor.config
 
-    stack.enter_context(torch._inductor.config.patch(freezing=True))
+    stack.enter_context(torch._inductor.config.patch(freezing=freezing))
     # Every net is run by the same line of code, and a compiler gives up on a line that changes too often.
     stack.enter_context(torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096))
 

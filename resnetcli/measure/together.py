@@ -13,18 +13,11 @@ import torch
 
 from resnetcli.errors import ResourceError
 from resnetcli.measure import device as devices
-from resnetcli.measure.latency import (
-    DEFAULT_SETTINGS,
-    Measurement,
-    Ready,
-    look_around,
-    measurement,
-    on_device,
-    prepare,
-    wanted,
-)
+from resnetcli.measure.energy import Sleep
+from resnetcli.measure.latency import Measurement, afterwards, look_around, measurement, watch
 from resnetcli.measure.ledger import Ledger
-from resnetcli.measure.sampling import Clock, Samples, Tell, precise, tell_nobody, throughput, warm_up
+from resnetcli.measure.ready import DEFAULT_SETTINGS, Ready, on_device, prepare, wanted
+from resnetcli.measure.sampling import Clock, Samples, Tell, precise, tell_nobody, warm_up
 from resnetcli.measure.settings import Settings, applied, require_possible
 from resnetcli.measure.statistics import median
 from resnetcli.measure.versus import Ratio, noise_floor, paired, take_turns
@@ -56,13 +49,16 @@ def measure_together(
     batch: int = 1,
     settings: Settings = DEFAULT_SETTINGS,
     time_budget_s: float = 3.0,
+    energy: bool = False,
     clock: Clock = time.perf_counter,
+    sleep: Sleep = time.sleep,
     tell: Tell = tell_nobody,
 ) -> Together:
     """The plans' nets, all on the device at once and timed in turns, for about `time_budget_s` each.
 
-    The base is timed twice in each round, which shows what a difference is that is none. Shares of the budget and
-    clocks are as `measure` has them. A net that does not fit into memory is left out of the rounds. Raises UsageError
+    The base is built twice, and both are timed in each round, which shows what a difference is that is none: where a
+    net's weights come to lie in memory makes it quicker or slower too. Shares of the budget and clocks are as `measure`
+    has them. A net that does not fit into memory is left out of the rounds. Raises UsageError
     for a device or batch that cannot be, ResourceError where nets fit one by one but not together.
     """
     place = torch.device(devices.find(device))
@@ -84,11 +80,14 @@ def measure_together(
             return None
 
     with on_device(place), applied(settings, place):
-        before = look_around(place)
+        supply = watch(place, clock, sleep) if energy else None
         for number, plan in enumerate(plans):
             net = tried(number, partial(prepare, plan, place, batch, clock, settings))
             if net is not None:
                 ready[number] = net
+        compared = base in ready and len(ready) > 1
+        again = _twin(ready[base], lambda: prepare(plans[base], place, batch, clock, settings)) if compared else None
+        before = look_around(place)  # building and compiling are not what is measured
         least_s, most_s = min(0.5, time_budget_s / 6), time_budget_s / 3
         warm = {}
         for number, net in list(ready.items()):
@@ -98,17 +97,21 @@ def measure_together(
             tell(len(warm) / len(plans) / 3)
         if not ready:
             return Together(tuple(failed[number] for number in range(len(plans))), (None,) * len(plans), None, 0, False)
-        numbers = list(ready)
-        compared = base in ready and len(ready) > 1
-        timers = [net.waited for net in ready.values()] + ([ready[base].waited] if compared else [])
+        numbers, compared = list(ready), base in ready and len(ready) > 1
+        timers = [net.waited for net in ready.values()]
+        if compared and again is not None:
+            warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
+            timers.append(again.waited)
         with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, wanted(plans[0], batch)[1]):
             rounds = take_turns(
                 timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
                 budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),
             )  # fmt: skip
             seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the base's second ones come last
-            rates = {
-                number: throughput(net.queued, clock, budget_s=time_budget_s / 6, call_s=median(seconds[number]))
+            more = {
+                number: afterwards(
+                    net, clock, budget_s=time_budget_s / 6, call_s=median(seconds[number]), supply=supply
+                )
                 for number, net in ready.items()
             }
         environment = Ledger(before, look_around(place))
@@ -119,10 +122,21 @@ def measure_together(
             found.append(failed[number])
             continue
         samples = Samples(seconds[number], rounds.calls[numbers.index(number)], precise(seconds[number]))
-        found.append(measurement(ready[number], warm[number], samples, rates[number], environment))
+        found.append(measurement(ready[number], warm[number], samples, more[number], environment))
     ratios = tuple(
         paired(seconds[base], seconds[number], floor) if floor is not None and number in ready and number != base
         else None
         for number in range(len(plans))
     )  # fmt: skip
     return Together(tuple(found), ratios, floor, rounds.n, rounds.precise)
+
+
+def _twin(net: Ready, build: Callable[[], Ready]) -> Ready:
+    """The net built once more, or itself where memory does not suffice for two."""
+    try:
+        with fitting("a net twice", net.place):
+            return build()
+    except ResourceError:
+        if net.place.type == "cuda":
+            torch.cuda.empty_cache()
+        return net

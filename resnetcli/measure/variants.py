@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -215,7 +216,7 @@ def reference(plan: Plan, net: Net, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """The norm of the difference relative to that of what is expected; infinite where something is not finite."""
+    """The norm of the difference relative to that of what is expected; infinite where anything is not finite."""
     if found.shape != expected.shape:
         return float("inf")
     found, expected = found.to(expected.device, torch.float32), expected.to(torch.float32)
@@ -223,7 +224,8 @@ def relative(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     size = float(torch.linalg.vector_norm(expected))
     off = float(torch.linalg.vector_norm(found - expected))
-    return off / size if size else (0.0 if off == 0 else float("inf"))
+    ratio = off / size if size else (0.0 if off == 0 else float("inf"))
+    return float("inf") if math.isnan(ratio) else ratio  # of infinities; no maximum would show it
 
 
 def as_tuple(output: Output) -> tuple[Tensor, ...]:

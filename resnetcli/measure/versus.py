@@ -133,7 +133,7 @@ def unpaired(
 
 
 def noise_floor(base: Sequence[float], again: Sequence[float]) -> float:
-    """How far a net timed twice in every round (an A/A pair) may seem to be from itself, relative."""
+    """How far a net may seem to be from itself (an A/A pair, timed in every round), relative."""
     low, high = paired(base, again).interval
     return max(high - 1, 1 - low, 0.0)
 

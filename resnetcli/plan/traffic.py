@@ -9,6 +9,7 @@ Each value a kernel reads is counted once, however often its caches read it agai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import assert_never
 
 from resnetcli.ops import (
@@ -106,7 +107,9 @@ def _executed(plan: Plan, step: Step) -> Traffic:
 def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
     y, n = step.shape.elements, x.elements
     match op:
-        case Conv() | Linear():
+        case Conv():
+            return Traffic(_seen(op, x, step.shape), y, weights=op.params(x), kernels=1)
+        case Linear():
             return Traffic(n, y, weights=op.params(x), kernels=1)
         case BatchNorm():
             return Traffic(n, y, weights=4 * x.c, kernels=1)  # gamma, beta, mean, variance
@@ -114,10 +117,10 @@ def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
             return Traffic(n, y, weights=x.c, kernels=1)
         case ReLU() | LeakyReLU() | Softmax() | Scale():
             return Traffic(n, y, kernels=1)
-        case Pool(kind="max") | PoolTo(kind="max"):  # with its indices, even where nobody asks
-            return Traffic(_seen(step, x), y, indices=y, kernels=1)
         case Pool() | PoolTo():
-            return Traffic(_seen(step, x), y, kernels=1)
+            seen = n if isinstance(op, PoolTo) else _seen(op, x, step.shape)
+            indices = y if op.kind == "max" else 0  # where the maxima were, even where nobody asks
+            return Traffic(seen, y, indices=indices, kernels=1)
         case PyramidPool(levels=levels):  # each level by itself, then all of them joined
             return Traffic(len(levels) * n + y, 2 * y, indices=y, kernels=len(levels) + 1)
         case LocalResponseNorm(size=size):
@@ -136,11 +139,21 @@ def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
             assert_never(op)
 
 
-def _seen(step: Step, x: Shape) -> int:
-    """Elements of x that pooling windows cover, of those that stand further apart than they are wide."""
-    if isinstance(step.op, Pool) and step.op.stride > max(step.op.kernel):
-        return min(x.elements, step.shape.elements * step.op.kernel[0] * step.op.kernel[1])
-    return x.elements
+def _seen(op: Conv | Pool, x: Shape, y: Shape) -> int:
+    """Elements of x in some window: of those two apart, as a 1x1 convolution with stride 2 has them, a quarter."""
+    dilation = op.dilation if isinstance(op, Conv) else 1
+    sides = zip((x.h, x.w), (y.h, y.w), op.kernel, op.pad, strict=True)
+    rows, columns = (_covered(side, out, kernel, op.stride, pad, dilation) for side, out, kernel, pad in sides)
+    return x.elements // (x.h * x.w) * rows * columns
+
+
+@lru_cache(maxsize=4096)
+def _covered(side: int, windows: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+    """Places of `side` ones in a row that windows have in them, `stride` apart; dilated, all from first to last."""
+    if stride <= kernel or (dilation > 1 and kernel > 1):
+        return max(0, min(side, (windows - 1) * stride + (kernel - 1) * dilation + 1 - pad))
+    begins = range(-pad, windows * stride - pad, stride)
+    return sum(max(0, min(begin + kernel, side) - max(begin, 0)) for begin in begins)
 
 
 # --- fused -------------------------------------------------------------------------------------------------------

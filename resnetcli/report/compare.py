@@ -19,8 +19,10 @@ from resnetcli.report.profile import (
     Profile,
     Size,
     as_batches,
+    check_best,
     climb_all,
     profile_model,
+    remembered,
     settings_text,
 )
 from resnetcli.spec.header import FIGURES
@@ -133,6 +135,8 @@ def compare(
     time_budget_s: float = TIME_BUDGET_S,
     settings: Settings = DEFAULT_SETTINGS,
     best: bool = False,
+    memory: bool = False,
+    energy: bool = False,
     max_params: int | None = None,
     max_macs: int | None = None,
     sort: str | None = None,
@@ -150,11 +154,13 @@ def compare(
     is a figure, a printed one of that protocol among them, largest first with a leading `-`. Nets with more than
     `max_params` parameters or `max_macs` MACs are left out. With a `device` those that are left are timed there in
     turns, for some `time_budget_s` a net and batch, relative to the baseline or else the first; `tell` is told how much
-    of that is done, from 0 to 1. `settings` are how they are run; with `best` each is measured by itself as a ladder of
-    settings finds it quickest. Raises what `profile` raises, and UsageError for a figure, baseline or protocol that
-    there is not, and if no net is left.
+    of that is done, from 0 to 1. `settings` are how they are run; with `best` each as a ladder of settings finds it
+    quickest. `memory` runs each once more in a process of its own, `energy` reads the device's meter while each of them
+    runs. Raises what `profile` raises, and UsageError for a figure, baseline or protocol that there is not, and if no
+    net is left.
     """
     zoo = zoo or Zoo()
+    check_best(best, settings, energy)
     batches = as_batches(batch)
     if device is not None:
         from resnetcli.measure.device import find
@@ -181,7 +187,9 @@ def compare(
         if best:
             found = _best(found, device, batches, time_budget_s, settings, tell)
         else:
-            found = _measured(found, device, batches, time_budget_s, settings, tell)
+            found = _measured(found, device, batches, time_budget_s, settings, tell, energy=energy)
+        if memory:
+            found = _remembered(found, settings)
     return found if sort is None else _sorted(found, sort)
 
 
@@ -191,22 +199,37 @@ GROUP = 8
 
 def _measured(
     comparison: Comparison, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
-    tell: Callable[[float], None],
+    tell: Callable[[float], None], *, energy: bool,
 ) -> Comparison:  # fmt: skip
     """The comparison with its nets timed in turns. Raises a ResourceError if not one could be measured."""
+
+    def time_them(group: Sequence[int], batch: int, tell: Callable[[float], None]) -> Together:
+        plans = [comparison.profiles[each].plan for each in group]
+        return _together(plans, device, batch, time_budget_s, settings, tell, energy=energy)
+
+    return _contested(comparison, device, batches, range(len(comparison.profiles)), time_them, tell)
+
+
+def _contested(
+    comparison: Comparison, device: str, batches: Sequence[int], places: Sequence[int], time_them: TimeThem,
+    tell: Callable[[float], None],
+) -> Comparison:  # fmt: skip
+    """The comparison with the profiles at those places timed in turns, in groups that have the base in common.
+
+    Raises a ResourceError if not one could be measured.
+    """
     from resnetcli.measure.sampling import part
 
     profiles = list(comparison.profiles)
-    base = next((n for n, profile in enumerate(profiles) if profile is comparison.baseline), 0)
-    others = [number for number in range(len(profiles)) if number != base]
+    base = next((n for n, profile in enumerate(profiles) if profile is comparison.baseline), places[0])
+    others = [number for number in places if number != base]
     groups = [[base, *others[start : start + GROUP]] for start in range(0, len(others), GROUP)] or [[base]]
     contests, error = [], None
     for place, batch in enumerate(batches):
         found: list[Together] = []
         for number, group in enumerate(groups):
-            plans = [profiles[each].plan for each in group]
             piece = part(tell, place * len(groups) + number, len(batches) * len(groups))
-            together = _together(plans, device, batch, time_budget_s, settings, piece)
+            together = time_them(group, batch, piece)
             for each, outcome in zip(group, together.measured, strict=True):
                 if number and each == base:
                     continue  # measured with the first group
@@ -231,20 +254,26 @@ def _measured(
     return replace(comparison, profiles=tuple(profiles), baseline=baseline, contests=tuple(contests))
 
 
+TimeThem = Callable[[Sequence[int], int, Callable[[float], None]], "Together"]
+"""Times the profiles at those places at a batch, the first being the base."""
+
+
 def _best(
     comparison: Comparison, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
     tell: Callable[[float], None],
 ) -> Comparison:  # fmt: skip
-    """The comparison with each net as quick as it can be made, one net after the other: nothing is paired.
+    """The comparison with each net as quick as it can be made: a ladder for each, and the best of all timed in turns.
 
     Raises a ResourceError if not one could be measured.
     """
+    from resnetcli.measure.apart import measure_apart
+    from resnetcli.measure.child import Job
     from resnetcli.measure.sampling import part
 
     profiles: list[Profile] = []
     error: ResourceError | None = None
     for number, profile in enumerate(comparison.profiles):
-        piece = part(tell, number, len(comparison.profiles))
+        piece = part(tell, number, len(comparison.profiles) + 1)
         try:
             ladders, found = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
         except ResourceError as problem:
@@ -255,18 +284,49 @@ def _best(
     if error is not None and not any(profile.measurements for profile in profiles):
         raise error
     base = next((n for n, each in enumerate(comparison.profiles) if each is comparison.baseline), None)
+    climbed = replace(comparison, profiles=tuple(profiles), baseline=None if base is None else profiles[base])
+    places = [number for number, profile in enumerate(profiles) if profile.ladders]
+    if len(places) < 2 or (base is not None and base not in places):
+        return climbed  # nothing to be compared with
+
+    def time_them(group: Sequence[int], batch: int, tell: Callable[[float], None]) -> Together:
+        from resnetcli.measure.together import Together
+
+        jobs = []
+        for profile in (profiles[each] for each in group):
+            (way,) = (ladder.best.settings for ladder in profile.ladders if ladder.batch == batch)
+            jobs.append(Job(profile.plan, way, device, batch, time_budget_s))
+        try:
+            return measure_apart(jobs, tell=tell)
+        except ResourceError as error:
+            return Together((error,) * len(jobs), (None,) * len(jobs), None, 0, False)
+
+    cleared = [replace(profile, measurements=()) if profile.ladders else profile for profile in profiles]
+    bare = replace(climbed, profiles=tuple(cleared), baseline=None if base is None else cleared[base])
+    last = part(tell, len(profiles), len(profiles) + 1)
+    return _contested(bare, device, batches, places, time_them, last)
+
+
+def _remembered(comparison: Comparison, settings: Settings) -> Comparison:
+    """The comparison with the memory that a process of its own takes for each net at each batch."""
+    profiles = []
+    for profile in comparison.profiles:
+        found, failures = remembered(profile.plan, profile.measurements, settings, profile.ladders)
+        profiles.append(replace(profile, measurements=found, failures=(*profile.failures, *failures)))
+    base = next((n for n, each in enumerate(comparison.profiles) if each is comparison.baseline), None)
     return replace(comparison, profiles=tuple(profiles), baseline=None if base is None else profiles[base])
 
 
 def _together(
-    plans: list[Plan], device: str, batch: int, time_budget_s: float, settings: Settings, tell: Callable[[float], None]
-) -> Together:
+    plans: list[Plan], device: str, batch: int, time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None], *, energy: bool,
+) -> Together:  # fmt: skip
     """The nets in turns; none of them where they do not fit at once."""
     from resnetcli.measure.together import Together, measure_together
 
     try:
         return measure_together(
-            plans, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings, tell=tell
+            plans, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings, energy=energy, tell=tell
         )
     except ResourceError as error:
         return Together((error,) * len(plans), (None,) * len(plans), None, 0, False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import At, Problem, UsageError
+from resnetcli.jsonfile import load_json
 from resnetcli.plan.memory import memory
 from resnetcli.report.limits import parse_bytes, parse_count
 from resnetcli.report.profile import Profile
@@ -171,24 +171,6 @@ def read_saved(path: str | os.PathLike[str]) -> Saved:
     """A profile saved as JSON. Raises UsageError for whatever else a file may hold."""
     label = os.fspath(path)
     return _saved(load_json(label, _HINT, MAX_SAVED), label)
-
-
-def load_json(label: str, hint: str, most: int) -> Any:
-    """What is in a file of JSON of at most so many bytes. Raises UsageError for whatever else a file may hold."""
-    try:
-        if Path(label).exists() and not Path(label).is_file():
-            raise UsageError(f"`{label}` is no regular file", hint)
-        with Path(label).open("rb") as file:
-            data = file.read(most + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such file"
-        raise UsageError(f"`{label}` cannot be read: {reason}", hint) from None
-    if len(data) > most:
-        raise UsageError(f"`{label}` is larger than {most // 2**20} MiB", hint)
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits; brackets without end
-        raise UsageError(f"`{label}` is not JSON", hint) from None
 
 
 _HINT = "save one with `resnet-cli profile NET.yaml --format json > old.json`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import ResourceError, UsageError
@@ -141,6 +141,8 @@ def profile(
     time_budget_s: float = TIME_BUDGET_S,
     settings: Settings = DEFAULT_SETTINGS,
     best: bool = False,
+    memory: bool = False,
+    energy: bool = False,
     convention: str = DEFAULT,
     **parameters: int,
 ) -> Profile:
@@ -148,6 +150,7 @@ def profile(
 
     `convention` is how its work is counted: a tool's way (`fvcore`, `thop`, ...), which `tally` has. `settings` are how
     it is run; with `best` the quickest way that a ladder of them finds is measured, for `time_budget_s` a rung.
+    `memory` runs it once more in a process of its own, `energy` reads the device's meter for some seconds.
 
     `torchvision:resnet50`, `timm:convnext_tiny` and `net.py:Net`, whose file is run, are models too.
     Raises UsageError and SpecError as `load` does, UsageError for a device or convention there is not, ResourceError
@@ -155,7 +158,7 @@ def profile(
     """
     return profile_model(
         os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device, convention=convention,
-        time_budget_s=time_budget_s, settings=settings, best=best, modules=True,
+        time_budget_s=time_budget_s, settings=settings, best=best, memory=memory, energy=energy, modules=True,
     )  # fmt: skip
 
 
@@ -181,6 +184,8 @@ def profile_model(
     time_budget_s: float = TIME_BUDGET_S,
     settings: Settings = DEFAULT_SETTINGS,
     best: bool = False,
+    memory: bool = False,
+    energy: bool = False,
     zoo: Zoo | None = None,
     modules: bool = False,
     convention: str = DEFAULT,
@@ -193,6 +198,7 @@ def profile_model(
     is raised if nothing fits.
     """
     zoo = zoo or Zoo()
+    check_best(best, settings, energy)
     batches = as_batches(batch)
     counting = find_convention(convention)
     if modules and module_reference(model):
@@ -214,7 +220,10 @@ def profile_model(
     if device is not None and best:
         ladders, measurements = climb_all(plan, device, batches, time_budget_s, settings, tell)
     elif device is not None:
-        measurements, failures = _measure(plan, device, batches, time_budget_s, settings, tell)
+        measurements, failures = _measure(plan, device, batches, time_budget_s, settings, tell, energy=energy)
+    if memory:
+        measurements, more = remembered(plan, measurements, settings, ladders)
+        failures += more
     found = () if aux and spec.aux else judged(spec, plan, counts)
     heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
     return Profile(
@@ -225,7 +234,7 @@ def profile_model(
 
 def _measure(
     plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
-    tell: Callable[[float], None],
+    tell: Callable[[float], None], *, energy: bool,
 ) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
     """One measurement a batch. Raises the last ResourceError if nothing could be measured."""
     from resnetcli.measure.latency import measure
@@ -237,13 +246,40 @@ def _measure(
             found.append(
                 measure(
                     plan, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings,
-                    tell=part(tell, number, len(batches)),
+                    energy=energy, tell=part(tell, number, len(batches)),
                 )
             )  # fmt: skip
         except ResourceError as error:
             failures.append(Failure(device, batch, error.message))
             if number == len(batches) - 1 and not found:
                 raise
+    return tuple(found), tuple(failures)
+
+
+def check_best(best: bool, settings: Settings, energy: bool) -> None:
+    """Raises UsageError for what a ladder of settings is not about."""
+    if best and settings.mode != "infer":
+        raise UsageError("`--best` is about inference", "leave `--mode train` out, or `--best`")
+    if best and energy:
+        raise UsageError("`--best` measures no energy", "use `--energy` with the settings that it finds")
+
+
+def remembered(
+    plan: Plan, measurements: Sequence[Measurement], settings: Settings, ladders: Sequence[Ladder]
+) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:
+    """The measurements with the memory that a process of its own takes for each, and what had none.
+
+    They were made under those settings, or the best that a ladder found at that batch.
+    """
+    from resnetcli.measure.child import Job, remember
+
+    found, failures = [], []
+    for m in measurements:
+        way = next((ladder.best.settings for ladder in ladders if ladder.batch == m.batch), settings)
+        held = remember(Job(plan, way, m.device, m.batch, 0.0))
+        if isinstance(held, str):
+            failures.append(Failure(m.device, m.batch, f"memory of `{plan.name}` with a batch of {m.batch}: {held}"))
+        found.append(m if isinstance(held, str) else replace(m, memory=held))
     return tuple(found), tuple(failures)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -94,6 +95,9 @@ def profile_record(profile: Profile) -> Record:
 def _measurement(measured: Measurement) -> Record:
     shares = {name: getattr(measured.environment, name) for name in ("others", "stolen", "throttled")}
     found = asdict(measured)
+    for name in ("deviation_maps", "deviation_outputs"):
+        if found[name] is not None and not math.isfinite(found[name]):
+            found[name] = None  # JSON has no infinity; the rung's `problem` tells
     return {**found, "environment": {**found["environment"], **shares}}
 
 
@@ -237,6 +241,7 @@ def saved_record(comparison: Comparison) -> Record:
                 "conditions": conditions_of(record),
                 **{name: record[name] for name in figures},
                 "floor": floor_of(comparison, record["batch"]) or None,
+                "best": bool(profile.ladders),
             }
             for place, profile in enumerate(comparison.profiles)
             for record in measured[place]
@@ -452,6 +457,7 @@ def explain_record(
                 "setting": each.setting,
                 "floor_s": each.seconds,
                 "measured_s": each.measurement.median_s if each.measurement else None,
+                "noisy": list(each.measurement.noisy) if each.measurement else [],
                 "problem": each.problem or None,
             }
             for each in tried
@@ -481,6 +487,7 @@ def _explanation(found: Explanation) -> Record:
         "batch": found.executed.batch,
         "measured_s": m.median_s if m else None,
         "interval_s": list(m.interval_s) if m else None,
+        "noisy": list(m.noisy) if m else [],
         "floor": _floor(found.executed.total),
         "fused": _floor(found.fused.total),
         "shares": dict(found.shares),

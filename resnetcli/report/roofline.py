@@ -7,6 +7,7 @@ explained by it, and is called so (Williams et al. 2009, "Roofline").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure.ceilings import DTYPE_BYTES, Ceilings
+from resnetcli.measure.child import Job, run
 from resnetcli.ops import Conv, Linear, Shape
 from resnetcli.plan.count import count, row_steps
+from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.traffic import Traffic, traffic
 from resnetcli.plan.training import is_traced
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from resnetcli.measure.settings import Settings
     from resnetcli.measure.versus import Ratio
 
+MAX_BATCH = 10**12
 Bound = Literal["compute", "memory", "overhead"]
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "overhead")
 
@@ -93,10 +97,11 @@ class Floor:
 def floor(plan: Plan, ceilings: Ceilings, *, dtype: str = "fp32", batch: int = 1, fused: bool = False) -> Floor:
     """The least time a device with such ceilings can take for a batch.
 
-    Raises UsageError for a dtype there is no ceiling for, a batch without images, and a model that was only counted.
+    Raises UsageError for a dtype there is no ceiling for, a batch without images, a model that was only counted, and
+    where there is nothing to bound: a net that computes nothing, or ceilings no device has.
     """
-    if batch < 1:
-        raise UsageError(f"a batch of {batch} images", "at least 1")
+    if not 1 <= batch <= MAX_BATCH:
+        raise UsageError(f"a batch of {batch} images", f"at least 1{f', at most {MAX_BATCH:,}' if batch > 0 else ''}")
     if is_traced(plan):
         raise UsageError(f"`{plan.name}` is a PyTorch model: what it reads and writes is not known", "write its spec")
     peak, size, counts = ceilings.peak(dtype), DTYPE_BYTES[dtype], count(plan)
@@ -106,6 +111,11 @@ def floor(plan: Plan, ceilings: Ceilings, *, dtype: str = "fp32", batch: int = 1
         arithmetic = flops / (peak.matmul if isinstance(step.op, Linear) else peak.best)
         works.append(_work(ceilings, flops, arithmetic, moved, batch, size))
     total = _sum(works)
+    if not total.kernels:
+        raise UsageError(f"`{plan.name}` computes nothing, so nothing bounds it")
+    if not math.isfinite(total.floor_s) or total.floor_s <= 0:
+        problem = f"by the ceilings of {ceilings.name} `{plan.name}` takes {total.floor_s:g} s"
+        raise UsageError(problem, "no device has such: look into its profile")
     asked_s = total.kernels * ceilings.launch_s  # a device that works while it is asked waits if that takes longer
     waiting = max(0.0, asked_s - total.floor_s)
     return Floor(dtype, batch, fused, tuple(works), total + Work(overhead_s=waiting))
@@ -294,10 +304,12 @@ class Difference:
         old, new = self.other.executed.total, self.net.executed.total
         return found | {"bytes": (old.bytes, new.bytes), "kernels": (old.kernels, new.kernels)}
 
-    def ratio(self, name: str) -> float:
-        """The net's figure to the other's."""
+    def ratio(self, name: str) -> float | None:
+        """The net's figure to the other's; None where only the other has none of it."""
         other, net = self.figures[name]
-        return net / other if other else float("inf")
+        if other == net:
+            return 1.0
+        return net / other if other else None
 
     @property
     def timed(self) -> bool:
@@ -339,7 +351,9 @@ class Suggestion:
     why: str
     measurement: Measurement | None = None
     problem: str = ""
-    """Why it could not be measured, if that was asked for."""
+    """Why it could not be measured, or does not count, if that was asked for."""
+    fold_bn: bool = False
+    cuda_graph: bool = False
 
     @property
     def seconds(self) -> float:
@@ -353,6 +367,12 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
     peak = ceilings.peak(executed.dtype).best
     now = f"--dtype {executed.dtype} " if executed.dtype != "fp32" else ""
     tried = [Suggestion(f"{now}--compile", found.fused, "element-wise steps cost no pass over memory")]
+    folded = floor(fold(plan).plan, ceilings, dtype=executed.dtype, batch=executed.batch)
+    tried.append(Suggestion(f"{now}--fold-bn", folded, "BatchNorm costs no pass over memory", fold_bn=True))
+    if ceilings.device == "cuda":
+        replayed = replace(ceilings, launch_s=ceilings.gap_s)
+        graph = floor(plan, replayed, dtype=executed.dtype, batch=executed.batch)
+        tried.append(Suggestion(f"{now}--cuda-graph", graph, "nothing waits for launches", cuda_graph=True))
     for dtype in ceilings.peaks:
         if DTYPE_BYTES[dtype] > DTYPE_BYTES[executed.dtype] or ceilings.peaks[dtype].best <= 1.1 * peak:
             continue
@@ -403,8 +423,9 @@ def explain_measured(
 
     Raises what `measure` raises, and UsageError for a dtype there is no ceiling for.
     """
-    from resnetcli.measure.latency import DEFAULT_SETTINGS, measure
+    from resnetcli.measure.latency import measure
     from resnetcli.measure.layers import split
+    from resnetcli.measure.ready import DEFAULT_SETTINGS
     from resnetcli.measure.together import measure_together
 
     chosen = settings or DEFAULT_SETTINGS
@@ -434,23 +455,25 @@ def explain_measured(
 
 
 def measure_suggestions(
-    found: Explanation, tried: Sequence[Suggestion], *, device: str, time_budget_s: float = 3.0
+    found: Explanation,
+    tried: Sequence[Suggestion],
+    *,
+    device: str,
+    time_budget_s: float = 3.0,
+    measured: Callable[[Job], Measurement | str] = run,
 ) -> tuple[Suggestion, ...]:
-    """The suggestions with their measured times; one that cannot be measured says why instead."""
-    from resnetcli.measure.latency import measure
+    """The suggestions with their times, each in a process of its own; one that cannot be measured says why instead.
+
+    Nor does one count whose values are not those of eager fp32.
+    """
+    from resnetcli.measure.best import judged
     from resnetcli.measure.settings import settings
 
     done = []
     for each in tried:
-        made = settings(each.floor.dtype, compile=each.floor.fused)
-        try:
-            m = measure(
-                found.plan, device=device, batch=found.executed.batch, settings=made, time_budget_s=time_budget_s
-            )
-        except (UsageError, ResourceError) as error:
-            done.append(replace(each, problem=error.message))
-        else:
-            done.append(replace(each, measurement=m))
+        made = settings(each.floor.dtype, compile=each.floor.fused, fold_bn=each.fold_bn, cuda_graph=each.cuda_graph)
+        rung = judged(made, measured(Job(found.plan, made, device, found.executed.batch, time_budget_s)))
+        done.append(replace(each, measurement=rung.measurement, problem=rung.problem))
     return tuple(done)
 
 
@@ -467,7 +490,7 @@ class Prediction:
 
 _TIMM = "PyTorch Image Models' published fp16 (autocast), channels_last, eager times of PyTorch 2.4"
 TESTED: Mapping[str, str] = {
-    "NVIDIA GeForce RTX 4090": f"floors in fp16 at batch 512 were 80% to 99% of {_TIMM}, 11 nets, median 94%",
+    "NVIDIA GeForce RTX 4090": f"floors in fp16 at batch 512 were 80% to 98% of {_TIMM}, 11 nets, median 93%",
     "NVIDIA GeForce RTX 3090": f"floors in fp16 at batch 1024 were 71% to 92% of {_TIMM}, 3 nets",
 }
 """How far floors were from times that others measured, by the device's name."""

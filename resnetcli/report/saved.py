@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.jsonfile import load_json
+from resnetcli.plan.count import count
+from resnetcli.plan.lower import lower
+from resnetcli.plan.plan import Plan
 from resnetcli.report.compare import Comparison, label
-from resnetcli.report.profile import Profile
+from resnetcli.report.profile import Profile, Size, as_shape
+from resnetcli.spec.read import read
+from resnetcli.spec.zoo import Zoo, module_reference
 
 if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
     from resnetcli.measure.versus import Ratio
 
+Net = tuple[str, Plan]
+"""A model as it was asked for, and its plan."""
 SCHEMA = "resnet-cli/saved@1"
 MAX_SAVED = 16 * 2**20
 """Bytes of a file; a net at one batch takes 1 KB."""
@@ -29,8 +37,10 @@ CONDITIONS = (
     "cuda_graph", "keep_memory", "cudnn_benchmark", "mode", "settings",
 )  # fmt: skip
 """What must be the same for two times to be comparable, as far as a measurement has it."""
+WAY = frozenset(CONDITIONS) - {"device", "device_name", "processors", "threads", "cudnn_benchmark", "mode"}
+"""Of these what `--best` chooses, and may choose another day otherwise."""
 _HINT = "save one with `resnet-cli compare NET... --device cpu --save FILE`"
-_LONGEST_S, _LARGEST = 1e6, 10**24
+_SHORTEST_S, _LONGEST_S, _LARGEST = 1e-9, 1e6, 10**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,8 @@ class Kept:
     floor: float
     """What that run could not have told from nothing, relative; 0 where it had no pair to learn it from."""
     torch: str
+    best: bool = False
+    """Whether its settings were the quickest that a ladder found."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -115,27 +127,45 @@ def conditions_of(measured: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"processors": measured["environment"]["after"]["processors"]}
 
 
+def nets_of(
+    asked: Sequence[tuple[str, Mapping[str, int]]], *, input: Size | None, zoo: Zoo, most: Mapping[str, int]
+) -> list[Net]:
+    """Those of what is asked for that `compare` measures, which cost no more than `most`. Raises what it raises."""
+    found = []
+    for model, parameters in asked:
+        if module_reference(model):
+            continue  # which it refuses to measure
+        plan = lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
+        total = count(plan).total
+        if all(total.figure(name) <= limit for name, limit in most.items()):
+            found.append((model, plan))
+    return found
+
+
 # --- keeping -----------------------------------------------------------------------------------------------------
 
 
-def check_place(path: str | os.PathLike[str]) -> None:
-    """Raises UsageError where no file can be written, before anything is measured for it."""
+def check_place(path: str | os.PathLike[str], option: str = "--save") -> None:
+    """Raises UsageError, which names the option, where no file can be written, before anything is measured for it."""
     place = Path(path)
     try:
         if "\0" in str(place):
             raise ValueError
         if place.is_dir():
-            raise UsageError(f"--save: `{place}` is a directory", "give the name of a file")
+            raise UsageError(f"{option}: `{place}` is a directory", "give the name of a file")
         if place.exists() and not place.is_file():
-            raise UsageError(f"--save: `{place}` is no file", "give the name of a file")
+            raise UsageError(f"{option}: `{place}` is no file", "give the name of a file")
         if not place.parent.is_dir():
-            raise UsageError(f"--save: there is no directory `{place.parent}`", "make it first")
+            raise UsageError(f"{option}: there is no directory `{place.parent}`", "make it first")
     except (OSError, ValueError):  # a name that is too long, or has a null in it
-        raise UsageError("--save: that is no name for a file", "give another") from None
+        raise UsageError(f"{option}: that is no name for a file", "give another") from None
 
 
 def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathLike[str]) -> None:
-    """Writes the record of the comparison, all or nothing. Raises ResourceError for a noisy run, and if it cannot."""
+    """Writes the record of the comparison, all or nothing.
+
+    Raises ResourceError for a noisy run, and if it cannot; UsageError where a net was measured twice.
+    """
     noisy = {label(p): m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
     if noisy:
         reasons = dict.fromkeys(reason for reasons in noisy.values() for reason in reasons)
@@ -143,16 +173,33 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
     failed = [label(p) for p in comparison.profiles if p.failures]
     if failed:
         raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
+    check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])
     check_place(path)
+    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_once(nets: Iterable[Net]) -> None:
+    """Raises UsageError where a net is there twice, whose two results no later run could tell apart."""
+    seen = set()
+    for model, plan in nets:
+        key = _key(model, plan, 0)
+        if key in seen:
+            raise UsageError(f"not saved: two results of `{model}` at one batch", "name each net once")
+        seen.add(key)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file all or nothing. Raises ResourceError if it cannot."""
     place = Path(path)
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
+    draft = place.with_name(f".resnet-cli.{os.getpid()}")
     try:
-        draft.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         draft.replace(place)
     except OSError as error:
+        raise ResourceError(f"not saved: `{place}` cannot be written: {error.strerror or error}") from None
+    finally:  # also where somebody interrupts it
         with suppress(OSError):
             draft.unlink()
-        raise ResourceError(f"not saved: `{place}` cannot be written: {error.strerror or error}") from None
 
 
 # --- holding against ---------------------------------------------------------------------------------------------
@@ -169,20 +216,22 @@ def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]
     found, unsaved, seen = [], [], set()
     for place, profile in enumerate(comparison.profiles):
         for measured, record in zip(profile.measurements, records[place], strict=True):
-            kept = by_key.get(_key(profile, measured))
+            kept = by_key.get(_key(profile.model, profile.plan, measured.batch))
             if kept is None:
                 unsaved.append(_at(label(profile), measured.batch))
                 continue
             seen.add(kept.key)
-            _same_conditions(kept, conditions_of(record), saved.file)
+            now = conditions_of(record)
+            free = WAY if kept.best and profile.ladders else frozenset()
+            _same_conditions(kept, now, saved.file, free)
             floor = max(DRIFT, kept.floor, floor_of(comparison, measured.batch))
             ratio = unpaired(kept.median_s, kept.interval_s, measured.median_s, measured.interval_s, floor)
             found.append(
                 Change(label(profile), measured.batch, kept.median_s, measured.median_s, ratio, bool(measured.noisy),
-                       _notes(kept, profile, measured))
+                       _notes(kept, now, profile, measured))
             )  # fmt: skip
     if not found:
-        raise UsageError(f"`{saved.file}` has none of these nets at these batches and inputs", _HINT)
+        raise _none_of_these(saved)
     unmeasured = [_at(kept.model, kept.batch) for kept in saved.kept if kept.key not in seen]
     return Changes(saved.file, tuple(found), tuple(unsaved), tuple(unmeasured))
 
@@ -203,28 +252,41 @@ def check_machine(saved: Saved, device: str) -> None:
         raise UsageError(f"`{saved.file}` is of another machine: {others}, here it is `{name}`", _HINT)
 
 
-def _key(profile: Profile, measured: Measurement) -> tuple[Any, ...]:
-    size = profile.plan.input
-    settings = tuple(sorted(profile.plan.parameters.items()))
-    return profile.model, settings, (size.c, size.h, size.w), measured.batch
+def check_nets(saved: Saved, nets: Sequence[Net], batches: Sequence[int]) -> None:
+    """Raises UsageError where the file has none of the nets, which is known before anything is measured."""
+    kept = {each.key for each in saved.kept}
+    if nets and not any(_key(model, plan, batch) in kept for model, plan in nets for batch in batches):
+        raise _none_of_these(saved)
+
+
+def _none_of_these(saved: Saved) -> UsageError:
+    return UsageError(f"`{saved.file}` has none of these nets at these batches and inputs", _HINT)
+
+
+def _key(model: str, plan: Plan, batch: int) -> tuple[Any, ...]:
+    return model, tuple(sorted(plan.parameters.items())), (plan.input.c, plan.input.h, plan.input.w), batch
 
 
 def _at(name: str, batch: int) -> str:
     return f"{name} at batch {batch}"
 
 
-def _same_conditions(kept: Kept, now: Mapping[str, Any], file: str) -> None:
+def _same_conditions(kept: Kept, now: Mapping[str, Any], file: str, free: Collection[str]) -> None:
+    """Raises UsageError where something other than what is `free` is not as it was."""
     for name in CONDITIONS:
-        then, here = kept.conditions.get(name), now.get(name)
-        if then != here:
+        then, here = kept.conditions.get(name, "infer" if name == "mode" else None), now.get(name)
+        if then != here and name not in free:
             what = "machine" if name in {"device_name", "processors"} else "setting"
             raise UsageError(
                 f"`{file}` is of another {what}: {name.replace('_', ' ')} `{then}`, here it is `{here}`", _HINT
             )
 
 
-def _notes(kept: Kept, profile: Profile, measured: Measurement) -> tuple[str, ...]:
+def _notes(kept: Kept, now: Mapping[str, Any], profile: Profile, measured: Measurement) -> tuple[str, ...]:
     notes = []
+    if any(kept.conditions.get(name) != now.get(name) for name in WAY):
+        then = clean(str(kept.conditions.get("settings")), 80)
+        notes.append(f"the quickest settings were `{then}`, now `{measured.settings}`")
     if (kept.params, kept.macs) != (profile.counts.params, profile.counts.macs):
         notes.append(f"the net had {kept.params:,} parameters and {kept.macs:,} MACs")
     if kept.torch != measured.torch:
@@ -234,8 +296,6 @@ def _notes(kept: Kept, profile: Profile, measured: Measurement) -> tuple[str, ..
 
 def read_saved(path: str | os.PathLike[str]) -> Saved:
     """A file of results. Raises UsageError for whatever else a file may hold."""
-    from resnetcli.report.gate import load_json
-
     file = os.fspath(path)
     record = load_json(file, _HINT, MAX_SAVED)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -261,7 +321,7 @@ def _kept(result: Any, file: str) -> Kept:
     parameters, size, conditions = result.get("parameters"), result.get("input"), result.get("conditions")
     need("parameters", isinstance(parameters, dict) and all(map(_whole, parameters.values())))
     need("input", isinstance(size, list) and len(size) == 3 and all(map(_whole, size)))
-    need("conditions", isinstance(conditions, dict))
+    need("conditions", isinstance(conditions, dict) and all(map(_plain, conditions.values())))
     for key in ("batch", "params", "macs"):
         need(key, _whole(result.get(key)) and result[key] >= (1 if key == "batch" else 0))
     median, interval, floor = result.get("median_s"), result.get("interval_s"), result.get("floor")
@@ -269,10 +329,16 @@ def _kept(result: Any, file: str) -> Kept:
     need("interval_s", isinstance(interval, list) and len(interval) == 2 and all(map(_seconds, interval)))
     need("interval_s", interval[0] <= median <= interval[1])
     need("floor", floor is None or (_real(floor) and floor >= 0))
+    need("best", result.get("best") in (None, False, True))
     return Kept(
         values["model"], parameters, tuple(size), result["batch"], result["params"], result["macs"], conditions,
         float(median), (float(interval[0]), float(interval[1])), float(floor or 0.0), values["torch"],
+        bool(result.get("best")),
     )  # fmt: skip
+
+
+def _plain(value: Any) -> bool:
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _whole(value: Any) -> bool:
@@ -284,4 +350,4 @@ def _real(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> bool:
-    return _real(value) and 0 < value <= _LONGEST_S
+    return _real(value) and _SHORTEST_S <= value <= _LONGEST_S

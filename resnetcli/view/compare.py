@@ -9,7 +9,14 @@ from resnetcli.report.compare import Comparison, label
 from resnetcli.report.profile import Profile
 from resnetcli.view.convention import convention_notes, work_head, work_key
 from resnetcli.view.numbers import change, duration, figure_name, percent, rate, short, size_of
-from resnetcli.view.profile import half_width, noisy_cell
+from resnetcli.view.profile import (
+    extra_cells,
+    extra_columns,
+    half_width,
+    memory_cells,
+    memory_columns,
+    noisy_cell,
+)
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         columns.append(Column(head, f"{key} sources".replace(" ", "_"), "left", wrap=True))
         columns.append(Column("", key.replace(" ", "_"), shown=False))  # for programs: the best of them
     if measured:
+        every = [m for profile in comparison.profiles for m in profile.measurements]
         ways = {m.settings for profile in comparison.profiles for m in profile.measurements}
         sweep = len({m.batch for profile in comparison.profiles for m in profile.measurements}) > 1
         against = comparison.contests[0].against if comparison.contests else ""
@@ -55,7 +63,10 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
             Column("IQR", "iqr_s", spare=5),
             Column("n", "n", spare=6),
             Column("images/s", "throughput_img_s", spare=1),
+            *extra_columns(every),
             Column("peak memory", "peak_memory_bytes", spare=4),
+            Column("derived", "live_peak_bytes", spare=6, shown=any(m.live_peak_bytes is not None for m in every)),
+            *memory_columns(every),
             Column("", "noisy", "left", "yellow", shown=noisy),
         ]
     lines = []
@@ -107,7 +118,10 @@ def _times(comparison: Comparison, place: int, m: Measurement) -> tuple[Cell, ..
         cell(m.iqr_s, duration(m.iqr_s)),
         cell(m.n),
         cell(m.throughput_img_s, rate(m.throughput_img_s)),
+        *extra_cells(m),
         cell(memory, "-" if memory is None else size_of(memory)),
+        cell(m.live_peak_bytes, "" if m.live_peak_bytes is None else size_of(m.live_peak_bytes)),
+        *memory_cells(m),
         noisy_cell(m),
     )
 
@@ -149,6 +163,8 @@ def contest_lines(comparison: Comparison) -> list[str]:
         if contest.floor is None:
             continue
         at = f" at batch {contest.batch}" if len(comparison.contests) > 1 else ""
+        if any(profile.ladders for profile in comparison.profiles):
+            at += ", each at its best settings in a process of its own"
         lines.append(
             f"timed in turns{at}, {contest.rounds} rounds in random order, ratios paired by round; "
             f"{contest.against} against itself: within {percent(contest.floor)}"

@@ -120,7 +120,7 @@ def field_notes() -> list[str]:
 
 def _measured_columns(profile: Profile) -> list[Column]:
     """What only CSV carries, in its last line: a measurement is of the whole net."""
-    keys = ("device", "batch", "median_s", "iqr_s", "min_s", "n", "throughput_img_s", "peak_memory_bytes")
+    keys = ("device", "batch", "median_s", "iqr_s", "min_s", "n", "throughput_img_s", "peak_memory_bytes", "settings")
     return [Column(key, key, shown=False) for key in keys] if profile.measurements else []
 
 
@@ -221,10 +221,55 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         Column("n", "n"),
         Column("outliers", "outliers", spare=3),
         Column("images/s", "throughput_img_s"),
+        *extra_columns(measurements),
         Column("peak memory", "peak_memory_bytes"),
+        Column("derived", "live_peak_bytes", spare=4, shown=any(m.live_peak_bytes is not None for m in measurements)),
+        *memory_columns(measurements),
         Column("", "noisy", "left", "yellow", shown=any(m.noisy for m in measurements)),
     )
     return Sheet(columns, tuple(map(_measured_line, measurements)))
+
+
+def extra_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
+    """The phases of a training step, and energy; shown where there are any."""
+    trained, metered = any(m.phases for m in measurements), any(m.energy for m in measurements)
+    return (
+        *(Column(name, f"{name}_s", spare=1, shown=trained) for name in ("forward", "backward", "optimizer")),
+        Column("J/image", "joules_per_image", shown=metered),
+        Column("above idle", "above_idle_joules_per_image", spare=2, shown=metered),
+    )
+
+
+def extra_cells(m: Measurement) -> tuple[Cell, ...]:
+    """Theirs."""
+    phases, energy = m.phases, m.energy
+    each = (phases.forward, phases.backward, phases.optimizer) if phases else ()
+    joules = (energy.joules_per_image, energy.above_idle_joules_per_image) if energy else ()
+    return (
+        *(cell(phase.median_s, duration(phase.median_s)) for phase in each),
+        *(cell(None) for _ in range(3 - len(each))),
+        *(cell(value, f"{value:.3g}") for value in joules),
+        *(cell(None) for _ in range(2 - len(joules))),
+    )
+
+
+def memory_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
+    """What a process of its own took; shown where it was asked for."""
+    asked = [m.memory for m in measurements if m.memory]
+    reserved = any(held.reserved_bytes is not None for held in asked)
+    return (
+        Column("by itself", "own_peak_bytes", shown=bool(asked)),
+        Column("reserved", "own_reserved_bytes", shown=reserved),
+        Column("process", "own_process_bytes", shown=bool(asked)),
+    )
+
+
+def memory_cells(m: Measurement) -> tuple[Cell, ...]:
+    """Theirs."""
+    held = m.memory
+    found = (held.peak_bytes, held.reserved_bytes, held.process_bytes) if held else (None, None, None)
+    return tuple(cell(value, "-" if held and value is None else None if value is None else size_of(value))
+                 for value in found)  # fmt: skip
 
 
 def _measured_line(m: Measurement) -> tuple[Cell, ...]:
@@ -241,7 +286,10 @@ def _measured_line(m: Measurement) -> tuple[Cell, ...]:
         cell(m.n),
         cell(len(m.outliers)),
         cell(m.throughput_img_s, rate(m.throughput_img_s)),
+        *extra_cells(m),
         cell(memory, "-" if memory is None else size_of(memory)),
+        cell(m.live_peak_bytes, "" if m.live_peak_bytes is None else size_of(m.live_peak_bytes)),
+        *memory_cells(m),
         noisy_cell(m),
     )
 
@@ -294,14 +342,38 @@ def environment_lines(measurements: Sequence[Measurement]) -> list[str]:
     return [f"environment: {', '.join(parts)}"]
 
 
-def conditions(measurements: Sequence[Measurement]) -> list[str]:
-    """Under what measurements made in one go hold."""
+def _memory_lines(measurements: Sequence[Measurement]) -> list[str]:
+    lines = []
+    if any(m.live_peak_bytes is not None for m in measurements):
+        lines.append("derived: not measured, what tensors take by the plan, without what libraries work in")
+    if any(m.memory for m in measurements):
+        who = "its driver" if measurements[0].device != "cpu" else "the system"
+        lines.append(f"by itself: measured likewise in a new process; process: all that {who} says the process took")
+    return lines
+
+
+def _energy_lines(measurements: Sequence[Measurement]) -> list[str]:
+    found = [m.energy for m in measurements if m.energy]
+    if not found:
+        return ["energy: not available, no meter of this device can be read"]
+    seconds, idle = min(each.seconds for each in found), found[0].idle_w
+    return [f"energy by {found[0].source} over {seconds:.1f} s or more; {idle:.0f} W with nothing to do"]
+
+
+def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
+    """Under what measurements made in one go hold; whether `energy` was asked for."""
     m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
     lines = [
         f"measured on {m.device_name}, {m.threads} threads, torch {m.torch}{tf32}",
         "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
     ]
+    if m.mode == "train":
+        lines.append(
+            "a call is a training step: forward with the loss, backward, SGD with momentum; the three timed apart, so "
+            "that their medians need not add up"
+        )
+    lines += [*_memory_lines(measurements), *(_energy_lines(measurements) if energy else ())]
     if m.runtime != "eager" or m.settings != "fp32":
         lines[0] += f"; {m.settings}, prepared in {duration(m.prepare_s)}"
     lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]

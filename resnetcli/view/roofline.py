@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from resnetcli.errors import clean
 from resnetcli.measure.ceilings import Ceilings
 from resnetcli.report.roofline import (
     Difference,
@@ -18,6 +19,7 @@ from resnetcli.report.roofline import (
     kind,
 )
 from resnetcli.view.numbers import change, duration, percent, rate, short, size_of
+from resnetcli.view.profile import noisy_cell, worst_reasons
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 BOUND_WORDS = {
@@ -35,10 +37,16 @@ SHARES = {"compute": "compute-bound", "memory": "memory-bound", "overhead": "ove
 def ceilings_heading(ceilings: Ceilings) -> list[str]:
     """Whose they are, and where they are from."""
     told = "   ".join(_condition(key, value) for key, value in ceilings.conditions.items() if key != "measured")
-    return [f"{ceilings.name}   ceilings {origin(ceilings)}", told] if told else [ceilings.name]
+    return [f"{_name(ceilings)}   ceilings {origin(ceilings)}", *([told] if told else [])]
+
+
+def _name(ceilings: Ceilings) -> str:
+    """As a terminal and a drawing can show it: a profile is somebody's file."""
+    return clean(ceilings.name, 80)
 
 
 def _condition(key: str, value: str) -> str:
+    key, value = clean(key, 80), clean(value, 200)
     if key == "last_cache_bytes" and value.isdecimal():
         return f"last cache {size_of(int(value))}"
     return value if key == "printed" else f"{value} {key}" if value.isdecimal() else f"{key} {value}"
@@ -48,7 +56,7 @@ def origin(ceilings: Ceilings) -> str:
     """`measured 2026-11-21 06:29 UTC`, or `as its datasheet has them`."""
     if ceilings.source == "datasheet":
         return "from its datasheet, not measured"
-    return f"measured {ceilings.conditions.get('measured', '')}".rstrip()
+    return f"measured {clean(ceilings.conditions.get('measured', ''), 80)}".rstrip()
 
 
 def peaks_sheet(ceilings: Ceilings) -> Sheet:
@@ -133,7 +141,7 @@ def _against(difference: Difference) -> str:
             told = percent(difference.paired.resolution)
             return f"{net.title} and {other.title} cannot be told apart here (resolution {told}), {work}."
     else:
-        lead = f"{net.title} has a floor {_longer(ratio).replace('longer than', 'above that of')} {other.title}, {work}"
+        lead = f"{net.title} has {_higher(ratio)} {other.title}, {work}"
     seconds, gap = difference.seconds, net.time_s - other.time_s
     if abs(ratio - 1) < 0.02:
         return f"{lead}."
@@ -147,15 +155,20 @@ def _against(difference: Difference) -> str:
 
 
 def _culprit(difference: Difference) -> str:
-    """The kind of step whose time above its floor grew most, if the layers were timed."""
-    worst, name = 0.0, ""
-    for each, other, net in difference.kinds:
-        beyond = _beyond(net) - _beyond(other)
-        if beyond > worst:
-            worst, name = beyond, f", most of it in {each}"
-            if net is not None and net.attained is not None:
-                name += f", which reaches {percent(net.attained)} of its ceiling"
-    return name
+    """The kind of step whose time above its floor differs most, the way the nets' do, if the layers were timed."""
+    if not difference.timed:
+        return ""
+    unexplained = difference.seconds["unexplained"]
+    sign = 1 if unexplained > 0 else -1
+    kinds = [(sign * (_beyond(net) - _beyond(other)), name, other, net) for name, other, net in difference.kinds]
+    beyond, name, other, net = max(kinds, key=lambda each: each[0], default=(0.0, "", None, None))
+    if beyond <= 0:
+        return ""
+    found = f", {'most' if beyond > abs(unexplained) / 2 else 'the largest part'} of it in {name}"
+    part, slower = (net, difference.net) if sign > 0 else (other, difference.other)
+    if part is not None and part.attained is not None:
+        found += f", which reaches {percent(part.attained)} of its ceiling in {slower.title}"
+    return found
 
 
 def _beyond(part: Part | None) -> float:
@@ -170,7 +183,17 @@ def _longer(ratio: float) -> str:
     return f"{percent(abs(ratio - 1))} {'longer' if ratio > 1 else 'less time'} than"
 
 
-def _more(ratio: float, what: str) -> str:
+def _higher(ratio: float) -> str:
+    if abs(ratio - 1) < 0.005:
+        return "the floor of"
+    if ratio >= 2:
+        return f"a floor {ratio:.3g} x that of"
+    return f"a floor {percent(abs(ratio - 1))} {'above' if ratio > 1 else 'below'} that of"
+
+
+def _more(ratio: float | None, what: str) -> str:
+    if ratio is None:
+        return f"{what} where it has none"
     if abs(ratio - 1) < 0.005:
         return f"the same {what}"
     if ratio >= 2:
@@ -185,7 +208,7 @@ def heading(found: Explanation) -> list[str]:
     largest = ceilings.rates[-1]
     ceiling = f"{flops_a_second(peak.best)}, {size_of(round(largest.copy))}/s from memory"
     lines = [
-        f"{found.title}   {found.model}   {floor.dtype}, batch {floor.batch}, eager   on {ceilings.name}",
+        f"{found.title}   {found.model}   {floor.dtype}, batch {floor.batch}, eager   on {_name(ceilings)}",
         f"ceilings {origin(ceilings)}: {ceiling}, {_launches(ceilings)}",
     ]
     told = []
@@ -195,7 +218,15 @@ def heading(found: Explanation) -> list[str]:
     attained = f" ({percent(found.attained)})" if found.attained is not None else ""
     told.append(f"floor as executed {duration(found.executed.seconds)}{attained}")
     told.append(f"floor if fused {duration(found.fused.seconds)}")
-    return [*lines, "   ".join(told), shares_line(found)]
+    return [*lines, "   ".join(told), shares_line(found), *_noise(found)]
+
+
+def _noise(found: Explanation) -> list[str]:
+    """Why the measured time is not to be relied upon, if it is not."""
+    if found.measurement is None or not found.measurement.noisy:
+        return []
+    reasons = "; ".join(worst_reasons([found.measurement]))
+    return [f"noisy: {found.model}: {reasons}; not to be relied upon, measure again on a quiet machine"]
 
 
 def shares_line(found: Explanation) -> str:
@@ -273,7 +304,7 @@ def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
         Column("worth trying", "setting", "left", "bold"),
         Column("floor", "floor_s"),
         Column("", "ratio"),
-        *((Column("measured", "measured_s"),) if timed else ()),
+        *((Column("measured", "measured_s"), Column("", "noisy", "left", "yellow")) if timed else ()),
         Column("why", "why", "left", "dim", wrap=True, spare=1),
     )
     now = found.executed.seconds
@@ -288,7 +319,7 @@ def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
 
 def _timed(each: Suggestion) -> tuple[Cell, ...]:
     m = each.measurement
-    return (cell(m.median_s if m else None, duration(m.median_s) if m else "-"),)
+    return cell(m.median_s if m else None, duration(m.median_s) if m else "-"), noisy_cell(m) if m else cell("")
 
 
 # --- two nets ----------------------------------------------------------------------------------------------------
@@ -303,7 +334,7 @@ def difference_lines(difference: Difference) -> list[str]:
     if what == "measured":
         parts.append(f"unexplained {_signed(seconds['unexplained'])}")
     figures = ", ".join(
-        f"{word} {change(new, old)}"
+        f"{word} {change(new, old) or 'where it has none'}"
         for (name, word) in (("macs", "MACs"), ("activations", "activations"), ("bytes", "bytes moved"),
                              ("kernels", "kernels"))
         for old, new in [difference.figures[name]]
@@ -313,6 +344,7 @@ def difference_lines(difference: Difference) -> list[str]:
         f"({difference.paired.text() if difference.paired else change(net.time_s, other.time_s)}): "
         f"{_signed(gap)} = {'   '.join(parts)}",
         f"asked for: {figures}",
+        *_noise(other),
     ]
 
 
@@ -423,7 +455,7 @@ def roofline_svg(found: Explanation) -> str:
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
-        f"{escape(found.title)} on {escape(ceilings.name)}</text>",
+        f"{escape(clean(found.title, 80))} on {escape(_name(ceilings))}</text>",
         f'<text x="{LEFT}" y="44" fill="#555">{escape(_under(found))}</text>',
     ]
     for power in range(x0, x1 + 1):
@@ -496,4 +528,6 @@ def _under(found: Explanation) -> str:
 
 
 def _decades(low: float, high: float) -> tuple[int, int]:
-    return math.floor(math.log10(low)), math.ceil(math.log10(high))
+    low, high = (min(max(value, 1e-300), 1e300) for value in (low, high))  # somebody's file may say what it likes
+    bottom = math.floor(math.log10(low))
+    return bottom, max(bottom + 1, math.ceil(math.log10(high)))

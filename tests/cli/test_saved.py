@@ -124,6 +124,27 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     assert "is of another machine: `abacus`" in result.stderr
 
 
+def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.getfixturevalue("_quiet")
+    base = tmp_path / "base.json"
+    assert run([*QUICK.split(), "--save", str(base)]).exit_code == 0
+
+    def measured_anyhow(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("resnetcli.report.compare.compare", measured_anyhow)
+    limited = "cifar_resnet20 classes=5 cifar_resnet32 --max-params 280K"  # the second one is left out
+    for asked in ("cifar_resnet44", f"{NETS} --batch 4", f"{NETS} --input 3x64x64", limited):
+        result = run(["compare", *asked.split(), "--device", "cpu", "--against", str(base)])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "has none of these nets at these batches and inputs" in result.stderr
+    result = run(["compare", "cifar_resnet20", "cifar_resnet20", "--device", "cpu", "--save", str(base)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "two results of `cifar_resnet20` at one batch" in result.stderr
+
+
 def test_batches_are_measured_one_after_the_other() -> None:
     result = run("profile cifar_resnet20 --device cpu --batch 1,4 --time-budget 100ms --format json")
     record = json.loads(result.stdout)

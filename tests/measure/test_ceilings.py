@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -15,6 +16,7 @@ from resnetcli.measure import calibrate as calibration
 from resnetcli.measure import ceilings as module
 from resnetcli.measure.calibrate import calibrate, last_cache, working_sets
 from resnetcli.measure.ceilings import (
+    MAX_PROFILE,
     Ceilings,
     Peak,
     Rate,
@@ -73,24 +75,42 @@ def spoilt(**changes: Any) -> str:
     return json.dumps(to_json(MADE) | changes)
 
 
+RATES: tuple[Any, ...] = (0, 0.5, -1, True, "1", None, [], 1.1e21, 10**400, float("inf"), float("nan"))
+SIZES: tuple[Any, ...] = (0, 0.5, 2.5, 1e3, True, "1", None, [], 2**50 + 1, 10**400)
+SECONDS: tuple[Any, ...] = (-1.0, 1.5, 10**400, True, "0", None, float("inf"), float("nan"))
+SOURCES: tuple[Any, ...] = ("hearsay", [], {}, None, 1)
+
+
 BAD = {
-    "": "it is not JSON",
-    "{": "it is not JSON",
+    "": "is not JSON",
+    "{": "is not JSON",
     "[]": "it is no `resnet-cli/ceilings@1`",
     '{"schema": "resnet-cli/ceilings@2"}': "it is no `resnet-cli/ceilings@1`",
     '{"schema": "resnet-cli/ceilings@1"}': "`source` is missing",
     spoilt(peaks=[]): "may not be empty",
     spoilt(peaks=7): "a value is of the wrong kind",
     spoilt(peaks=[{"dtype": "fp8", "matmul_flop_s": 1.0, "conv_flop_s": 1.0}]): "a dtype is one of",
-    spoilt(peaks=[{"dtype": "fp32", "matmul_flop_s": 0, "conv_flop_s": 1.0}]): "numbers above 0",
-    spoilt(peaks=[{"dtype": "fp32", "matmul_flop_s": True, "conv_flop_s": 1.0}]): "numbers above 0",
+    spoilt(peaks=to_json(MADE)["peaks"] * 2): "a dtype twice",
+    **{
+        spoilt(peaks=[{"dtype": "fp32", "matmul_flop_s": rate, "conv_flop_s": 1.0}]): "rates are numbers from 1 to"
+        for rate in RATES
+    },
+    **{
+        spoilt(bandwidth=[{"working_set_bytes": size, "copy_bytes_s": 2.0, "read_bytes_s": 2.0}]): "is a whole number"
+        for size in SIZES
+    },
     spoilt(bandwidth=to_json(MADE)["bandwidth"][::-1]): "rising",
     spoilt(bandwidth=[{"working_set_bytes": 1, "copy_bytes_s": 2.0, "read_bytes_s": 1.0}]): "no less than",
-    spoilt(launch_s=-1.0): "numbers of seconds",
-    spoilt(gap_s=float("inf")): "numbers of seconds",
-    spoilt(source="hearsay"): "`source` is",
+    **{spoilt(gap_s=seconds): "numbers of seconds, from 0 to 1" for seconds in SECONDS},
+    **{spoilt(source=source): "`source` is" for source in SOURCES},
+    spoilt(name=[]): "are text",
+    spoilt(name=1): "are text",
+    spoilt(device={}): "are text",
+    spoilt(conditions=[{"name": "threads", "value": 2}]): "are text",
     spoilt(conditions=[1]): "a value is of the wrong kind",
-    "[" * 100_000: "nested too deep",
+    spoilt(conditions=None): "a value is of the wrong kind",
+    "[" * 100_000: "is not JSON",
+    spoilt(name="x" * MAX_PROFILE): "is larger than 1 MiB",
 }
 
 
@@ -112,11 +132,37 @@ def test_garbage_is_refused_with_a_reason_and_a_cache_of_it_is_none(
     assert cached("cpu") is None
 
 
+def test_what_never_ends_is_neither_a_profile_nor_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pipe = cache_file("cpu")
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    for file in (str(pipe), "/dev/zero"):
+        with pytest.raises(UsageError, match="is no regular file"):
+            read_profile(file)
+    assert cached("cpu") is None
+
+
+def test_a_profile_at_its_limits_has_a_rate_for_every_working_set() -> None:
+    """Sizes whose ratio is hardly more than 1 are told apart."""
+    near = [
+        {"working_set_bytes": size, "copy_bytes_s": rate, "read_bytes_s": rate}
+        for size, rate in ((1, 1), (2**50 - 1, 1e21), (2**50, 1e21))
+    ]
+    found = from_json(to_json(MADE) | {"bandwidth": near, "launch_s": 1, "gap_s": 0})
+    for size in (1, 2, 2**49, 2**50 - 1, 2**50, 10**40):
+        copy, read = found.rates_at(size)
+        assert 1 <= copy == read <= 1e21
+
+
 def test_a_profile_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean `rtx4090`"):
         read_profile("rtx-4090")
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="is no regular file"):
         read_profile(str(tmp_path))
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(UsageError, match="no device profile"):
+            read_profile(name)
 
 
 def test_the_cache_is_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,29 +158,29 @@ def test_a_net_that_normalises_single_values_can_be_measured_with_one_image() ->
     assert quick(s.plan(), batch=1).n >= 10
 
 
-def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_else_goes_on_is_read_once_the_net_is_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building and compiling are no part of the figures, nor is who else was busy meanwhile."""
+    log = order_of(latency, monkeypatch)
+    m = quick(residual_net())
+    assert log == ["prepare", "look_around", "warm_up", "sample", "afterwards", "look_around"]
+    assert m.environment.before is not m.environment.after
+
+
+def order_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of a measurement is called, in that order."""
     log: list[str] = []
 
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*arguments: Any, **more: Any) -> Any:
+            log.append(name)
+            return work(*arguments, **more)
 
-        def record(self) -> None:
-            log.append("mark")
+        return instead
 
-        def synchronize(self) -> None:
-            log.append("wait")
-
-        def elapsed_time(self, end: Event) -> float:
-            return 250.0  # ms
-
-    monkeypatch.setattr("torch.cuda.Event", Event)
-    waited, queued = latency._timers(lambda: log.append("call"), torch.device("cuda", 0), lambda: 0.0)
-    assert waited(2) == 0.5
-    assert log == ["mark", "call", "mark", "wait"] * 2
-    log.clear()
-    assert queued(2) == 0.25
-    assert log == ["mark", "call", "call", "mark", "wait"]
+    for name in ("prepare", "look_around", "warm_up", "sample", "take_turns", "afterwards"):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    return log
 
 
 @pytest.mark.gpu

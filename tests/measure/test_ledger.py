@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnetcli.measure import ledger
-from resnetcli.measure.ledger import Gpu, Ledger, Reading, read, spread
+from resnetcli.measure.ledger import STARTED_BY, Gpu, Ledger, Reading, own_seconds, read, spread
 
 
 @pytest.fixture
@@ -159,6 +162,26 @@ def test_what_a_driver_does_not_say_is_none(machine: Path, answer: str | None, p
         "cuda:0", root=machine, ask=lambda words: programs if "--query-compute-apps=pid" in words else answer
     ).gpu
     assert seen == Gpu(None, None, None, None, None, None)
+
+
+def test_who_waits_for_this_process_is_no_other_program_on_the_gpu(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def driver(words: Sequence[str]) -> str:
+        return f"{os.getpid()}\n4242\n77\n" if any("compute-apps" in word for word in words) else ""
+
+    programs = [read("cuda:0", root=machine, ask=driver).gpu]
+    monkeypatch.setenv(STARTED_BY, "4242")
+    programs.append(read("cuda:0", root=machine, ask=driver).gpu)
+    assert [gpu and gpu.other_processes for gpu in programs] == [2, 1]
+
+
+def test_what_a_process_has_had_done_by_others_is_its_own_time() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    before, alone = own_seconds(), time.process_time()
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    others = (own_seconds() - before) - (time.process_time() - alone)
+    assert 0.25 < others < 3.0
 
 
 def test_a_machine_without_the_driver_s_program_is_asked_in_vain() -> None:

@@ -9,11 +9,13 @@ import torch
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import together as module
-from resnetcli.measure.latency import Measurement, prepare
+from resnetcli.measure.latency import Measurement
+from resnetcli.measure.ready import prepare
 from resnetcli.measure.settings import Settings
 from resnetcli.measure.together import Together, measure_together
 from resnetcli.ops import Conv
 from resnetcli.plan.plan import Plan
+from tests.measure.test_latency import order_of
 from tests.sketch import Sketch, residual_net
 
 
@@ -93,6 +95,21 @@ def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch
     assert none.rounds == 0
 
 
+def test_a_net_that_does_not_fit_twice_is_itself_what_its_time_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Plan] = []
+
+    def once_each(plan: Plan, *others: Any) -> Any:
+        if plan in built:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        built.append(plan)
+        return prepare(plan, *others)
+
+    monkeypatch.setattr(module, "prepare", once_each)
+    found = quick(residual_net(), wide_net(4))
+    assert found.floor is not None
+    assert found.ratios[1] is not None
+
+
 def test_a_device_that_vanishes_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def vanish(*arguments: Any, **settings: Any) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
@@ -103,6 +120,12 @@ def test_a_device_that_vanishes_is_an_error_in_one_line(monkeypatch: pytest.Monk
     assert caught.value.message == (
         "2 nets at once with a batch of 1 could not be run on `cpu`: CUDA error: device-side assert triggered"
     )
+
+
+def test_what_else_goes_on_is_read_once_all_nets_are_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = order_of(module, monkeypatch)
+    quick(residual_net(), wide_net(4))
+    assert log == [*["prepare"] * 3, "look_around", *["warm_up"] * 3, "take_turns", *["afterwards"] * 2, "look_around"]
 
 
 def test_what_is_asked_for_wrongly_is_refused() -> None:

@@ -151,6 +151,9 @@ def test_what_is_not_finite_never_passes() -> None:
     one = torch.ones(3)
     assert relative(torch.tensor([1.0, float("nan"), 1.0]), one) == float("inf")
     assert relative(torch.tensor([1.0, float("inf"), 1.0]), one) == float("inf")
+    assert relative(one, torch.tensor([1.0, float("nan"), 1.0])) == float("inf")
+    assert relative(one, torch.tensor([1.0, float("inf"), 1.0])) == float("inf")
+    assert relative(torch.full((3,), -3e38), torch.full((3,), 3e38)) == float("inf")  # whose norms are no numbers
 
 
 def test_the_relative_norm_is_that_worked_out_by_hand() -> None:

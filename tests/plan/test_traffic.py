@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import resnetcli as rc
@@ -23,6 +26,37 @@ def test_a_convolution_reads_its_input_and_weights_and_writes_its_output() -> No
     assert moved == Traffic(read=3 * 64, written=4 * 64, weights=3 * 3 * 3 * 4 + 4, kernels=1)
     assert moved.bytes(batch=2, size=2) == (2 * 3 * 64 + 112) * 2 + 2 * 4 * 64 * 2
     assert traffic(s.plan(), fused=True)[1] == moved
+
+
+def places_seen(side: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+    """Places of a row that a convolution's output depends on, by PyTorch's own gradient."""
+    x = torch.ones(1, 1, side, requires_grad=True)
+    functional.conv1d(x, torch.ones(1, 1, kernel), stride=stride, padding=pad, dilation=dilation).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    return int((x.grad != 0).sum())
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_what_no_window_has_in_it_is_not_read(kernel: int, stride: int) -> None:
+    for side in range(kernel, 14):
+        for pad in range((kernel + 1) // 2):
+            s = Sketch(2, side, side)
+            s.step("conv", Conv(1, (kernel, kernel), stride, (pad, pad)))
+            assert traffic(s.plan())[1].read == 2 * places_seen(side, kernel, stride, pad) ** 2
+            if not pad:
+                s = Sketch(2, side, side)
+                s.step("max", Pool("max", (kernel, kernel), stride))
+                assert traffic(s.plan())[1].read == 2 * places_seen(side, kernel, stride, 0) ** 2
+
+
+def test_a_projection_with_stride_two_reads_a_quarter_and_a_dilated_window_reads_all_it_spans() -> None:
+    s = Sketch(4, 8, 8)
+    s.step("projection", Conv(8, (1, 1), 2))
+    assert traffic(s.plan())[1] == Traffic(read=4 * 16, written=8 * 16, weights=32, kernels=1)
+    s = Sketch(1, 9, 9)
+    s.step("dilated", Conv(1, (3, 3), 1, (2, 2), dilation=2))
+    assert traffic(s.plan())[1].read == 81 == places_seen(9, 3, 1, 2, 2) ** 2
 
 
 def test_max_pooling_writes_its_indices_too() -> None:
@@ -73,7 +107,7 @@ def test_a_fused_shortcut_that_pads_is_read_where_it_lies() -> None:
     f = s.step("conv2", Conv(4, (1, 1), 2), x)
     p = s.step("pad", PadChannels(4, 2), x)
     s.step("add", Add(), f, p)
-    assert traffic(s.plan(), fused=True)[2] == Traffic(32 + 2 * 4, 16, 8, kernels=1)
+    assert traffic(s.plan(), fused=True)[2] == Traffic(2 * 4 + 2 * 4, 16, 8, kernels=1)
 
 
 @pytest.mark.parametrize(
@@ -89,18 +123,25 @@ def test_fused_is_never_more_than_as_executed(model: str) -> None:
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what operations of PyTorch's itself read and write, tensor by tensor."""
+    """Counts what operations of PyTorch's itself read and write: tensors, and of a convolution's map what it sees."""
 
     FREE = ("view", "t", "detach", "slice", "unsqueeze", "squeeze", "empty", "transpose", "_unsafe_view", "alias")
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read = self.written = self.kernels = 0
+        self.maps: list[tuple[int, tuple[tuple[int, int, int, int, int], ...]]] = []
+        """What convolutions read: images times channels, and by side what `places_seen` takes."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
         if function.overloadpacket.__name__ not in self.FREE:
             ins = {id(a): a.numel() for a in _tensors((args, kwargs or {}))}
+            if function.overloadpacket.__name__ == "convolution":
+                x, weight, _, stride, pad, dilation, *_ = args
+                del ins[id(x)]
+                sides = zip(x.shape[2:], weight.shape[2:], stride, pad, dilation, strict=True)
+                self.maps.append((x.shape[0] * x.shape[1], tuple(sides)))
             self.read += sum(ins.values())
             self.written += sum(2 * t.numel() if t.dtype == torch.int64 else t.numel() for t in _tensors(result)
                                 if t.numel())  # fmt: skip
@@ -127,7 +168,8 @@ def test_what_pytorch_s_own_operations_read_and_write_is_what_is_counted(plan: r
     with torch.no_grad(), Watched() as seen:
         net(x)
     assert seen.kernels == moved.kernels
-    assert 4 * seen.read == moved.read_bytes(2, 4)
+    maps = sum(channels * prod(places_seen(*side) for side in sides) for channels, sides in seen.maps)
+    assert 4 * (seen.read + maps) == moved.read_bytes(2, 4)
     statistics = sum(m.num_features for m in net.modules() if isinstance(m, nn.BatchNorm2d))
     assert 0 <= 4 * seen.written - moved.written_bytes(2, 4) <= 8 * statistics  # some keep the deviations as well
 

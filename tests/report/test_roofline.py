@@ -9,11 +9,32 @@ import pytest
 import resnetcli as rc
 from resnetcli.errors import UsageError
 from resnetcli.measure.ceilings import Ceilings, Peak, Rate, read_profile
+from resnetcli.measure.child import Job
+from resnetcli.measure.latency import Measurement
 from resnetcli.measure.layers import Split
-from resnetcli.ops import Conv, Linear, ReLU
+from resnetcli.ops import BatchNorm, Conv, Dropout, Linear, Pool, ReLU
 from resnetcli.plan.plan import Plan
-from resnetcli.report.roofline import Difference, Explanation, explain, floor, floors, suggestions
-from resnetcli.view.roofline import heading, roofline_svg, summary
+from resnetcli.report.records import explain_record
+from resnetcli.report.roofline import (
+    MAX_BATCH,
+    Difference,
+    Explanation,
+    Suggestion,
+    explain,
+    floor,
+    floors,
+    measure_suggestions,
+    suggestions,
+)
+from resnetcli.view.roofline import (
+    ceilings_heading,
+    difference_lines,
+    heading,
+    roofline_svg,
+    suggestions_sheet,
+    summary,
+)
+from tests.measured import measured
 from tests.sketch import Sketch, residual_net
 
 ROUND = Ceilings("round", "cpu", "measured", {"fp32": Peak(1e6, 2e6), "bf16": Peak(8e6, 8e6)},
@@ -35,6 +56,7 @@ class Measured:
     median_s: float
     interval_s: tuple[float, float] = (0.0, 0.0)
     n: int = 10
+    noisy: tuple[str, ...] = ()
 
 
 def explained(plan: Plan, seconds: float | None, ceilings: Ceilings = ROUND, **more: Any) -> Explanation:
@@ -131,11 +153,43 @@ def test_a_difference_is_the_sum_of_its_parts() -> None:
     assert found.ratio("kernels") == 1
 
 
+def test_a_ratio_to_nothing_is_none_and_said() -> None:
+    s = Sketch(4, 8, 8)
+    s.step("max", Pool("max", (2, 2), 2))
+    pool, net = explained(s.plan(), None), explained(one_convolution(), None)
+    found = Difference(net, pool)
+    assert [found.ratio(name) for name in ("macs", "activations", "kernels")] == [None, None, 1.0]
+    assert Difference(pool, pool).ratio("macs") == 1.0
+    assert "with MACs where it has none" in summary(net, found)
+    assert "asked for: MACs where it has none, activations where it has none" in difference_lines(found)[1]
+
+
 def test_what_cannot_be_bounded_is_refused() -> None:
     with pytest.raises(UsageError, match="no ceiling of round in `fp16`"):
         floor(one_convolution(), ROUND, dtype="fp16")
-    with pytest.raises(UsageError, match="a batch of 0 images"):
-        floor(one_convolution(), ROUND, batch=0)
+    for batch in (0, -1, MAX_BATCH + 1, 10**310):
+        with pytest.raises(UsageError, match=f"a batch of {batch} images"):
+            floor(one_convolution(), ROUND, batch=batch)
+
+
+def test_a_net_that_computes_nothing_has_no_bound() -> None:
+    s = Sketch(3, 8, 8)
+    s.step("dropout", Dropout(0.5))
+    with pytest.raises(UsageError, match="computes nothing"):
+        floor(s.plan(), ROUND)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"peaks": {"fp32": Peak(5e-324, 5e-324)}},
+        {"rates": (Rate(2**20, 5e-324, 5e-324),)},
+        {"launch_s": 1e308, "gap_s": 1e308},
+    ],
+)
+def test_ceilings_that_no_device_has_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="by the ceilings of round `resnet18` takes inf s"):
+        floor(rc.load("resnet18"), replace(ROUND, **change))
 
 
 def test_settings_worth_trying_are_lower_by_a_tenth_and_sorted() -> None:
@@ -143,6 +197,43 @@ def test_settings_worth_trying_are_lower_by_a_tenth_and_sorted() -> None:
     tried = suggestions(found)
     assert [each.setting for each in tried] == ["--dtype bf16 --compile", "--dtype bf16"]
     assert all(each.seconds < 0.9 * found.executed.seconds for each in tried)
+
+
+def test_folding_and_graphs_are_worth_trying_where_they_lower_the_floor() -> None:
+    s = Sketch(4, 8, 8)
+    s.step("conv", Conv(4, (1, 1)))
+    s.step("bn", BatchNorm())
+    queueing = replace(ROUND, device="cuda", peaks={"fp32": Peak(1e9, 1e9)}, launch_s=1.0, gap_s=1e-3)
+    tried = {each.setting: each for each in suggestions(explained(s.plan(), None, queueing))}
+    moved = 4 * (256 + 16 + 256 + 256 + 16 + 256)
+    assert tried["--cuda-graph"].seconds == pytest.approx(moved / 1e6 + 2e-3, rel=0.01)
+    assert tried["--fold-bn"].seconds == pytest.approx(1.0)  # one launch instead of two
+    assert (tried["--cuda-graph"].cuda_graph, tried["--fold-bn"].fold_bn) == (True, True)
+    on_a_cpu = suggestions(explained(s.plan(), None, replace(queueing, device="cpu")))
+    assert "--cuda-graph" not in {each.setting for each in on_a_cpu}
+
+
+def test_what_is_worth_trying_is_measured_as_it_says_by_a_process_each() -> None:
+    asked: list[Job] = []
+
+    def process(job: Job) -> Measurement | str:
+        asked.append(job)
+        off = {"tolerance": 1e-3, "deviation_outputs": 0.5 if job.settings.fold_bn else 1e-6}
+        return "no compiler" if job.settings.compile else measured(1.0, **off)
+
+    found = explained(one_convolution(), None, batch=4)
+    tried = [
+        Suggestion("--fold-bn", found.executed, "", fold_bn=True),
+        Suggestion("--cuda-graph", found.executed, "", cuda_graph=True),
+        Suggestion("--compile", floor(one_convolution(), ROUND, fused=True), ""),
+    ]
+    done = measure_suggestions(found, tried, device="cpu", time_budget_s=0.5, measured=process)
+    assert [job.settings.text for job in asked] == ["fp32 fold-bn", "fp32 graph", "fp32 compile"]
+    assert all(job.plan is found.plan for job in asked)
+    assert {(job.device, job.batch, job.time_budget_s, job.what) for job in asked} == {("cpu", 4, 0.5, "time")}
+    wrong = "its values are off by 0.5, more than 0.001"
+    assert [each.problem for each in done] == [wrong, "", "no compiler"]
+    assert [each.measurement is None for each in done] == [False, False, True]
 
 
 # Milliseconds for a batch, fp16 (autocast), channels_last, eager, PyTorch 2.4, CUDA 12.4, as PyTorch Image Models
@@ -196,8 +287,79 @@ def test_the_sentence_on_two_nets_names_the_bytes() -> None:
     net, other = floors([(name, name, rc.load(name)) for name in ("resnext50_32x4d", "resnet50")],
                         read_profile("rtx4090"), dtype="fp16", batch=512)  # fmt: skip
     said = summary(net, Difference(net, other))
-    assert "18.7% above that of resnet50, with 3.5% more MACs and 24.1% more bytes moved" in said
+    assert "18.8% above that of resnet50, with 3.5% more MACs and 24.4% more bytes moved" in said
     assert "the bytes explain all of it" in said
+
+
+@pytest.mark.parametrize(
+    ("peak", "said"),
+    [(1e6, "a floor 50.0% above that of"), (3e6, "a floor 50.0% below that of"), (5e5, "a floor 3 x that of"),
+     (1.5e6, "the floor of")],
+)  # fmt: skip
+def test_the_sentence_on_floors_says_above_below_and_how_many_times(peak: float, said: str) -> None:
+    def net(peak: float) -> Explanation:
+        return explained(one_convolution(), None, replace(ROUND, peaks={"fp32": Peak(peak, peak)}, gap_s=0, launch_s=0))
+
+    words = f"Net has {said} Net, with the same MACs and the same bytes moved"
+    assert summary(net(peak), Difference(net(peak), net(1.5e6))).startswith(words)
+
+
+def test_the_sentence_names_the_kind_of_step_that_differs_most_whichever_net_is_slower() -> None:
+    """Twice the convolution of the other net, which takes 9 s more than it should; ReLU takes 0.1 s in both."""
+
+    def net(width: int, seconds: float) -> Explanation:
+        s = Sketch(100, 10, 10)
+        s.step("conv", Conv(width, (1, 1)))
+        s.step("relu", ReLU())
+        s.step("fc", Linear(1))
+        times = (0.0, seconds, 0.1, 0.1)
+        title = "Slow" if seconds > 5 else "Quick"
+        m: Any = Measured(sum(times), (sum(times), sum(times)))
+        return explain("net", s.plan(), title, ROUND, measurement=m, split=Split(times, sum(times), 5))
+
+    slow, quick = net(100, 10.0), net(50, 0.6)
+    culprit = "unexplained, most of it in conv 1x1, which reaches 10.0% of its ceiling in Slow."
+    assert summary(slow, Difference(slow, quick)).endswith(culprit)
+    assert summary(quick, Difference(quick, slow)).endswith(culprit)
+
+
+def test_a_noisy_run_is_in_the_record_too() -> None:
+    reasons = ["other programs took 40% of the processors"]
+    noisy = explain("net", one_convolution(), "Net", ROUND, measurement=measured(1.0, noisy=tuple(reasons)))
+    quiet = replace(noisy, measurement=measured(1.0))
+    tried = Suggestion("--fold-bn", noisy.executed, "", measurement=noisy.measurement)
+    record = explain_record(quiet, Difference(quiet, noisy), (tried, replace(tried, measurement=None)), "said")
+    assert (record["net"]["noisy"], record["vs"]["net"]["noisy"]) == ([], reasons)
+    assert [each["noisy"] for each in record["suggestions"]] == [reasons, []]
+    assert explain_record(explained(one_convolution(), None), None, (), "said")["net"]["noisy"] == []
+
+
+def test_a_noisy_run_is_said() -> None:
+    noisy = Measured(1.0, (1.0, 1.0), noisy=("other programs took 40% of the processors",))
+    found = replace(explained(one_convolution(), 1.0), measurement=noisy)  # type: ignore[arg-type]
+    line = f"noisy: net: {noisy.noisy[0]}; not to be relied upon, measure again on a quiet machine"
+    assert heading(found)[-1] == line
+    quiet = explained(one_convolution(), 1.0)
+    assert not any("noisy" in text for text in heading(quiet))
+    assert difference_lines(Difference(quiet, found))[-1] == line
+    tried = Suggestion("--fold-bn", found.executed, "", measurement=noisy)  # type: ignore[arg-type]
+    sheet = suggestions_sheet(found, [tried])
+    assert sheet.rows[0][[column.key for column in sheet.columns].index("noisy")].text == "noisy"
+
+
+def test_what_a_profile_says_of_itself_moves_no_terminal_and_breaks_no_drawing() -> None:
+    evil = replace(ROUND, name="\x1b[2J\x00" + "x" * 999, conditions={"printed": "a\nb\x1b[31m", "measured": "\x07"})
+    found = explained(one_convolution(), None, evil)
+    ET.fromstring(roofline_svg(found))
+    for line in (*heading(found), *ceilings_heading(evil)):
+        assert line.isprintable()
+        assert len(line) < 400
+
+
+def test_ceilings_beyond_all_powers_of_ten_can_be_drawn() -> None:
+    for peak in (1e-300, 1e308):
+        found = explained(one_convolution(), None, replace(ROUND, peaks={"fp32": Peak(peak, peak)}))
+        ET.fromstring(roofline_svg(found))
 
 
 @pytest.mark.parametrize("seconds", [None, 1.0])

@@ -12,11 +12,25 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.measure.best import FP32, Ladder, judged
 from resnetcli.measure.latency import Measurement
 from resnetcli.report.compare import Comparison, Contest
 from resnetcli.report.profile import Failure
 from resnetcli.report.records import measurement_records, saved_record
-from resnetcli.report.saved import Change, Changes, changes, check_machine, check_place, read_saved, save
+from resnetcli.report.saved import (
+    Change,
+    Changes,
+    Net,
+    changes,
+    check_machine,
+    check_nets,
+    check_once,
+    check_place,
+    nets_of,
+    read_saved,
+    save,
+)
+from resnetcli.spec.zoo import Zoo
 from tests.measured import measured
 
 
@@ -120,6 +134,25 @@ def test_a_noisy_run_decides_nothing(tmp_path: Path) -> None:
         assert found.regressed == ()
 
 
+def test_a_net_that_was_measured_twice_cannot_become_one(tmp_path: Path) -> None:
+    found = run(measured(0.1))
+    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch"):
+        keep(dataclasses.replace(found, profiles=found.profiles * 2), tmp_path / "base.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_a_file_whose_writing_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keep(run(measured(0.1)), tmp_path / "base.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_measured_less_than_was_asked_cannot_become_one(tmp_path: Path) -> None:
     found = run(measured(0.1))
     profile = dataclasses.replace(found.profiles[0], failures=(Failure("cpu", 64, "it does not fit"),))
@@ -151,6 +184,47 @@ def test_another_machine_is_told_before_anything_is_measured(tmp_path: Path) -> 
     path = keep(run(measured(0.1, device_name="a machine from long ago")), tmp_path / "base.json")
     with pytest.raises(UsageError, match="is of another machine: `a machine from long ago`, here it is"):
         check_machine(read_saved(path), "cpu")
+
+
+WAYS: dict[str, Any] = {
+    "dtype": "bf16", "settings": "bf16 channels_last fold-bn compile", "runtime": "inductor", "channels_last": True,
+    "fold_bn": True,
+}  # fmt: skip
+
+
+def best(*measurements: Measurement) -> Comparison:
+    """A comparison of one net that `--best` measured so."""
+    found = run(*measurements)
+    ladders = tuple(Ladder(m.batch, (judged(FP32, m),)) for m in measurements)
+    return dataclasses.replace(found, profiles=(dataclasses.replace(found.profiles[0], ladders=ladders),))
+
+
+def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Path) -> None:
+    path = keep(best(measured(0.1, **WAYS)), tmp_path / "base.json")
+    change = only(against(best(measured(0.2)), path))
+    assert change.verdict == "regressed"
+    assert change.notes == ("the quickest settings were `bf16 channels_last fold-bn compile`, now `fp32`",)
+    assert only(against(best(measured(0.1, **WAYS)), path)).notes == ()
+
+
+@pytest.mark.parametrize("other", [{"threads": 64}, {"device": "cuda:0"}, {"mode": "train"}, {"cudnn_benchmark": True}])
+def test_what_the_best_settings_are_not_about_must_be_the_same(other: dict[str, Any], tmp_path: Path) -> None:
+    path = keep(best(measured(0.1, **WAYS, **other)), tmp_path / "base.json")
+    with pytest.raises(UsageError, match="is of another setting"):
+        against(best(measured(0.1)), path)
+
+
+def test_settings_that_were_asked_for_are_held_against_none_that_were_found(tmp_path: Path) -> None:
+    file = tmp_path / "base.json"
+    for then, now in ((run, best), (best, run)):
+        keep(then(measured(0.1, **WAYS)), file)
+        with pytest.raises(UsageError, match="is of another setting: dtype `bf16`, here it is `fp32`"):
+            against(now(measured(0.1)), file)
+        assert only(against(now(measured(0.1, **WAYS)), file)).verdict == "same"
+    record = json.loads(file.read_text())
+    del record["results"][0]["best"]  # as older files have it
+    file.write_text(json.dumps(record))
+    assert not read_saved(file).kept[0].best
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -239,6 +313,7 @@ def test_a_file_of_something_else_is_refused(text: str, message: str, tmp_path: 
         ("median_s", float("nan")),
         ("median_s", float("inf")),
         ("median_s", 1e300),
+        ("interval_s", [1e-300, 0.2]),  # whose ratio to another time no number can hold
         ("median_s", 10**400),
         ("median_s", "0.1"),
         ("median_s", 0.5),  # outside its interval
@@ -248,6 +323,10 @@ def test_a_file_of_something_else_is_refused(text: str, message: str, tmp_path: 
         ("floor", -1),
         ("floor", float("inf")),
         ("torch", None),
+        ("best", "yes"),
+        ("best", []),
+        ("conditions", {"threads": {}}),
+        ("conditions", {"settings": ["fp32"]}),
     ],
 )
 def test_a_file_with_a_value_that_cannot_be_is_refused(key: str, value: Any, tmp_path: Path) -> None:
@@ -271,7 +350,7 @@ def test_a_file_that_lacks_something_is_refused(key: str, tmp_path: Path) -> Non
 
 def test_conditions_of_any_kind_are_only_compared(tmp_path: Path) -> None:
     record = whole(tmp_path)
-    conditions: Mapping[str, Any] = {"device_name": ["\x1b[31m" * 10], "threads": {}}
+    conditions: Mapping[str, Any] = {"device_name": "\x1b[31m" * 10, "threads": float("nan"), "more": None}
     record["results"][0]["conditions"] = conditions
     path = tmp_path / "base.json"
     path.write_text(json.dumps(record))
@@ -280,6 +359,37 @@ def test_conditions_of_any_kind_are_only_compared(tmp_path: Path) -> None:
     assert "\x1b" not in str(caught.value)
     with pytest.raises(UsageError, match="another machine"):
         check_machine(read_saved(path), "cpu")
+
+
+def test_a_file_without_any_of_the_nets_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    file = read_saved(keep(run(measured(0.1)), tmp_path / "base.json"))  # resnet18 at batch 2
+    for asked, size, batches in (
+        ([("resnet34", {})], None, (2,)),
+        ([("resnet18", {"classes": 10})], None, (2,)),
+        ([("resnet18", {})], "3x256x256", (2,)),
+        ([("resnet18", {}), ("resnet34", {})], None, (1, 8)),
+    ):
+        with pytest.raises(UsageError, match="has none of these nets at these batches and inputs"):
+            check_nets(file, nets(*asked, input=size), batches)
+    check_nets(file, nets(("resnet34", {}), ("resnet18", {})), (1, 2))
+    check_nets(file, nets(("resnet18", {"classes": 1000})), (2,))
+
+
+def nets(*asked: tuple[str, Mapping[str, int]], input: str | None = None, **most: int) -> list[Net]:
+    return nets_of(asked, input=input, zoo=Zoo(), most=most)
+
+
+def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_may() -> None:
+    asked: list[tuple[str, Mapping[str, int]]] = [("resnet18", {}), ("torchvision:resnet18", {}), ("resnet50", {})]
+    assert [model for model, _ in nets(*asked)] == ["resnet18", "resnet50"]
+    assert [model for model, _ in nets(*asked, params=20_000_000)] == ["resnet18"]
+    assert nets(*asked, params=20_000_000, macs=1) == []
+
+
+def test_a_net_that_is_named_twice_is_told_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch"):
+        check_once(nets(("resnet18", {}), ("resnet18", {"classes": 1000})))
+    check_once(nets(("resnet18", {}), ("resnet18", {"classes": 10})))
 
 
 def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:

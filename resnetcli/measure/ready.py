@@ -1,0 +1,239 @@
+"""A net set up on a device to be measured: built, under its settings, run once, and the ways to time it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnetcli.errors import UsageError
+from resnetcli.measure import training
+from resnetcli.measure.peak import peak_memory
+from resnetcli.measure.sampling import Clock, Timer
+from resnetcli.measure.settings import Settings
+from resnetcli.measure.training import seconds_of
+from resnetcli.measure.variants import Deviation, calibrate, check, explained, reference, transform, weights
+from resnetcli.net.memory import require
+from resnetcli.net.module import Net
+from resnetcli.plan.memory import Dtype as MemoryDtype
+from resnetcli.plan.memory import memory
+from resnetcli.plan.plan import Plan
+
+DEFAULT_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A net on its device with its images, that has run once."""
+
+    place: torch.device
+    batch: int
+    waited: Timer
+    """Each call waited for before the next is made."""
+    queued: Timer
+    """One call straight after the other."""
+    first_call_s: float
+    peak_memory_bytes: int | None
+    settings: Settings
+    threads: int
+    tf32: bool
+    cudnn_benchmark: bool
+    deviation: Deviation | None
+    """None where the settings compute just what eager fp32 does."""
+    prepare_s: float
+    live_peak_bytes: int | None = None
+    apart: Callable[[], tuple[float, float, float]] | None = None
+    """The seconds of a training step's three phases; None in inference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A net on its device with its images, that has yet to run."""
+
+    call: Callable[[], object]
+    images: Tensor
+    check: Callable[[], Deviation] | None
+    """To be called after the first call; None where the settings compute just what eager fp32 does."""
+    seconds: float
+    """Casting, folding, tracing."""
+    plan: Plan
+    """What is computed, BatchNorm folded or not."""
+    step: training.Step | None = None
+    """A training step that tells when its phases are over; None in inference."""
+
+
+def wanted(plan: Plan, batch: int) -> tuple[str, str]:
+    """What is to fit into memory, in words, and what to do where it does not."""
+    return f"`{plan.name}` with a batch of {batch}", "" if batch == 1 else "use a smaller `--batch`"
+
+
+def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings = DEFAULT_SETTINGS) -> Ready:
+    """The plan's net with random weights on random images, run once. Within `settings.applied`.
+
+    Raises UsageError for an impossible batch or settings, ResourceError for what cannot be compiled.
+    """
+    made = set_up(plan, place, batch, clock, settings)
+    with explained(plan, settings):
+        first_call_s, peak = _first_call(made.call, made.images, place, clock)
+        deviation = made.check() if made.check else None
+    waited, queued = _timers(made.call, place, clock)
+    step = made.step
+    return Ready(
+        place, batch, waited, queued, first_call_s, peak, settings,
+        threads=torch.get_num_threads(),
+        tf32=place.type == "cuda" and settings.dtype in ("fp32", "tf32") and _tf32(),
+        cudnn_benchmark=place.type == "cuda" and torch.backends.cudnn.benchmark,
+        deviation=deviation,
+        prepare_s=made.seconds + first_call_s,
+        live_peak_bytes=_live_peak(made.plan, place, batch, settings),
+        apart=None if step is None else lambda: seconds_of(step, place, clock),
+    )  # fmt: skip
+
+
+def set_up(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings) -> Prepared:
+    """The plan's net with random weights and its random images, and how to run it. Within `settings.applied`.
+
+    Raises what `prepare` does.
+    """
+    if batch < 1:
+        raise UsageError(f"a batch of {batch} images", "use `--batch 1` or more")
+    what, hint = wanted(plan, batch)
+    require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
+    if settings.mode == "train":  # half of it at least where values are cast to bf16
+        require(what, memory(plan, "train").bytes(batch) // (2 if settings.dtype == "bf16" else 1), place, hint)
+    net = weights(plan, place)
+    # Never zeros: arithmetic on zeros draws less power and can be faster.
+    x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
+    with torch.no_grad():
+        calibrate(net, x, plan)
+    if settings.mode == "train":
+        return _set_up_training(plan, net, x, settings, place, clock)
+    expected = None if settings.plain else reference(plan, net, x)
+    with explained(plan, settings):
+        start = clock()
+        variant = transform(plan, net, settings, x)
+        ready = variant.ready(x)
+        _wait(place)
+        seconds = clock() - start
+    checked = None if expected is None else lambda: check(variant, ready, expected)
+    return Prepared(lambda: variant.call(ready), ready, checked, seconds, variant.plan)
+
+
+def _set_up_training(
+    plan: Plan, net: Net, x: Tensor, settings: Settings, place: torch.device, clock: Clock
+) -> Prepared:
+    expected = None if settings.plain else training.reference(net, x)
+    with explained(plan, settings):
+        start = clock()
+        made = training.trained(plan, net, settings, len(x), place)
+        ready = made.ready(x)
+        _wait(place)
+        seconds = clock() - start
+    checked = None if expected is None else lambda: training.check(made, ready, expected)
+    return Prepared(
+        lambda: made.step(ready), ready, checked, seconds, plan, step=lambda mark: made.step(ready, mark)
+    )  # fmt: skip
+
+
+def _live_peak(plan: Plan, place: torch.device, batch: int, settings: Settings) -> int | None:
+    """What the plan says that tensors take above what is there all the time; None for what it does not describe."""
+    if settings.runtime != "eager" or (settings.mode == "train" and settings.dtype == "bf16"):
+        return None
+    dtype: MemoryDtype = "fp32" if settings.dtype == "tf32" else settings.dtype
+    held = memory(plan, settings.mode, dtype=dtype, place="cpu" if place.type == "cpu" else "cuda")
+    return held.peak(batch).bytes(batch)
+
+
+def _tf32() -> bool:
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with
+        return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
+def _widest(plan: Plan) -> int:
+    """Scalars of the one step whose inputs and output are most, for one image: less than that cannot suffice."""
+    return max(
+        step.shape.elements + sum(plan.steps[source].shape.elements for source in step.inputs) for step in plan.steps
+    )
+
+
+def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, clock: Clock) -> tuple[float, int | None]:
+    """The seconds of the first call, and the peak memory of a second one above the weights, its images x included."""
+    _wait(place)
+    start = clock()
+    call()
+    _wait(place)
+    seconds = clock() - start
+    # The second forward's: the first also has libraries paged in and kept memory that would be charged to this net.
+    if place.type == "cpu":
+        _, above = peak_memory(call)
+        return seconds, None if above is None else above + x.nbytes
+    torch.cuda.reset_peak_memory_stats(place)
+    before = torch.cuda.memory_allocated(place) - x.nbytes
+    call()
+    _wait(place)
+    return seconds, torch.cuda.max_memory_allocated(place) - before
+
+
+def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
+    """Two ways to time calls: each waited for before the next is made, and one straight after the other."""
+
+    def host(calls: int) -> float:
+        start = clock()
+        for _ in range(calls):
+            call()
+        return clock() - start
+
+    def waited(calls: int) -> float:
+        seconds = 0.0
+        for _ in range(calls):
+            begin.record()
+            call()
+            end.record()
+            end.synchronize()
+            seconds += begin.elapsed_time(end) / 1e3
+        return seconds
+
+    def queued(calls: int) -> float:
+        begin.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
+
+    if place.type == "cpu":
+        return host, host  # a CPU has returned when it has finished
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    return waited, queued
+
+
+def _wait(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
+@contextmanager
+def on_device(place: torch.device) -> Iterator[None]:
+    """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed."""
+    with _on(place), _own_random_numbers(place):
+        yield
+
+
+@contextmanager
+def _own_random_numbers(place: torch.device) -> Iterator[None]:
+    """A fixed seed within, the caller's state untouched: not `torch.manual_seed`, which seeds every device there is."""
+    with torch.random.fork_rng([place] if place.type == "cuda" else []):
+        torch.default_generator.manual_seed(0)
+        if place.type == "cuda":
+            torch.cuda.manual_seed(0)
+        yield
+
+
+def _on(place: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: the one that is seeded, and on whose stream events are recorded."""
+    return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
