@@ -1,7 +1,7 @@
 """Whether measured times can be relied upon, and what is gained: each claim of docs/measuring.md as a table.
 
-`python benchmarks/latency.py` measures everything and writes its part of docs/benchmarks.md; `--only NAME` runs one
-table and prints it; `--quick` is short. To be run on a quiet machine: it says what the load was.
+`python -m benchmarks.latency` measures everything and writes its parts of docs/benchmarks.md; `--only NAME` one table;
+`--quick` is short and only prints. To be run on a quiet machine: it says what the load was.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def image(plan: rc.Plan, batch: int) -> Tensor:
 # --- against a loop written by hand ------------------------------------------------------------------------------
 
 
-def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
-    """What one would write: warm up, look at the clock around each call, take the median."""
+def by_hand(plan: rc.Plan, batch: int, seconds: float) -> float:
+    """What one would write: build, warm up, look at the clock around each call, take the median."""
+    net, x = rc.build(plan).eval(), image(plan, batch)
     with torch.inference_mode():
         for _ in range(3):
             net(x)
@@ -89,18 +90,18 @@ def plain_loop(quick: bool) -> Section:
     rows = []
     order = random.Random(0)
     for batch in BATCHES:
+        rounds = 3 if quick else (7 if batch == 1 else 5)
         for name in NETS:
             plan = rc.load(name)
-            net, x = rc.build(plan).eval(), image(plan, batch)
-            seconds = 0.5 if quick else (1.5 if batch == 1 else 4.0)
+            seconds = 0.5 if quick else (1.5 if batch == 1 else 2.5)
             tasks: dict[str, Callable[[], float]] = {
                 "ours": lambda: measure(plan, batch=batch, time_budget_s=2 * seconds).median_s,  # noqa: B023
-                "loop": lambda: by_hand(net, x, seconds),  # noqa: B023
-                "again": lambda: by_hand(net, x, seconds),  # noqa: B023
+                "loop": lambda: by_hand(plan, batch, seconds),  # noqa: B023
+                "again": lambda: by_hand(plan, batch, seconds),  # noqa: B023
             }
             found: dict[str, list[float]] = {task: [] for task in tasks}
             names = list(tasks)
-            for _ in range(3 if quick else 7):
+            for _ in range(rounds):
                 order.shuffle(names)
                 for task in names:
                     found[task].append(tasks[task]())
@@ -121,8 +122,8 @@ def plain_loop(quick: bool) -> Section:
         Column("within max(2%, that)", "within", "left"),
     )  # fmt: skip
     note = (
-        f"Medians of {3 if quick else 7} rounds, in each of which the loop (warm up, then a clock around each call, "
-        "the median), the loop again, and `measure` ran in a random order; eager fp32, each with a net of its own."
+        "Eager fp32, medians of 7 rounds at batch 1 and of 5 at 16. In each the loop (build, warm up, a clock around "
+        "each call, the median), the loop again, and `measure` ran in a random order, each with a newly built net."
     )
     return Section("Against a loop written by hand", note, Sheet(columns, tuple(rows)))
 
@@ -133,11 +134,11 @@ def plain_loop(quick: bool) -> Section:
 def runs(quick: bool) -> Section:
     """How far the ratio of two nets moves from one run of `compare` to the next."""
     rows = []
-    count = 3 if quick else 5
+    count = 3 if quick else 4
     plans = [rc.load(name) for name in NETS]
     base = NETS.index("resnet50")
     for batch in BATCHES:
-        budget = 0.5 if quick else (3.0 if batch == 1 else 6.0)
+        budget = 0.5 if quick else (3.0 if batch == 1 else 4.0)
         found = []
         for _ in range(count):
             found.append(measure_together(plans, base=base, batch=batch, time_budget_s=budget))
@@ -182,7 +183,7 @@ def floors(quick: bool) -> Section:
                 plan = rc.load(name)
                 (found,), _ = explain_measured(
                     [(name, name, plan)], ceilings, device="cpu", batch=batch, settings=rc.settings(dtype),
-                    time_budget_s=0.5 if quick else 3.0 * (1 if batch == 1 else 2),
+                    time_budget_s=0.5 if quick else 3.0,
                 )  # fmt: skip
                 assert found.attained is not None
                 assert found.split is not None
@@ -233,7 +234,7 @@ def modules(quick: bool) -> Section:
                 for each in timers:
                     each(3)
                 found = take_turns(
-                    timers, perf_counter, random.Random(0), budget_s=2 if quick else (15 if batch == 1 else 40),
+                    timers, perf_counter, random.Random(0), budget_s=2 if quick else (12 if batch == 1 else 30),
                     least=5 if quick else 60,
                 )  # fmt: skip
             theirs, ours, again = found.seconds
@@ -271,7 +272,7 @@ def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
 
 def ladder(quick: bool) -> Section:
     """What `--best` finds."""
-    nets = NETS[1:2] if quick else NETS
+    nets = NETS[1:2]
     ladders = {
         (name, batch): climb(rc.load(name), batch=batch, time_budget_s=0.5 if quick else 3.0)
         for name in nets for batch in BATCHES
@@ -317,19 +318,17 @@ SECTIONS: dict[str, Callable[[bool], Section]] = {
 def main() -> None:
     """Measures, and writes or prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SECTIONS, help="one table, printed")
+    parser.add_argument("--only", choices=SECTIONS, help="one table")
     parser.add_argument("--quick", action="store_true", help="short, printed")
     asked = parser.parse_args()
-    before = os.getloadavg()[0]
-    found = []
     for name, section in SECTIONS.items():
         if asked.only in (None, name):
             print(f"{name} ...", file=sys.stderr)
-            found.append(section(asked.quick))
-            print(found[-1].markdown, file=sys.stderr, flush=True)
-    if not asked.quick and asked.only is None:
-        under = machine(("torch", "torchvision"), before)
-        put("latency", "\n".join(section.markdown for section in found) + f"\n### Conditions\n\n{under}")
+            before = os.getloadavg()[0]
+            text = f"{section(asked.quick).markdown}\n{machine(('torch', 'torchvision'), before)}"
+            print(text, flush=True)
+            if not asked.quick:
+                put(f"latency {name}", text)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,14 @@ from resnetcli.report.roofline import Difference, Prediction, explain_measured, 
 from resnetcli.report.saved import Changes, Kept, Saved, changes, conditions_of
 from resnetcli.report.verify import verify
 from resnetcli.spec import header, lineage, phrase
+from resnetcli.train import curves, examine, several
+from resnetcli.train import session as training
+from resnetcli.train.curves import Curve, Curves, Drop, Line, curves_record
+from resnetcli.train.evaluate import Evaluation
+from resnetcli.train.run import Run
 from tests.measured import GPU_MEASURED, MEASURED
 from tests.measured import measured as made_up
+from tests.train.tiny import CONFIG as TRAINED
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -337,6 +343,25 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
         case "papers@1":
             yield records.papers_record(paper_tables())
+        case "train@1":
+            yield trained(0)
+        case "seeds@1":
+            yield several.seeds_record([trained(0)], range(2))
+            yield several.seeds_record([trained(0), trained(1)], range(2))
+        case "eval@1":
+            classes = [Evaluation(1, 0.5, 10), Evaluation(0, 0.0, 0)]
+            yield examine.eval_record(Run(Path("run"), TRAINED), 40, ["cat", "dog"], classes, TRAINED)
+        case "curves@1":
+            line = Line((100, 200), (50.0, 40.0), (49.0, 39.0), (51.0, 41.0))
+            drawn = Curve("net", Path("run"), (Run(Path("run"), TRAINED),), line, line, (Drop(100, 0.1, 0.01),))
+            yield curves_record(Curves((drawn,), ("a note",)))
+
+
+def trained(seed: int) -> records.Record:
+    """How a made-up run ended."""
+    return training.train_record(
+        replace(TRAINED, seed=seed), Evaluation(3, 0.5, 10), Evaluation(1, float("nan"), 20), 60.0, 70.0
+    )
 
 
 NETS = [(name, name, rc.load(name)) for name in ("cifar_resnet20", "cifar_resnet32")]
@@ -356,7 +381,9 @@ SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
 
 
 def test_every_record_has_its_section() -> None:
-    made = {name.removesuffix("_record") for name in dir(records) if name.endswith("_record")}
+    modules = (records, examine, training, several, curves)
+    made = {name.removesuffix("_record") for module in modules for name, value in vars(module).items()
+            if name.endswith("_record") and value.__module__ == module.__name__}  # fmt: skip
     assert {schema.partition("@")[0] for schema in SCHEMAS} == made
 
 

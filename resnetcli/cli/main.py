@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from resnetcli import __version__
-from resnetcli.cli import budget, counts, files, tools, why, zoo
+from resnetcli.cli import budget, counts, curves, data, files, tools, train, why, zoo
 from resnetcli.cli.app import app, complain
 
 __all__ = ["app", "main"]
-COMMANDS = (zoo, counts, files, budget, tools, why)
+COMMANDS = (zoo, counts, files, budget, tools, why, train, data, curves)
 """The modules whose commands there are: a command is known once its module is imported."""
 
 EXAMPLES = """[bold]Examples[/bold]

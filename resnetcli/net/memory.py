@@ -13,6 +13,10 @@ import torch
 from resnetcli.errors import ResourceError
 
 
+class NoRoom(ResourceError):  # noqa: N818 - what is the matter
+    """A memory that does not suffice."""
+
+
 def physical_memory() -> int:
     """Bytes this process may use: the machine's memory, or its container's if that has less."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -28,9 +32,7 @@ def require(what: str, needed: int, device: torch.device, hint: str = "") -> Non
     later. A GPU says so itself.
     """
     if device.type == "cpu" and needed > physical_memory():
-        raise ResourceError(
-            f"{what} would take {gigabytes(needed)}, this machine has {gigabytes(physical_memory())}", hint
-        )
+        raise NoRoom(f"{what} would take {gigabytes(needed)}, this machine has {gigabytes(physical_memory())}", hint)
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
             raise
         asked = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
         piece = f", {asked[1]} of it at once" if asked else ""
-        raise ResourceError(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None
+        raise NoRoom(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None
 
 
 def gigabytes(size: int) -> str:

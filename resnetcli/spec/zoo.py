@@ -37,6 +37,13 @@ def module_reference(reference: str) -> tuple[str, str] | None:
     return None if match is None or reference.endswith(SUFFIXES) else (match[1] or match[3], match[2] or match[4] or "")
 
 
+def _model_of(path: str) -> str:
+    """The file itself; of a directory that `train-cifar` made, the net that was trained there."""
+    kept = os.path.join(path, "model.yaml")  # noqa: PTH118 - pathlib's raise for a name too long to exist
+    is_run = os.path.isfile(os.path.join(path, "config.json")) and os.path.isfile(kept)  # noqa: PTH113, PTH118
+    return kept if is_run else path
+
+
 class Zoo:
     """The specs under one directory, a file each; what has been read is kept while this object lives."""
 
@@ -78,14 +85,14 @@ class Zoo:
         return found[min(found)] if found else None
 
     def find(self, reference: str, base: Path | None = None) -> Path:
-        """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`).
+        """The file of a model: a name in the zoo, or a path (relative to `base`, for `extends:`), or a run's directory.
 
         Raises UsageError for an unknown name, with the nearest known ones.
         """
         if module_reference(reference):
             raise UsageError(f"`{reference}` is a PyTorch model, not a spec", "`profile` and `compare` take it")
         if is_path(reference):
-            return base / reference if base is not None else Path(reference)
+            return base / reference if base is not None else Path(_model_of(reference))
         if reference in self._folders:
             return self._folders[reference] / f"{reference}.yaml"
         for file in (reference, *(reference + suffix for suffix in SUFFIXES)) if base is None else ():

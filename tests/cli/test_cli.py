@@ -96,6 +96,9 @@ HELPS = (
     "calibrate",
     "explain",
     "predict",
+    "train-cifar",
+    "eval",
+    "curves",
 )
 
 
@@ -206,6 +209,8 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("explain resnet50 --device cpu --device-profile v100", "takes a device or a device's profile"),
         ("explain resnet50 resnet18 --device-profile v100", "one more with `--vs`"),
         ("explain resnet50 --device-profile v100 --measure", "needs a device to measure on"),
+        ("explain resnet50 --device-profile v100 --roofline nowhere/roof.svg", "--roofline: there is no directory"),
+        ("explain resnet50 --device cpu --roofline /dev/null", "--roofline: `/dev/null` is no file"),
         ("explain resnet50 --device-profile v100 --dtype bf16", "no ceiling of NVIDIA V100 SXM2 in `bf16`"),
         ("predict resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
         ("predict resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
@@ -485,6 +490,30 @@ def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: p
     shown = run("calibrate --show --format json")
     assert json.loads(shown.stdout)["name"] == "NVIDIA V100 SXM2"
     assert "900.0 GB/s" in run("calibrate --show").stdout
+
+
+def test_a_net_is_explained_against_a_file_whose_name_has_spaces_and_against_itself(tmp_path: Path) -> None:
+    spec = tmp_path / "a net.yaml"
+    spec.write_text("input: 3x8x8\nlet: {k: 2}\ntable:\n  conv: [3x3 8*k]\n")
+    result = run(["explain", "resnet18", "--device-profile", "v100", "--vs", f"{spec} k=3"])
+    assert result.exit_code == 0, result.output
+    assert "has a floor" in result.stdout
+    same = run("explain resnet18 --device-profile v100 --vs resnet18")
+    assert "ResNet-18 has the floor of ResNet-18" in same.stdout
+    assert "difference" not in same.stdout  # there is none to be shown
+    for other, message in (("", "unknown model ``"), ("resnet18 classes=many", "`many` is not a whole number")):
+        result = run(["explain", "resnet18", "--device-profile", "v100", "--vs", other])
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_only_a_datasheet_that_was_tested_says_so(tmp_path: Path) -> None:
+    from resnetcli.measure.ceilings import read_profile, to_json
+
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(to_json(read_profile("rtx4090"))))
+    assert "tested: floors" in run("predict resnet18 --device-profile rtx4090").stdout
+    assert "never tested" in run(["predict", "resnet18", "--device-profile", str(own)]).stdout
 
 
 def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

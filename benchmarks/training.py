@@ -1,0 +1,268 @@
+"""How quickly CIFAR nets train: our loop beside the one that popular repositories have, in turns.
+
+`python -m benchmarks.training` writes its part of docs/benchmarks.md; `--quick` takes a few and prints them. To be
+run on a quiet machine. Every loop has a process of its own, as one that keeps its memory would help the others too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from time import perf_counter
+
+from benchmarks.page import machine, put
+from resnetcli.measure.versus import paired
+from resnetcli.view.numbers import duration
+from resnetcli.view.sheet import Column, Sheet, cell, to_markdown
+
+BATCH = 128
+NETS = {"cifar_resnet20": 30, "cifar_resnet56": 12}
+"""Net -> steps in a turn."""
+IMAGES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One way to train."""
+
+    name: str
+    dtype: str = "fp32"
+    channels_last: bool = False
+    conventional: bool = False
+
+
+LOOPS = (
+    Loop("conventional loop", conventional=True),
+    Loop("resnet-cli fp32"),
+    Loop("resnet-cli fp32 channels_last", channels_last=True),
+    Loop("resnet-cli bf16 channels_last", "bf16", channels_last=True),
+)
+
+
+# --- the loop of popular repositories ----------------------------------------------------------------------------
+
+
+def conventional(net_name: str) -> Callable[[int], float]:
+    """A DataLoader that crops and flips each image as PIL's, and `.item()` after every step; seconds of n steps.
+
+    The net, the optimizer and the augmentation are those of the other loops.
+    """
+    import numpy as np
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, Dataset
+
+    sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+    from PIL import Image
+    from torchvision import transforms
+
+    import resnetcli as rc
+
+    class Images(Dataset[tuple[torch.Tensor, int]]):
+        """As `torchvision.datasets.CIFAR10` has them: an array, an image made of each when it is asked for."""
+
+        def __init__(self) -> None:
+            draw = np.random.default_rng(0)
+            self.data = draw.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+            self.targets = draw.integers(0, 10, IMAGES).tolist()
+            mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+            self.transform = transforms.Compose(
+                [
+                    transforms.RandomCrop(32, padding=4),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    transforms.Normalize(mean, std),
+                ]
+            )
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+    net = rc.build(rc.load(net_name)).train()
+    loader = DataLoader(
+        Images(), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="fork"
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    criterion = nn.CrossEntropyLoss()
+    batches = iter(loader)
+
+    def run(steps: int) -> float:
+        nonlocal batches
+        total, correct, losses = 0, 0, 0.0
+        start = perf_counter()
+        for _ in range(steps):
+            try:
+                images, targets = next(batches)
+            except StopIteration:
+                batches = iter(loader)
+                images, targets = next(batches)
+            optimizer.zero_grad()
+            outputs = net(images)
+            assert isinstance(outputs, torch.Tensor)
+            loss = criterion(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            losses += loss.item()
+            total += targets.size(0)
+            correct += (outputs.max(1)[1] == targets).sum().item()
+        return perf_counter() - start
+
+    return run
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
+    """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
+    import resnetcli as rc
+    from resnetcli.data.read import load
+    from resnetcli.train.loop import Trainer
+    from resnetcli.train.recipe import read_recipe
+
+    trainer = Trainer(
+        rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
+        channels_last=loop.channels_last,
+    )  # fmt: skip
+
+    def run(steps: int) -> float:
+        start = perf_counter()
+        for _ in range(steps):
+            trainer.step()
+        trainer.read()
+        return perf_counter() - start
+
+    return run
+
+
+# --- in turns ----------------------------------------------------------------------------------------------------
+
+
+def serve(net_name: str, loop: Loop, link: Connection) -> None:
+    """A process: so many steps whenever it is told, until it is told none."""
+    run = conventional(net_name) if loop.conventional else ours(net_name, loop)
+    while steps := link.recv():
+        link.send(run(steps))
+
+
+def turns(net_name: str, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds a step of every loop, by round, in an order drawn anew each round."""
+    context = multiprocessing.get_context("spawn")
+    links: dict[str, Connection] = {}
+    processes = []
+    found: dict[str, list[float]] = {loop.name: [] for loop in LOOPS}
+    for loop in LOOPS:
+        links[loop.name], theirs = context.Pipe()
+        processes.append(context.Process(target=serve, args=(net_name, loop, theirs)))
+        processes[-1].start()
+        links[loop.name].send(8)  # what is done once
+        links[loop.name].recv()
+    order = list(links)
+    for _ in range(rounds):
+        random.Random(len(found[order[0]])).shuffle(order)
+        for name in order:
+            links[name].send(6)  # what the conventional loop's workers have prepared while it waited
+            links[name].recv()
+            links[name].send(steps)
+            found[name].append(links[name].recv() / steps)
+    for link, process in zip(links.values(), processes, strict=True):
+        link.send(0)
+        process.join()
+    return found
+
+
+def speeds(quick: bool) -> str:
+    """The table and its note."""
+    rounds = 2 if quick else 5
+    rows = []
+    for net_name, steps in NETS.items():
+        found = turns(net_name, 4 if quick else steps, rounds)
+        base = found[LOOPS[0].name]
+        for loop in LOOPS:
+            ratio = paired(found[loop.name], base)
+            low, high = ratio.interval
+            middle = statistics.median(found[loop.name])
+            rows.append(
+                (
+                    cell(net_name), cell(loop.name), cell(middle, duration(middle)),
+                    cell(BATCH / middle, f"{BATCH / middle:,.0f}"), cell(ratio.ratio, f"{ratio.ratio:.2f}"),
+                    cell(None, f"[{low:.2f}, {high:.2f}]"),
+                )
+            )  # fmt: skip
+    columns = (
+        Column("net", "net", "left"), Column("loop", "loop", "left"), Column("a step", "step_s"),
+        Column("images/s", "images_per_s"), Column("times as quick", "ratio"), Column("95%", "interval"),
+    )  # fmt: skip
+    note = (
+        f"Batch {BATCH}, the whole training step with its data; medians of {rounds} rounds of "
+        f"{', '.join(f'{steps} steps ({net})' for net, steps in NETS.items())}, every loop in a process of its own. "
+        "The conventional loop: PyTorch's DataLoader with two workers, torchvision's RandomCrop, RandomHorizontalFlip, "
+        "ToTensor and Normalize on each image as PIL's, and `.item()` for loss and accuracy after every step."
+    )
+    return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
+
+
+def data_share(quick: bool) -> str:
+    """How much of a step the data take."""
+    import resnetcli as rc
+    from resnetcli.data.read import load
+    from resnetcli.train.loop import Trainer
+    from resnetcli.train.recipe import read_recipe
+
+    rows = []
+    for net_name in NETS:
+        trainer = Trainer(
+            rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype="bf16",
+            channels_last=True,
+        )  # fmt: skip
+        for _ in range(3):
+            trainer.step()
+        steps, batches = [], []
+        for _ in range(3 if quick else 30):
+            start = perf_counter()
+            trainer.step()
+            steps.append(perf_counter() - start)
+            start = perf_counter()
+            trainer._images.batch(trainer._batch(trainer.iteration))
+            batches.append(perf_counter() - start)
+        step, batch = statistics.median(steps), statistics.median(batches)
+        rows.append(
+            (
+                cell(net_name), cell(batch, duration(batch)), cell(BATCH / batch, f"{BATCH / batch:,.0f}"),
+                cell(step, duration(step)), cell(batch / step, f"{100 * batch / step:.1f}%"),
+            )
+        )  # fmt: skip
+    columns = (
+        Column("net", "net", "left"), Column("a batch", "batch_s"), Column("images/s", "images_per_s"),
+        Column("a step", "step_s"), Column("share", "share"),
+    )  # fmt: skip
+    note = "A batch chosen, cropped, flipped and normalised by itself, beside the whole step, bf16 channels_last."
+    return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
+
+
+def main() -> None:
+    """Measures, and writes or prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few steps, printed")
+    asked = parser.parse_args()
+    before = os.getloadavg()[0]
+    text = f"### A step\n\n{speeds(asked.quick)}\n### The data\n\n{data_share(asked.quick)}"
+    if asked.quick:
+        print(text)
+    else:
+        put("training", f"{text}\n### Conditions\n\n{machine(('torch', 'torchvision', 'pillow'), before)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The command that draws how training went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.errors import clean
+
+if TYPE_CHECKING:
+    from resnetcli.train.curves import Curves
+
+
+@app.command()
+@guarded
+def curves(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Directories of `train-cifar`: of a run, or of several seeds.")
+    ],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Draw into a .png or .svg, not the terminal.")
+    ] = None,
+    y_max: Annotated[
+        float | None,
+        typer.Option("--y-max", metavar="PERCENT", help="Where the errors end: 20 for CIFAR unless more is needed."),
+    ] = None,
+    format: Formats = Format.table,
+) -> None:
+    """Draw training and test errors against iterations, several nets in one picture; also while they train."""
+    from resnetcli.report.saved import check_place
+    from resnetcli.train.curves import curves_record, read_curves
+    from resnetcli.view.curves import csv_text, draw, require_suffix, require_top
+    from resnetcli.view.output import print_json, write
+
+    require_top(y_max)
+    if out is not None:
+        check_place(out, "-o")
+        require_suffix(Path(out))
+    found = read_curves(runs)
+    for note in found.notes:
+        complain(f"warning: {clean(note)}")
+    if out is not None:
+        draw(found, Path(out), y_max)
+        complain(f"drawn: {clean(out)}")
+    if format is Format.json:
+        print_json(curves_record(found))
+    elif format is Format.csv:
+        for text in csv_text(found.curves):
+            write(text)
+    else:
+        _print(found, y_max, format, plotted=out is None)
+
+
+def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool) -> None:
+    """The plot, unless it went into a file, and the last errors."""
+    import shutil
+    import sys
+
+    from rich.text import Text
+
+    from resnetcli.view.curves import encodes_braille, key_lines, notes, sheet, text_plot
+    from resnetcli.view.output import console, write
+
+    if plotted:
+        ascii_only = not encodes_braille(sys.stdout.encoding)
+        drawn = text_plot(found.curves, shutil.get_terminal_size().columns, y_max, ascii_only=ascii_only)
+        if format is Format.md:
+            lines = ["".join(text for text, _ in line).rstrip() for line in drawn]
+            write("\n".join(["```text", *lines, "```", "", ""]))
+        else:
+            screen = console()
+            for line in drawn:
+                text = Text.assemble(*line)
+                text.rstrip()
+                screen.print(text, no_wrap=True, overflow="ignore", crop=False)
+    after = [*(key_lines(found.curves) if plotted else []), *notes()]
+    print_sheet(sheet(found.curves, letters=plotted), format, after=after)

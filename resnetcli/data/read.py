@@ -1,0 +1,197 @@
+"""A data set by its name: found in a folder or an archive, fetched if it is not there, read and held to its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnetcli.data.cifar import IMAGE, OFFICIAL, Layout, Official, Version
+from resnetcli.data.custom import DESCRIPTION, describes, read_custom
+from resnetcli.data.dataset import TITLES, Dataset, make_dataset
+from resnetcli.data.errors import DataError
+from resnetcli.data.files import check_folder, is_file, is_folder, read_archive, read_file
+from resnetcli.data.records import binary_part, joined, python_part
+from resnetcli.data.synthetic import synthetic
+from resnetcli.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from resnetcli.data.records import Part
+
+MOST_FILE = 256 * 2**20
+"""Bytes one file of a published set may have; the largest official one has 156 MB."""
+VERSIONS: tuple[Version, ...] = ("binary", "python")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version of a published set lies: a folder with its files, or an archive."""
+
+    official: Official
+    version: Version
+    path: Path
+    packed: bool
+
+    @property
+    def layout(self) -> Layout:
+        """What its files are called."""
+        return self.official.layout(self.version)
+
+
+def load(
+    name: str = "cifar10",
+    folder: Path | None = None,
+    *,
+    download: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """The data set: `cifar10`, `cifar100`, `custom` or `synthetic`.
+
+    A folder may be an extracted archive, hold one or archives as they are published, or be such an archive itself; for
+    `custom` it is the one with `dataset.json`. What is not there is fetched into it, which `tell` is told first.
+    Raises UsageError for what there is not, DataError for files that are broken, ResourceError if fetching fails.
+    """
+    if name not in TITLES:
+        hint = did_you_mean(name, TITLES, f"there are {', '.join(f'`{each}`' for each in TITLES)}")
+        raise UsageError(f"there is no data set `{name}`", hint)
+    if name == "synthetic":
+        return synthetic()
+    if name == "custom":
+        if folder is None:
+            raise UsageError("a custom data set needs its folder", f"`--data-dir`, where its {DESCRIPTION} is")
+        check_folder(folder)
+        if not is_folder(folder):
+            raise UsageError(f"there is no folder `{folder}`", "`--data-dir` says where the data set lies")
+        if not describes(folder):
+            raise UsageError(f"`{folder}` has no {DESCRIPTION}", "`resnet-cli data convert` writes one")
+        return read_custom(folder)
+    official = OFFICIAL[name]
+    place = find(official, folder or default_folder())
+    if place is None:
+        place = _fetched(official, folder or default_folder(), download, tell)
+    return read_official(place)
+
+
+def default_folder() -> Path:
+    """Where data sets are kept unless another place is given. Raises UsageError where there is no home."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        raise UsageError("there is no home directory to keep data in", "say where with `--data-dir`") from None
+    return base / "resnet-cli" / "data"
+
+
+def _fetched(official: Official, folder: Path, download: bool, tell: Callable[[str], None]) -> Place:
+    from resnetcli.data.fetch import fetch
+
+    if describes(folder):
+        raise UsageError(f"`{folder}` is a custom data set, not {official.title}", "`--data custom`")
+    if not download:
+        name = official.binary.archive.name
+        raise UsageError(
+            f"{official.title} is not in `{folder}`, and nothing is to be downloaded",
+            f"put {name} there, say with `--data-dir` where it is, or leave `--no-download` out",
+        )
+    return Place(official, "binary", fetch(official.binary.archive, folder, tell=tell), packed=True)
+
+
+def find(official: Official, path: Path) -> Place | None:
+    """Where in the folder the set lies: extracted before packed, binary before Python; None if it does not.
+
+    Raises UsageError for a file that is none of its archives.
+    """
+    if is_file(path):
+        for version in VERSIONS:
+            if path.name == official.layout(version).archive.name:
+                return Place(official, version, path, packed=True)
+        names = " or ".join(f"`{official.layout(version).archive.name}`" for version in VERSIONS)
+        raise UsageError(f"`{path}` is no archive of {official.title}", f"they are called {names}")
+    check_folder(path)
+    if describes(path):
+        return None
+    for version in VERSIONS:
+        layout = official.layout(version)
+        if (path.name == layout.folder and is_folder(path)) or any(is_file(path / name) for name in layout.files):
+            return Place(official, version, path, packed=False)
+    for version in VERSIONS:
+        layout = official.layout(version)
+        if is_folder(path / layout.folder):
+            return Place(official, version, path / layout.folder, packed=False)
+    for version in VERSIONS:
+        layout = official.layout(version)
+        if is_file(path / layout.archive.name):
+            return Place(official, version, path / layout.archive.name, packed=True)
+    return None
+
+
+def read_official(place: Place) -> Dataset:
+    """The published set at a place, with as many images as it has. Raises DataError for anything else."""
+    official, layout = place.official, place.layout
+    contents, archive_digest = _contents(place)
+    parts = [_part(place, name, contents[name]) for name in layout.files]
+    for number, name in enumerate(layout.files):
+        there, published = len(parts[number][1]), _published(official, layout, number)
+        if there != published:
+            raise DataError(
+                f"`{_label(place, name)}` has {there:,} images; in {official.title} it has {published:,}",
+                f"describe a set of your own in {DESCRIPTION}, or have `resnet-cli data convert` do it",
+            )
+    *train, test = parts
+    with ThreadPoolExecutor(1) as beside:  # both hash all of it, and neither holds the interpreter meanwhile
+        is_genuine = beside.submit(genuine, layout, {} if place.packed else contents)
+        data = make_dataset(official.name, joined(train), joined([test]), official.class_names)
+    verified = archive_digest == layout.archive.sha256 if place.packed else is_genuine.result()
+    return replace(data, verified=verified)
+
+
+def read_parts(place: Place) -> tuple[list[Part], Part]:
+    """Training and test images of files in a published layout, however many there are. Raises DataError."""
+    contents, _ = _contents(place)
+    *train, test = (_part(place, name, contents[name]) for name in place.layout.files)
+    return train, test
+
+
+def _published(official: Official, layout: Layout, number: int) -> int:
+    """Images of the file of that number, the test's last."""
+    return official.test if number == len(layout.train) else official.train // len(layout.train)
+
+
+def _label(place: Place, name: str) -> str:
+    return f"{place.path}: {name}" if place.packed else str(place.path / name)
+
+
+def _contents(place: Place) -> tuple[Mapping[str, bytes], str]:
+    """The bytes of each file with images, and the digest of the archive they came in, if in one."""
+    layout = place.layout
+    if not place.packed:
+        return {name: read_file(place.path / name, MOST_FILE) for name in layout.files}, ""
+    members = {f"{layout.folder}/{name}": name for name in layout.files}
+    found, digest = read_archive(place.path, members, MOST_FILE)
+    return {members[member]: raw for member, raw in found.items()}, digest
+
+
+def _part(place: Place, name: str, raw: bytes) -> Part:
+    layout, classes = place.layout, len(place.official.class_names)
+    if place.version == "binary":
+        return binary_part(raw, _label(place, name), IMAGE, classes, label_bytes=layout.label_bytes)
+    return python_part(raw, _label(place, name), layout.labels, classes)
+
+
+def genuine(layout: Layout, contents: Mapping[str, bytes]) -> bool:
+    """Whether the files are the published ones byte for byte; False where nothing is published to tell by."""
+    if not contents:
+        return False
+    if layout.md5:
+        found = [hashlib.md5(contents[name], usedforsecurity=False).hexdigest() for name in layout.files]
+        return tuple(found) == layout.md5
+    if not layout.sha256:
+        return False
+    train = hashlib.sha256()
+    for name in layout.train:
+        train.update(contents[name])
+    return (train.hexdigest(), hashlib.sha256(contents[layout.test]).hexdigest()) == layout.sha256

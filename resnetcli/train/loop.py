@@ -1,0 +1,459 @@
+"""The training loop: one step is one update of the weights, without a word between device and host.
+
+Everything is indexed by the iteration. Image p of the run, counted over all batches, is image p % n of epoch p // n's
+order, so that batches are always full and cross from one epoch into the next, and each epoch has every image once.
+What is random is a function of (seed, epoch, sample) (`order`), so the state is the weights, BatchNorm's statistics,
+the momentum and a few sums: `restore` with them goes on bit for bit on a CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - what everybody calls it
+
+from resnetcli.errors import ResourceError, UsageError, did_you_mean
+from resnetcli.measure.settings import _keep_memory, require_possible, rounding, settings
+from resnetcli.net.memory import fitting
+from resnetcli.net.module import Net, build, initialise
+from resnetcli.ops import Shape, Softmax
+from resnetcli.plan.count import count
+from resnetcli.plan.plan import Plan
+from resnetcli.train import norm, order
+from resnetcli.train.augment import Images, normalisation
+from resnetcli.train.evaluate import BATCH, Evaluation, evaluate
+from resnetcli.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from resnetcli.data.dataset import Dataset
+
+DTYPES = ("fp32", "tf32", "bf16")
+REMEMBERED = 50
+"""Iterations that the running training error, which ends a warm-up, is a mean over, roughly."""
+EAGER_STEPS = 3
+"""Steps before a CUDA graph is recorded: libraries allocate and choose their kernels in the first ones."""
+
+
+class NotFinite(ResourceError):  # noqa: N818 - what happened, not that something did
+    """A loss or a gradient that is no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What happened since it was last asked."""
+
+    iteration: int
+    """Finished iterations of the run."""
+    iterations: int
+    """Of these since the last time."""
+    loss: float
+    """Mean over them, as trained: with label smoothing. NaN if there were none."""
+    error_percent: float
+    """Training images, as augmented, that were classified wrongly before each update."""
+    lr: float
+    """Of the last iteration."""
+
+
+class Trainer:
+    """A net on its way through a recipe."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        data: Dataset,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: str = "fp32",
+        channels_last: bool = False,
+        compile: bool = False,
+        cuda_graph: bool = False,
+        bn_batch: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """At iteration 0, its weights drawn from the seed.
+
+        `bn_batch`: instead of the recipe's; `rank`: which of the `world` processes this is, each of which trains on its
+        share of every batch. Raises UsageError for a net that does not fit the data, ResourceError where memory or a
+        compiler is missing.
+        """
+        self.device = torch.device(device)
+        if self.device.type == "cpu":
+            _keep_memory()  # a step asks for as much again as the last one gave back
+        recipe = recipe.changed(bn_batch=bn_batch)
+        _check(recipe, seed, dtype, self.device, compile, cuda_graph, rank, world)
+        plan = trainable(plan, data)
+        self.plan, self.recipe, self.seed, self.dtype = plan, recipe, seed, dtype
+        self.rank, self.world, self.channels_last = rank, world, channels_last
+        self.iteration = 0
+        """Finished iterations."""
+        self._data, self._kept = data, _kept(recipe, data)
+        images = data.train.images if self._kept is None else data.train.images[self._kept]
+        labels = data.train.labels if self._kept is None else data.train.labels[self._kept]
+        self.n = len(images)
+        """Training images."""
+        self.rate = recipe.rate(self.n, count(plan).depth)
+        self.iterations = self.rate.iterations
+        """Of the whole run."""
+        self._images = Images(images, normalisation(images, recipe.normalise), recipe.augmentation, self.device)
+        self.normalise = self._images.normalise
+        self._labels = _tensor(labels, self.device)
+        self._epochs: dict[int, Tensor] = {}
+
+        self.net = _drawn(plan, recipe, seed, self.device)
+        if channels_last:
+            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share = recipe.batch_size // world
+        if recipe.bn_batch is not None and recipe.bn_batch < share:
+            norm.group(self.net, recipe.bn_batch)
+        self._drops = any(isinstance(module, nn.Dropout) and module.p for module in self.net.modules())
+        self.model: Callable[[Tensor], Tensor] = self.net
+        """What a step calls: the net, as it is, compiled, or with its gradients shared among processes."""
+        if compile:
+            # Every net is run by the same lines of code, and a compiler gives up on those that change too often.
+            from torch._dynamo import config as compiler
+
+            compiler.recompile_limit = max(compiler.recompile_limit, 256)
+            self.model = torch.compile(self.net)
+        self.average: Callable[[Tensor], object] | None = None
+        """With several processes, puts the mean over all of them into loss and error, and into what BatchNorm keeps."""
+
+        scalar = partial(torch.zeros, (), device=self.device)
+        self._crops = torch.zeros(4, share, dtype=torch.int64, device=self.device)
+        self._scheduled, self._lr, self._stop = scalar(), scalar(), scalar()
+        self._warming, self._error = scalar(), scalar() + 1  # running training error, from everything wrong
+        self._warming.fill_(float(self.rate.waits(0)))
+        self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # of loss, error, iterations
+        self._since = 0
+        """Iterations since `read`, those included whose update was held back."""
+        self.optimizer = self._optimizer()
+        self._graph: Any = None
+        self._eager = EAGER_STEPS if cuda_graph else -1
+
+    def _optimizer(self) -> torch.optim.SGD:
+        """SGD that decays what the recipe says and takes its rate, and whether to hold still, from the device."""
+        recipe, decayed, others = self.recipe, list[nn.Parameter](), list[nn.Parameter]()
+        for module in self.net.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                weighs = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
+                (decayed if weighs or recipe.decay == "all" else others).append(parameter)
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.SGD(
+            [group for group in groups if group["params"]],
+            lr=self._lr, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0, fused=True,
+        )  # fmt: skip
+        for group in optimizer.param_groups:
+            group["lr"] = self._lr  # the tensor itself, which each step writes
+        if recipe.momentum:
+            for parameter in self.net.parameters():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer.found_inf = self._stop  # type: ignore[attr-defined]  # where it is 1, fused SGD changes nothing
+        return optimizer
+
+    # --- a step ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One iteration. On a GPU the host only queues it: `read` waits for it.
+
+        Raises ResourceError where memory does not suffice, and on a CPU at once where the loss is not finite.
+        """
+        self._crops.copy_(self._batch(self.iteration))
+        self._scheduled.fill_(self.rate.lr(self.iteration))
+        if not self.rate.waits(self.iteration):
+            self._warming.zero_()
+        if self._drops:
+            torch.manual_seed(order.key(self.seed, order.DROPOUT, self.iteration * self.world + self.rank) >> 1)
+        what = f"`{self.plan.name}` in training, {self._crops.shape[1]} images at once,"
+        with fitting(what, self.device, "use a smaller batch"), self._arithmetic(tf32=self.dtype == "tf32"):
+            self._launch()
+        self._since += 1
+        self.iteration += 1
+        if self.device.type == "cpu":
+            self._require_finite()
+
+    def _compute(self) -> None:
+        """All of a step that the device does."""
+        x, y = self._images.batch(self._crops), self._labels[self._crops[0]]  # (b, c, h, w), (b,)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        self.optimizer.zero_grad(set_to_none=True)
+        # Each weight is read once a step, so that nothing is gained by caching what it is rounded to.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16", cache_enabled=False):
+            logits = self.model(x)
+        logits = logits.float().flatten(1)  # (b, classes)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self._update(torch.stack((loss.detach(), (logits.argmax(1) != y).float().mean())))
+
+    def _update(self, measured: Tensor) -> None:
+        """Changes the weights, unless the loss or a gradient, now or earlier, was not finite; and takes stock."""
+        if self.average is not None:
+            self.average(measured)  # first of all: one process's loss that is not finite stops them all
+        grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = (measured[0] + torch.stack(torch._foreach_norm(grads)).sum()).isfinite()
+        torch.maximum(self._stop, (~finite).float(), out=self._stop)
+        if self.rate.most:
+            warm = self.rate.warmup.lr if self.rate.warmup is not None else 0.0
+            torch.where(self._warming.bool(), torch.full_like(self._lr, warm), self._scheduled, out=self._lr)
+        else:
+            self._lr.copy_(self._scheduled)
+        self.optimizer.step()
+        counted = torch.cat((measured.double(), torch.ones_like(self._totals[:1])))
+        self._totals += counted.where(self._stop == 0, torch.zeros_like(counted))
+        if self.rate.waits(0):
+            self._error.lerp_(measured[1], 1 / REMEMBERED)
+            self._warming *= self._error >= (self.rate.warmup.until_error or 0) / 100  # type: ignore[union-attr]
+
+    def _launch(self) -> None:
+        """`_compute`, or the CUDA graph of it once there is one."""
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._eager < 0:
+            self._compute()
+        elif self._eager:
+            self._eager -= 1
+            # As recording wants it: what is allocated is of no stream that is recorded.
+            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(side):
+                self._compute()
+            torch.cuda.current_stream(self.device).wait_stream(side)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)  # so that the gradients lie in the graph's own memory
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._compute()  # is only recorded
+            self._graph = graph
+            graph.replay()
+
+    @contextmanager
+    def _arithmetic(self, *, tf32: bool) -> Iterator[None]:
+        """On a GPU: no TF32 unless it is asked for, and convolutions autotuned, as their shapes never change."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            with torch.cuda.device(self.device), rounding(tf32):
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = before
+
+    def _batch(self, iteration: int) -> Tensor:
+        """This process's share of an iteration's batch: (4, b) of index, top, left, mirrored."""
+        size = self.recipe.batch_size // self.world
+        place = iteration * self.recipe.batch_size + self.rank * size
+        parts = []
+        while size:
+            epoch, begin = divmod(place, self.n)
+            part = self._epoch(epoch)[:, begin : begin + size]
+            parts.append(part)
+            place, size = place + part.shape[1], size - part.shape[1]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+    def _epoch(self, epoch: int) -> Tensor:
+        if epoch not in self._epochs:
+            for old in [e for e in self._epochs if e < epoch - 1 or e > epoch]:
+                del self._epochs[old]
+            augmentation = self.recipe.augmentation
+            self._epochs[epoch] = order.stream(
+                self.seed, epoch, self.n, self._images.places, augmentation.flip, self.device
+            )
+        return self._epochs[epoch]
+
+    # --- what one asks of it ---------------------------------------------------------------------------------------
+
+    def read(self) -> Progress:
+        """What happened since the last `read`; waits for the device.
+
+        Raises ResourceError, naming the iteration, if a loss or gradient was not finite: none was made from then on.
+        """
+        self._require_finite()
+        loss, error, steps = self._totals.tolist()
+        lr = float(f"{self._lr.item():.7g}")  # as far as an fp32 goes
+        self._totals.zero_()
+        self._since = 0
+        if not steps:
+            return Progress(self.iteration, 0, float("nan"), float("nan"), lr)
+        return Progress(self.iteration, round(steps), loss / steps, 100 * error / steps, lr)
+
+    def _require_finite(self) -> None:
+        if not self._stop.item():
+            return
+        steps = round(self._totals[2].item())
+        self.iteration, self._since = self.iteration - (self._since - steps), steps  # without those held back
+        raise NotFinite(
+            f"the loss or a gradient of iteration {self.iteration + 1:,} is not finite; it did not change the weights",
+            "use a lower learning rate or a warm-up; what was saved before is good",
+        )
+
+    def evaluate(self, split: str = "test", part: tuple[int, int] = (0, 1)) -> Evaluation:
+        """The error on a split, `test`, `train` or `validation`: no augmentation, in fp32.
+
+        `part`: on share i of k, which is in the batches that the whole would be in. Raises UsageError for a split there
+        is not.
+        """
+        return self.measure(*(_part(tensor, *part) for tensor in self._split(split)))
+
+    def measure(self, images: Tensor, labels: Tensor) -> Evaluation:
+        """The error on images, uint8 (n, c, h, w): no augmentation, in fp32 whatever it is trained in."""
+        with self._arithmetic(tf32=False):
+            return evaluate(self.net, images, labels, self.normalise, channels_last=self.channels_last)
+
+    def _split(self, split: str) -> tuple[Tensor, Tensor]:
+        if split == "train":
+            return self._images.plain, self._labels
+        if split == "test":
+            return _tensor(self._data.test.images), _tensor(self._data.test.labels)
+        if split == "validation" and self._kept is not None:
+            rest = np.setdiff1d(np.arange(len(self._data.train.images)), self._kept)
+            return _tensor(self._data.train.images[rest]), _tensor(self._data.train.labels[rest])
+        if split == "validation":
+            raise UsageError("no images were kept for validation", "`--train-split 45000` keeps 5,000 of 50,000")
+        known = ("test", "train", "validation")
+        raise UsageError(f"unknown split `{split}`", did_you_mean(split, known, f"one of {', '.join(known)}"))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, by name, as copies on the CPU.
+
+        Raises ResourceError if a loss was not finite: such a state is worth nothing.
+        """
+        self._require_finite()
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors().items()}
+
+    def restore(self, state: Mapping[str, Tensor], iteration: int) -> None:
+        """Goes on from a state after so many iterations.
+
+        Raises UsageError if it is not the state of such a net: other names, shapes or types.
+        """
+        own = self._tensors()
+        wrong = [f"no `{name}`" for name in own.keys() - state.keys()]
+        wrong += [f"an unknown `{name}`" for name in state.keys() - own.keys()]
+        wrong += [
+            f"`{name}` of {tuple(state[name].shape)} {state[name].dtype}, not {tuple(tensor.shape)} {tensor.dtype}"
+            for name, tensor in own.items()
+            if name in state and (state[name].shape, state[name].dtype) != (tensor.shape, tensor.dtype)
+        ]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise UsageError(f"not a state of `{self.plan.name}`: {'; '.join(sorted(wrong)[:3])}{more}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])  # in place: a CUDA graph knows where it lies
+            self._stop.zero_()
+        self.iteration, self._since = iteration, round(self._totals[2].item())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The state itself, by name: `net.`, `momentum.` and a few scalars."""
+        tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict(keep_vars=True).items()}
+        for name, parameter in self.net.named_parameters():
+            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                tensors[f"momentum.{name}"] = buffer
+        return {**tensors, "warmup.on": self._warming, "warmup.error": self._error, "totals": self._totals}
+
+
+# --- before it begins ----------------------------------------------------------------------------------------------
+
+
+def trainable(plan: Plan, data: Dataset) -> Plan:
+    """The plan as it is trained on a data set: without a softmax at its end, which the loss computes itself.
+
+    Raises UsageError if the net reads other images, gives other classes, or has auxiliary heads.
+    """
+    _, c, h, w = data.train.images.shape
+    if len(plan.outputs) > 1:
+        raise UsageError(f"`{plan.name}` has auxiliary heads", "train it without them: their weights are no recipe's")
+    if plan.input != Shape(c, h, w):
+        raise UsageError(
+            f"`{plan.name}` reads images of {plan.input}, the data set's are {c} x {h} x {w}",
+            f"`--input {c}x{h}x{w}`, or another net",
+        )
+    last = plan.steps[plan.outputs[0]]
+    if last.shape != Shape(data.classes, 1, 1):
+        raise UsageError(
+            f"`{plan.name}` ends in {last.shape}, the data set has {data.classes} classes",
+            "its last layer should be `fc classes`",
+        )
+    if isinstance(last.op, Softmax) and plan.outputs[0] == len(plan.steps) - 1:
+        return replace(plan, steps=plan.steps[:-1], outputs=last.inputs)
+    return plan
+
+
+def _check(
+    recipe: Recipe, seed: int, dtype: str, device: torch.device, compile: bool, cuda_graph: bool, rank: int, world: int
+) -> None:
+    if not 0 <= seed <= order.MAX_SEED:
+        raise UsageError(f"a seed of {seed}", f"from 0 to {order.MAX_SEED:,}")
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype `{dtype}`", did_you_mean(dtype, DTYPES, f"one of {', '.join(DTYPES)}"))
+    require_possible(
+        settings(dtype, compile=compile, cuda_graph=cuda_graph), "cpu" if device.type == "cpu" else str(device)
+    )
+    if not 0 <= rank < world or recipe.batch_size % world:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} does not split over {world} processes", "use a multiple as the batch size"
+        )
+    share = recipe.batch_size // world
+    if recipe.bn_batch is not None and recipe.bn_batch < share and share % recipe.bn_batch:
+        raise UsageError(
+            f"{share} images do not split into groups of {recipe.bn_batch} for BatchNorm", "choose a divisor"
+        )
+
+
+def _kept(recipe: Recipe, data: Dataset) -> NDArray[np.int64] | None:
+    """The indices of the training images to train on; None for all. Raises UsageError if there are not enough."""
+    n, labels = len(data.train.images), data.train.labels
+    if not n or len(labels) != n or labels.min() < 0 or labels.max() >= data.classes:
+        raise UsageError(
+            f"the data set has {n} training images, whose labels are not all of its {data.classes} classes"
+        )
+    if recipe.train_split is None or recipe.train_split == n:
+        return None
+    if recipe.train_split > n:
+        raise UsageError(
+            f"there are {n:,} training images, not {recipe.train_split:,}", f"use `--train-split` below {n:,}"
+        )
+    kept: NDArray[np.int64] = order.split(n, recipe.train_split)[0].numpy()
+    return kept
+
+
+def _drawn(plan: Plan, recipe: Recipe, seed: int, device: torch.device) -> Net:
+    """The plan's net with weights that the seed determines, whatever the device."""
+    generator = torch.Generator().manual_seed(order.key(seed, order.INIT) >> 1)
+
+    def draw(weight: Tensor, std: float) -> None:
+        if recipe.init == "fan-in" and weight.dim() == 4:
+            std = (2 / weight[0].numel()) ** 0.5  # (c_in / groups) * kh * kw
+        nn.init.normal_(weight, std=std, generator=generator)
+
+    net = build(plan, dtype=torch.float32, init=lambda net: initialise(net, draw))
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.num_batches_tracked = None  # a kernel a layer to count what only cumulative averages would read
+    with fitting(f"the weights of `{plan.name}`", device):
+        return net.to(device).train()
+
+
+def _part(tensor: Tensor, index: int, parts: int) -> Tensor:
+    """The images or labels of share `index`, in whole batches of an evaluation but for the last one; perhaps none."""
+    batches = -(-len(tensor) // BATCH)
+    return tensor[batches * index // parts * BATCH : batches * (index + 1) // parts * BATCH]
+
+
+def _tensor(array: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
+    """The array as a tensor; a copy where it could not be written to, of which torch would warn."""
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -1,0 +1,305 @@
+"""A run from its start, or from its last checkpoint, to its end: readings, checkpoints, signals, and what can go wrong.
+
+What is on the disk is always a run that can be gone on with: a checkpoint is there whole or not at all, readings after
+it are cut off at a resume, and a full disk, a loss that is not finite or a signal leave the last good one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.net.memory import fitting
+from resnetcli.train import checkpoint
+from resnetcli.train.run import RESULT, Config, Metrics, Point, Record, Run, differences
+
+if TYPE_CHECKING:
+    from resnetcli.train.evaluate import Evaluation
+    from resnetcli.train.loop import Progress
+
+Clock = Callable[[], float]
+READ_EVERY = 100
+"""Iterations between readings: waiting for a GPU at each step would leave it idle."""
+WARM_STEPS, MOST_STEPS, LEAST_S = 3, 50, 3.0
+"""The first estimate of the time is measured over so many seconds or steps, behind the first steps, which are slow."""
+
+
+class Engine(Protocol):
+    """What a session needs of `resnetcli.train.loop.Trainer`."""
+
+    device: torch.device
+
+    @property
+    def iteration(self) -> int: ...
+    def step(self) -> None: ...
+    def read(self) -> Progress: ...
+    def evaluate(self, split: str = "test") -> Evaluation: ...
+    def state(self) -> Mapping[str, Tensor]: ...
+    def restore(self, state: Mapping[str, Tensor], iteration: int) -> None: ...
+
+
+class Listener(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+
+    def stepped(self, iteration: int) -> None:
+        """One step more, perhaps not yet finished on its device."""
+
+    def estimate(self, step_s: float, steps: int) -> None:
+        """What a step takes, and how many there are to come; once, early."""
+
+    def reading(self, point: Point, left_s: float) -> None:
+        """What was read, and the seconds that the rest will take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a session ended."""
+
+    result: Record | None
+    """Of a run that has finished."""
+    signal: int = 0
+    """What it was stopped by; 0 if it was not."""
+    unsaved: tuple[str, ...] = ()
+    """What could not be written, for good."""
+
+
+class Stop:
+    """Within: the first SIGINT or SIGTERM is noted in `signal`, and a second one ends the process at once."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
+            self._before = {number: signal.signal(number, self._note) for number in self.NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for each in self.NUMBERS:
+            signal.signal(each, signal.SIG_DFL)  # not Python's own, which would wait for the step to be over
+
+
+@dataclass
+class Session:
+    """One go at a run: until it is finished, stopped or fails."""
+
+    run: Run
+    engine: Engine
+    listener: Listener
+    clock: Clock = time.perf_counter
+    stop: Stop = field(default_factory=Stop)
+
+    def train(self) -> Outcome:
+        """Trains to the end, or until it is stopped.
+
+        Raises ResourceError for a loss that is not finite, and where memory does not suffice; the last checkpoint is
+        from before that. Raises UsageError for checkpoints that cannot be gone on from.
+        """
+        engine, total = self.engine, self.run.config.iterations
+        with self.stop:
+            self._take_up()
+            while engine.iteration < total and not self.stop.signal:
+                engine.step()
+                self._estimate()
+                self.listener.stepped(engine.iteration)
+                if self._due(READ_EVERY, self.run.config.eval_every, self.run.config.checkpoint_every):
+                    self._look()
+            if self.stop.signal:
+                self._leave()
+            done = engine.iteration == total and not self.stop.signal  # who stops it does not wait for a last test
+            result = self._finish() if done else None
+        return Outcome(result, self.stop.signal, tuple(self._troubles))
+
+    def _take_up(self) -> None:
+        """Restores the newest sound checkpoint, if there is any, and cuts off what was read after it."""
+        config, engine = self.run.config, self.engine
+        self._wall_s = self._train_s = 0.0
+        if checkpoint.files(self.run.path):
+            kept = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
+            require_same(kept.facts.get("config"), config, self.run.path)
+            engine.restore(kept.tensors, kept.iteration)
+            self._wall_s, self._train_s = (_seconds(kept.facts, name) for name in ("wall_s", "train_s"))
+            self.listener.say(f"going on from iteration {engine.iteration:,} of {config.iterations:,}")
+        try:
+            self._metrics = Metrics(self.run.path, engine.iteration)
+        except OSError as error:
+            raise ResourceError(f"`{self.run.path}` cannot be written: {error.strerror or error}") from None
+        self._troubles: dict[str, None] = {}
+        self._tested: tuple[int, Evaluation] | None = None
+        self._begun = self._mark = self.clock()
+        self._first = self._marked = self._kept = engine.iteration
+        self._warm_s: float | None = None
+        self._estimated = False
+
+    def _due(self, *every: int) -> bool:
+        """Whether it is time for something that is done every so many iterations, at the end and at a stop."""
+        at = self.engine.iteration
+        return at == self.run.config.iterations or bool(self.stop.signal) or any(at % each == 0 for each in every)
+
+    def _look(self) -> None:
+        """Reads what training has come to, then tests and keeps what is due."""
+        config, engine = self.run.config, self.engine
+        progress = engine.read()  # which waits for the device
+        now, at = self.clock(), engine.iteration
+        self._train_s += now - self._mark
+        rate = (at - self._marked) * config.batch_size / max(now - self._mark, 1e-9)
+        tested = validated = None
+        if (at == config.iterations or at % config.eval_every == 0) and not self.stop.signal:
+            tested = self._evaluate("test")
+            validated = self._evaluate("validation") if config.validation_images else None
+            self._tested = at, tested
+        point = Point(
+            iteration=at, epoch=round(at * config.batch_size / config.train_images, 4), lr=progress.lr,
+            train_loss=progress.loss, train_error_percent=progress.error_percent,
+            validation_loss=_finite(validated.loss) if validated else None,
+            validation_error_percent=validated.error_percent if validated else None,
+            test_loss=_finite(tested.loss) if tested else None,
+            test_error_percent=tested.error_percent if tested else None,
+            images_per_s=round(rate, 2), wall_s=round(self._wall(), 3),
+        )  # fmt: skip
+        self._attempt("readings", lambda: self._metrics.append(point))
+        self.listener.reading(point, self._left_s())
+        if self._due(config.checkpoint_every):
+            self._attempt("a checkpoint", self._keep)
+        self._mark, self._marked = self.clock(), at
+
+    def _evaluate(self, split: str) -> Evaluation:
+        with fitting("evaluation", self.engine.device):
+            return self.engine.evaluate(split)
+
+    def _keep(self) -> None:
+        facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s}
+        with suppress(OSError):  # it is the checkpoint that counts
+            self._metrics.keep()  # before it: a resume keeps what was read up to there
+        checkpoint.save(self.run.path, self.engine.iteration, self.engine.state(), facts)
+        self._kept = self.engine.iteration
+
+    def _leave(self) -> None:
+        """Reads and keeps what is new: the signal may have come just after it was last looked for."""
+        if self.engine.iteration > self._marked:
+            self._look()
+        elif self.engine.iteration > self._kept:
+            self._attempt("a checkpoint", self._keep)
+
+    def _attempt(self, what: str, write: Callable[[], object]) -> None:
+        """Writes if it can; if not, training goes on, and what is missing is told, now and at the end."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self._troubles:
+                reason = error.strerror or str(error)
+                self.listener.say(f"warning: {what} could not be written: {reason}; training goes on")
+            self._troubles[what] = None
+        else:
+            self._troubles.pop(what, None)
+
+    def _finish(self) -> Record:
+        """The run's last word, from the weights of the last iteration, whichever were the best."""
+        engine, config = self.engine, self.run.config
+        at, test = self._tested or (0, None)
+        if test is None or at != engine.iteration:
+            test = self._evaluate("test")
+        result = train_record(config, test, self._evaluate("train"), self._train_s, self._wall())
+        self._attempt("the result", lambda: self.run.finish(result))
+        return result
+
+    def _wall(self) -> float:
+        """Seconds since the run was first started, as far as it ran."""
+        return self._wall_s + self.clock() - self._begun
+
+    def _left_s(self) -> float:
+        """Seconds until the end, if it goes on as in this session: evaluation and checkpoints included."""
+        done = self.engine.iteration - self._first
+        return (self.run.config.iterations - self.engine.iteration) * (self.clock() - self._begun) / max(done, 1)
+
+    def _estimate(self) -> None:
+        """Says how long it will take, once a few steps have been timed."""
+        done = self.engine.iteration - self._first
+        if self._estimated or done < WARM_STEPS:
+            return
+        if self._warm_s is None:
+            _wait(self.engine.device)
+            self._warm_s = self.clock()
+        elif self.clock() - self._warm_s >= LEAST_S or done - WARM_STEPS >= MOST_STEPS:
+            _wait(self.engine.device)
+            self._estimated = True
+            step_s = (self.clock() - self._warm_s) / (done - WARM_STEPS)
+            self.listener.estimate(step_s, self.run.config.iterations - self.engine.iteration)
+
+
+def require_same(kept: object, config: Config, place: os.PathLike[str]) -> None:
+    """Raises UsageError unless a checkpoint's configuration is the run's, with all that differs."""
+    found = differences(kept if isinstance(kept, dict) else {}, config.bound)
+    if found:
+        raise UsageError(
+            f"the checkpoints of `{place}` are of another configuration: {'; '.join(found)}", "was a file changed?"
+        )
+
+
+def train_record(config: Config, test: Evaluation, train: Evaluation, train_s: float, wall_s: float) -> Record:
+    """`resnet-cli/train@1`: how a run ended."""
+    return {
+        "schema": RESULT,
+        "model": config.model,
+        "parameters": dict(config.parameters),
+        "params": config.params,
+        "recipe": config.recipe["name"],
+        "seed": config.seed,
+        "data": config.data_text,
+        "iterations": config.iterations,
+        "batch_size": config.batch_size,
+        "final_test_error_percent": test.error_percent,
+        "final_test_loss": _finite(test.loss),
+        "test_images": test.n,
+        "final_train_error_percent": train.error_percent,
+        "final_train_loss": _finite(train.loss),
+        "train_images": train.n,
+        "images_per_s": round(config.iterations * config.batch_size / train_s, 2) if train_s > 0 else None,
+        "wall_s": round(wall_s, 3),
+        "device": config.device,
+        "device_name": config.device_name,
+        "threads": config.threads,
+        "processes": config.processes,
+        "dtype": config.dtype,
+        "printed": [asdict(entry) for entry in config.printed],
+        "deviations": list(config.deviations),
+        "versions": dict(config.versions),
+    }
+
+
+def _seconds(facts: Mapping[str, Any], name: str) -> float:
+    value = facts.get(name)
+    return float(value) if isinstance(value, float) and 0 <= value < 1e9 else 0.0
+
+
+def _finite(loss: float) -> float | None:
+    """The loss as JSON can have it; None for what is no number, as of a net on its way to diverge."""
+    return loss if math.isfinite(loss) else None
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

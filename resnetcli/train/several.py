@@ -1,0 +1,235 @@
+"""One run or one for each of several seeds, new or gone on with, and what they come to together."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.net.memory import NoRoom
+from resnetcli.spec.zoo import Zoo
+from resnetcli.train.run import (
+    CONFIG_FILE,
+    SEEDS_FILE,
+    SUMMARY,
+    SUMMARY_FILE,
+    Config,
+    Record,
+    Run,
+    create,
+    discard,
+    only_one,
+    open_run,
+    read_record,
+    require_new,
+    seed_folder,
+    write_json,
+)
+from resnetcli.train.session import Listener, Outcome, Session, Stop
+from resnetcli.train.start import (
+    Asked,
+    Prepared,
+    default_name,
+    device_memory,
+    engine,
+    prepare,
+    reopen,
+    require_as_asked,
+    room_hint,
+)
+
+SEEDS = "resnet-cli/several@1"
+MAX_SEEDS = 1000
+
+
+class Audience(Listener, Protocol):
+    """Who is told of runs as they begin, and how each goes."""
+
+    def begin(self, config: Config, run: Path) -> None:
+        """A run's first step is next, or the next of one that was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of it."""
+
+    path: Path
+    outcome: Outcome
+    """The last run's."""
+    results: tuple[Record, ...]
+    """Of the runs that have finished."""
+    summary: Record | None = None
+    """Of several seeds."""
+    failed: tuple[str, ...] = ()
+    """Seeds that could not be trained to their end, and why."""
+
+    @property
+    def stopped(self) -> int:
+        """The signal that kept something from being finished; 0 if none did."""
+        wanted = 1 if self.summary is None else len(self.summary["seeds"])
+        return 0 if len(self.results) == wanted else self.outcome.signal
+
+
+def train(
+    asked: Asked, audience: Audience, *, out: Path | None = None, resume: Path | None = None, seeds: int | None = None
+) -> Ended:
+    """Trains what was asked for to its end, unless it is stopped.
+
+    Raises UsageError, SpecError and ResourceError for what cannot be begun, gone on with or finished.
+    """
+    if resume is None:
+        return _new_seeds(asked, audience, out, seeds) if seeds is not None else _new(asked, audience, out)
+    if out is not None:
+        raise UsageError("`--resume` goes on in the run's own directory", "leave `--out` out")
+    if os.path.isfile(resume / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
+        return _more_seeds(resume, asked, audience, seeds)
+    if seeds is not None:
+        raise UsageError(f"`{resume}` is a run of one seed", "leave `--seeds` out")
+    run = open_run(resume)
+    if (result := run.result) is not None:
+        require_as_asked(run, asked)
+        audience.say(f"`{resume}` has finished: {run.config.iterations:,} iterations are done")
+        return Ended(resume, Outcome(result), (result,))
+    outcome = _go(reopen(run, asked, audience.say), run, audience)
+    return Ended(resume, outcome, _results([outcome]))
+
+
+def _new(asked: Asked, audience: Audience, out: Path | None) -> Ended:
+    if out is not None:
+        require_new(out)
+    prepared = prepare(asked, Zoo(), audience.say)
+    path = out or default_name(prepared.config)
+    require_new(path)
+    outcome = _begin(prepared, path, audience)
+    return Ended(path, outcome, _results([outcome]))
+
+
+def _begin(prepared: Prepared, path: Path, audience: Audience) -> Outcome:
+    def make() -> Run:
+        return create(path, prepared.config, spec=prepared.spec_text, model=prepared.model_text,
+                      recipe=prepared.recipe_text)  # fmt: skip
+
+    return _go(prepared, make, audience)
+
+
+def _go(prepared: Prepared, run: Run | Callable[[], Run], audience: Audience) -> Outcome:
+    team = prepared.team  # the trainer before there is a directory, which is not made for what cannot be built
+    trainer = engine(prepared) if team is None else team.lead(prepared)
+    made = run if isinstance(run, Run) else run()
+    with only_one(made.path):
+        audience.begin(prepared.config, made.path)
+        try:
+            stop = Stop() if team is None else team.stop
+            return Session(replace(made, config=prepared.config), trainer, audience, stop=stop).train()
+        except ResourceError as error:
+            if run is not made:
+                discard(made.path)  # if there is nothing in it yet: the name is free for another try
+            if isinstance(error, NoRoom):
+                raise NoRoom(error.message, room_hint(prepared, device_memory(prepared.config.device))) from None
+            raise
+
+
+def _results(outcomes: Sequence[Outcome]) -> tuple[Record, ...]:
+    return tuple(outcome.result for outcome in outcomes if outcome.result is not None)
+
+
+# --- several seeds -------------------------------------------------------------------------------------------------
+
+
+def _new_seeds(asked: Asked, audience: Audience, out: Path | None, seeds: int) -> Ended:
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"`--seeds {seeds}` is out of range", f"from 1 to {MAX_SEEDS:,}")
+    first = asked.seed or 0
+    if out is not None:
+        require_new(out)
+    prepared = prepare(asked, Zoo(), audience.say)
+    path = out or default_name(prepared.config, several=True)
+    require_new(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
+    except OSError as error:
+        raise ResourceError(f"`{path}` cannot be written: {error.strerror or error}", "`--out` names another") from None
+    return _each(path, range(first, first + seeds), prepared, asked, audience)
+
+
+def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None) -> Ended:
+    record = read_record(path / SEEDS_FILE, SEEDS)
+    first, count = record.get("first"), record.get("count")
+    if type(first) is not int or type(count) is not int or not 1 <= count <= MAX_SEEDS or not 0 <= first < 2**63:
+        raise UsageError(f"`{path / SEEDS_FILE}` is not whole")
+    asked_otherwise = (seeds is not None and seeds != count) or (asked.seed is not None and asked.seed != first)
+    if asked_otherwise:
+        raise UsageError(f"`{path}` has the seeds {first} to {first + count - 1}", "leave `--seed` and `--seeds` out")
+    begun = [seed for seed in range(first, first + count) if (seed_folder(path, seed) / CONFIG_FILE).is_file()]
+    if not begun:
+        raise UsageError(f"no seed of `{path}` was begun", "remove it and start anew")
+    prepared = reopen(open_run(seed_folder(path, begun[0])), replace(asked, seed=None), audience.say)
+    return _each(path, range(first, first + count), prepared, replace(asked, seed=None), audience)
+
+
+def _each(path: Path, seeds: range, prepared: Prepared, asked: Asked, audience: Audience) -> Ended:
+    """Every seed that has not finished, in turn; one whose loss is not finite does not keep the others from theirs."""
+    outcomes: list[Outcome] = []
+    failed: list[str] = []
+    for seed in seeds:
+        folder = seed_folder(path, seed)
+        try:
+            outcomes.append(_seed(folder, seed, prepared, asked, audience))
+        except ResourceError as error:
+            failed.append(f"seed {seed}: {error.message}")
+            audience.say(str(error))
+            continue
+        try:
+            if found := _results(outcomes):
+                write_json(path / SUMMARY_FILE, seeds_record(found, seeds))
+        except OSError as error:
+            raise ResourceError(f"`{path / SUMMARY_FILE}` cannot be written: {error.strerror or error}") from None
+        if outcomes[-1].signal:
+            break
+    found = _results(outcomes)
+    last = outcomes[-1] if outcomes else Outcome(None)
+    lost = tuple(dict.fromkeys(what for outcome in outcomes for what in outcome.unsaved))
+    return Ended(path, replace(last, unsaved=lost), found, seeds_record(found, seeds) if found else None, tuple(failed))
+
+
+def _seed(folder: Path, seed: int, prepared: Prepared, asked: Asked, audience: Audience) -> Outcome:
+    if not (folder / CONFIG_FILE).is_file():
+        if folder.is_dir():
+            discard(folder)  # of a process that was killed before its first step
+        return _begin(replace(prepared, config=replace(prepared.config, seed=seed)), folder, audience)
+    run = open_run(folder)
+    if (result := run.result) is not None:
+        audience.say(f"`{folder}` has finished")
+        return Outcome(result)
+    return _go(reopen(run, asked, audience.say, prepared.data), run, audience)
+
+
+def seeds_record(results: Sequence[Record], seeds: range) -> Record:
+    """`resnet-cli/seeds@1`: the final test errors of several seeds, none of them chosen."""
+    errors = [float(result["final_test_error_percent"]) for result in results]
+    first = results[0] if results else {}
+    return {
+        "schema": SUMMARY,
+        **{name: first.get(name) for name in ("model", "parameters", "params", "recipe", "data", "iterations")},
+        "seeds": list(seeds),
+        "finished": [result["seed"] for result in results],
+        "final_test_error_percent": {
+            "mean": statistics.fmean(errors) if errors else None,
+            "std": statistics.stdev(errors) if len(errors) > 1 else None,
+            "median": statistics.median(errors) if errors else None,
+            "best": min(errors, default=None),
+            "worst": max(errors, default=None),
+        },
+        "runs": [
+            {name: result[name] for name in ("seed", "final_test_error_percent", "final_train_error_percent",
+                                             "images_per_s", "wall_s")}
+            for result in results
+        ],
+        "printed": first.get("printed", []),
+        "deviations": first.get("deviations", []),
+    }  # fmt: skip

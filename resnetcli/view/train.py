@@ -1,0 +1,257 @@
+"""Training as a person follows it: what begins, how it goes, how it ended, and the printed errors beside ours."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from resnetcli.errors import clean
+from resnetcli.view.numbers import bar, exact, rate, short, spoken
+from resnetcli.view.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from resnetcli.train.run import Config, Point
+
+REDRAWN_S, LINE_S = 0.1, 10.0
+"""How often the bar moves on a terminal, and how often a line is written where there is none."""
+WORTH_S = 10.0
+"""What takes no longer needs no estimate."""
+BAR = 16
+
+
+class Screen:
+    """Tells how training goes: a line that is drawn over on a terminal, now and then a line of its own elsewhere."""
+
+    def __init__(
+        self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic, width: int | None = None
+    ) -> None:
+        self.stream = stream or sys.stderr
+        self.clock, self.width = clock, width
+        self._live = self.stream.isatty()
+        self._drawn = 0
+        self._last = float("-inf")
+        self._name, self._total, self._batch = "", 1, 1
+        self._iteration, self._text = 0, ""
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._erase()
+        print(line, file=self.stream, flush=True)
+
+    def begin(self, config: Config, run: Path) -> None:
+        """What is trained, on what, how, and where that is not the paper."""
+        self._name, self._total, self._batch = Path(config.model).stem, config.iterations, config.batch_size
+        self._iteration, self._text, self._last = 0, "", self.clock()
+        for line in opening(config, run):
+            self.say(line)
+
+    def stepped(self, iteration: int) -> None:
+        """One step more."""
+        self._iteration = iteration
+        if self._live and self.clock() - self._last >= REDRAWN_S:
+            self._draw()
+
+    def estimate(self, step_s: float, steps: int) -> None:
+        """What the rest will take."""
+        if steps * step_s < WORTH_S:
+            return
+        speed = rate(self._batch / step_s) if step_s > 0 else "many"
+        self.say(
+            f"{exact(steps)} iterations will take about {time_text(steps * step_s)}, at {speed} images/s; "
+            "evaluation comes on top"
+        )
+
+    def reading(self, point: Point, left_s: float) -> None:
+        """What was read; on a terminal below the bar, elsewhere as a line if it is time for one."""
+        self._iteration, self._text = point.iteration, reading_text(point, left_s)
+        if self._live:
+            self._draw()
+        elif self.clock() - self._last >= LINE_S or point.test_error_percent is not None:
+            self._last = self.clock()
+            self.say(f"{exact(point.iteration)}/{exact(self._total)}  {self._text}")
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        self._erase()
+
+    def _draw(self) -> None:
+        self._last = self.clock()
+        share = self._iteration / self._total
+        text = f"{self._name}  {exact(self._iteration)}/{exact(self._total)}  {bar(share, BAR):<{BAR}}  {self._text}"
+        room = (self.width or shutil.get_terminal_size().columns) - 1
+        text = text[:room]
+        self.stream.write("\r" + text + " " * max(0, self._drawn - len(text)))
+        self.stream.flush()
+        self._drawn = len(text)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self.stream.write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+
+
+def reading_text(point: Point, left_s: float) -> str:
+    """`loss 0.523  error 17.3%  test 18.90%  lr 0.1  3,421 images/s  12 min left`."""
+    words = [f"loss {point.train_loss:.4g}", f"error {point.train_error_percent:.1f}%"]
+    if point.validation_error_percent is not None:
+        words.append(f"validation {point.validation_error_percent:.2f}%")
+    if point.test_error_percent is not None:
+        words.append(f"test {point.test_error_percent:.2f}%")
+    words += [f"lr {point.lr:.3g}", f"{rate(point.images_per_s)} images/s"]
+    return "  ".join([*words, f"{time_text(left_s)} left"] if left_s else words)
+
+
+def opening(config: Config, run: Path) -> list[str]:
+    """What is said before the first step."""
+    settings = clean("".join(f" {name}={value}" for name, value in config.parameters.items()))
+    how = [config.dtype, *(name for name in ("channels_last", "compile", "cuda_graph") if getattr(config, name))]
+    where = (
+        config.device_name
+        if config.device != "cpu"
+        else f"{config.device_name}, {config.threads} thread{'s' * (config.threads != 1)}"
+    )
+    if config.processes > 1:
+        where = f"{config.processes} processes, each on {where}"
+    kept = f", {exact(config.validation_images)} kept for validation" if config.validation_images else ""
+    lines = [
+        f"{clean(config.title)}   {clean(config.model)}{settings}   {short(config.params)} parameters",
+        f"data: {clean(config.data_text)}: {exact(config.train_images)} images to train on{kept}, "
+        f"{exact(config.test_images)} to test, {config.classes} classes",
+        f"recipe {clean(config.recipe['name'])}: {exact(config.iterations)} iterations of {config.batch_size} images, "
+        f"{config.iterations * config.batch_size / config.train_images:.1f} epochs; seed {config.seed}",
+        f"on {clean(where)}, {' '.join(how).replace('_', ' ')}; in {clean(str(run))}",
+    ]
+    return lines + [f"not as in the paper: {clean(text)}" for text in config.deviations]
+
+
+def time_text(seconds: float) -> str:
+    """As one says it: `41 s`, `12 min`, `4 h 32 min`, `3 days 4 h`."""
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
+# --- how it ended --------------------------------------------------------------------------------------------------
+
+RUN_COLUMNS = (
+    Column("net", "model", "left", "bold"),
+    Column("params", "params"),
+    Column("iterations", "iterations"),
+    Column("seeds", "seeds"),
+    Column("test error %", "final_test_error_percent", style="bold"),
+    Column("std", "std"),
+    Column("best", "best", spare=1),
+    Column("printed %", "printed", "left"),
+)
+
+
+def results_sheet(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None = None) -> Sheet:
+    """As the paper's Table 6: the net's final test error, and what papers print."""
+    first = results[0]
+    error = first["final_test_error_percent"]
+    spread: Mapping[str, Any] = {"mean": error, "std": None, "best": error}
+    if summary is not None:
+        spread = summary["final_test_error_percent"]
+    seeds = len(results)
+    name = first["model"] + "".join(f" {key}={value}" for key, value in first["parameters"].items())
+    row = (
+        cell(name, clean(name)),
+        cell(first["params"], short(first["params"])),
+        cell(first["iterations"], exact(first["iterations"])),
+        cell(seeds),
+        _error(spread["mean"]),
+        _error(spread["std"]),
+        _error(spread["best"] if seeds > 1 else None),
+        cell("; ".join(map(_printed, first["printed"])) or None),
+    )
+    return Sheet(RUN_COLUMNS, (row,))
+
+
+def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
+    """Each seed's run."""
+    columns = (
+        Column("seed", "seed"),
+        Column("test error %", "final_test_error_percent", style="bold"),
+        Column("train error %", "final_train_error_percent"),
+        Column("images/s", "images_per_s"),
+        Column("time", "wall_s"),
+    )
+    rows = tuple(
+        (
+            cell(result["seed"]),
+            _error(result["final_test_error_percent"]),
+            _error(result["final_train_error_percent"]),
+            cell(result["images_per_s"], rate(result["images_per_s"]) if result["images_per_s"] else ""),
+            cell(result["wall_s"], time_text(result["wall_s"])),
+        )
+        for result in results
+    )
+    return Sheet(columns, rows)
+
+
+def results_lines(results: Sequence[Mapping[str, Any]], place: Path) -> list[str]:
+    """The conditions below."""
+    first = results[0]
+    one = len(results) == 1
+    took = (
+        f"{rate(first['images_per_s'])} images/s, {time_text(first['wall_s'])}; "
+        if one and first["images_per_s"]
+        else ""
+    )
+    lines = [
+        f"of the last iteration, on all {exact(first['test_images'])} test images of {clean(first['data'])}",
+        f"recipe {clean(first['recipe'])}; {took}{clean(str(place))}",
+    ]
+    if one:
+        lines.insert(1, f"training images without augmentation: {first['final_train_error_percent']:.2f}%")
+    return lines + [f"not as in the paper: {clean(text)}" for text in first["deviations"]]
+
+
+def _printed(entry: Mapping[str, Any]) -> str:
+    what = spoken(entry["protocol"].removeprefix("test").lstrip("-"))
+    where = ", ".join(filter(None, (what, entry["source"])))
+    return clean(f"{entry['printed']} ({where})")
+
+
+def _error(value: float | None) -> Cell:
+    return cell(value, "" if value is None else f"{value:.2f}")
+
+
+def eval_sheet(record: Mapping[str, Any]) -> Sheet:
+    """Each class's error, and the whole test set's."""
+    columns = (
+        Column("class", "class", "left", "bold"),
+        Column("images", "images"),
+        Column("wrong", "wrong"),
+        Column("error %", "error_percent"),
+    )
+    rows = tuple(
+        (cell(entry["name"], clean(entry["name"])), cell(entry["images"], exact(entry["images"])),
+         cell(entry["wrong"], exact(entry["wrong"])), _error(entry["error_percent"]))
+        for entry in record["classes"]
+    )  # fmt: skip
+    total = (cell("all"), cell(record["images"], exact(record["images"])),
+             cell(record["wrong"], exact(record["wrong"])), _error(record["error_percent"]))  # fmt: skip
+    return Sheet(columns, rows, total)
+
+
+def eval_lines(record: Mapping[str, Any]) -> list[str]:
+    """What was evaluated."""
+    name = record["model"] + "".join(f" {key}={value}" for key, value in record["parameters"].items())
+    return [
+        f"{clean(name)}, seed {record['seed']}, after {exact(record['iteration'])} of {exact(record['iterations'])} "
+        f"iterations; loss {'not finite' if record['loss'] is None else format(record['loss'], '.4f')}",
+        f"test set of {clean(record['data'])}",
+    ]

@@ -1,0 +1,354 @@
+"""Sets of one's own: described, written, converted, and refused where they do not hold together."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnetcli.data.arrays import read_arrays
+from resnetcli.data.cifar import OFFICIAL
+from resnetcli.data.convert import convert
+from resnetcli.data.dataset import Split
+from resnetcli.data.errors import DataError
+from resnetcli.data.read import load
+from resnetcli.data.synthetic import synthetic
+from resnetcli.data.write import write_custom
+from resnetcli.errors import ResourceError, UsageError
+from tests.data.made import _tiny, packed, small, write_binary, write_python  # noqa: F401
+
+DATA = synthetic(30, 6, classes=3, size=(5, 8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A set of 36 images of 5 x 8."""
+    (tmp_path / "own").mkdir()
+    write_custom(tmp_path / "own", DATA.train, DATA.test, ["a", "b", "c"])
+    return tmp_path / "own"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "dataset.json"
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+
+
+def test_a_written_set_is_read_as_it_was(folder: Path) -> None:
+    found = load("custom", folder)
+    assert found.digest == DATA.digest
+    assert np.array_equal(found.test.images, DATA.test.images)
+    assert (found.name, found.class_names, found.image, found.verified) == ("custom", ("a", "b", "c"), (3, 5, 8), False)
+    assert found.text == "custom, 36 images"
+
+
+def test_its_record_is_the_label_then_red_green_and_blue_by_rows(folder: Path) -> None:
+    raw = (folder / "test.bin").read_bytes()
+    assert len(raw) == 6 * (1 + 3 * 5 * 8)
+    assert raw[121] == DATA.test.labels[1]
+    assert raw[121 + 1 + 40 + 8 * 2 + 3] == DATA.test.images[1, 1, 2, 3]
+
+
+def test_more_than_256_classes_take_two_bytes_the_high_one_first(tmp_path: Path) -> None:
+    labels = np.array([0, 255, 256, 699], np.int64)
+    split = Split(np.zeros((4, 3, 2, 2), np.uint8), labels)
+    write_custom(tmp_path, split, split, [f"c{number}" for number in range(700)])
+    assert (tmp_path / "train.bin").read_bytes()[2 * 14 : 2 * 14 + 2] == bytes([1, 0])
+    assert load("custom", tmp_path).train.labels.tolist() == labels.tolist()
+
+
+def test_records_in_several_files_follow_one_another(folder: Path) -> None:
+    raw = (folder / "train.bin").read_bytes()
+    (folder / "one.bin").write_bytes(raw[: 121 * 7])
+    (folder / "two.bin").write_bytes(raw[121 * 7 :])
+    edit(folder, lambda said: said.update(train=["one.bin", "two.bin"]))
+    assert load("custom", folder).digest == DATA.digest
+
+
+def test_the_least_description_says_the_classes_alone(tmp_path: Path) -> None:
+    data = small()
+    write_custom(tmp_path, data.train, data.test, data.class_names)
+    (tmp_path / "dataset.json").write_text('{"classes": 10}')
+    found = load("custom", tmp_path)
+    assert found.digest == data.digest
+    assert found.class_names == tuple(f"class {number}" for number in range(10))
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a key": ({"clases": 3}, "has `clases`, which means nothing"),
+    "a schema": ({"schema": "resnet-cli/dataset@2"}, "has the schema"),
+    "grey": ({"image": [1, 5, 8]}, "not \\[3, height, width\\]"),
+    "huge": ({"image": [3, 10**9, 10**9]}, "each side from 1 to 1,024"),
+    "a side that is true": ({"image": [3, True, 8]}, "not \\[3, height, width\\]"),
+    "no classes": ({"classes": None, "class_names": None}, "how many `classes`"),
+    "too many classes": ({"classes": 10**9, "class_names": None}, "from 2 to 65,536"),
+    "names of others": ({"class_names": ["a"]}, "has 1 `class_names` and 3 `classes`"),
+    "names that are none": ({"class_names": ["a", "b", 3]}, "not a list of texts"),
+    "another folder": ({"train": ["../own/train.bin"]}, "no plain name"),
+    "an absolute path": ({"train": ["/etc/passwd"]}, "no plain name"),
+    "a hidden place": ({"train": [".."]}, "no plain name"),
+    "a file twice": ({"train": ["train.bin", "train.bin"]}, "twice"),
+    "no files": ({"train": []}, "no list of files"),
+    "a missing file": ({"train": ["more.bin"]}, "more.bin"),
+    "another size": ({"image": [3, 8, 8]}, "not a whole number of records of 193"),
+    "fewer classes": ({"classes": 2, "class_names": ["a", "b"]}, "there are 2 classes"),
+    "a digest": ({"digest": "12"}, "no SHA-256"),
+    "another's digest": ({"digest": "0" * 64}, "is not what its dataset.json was written for"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_description_that_does_not_hold_is_refused(name: str, folder: Path) -> None:
+    changes, message = WRONG[name]
+    edit(folder, lambda said: said.update(changes))
+    with pytest.raises(DataError, match=message):
+        load("custom", folder)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"classes": 1e999}'])
+def test_a_description_that_is_no_json_object_is_refused(raw: bytes, folder: Path) -> None:
+    (folder / "dataset.json").write_bytes(raw)
+    with pytest.raises(DataError):
+        load("custom", folder)
+
+
+def test_a_set_without_images_is_refused(folder: Path) -> None:
+    (folder / "test.bin").write_bytes(b"")
+    with pytest.raises(DataError, match="no images to test with"):
+        load("custom", folder)
+
+
+def test_a_folder_without_a_description_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        load("custom", tmp_path / "none")
+    with pytest.raises(UsageError, match=r"has no dataset\.json"):
+        load("custom", tmp_path)
+
+
+# --- arrays ------------------------------------------------------------------------------------------------------
+
+
+def saved(tmp_path: Path, **arrays: Any) -> Path:
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (20, 6, 7), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (20, 3, 6, 7), dtype=np.uint8)
+LABELS = np.arange(20) % 4
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (GREY, np.stack([GREY] * 3, 1)),
+        (GREY[:, None], np.stack([GREY] * 3, 1)),
+        (GREY[..., None], np.stack([GREY] * 3, 1)),
+        (COLOUR, COLOUR),
+        (COLOUR.transpose(0, 2, 3, 1), COLOUR),
+        (np.asfortranarray(COLOUR), COLOUR),
+    ],
+    ids=["n h w", "n 1 h w", "n h w 1", "n 3 h w", "n h w 3", "by columns"],
+)
+def test_images_are_taken_with_their_axes_in_any_usual_order(images: Any, expected: Any, tmp_path: Path) -> None:
+    path = saved(
+        tmp_path, train_images=images, train_labels=LABELS, test_images=images[:5], test_labels=LABELS[:5].astype("u1")
+    )
+    made = convert(path, tmp_path / "out")
+    assert np.array_equal(made.train.images, expected)
+    assert np.array_equal(made.test.images, expected[:5])
+    assert made.train.labels.tolist() == LABELS.tolist()
+    assert load("custom", tmp_path / "out").digest == made.digest
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test.bin", "train.bin"]
+
+
+def test_where_there_are_no_test_images_a_share_of_each_class_is_set_apart(tmp_path: Path) -> None:
+    images = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    path = saved(tmp_path, images=images, labels=LABELS, class_names=np.array(["p", "q", "r", "s"]))
+    train, test, names = read_arrays(path, share=0.4)
+    assert np.bincount(test.labels).tolist() == [2] * 4
+    assert np.bincount(train.labels).tolist() == [3] * 4
+    both = [*train.images[:, 0, 0, 0].tolist(), *test.images[:, 0, 0, 0].tolist()]
+    assert sorted(both) == list(range(20))
+    assert (train.images[:, 0, 0, 0] % 4 == train.labels).all()
+    assert names == ("p", "q", "r", "s")
+    assert np.array_equal(read_arrays(path, share=0.4)[1].images, test.images)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": GREY}, "has `pictures` in it"),
+        ({"images": GREY.astype("f4"), "labels": LABELS}, "images of float32, not of bytes|holds float32"),
+        ({"images": GREY.astype("u2"), "labels": LABELS}, "images of uint16, not of bytes"),
+        ({"images": GREY, "labels": LABELS[:-1]}, "labels that are not a whole number for each"),
+        ({"images": GREY, "labels": LABELS - 1}, "labels from -1 to 2"),
+        ({"images": GREY, "labels": LABELS + 65_536}, "labels from 65536"),
+        ({"images": GREY, "labels": LABELS / 2}, "holds float64"),
+        ({"images": GREY[0], "labels": LABELS[:6]}, "images of 6 x 7, not"),
+        ({"images": GREY[:0], "labels": LABELS[:0]}, "there must be some"),
+        ({"images": GREY[:1], "labels": LABELS[:1]}, "too few images"),
+        ({"images": COLOUR[..., :3], "labels": LABELS}, "which axis has the channels cannot be told"),
+        ({"images": GREY, "labels": LABELS, "class_names": np.array(["a"])}, "`class_names` that are not"),
+        ({"images": np.array([Path()] * 20, object), "labels": LABELS}, "holds object"),
+        ({"x_train": GREY, "y_train": LABELS, "x_test": GREY[:, :5], "y_test": LABELS}, "of different sizes"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_set_are_refused(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, **arrays)
+    with pytest.raises(DataError, match=message):
+        convert(path, tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_a_header_that_claims_more_than_the_file_has_is_not_believed(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 3, 32, 32)})
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", out.getvalue())
+        archive.writestr("labels.npy", out.getvalue())
+    with pytest.raises(DataError, match="not what an array of its shape takes"):
+        convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["(" * 300, "-" * 9000 + "1", '{"descr": "|u1", "fortran_order": False, "shape": (', '"""', "  1\n 2\n3", "{[]: 1}",
+     "{'descr': ',', 'fortran_order': False, 'shape': (5,), }", "\t if", "\0", "{'descr': 5, 'shape': (5,)}",
+     *(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape},), }}" for shape in ("10**9", "True", "-5", "1.5",
+                                                                                        "9" * 5000))],
+)  # fmt: skip
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_header_that_is_none_is_refused_whatever_reading_it_comes_to(
+    header: str, version: int, tmp_path: Path
+) -> None:
+    length = len(header).to_bytes(2 if version == 1 else 4, "little")
+    raw = b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + bytes(100)
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        for name in ("images.npy", "labels.npy"):
+            archive.writestr(name, raw)
+    with pytest.raises(DataError, match="is no array"):
+        read_arrays(tmp_path / "set.npz")
+
+
+def test_an_npz_of_python_2_is_read_like_any_other(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        for name, shape, data in (("images", "(9L, 1L, 1L)", bytes(9)), ("labels", "(9L,)", bytes(range(3)) * 3)):
+            header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data)
+    train, test, names = read_arrays(tmp_path / "set.npz", share=0.34)
+    assert (len(train), len(test), len(names)) == (6, 3, 3)
+
+
+def test_names_in_an_npz_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("\u00e9\u00e9.npy", b"x")
+    raw = (tmp_path / "set.npz").read_bytes()
+    (tmp_path / "set.npz").write_bytes(raw.replace("\u00e9\u00e9".encode(), b"\xff" * 4))
+    with pytest.raises(DataError, match=r"is no whole \.npz file"):
+        read_arrays(tmp_path / "set.npz")
+
+
+def test_every_cut_of_an_npz_is_refused(tmp_path: Path) -> None:
+    raw = saved(tmp_path, images=GREY[:8], labels=LABELS[:8]).read_bytes()
+    for length in range(0, len(raw), 7):
+        (tmp_path / "cut.npz").write_bytes(raw[:length])
+        with pytest.raises(DataError):
+            read_arrays(tmp_path / "cut.npz")
+
+
+def test_every_changed_byte_of_an_npz_is_read_or_refused(tmp_path: Path) -> None:
+    raw = saved(tmp_path, images=GREY[:8], labels=LABELS[:8]).read_bytes()
+    for place in range(len(raw)):
+        (tmp_path / "changed.npz").write_bytes(raw[:place] + bytes([raw[place] ^ 0x11]) + raw[place + 1 :])
+        try:
+            train, test, _ = read_arrays(tmp_path / "changed.npz")
+        except DataError:
+            continue
+        assert train.images.shape[1:] == test.images.shape[1:] == (3, 6, 7)
+
+
+# --- conversion --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_the_python_version_becomes_the_binary_one_byte_for_byte(name: str, form: str, tmp_path: Path) -> None:
+    official = OFFICIAL[name]
+    data = small(len(official.class_names))
+    source = tmp_path / official.python.folder
+    write_python(source, official, data)
+    if form == "archive":
+        source = packed(source, official.python, tmp_path)
+    made = convert(source, tmp_path / "out")
+    assert (made.digest, made.name) == (data.digest, name)
+    assert load(name, tmp_path / "out", download=False).digest == data.digest
+    raw = (tmp_path / "out" / official.binary.test).read_bytes()
+    image, label = data.test.images[3], int(data.test.labels[3])
+    head = bytes([label]) if name == "cifar10" else bytes([label % 20, label])
+    size = len(head) + 3072
+    assert raw[3 * size : 4 * size] == head + image.tobytes()
+    names = tmp_path / "out" / ("batches.meta.txt" if name == "cifar10" else "fine_label_names.txt")
+    assert names.read_text().split() == list(official.class_names)
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+def test_cifar_s_files_of_another_size_become_a_custom_set(version: str, tmp_path: Path) -> None:
+    official, data = OFFICIAL["cifar10"], small()
+    write = write_binary if version == "binary" else write_python
+    write(tmp_path / "in", official, data)
+    made = convert(tmp_path / "in", tmp_path / "out")
+    assert (made.name, made.digest, made.class_names) == ("custom", data.digest, official.class_names)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_what_is_binary_already_is_not_converted(tmp_path: Path) -> None:
+    write_binary(tmp_path / "in", OFFICIAL["cifar10"], small())
+    with pytest.raises(UsageError, match="in the binary version already"):
+        convert(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_target_that_is_there_is_left_alone(tmp_path: Path, folder: Path) -> None:
+    path = saved(tmp_path, images=GREY, labels=LABELS)
+    with pytest.raises(UsageError, match="is not empty"):
+        convert(path, folder)
+    with pytest.raises(UsageError, match="is no directory"):
+        convert(path, path)
+    (tmp_path / "empty").mkdir()
+    assert len(convert(path, tmp_path / "empty").train) == 16
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, images=GREY, labels=LABELS)
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        convert(path, tmp_path / "out")
+    assert [each.name for each in tmp_path.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_is_between_none_and_all(share: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no share of the images"):
+        convert(saved(tmp_path, images=GREY, labels=LABELS), tmp_path / "out", share=share)
+
+
+def test_what_is_no_data_set_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(UsageError, match="is no data set"):
+        convert(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UsageError, match="binary records already"):
+        convert(folder, tmp_path / "out")

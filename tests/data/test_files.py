@@ -1,0 +1,119 @@
+"""Archives that are not what they should be: nothing of them is written, followed or believed without a bound."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from resnetcli.data import files
+from resnetcli.data.errors import DataError
+from resnetcli.data.files import read_archive
+from tests.data.made import member, tar_of
+
+WANTED = ("set/a.bin", "set/b.bin")
+GOOD = [(member(name, name.encode()), name.encode()) for name in WANTED]
+
+
+def archive(tmp_path: Path, raw: bytes) -> Path:
+    path = tmp_path / "data.tar.gz"
+    path.write_bytes(raw)
+    return path
+
+
+def test_wanted_members_are_read_in_any_order_and_others_passed_over(tmp_path: Path) -> None:
+    others = [
+        (member("set", kind=tarfile.DIRTYPE), b""),
+        (member("../../etc/passwd", b"x"), b"x"),
+        (member("/etc/passwd", b"x" * 1000), b"x" * 1000),
+        (member("set/link", kind=tarfile.SYMTYPE, link="/etc/passwd"), b""),
+        (member("set/device", kind=tarfile.CHRTYPE), b""),
+        (member("set/file.txt~"), b""),
+    ]
+    raw = tar_of([others[0], GOOD[1], *others[1:], GOOD[0]])
+    path = archive(tmp_path, raw)
+    found, digest = read_archive(path, WANTED, 100)
+    assert found == {name: name.encode() for name in WANTED}
+    assert digest == hashlib.sha256(raw).hexdigest()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_with_a_leading_dot_and_long_ones_of_posix_are_known(tmp_path: Path) -> None:
+    long = "d" * 90 + "/" + "f" * 90
+    raw = tar_of([(member("./set/a.bin", b"a"), b"a"), (member(long, b"b"), b"b")])
+    assert read_archive(archive(tmp_path, raw), ("set/a.bin", long), 10)[0] == {"set/a.bin": b"a", long: b"b"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, b"S", b"L"])
+def test_a_wanted_name_that_is_no_regular_file_is_refused(kind: bytes, tmp_path: Path) -> None:
+    raw = tar_of([(member("set/a.bin", kind=kind, link="/etc/passwd"), b""), GOOD[1]])
+    with pytest.raises(DataError, match=r"`set/a\.bin` is no regular file in it"):
+        read_archive(archive(tmp_path, raw), WANTED, 100)
+
+
+def test_a_size_that_a_header_only_claims_is_not_allocated(tmp_path: Path) -> None:
+    info = member("set/a.bin")
+    info.size = 2**32
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        read_archive(archive(tmp_path, gzip.compress(header, mtime=0)), WANTED, 100)
+    info.size = 1000
+    with pytest.raises(DataError, match="has 1,000 bytes, more than the 100"):
+        read_archive(archive(tmp_path, gzip.compress(info.tobuf(tarfile.USTAR_FORMAT), mtime=0)), WANTED, 100)
+
+
+def test_a_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_UNPACKED", 10**6)
+    big = bytes(2 * 10**6)
+    with pytest.raises(DataError, match="unpacks to more than 1,000,000 bytes"):
+        read_archive(archive(tmp_path, tar_of([(member("other", big), big), *GOOD])), WANTED, 100)
+    with pytest.raises(DataError, match="unpacks to more than 1,000,000 bytes"):  # behind the tar's end
+        read_archive(archive(tmp_path, tar_of(GOOD) + gzip.compress(big, mtime=0)), WANTED, 100)
+    tiny = [(member(f"{number}"), b"") for number in range(3000)]  # nothing but headers
+    with pytest.raises(DataError, match="unpacks to more than 1,000,000 bytes"):
+        read_archive(archive(tmp_path, tar_of([*tiny, *GOOD])), WANTED, 100)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="twice"):
+        read_archive(archive(tmp_path, tar_of([*GOOD, GOOD[0]])), WANTED, 100)
+
+
+def test_a_missing_member_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no `set/b\.bin` in it"):
+        read_archive(archive(tmp_path, tar_of(GOOD[:1])), WANTED, 100)
+
+
+def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    raw = tar_of(GOOD)
+    for length in range(len(raw)):
+        with pytest.raises(DataError):
+            read_archive(archive(tmp_path, raw[:length]), WANTED, 100)
+
+
+def test_a_changed_byte_is_refused_or_changes_the_digest(tmp_path: Path) -> None:
+    raw = tar_of(GOOD)
+    _, digest = read_archive(archive(tmp_path, raw), WANTED, 100)
+    for place in range(len(raw)):
+        changed = raw[:place] + bytes([raw[place] ^ 0x41]) + raw[place + 1 :]
+        try:
+            assert read_archive(archive(tmp_path, changed), WANTED, 100)[1] != digest
+        except DataError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"<html><body>not found</body></html>", "no whole gzip file"),
+        (b"", "has no `set/a.bin`|ends in the middle"),
+        (gzip.compress(b"x" * 1024, mtime=0), "holds no tar archive"),
+        (gzip.compress(b"x" * 100, mtime=0), "ends in the middle|holds no tar"),
+    ],
+)
+def test_what_is_no_archive_is_refused(raw: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_archive(archive(tmp_path, raw), WANTED, 100)

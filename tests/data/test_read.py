@@ -1,0 +1,284 @@
+"""The data sets read: every form that CIFAR comes in, and what is wrong with files that are not."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnetcli.data import cifar
+from resnetcli.data.cifar import OFFICIAL, Version
+from resnetcli.data.dataset import Dataset
+from resnetcli.data.errors import DataError
+from resnetcli.data.read import default_folder, load
+from resnetcli.data.write import write_cifar10_binary
+from resnetcli.errors import UsageError
+from tests.data.made import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
+
+tiny = pytest.mark.usefixtures("_tiny")
+every_set = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+every_version = pytest.mark.parametrize("version", ["binary", "python"])
+
+
+def made(name: str, version: Version, folder: Path) -> Dataset:
+    """A small set, written extracted where its folder would be."""
+    official = OFFICIAL[name]
+    data = small(len(official.class_names))
+    write = write_binary if version == "binary" else write_python
+    write(folder / official.layout(version).folder, official, data)
+    return data
+
+
+def same(a: Dataset, b: Dataset) -> bool:
+    return a.digest == b.digest and all(
+        np.array_equal(x.images, y.images) and np.array_equal(x.labels, y.labels)
+        for x, y in ((a.train, b.train), (a.test, b.test))
+    )
+
+
+@tiny
+@every_set
+@every_version
+@pytest.mark.parametrize("form", ["folder above", "folder", "archive", "folder with the archive"])
+def test_every_published_form_is_read(name: str, version: Version, form: str, tmp_path: Path) -> None:
+    data = made(name, version, tmp_path / "out")
+    layout = OFFICIAL[name].layout(version)
+    folder = tmp_path / "out" / layout.folder
+    (tmp_path / "in").mkdir()
+    place = {
+        "folder above": lambda: tmp_path / "out",
+        "folder": lambda: folder,
+        "archive": lambda: packed(folder, layout, tmp_path / "in"),
+        "folder with the archive": lambda: packed(folder, layout, tmp_path / "in").parent,
+    }[form]()
+    found = load(name, place, download=False)
+    assert same(found, data)
+    assert (found.name, found.classes, found.class_names) == (name, data.classes, OFFICIAL[name].class_names)
+    assert (found.verified, found.text) == (False, f"{OFFICIAL[name].title} (not verified)")
+    assert found.train.images.shape == (50, 3, 32, 32)
+    assert found.train.images.flags.c_contiguous
+    assert [str(array.dtype) for array in (found.train.images, found.train.labels)] == ["uint8", "int64"]
+    assert not found.train.images.flags.writeable
+
+
+@tiny
+def test_a_folder_under_another_name_is_known_by_its_files(tmp_path: Path) -> None:
+    data = made("cifar10", "binary", tmp_path)
+    (tmp_path / "cifar-10-batches-bin").rename(tmp_path / "mine")
+    assert same(load("cifar10", tmp_path / "mine"), data)
+
+
+@tiny
+@every_set
+@every_version
+def test_an_archive_with_the_published_digest_is_verified(
+    name: str, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(name, version, tmp_path / "out")
+    layout = OFFICIAL[name].layout(version)
+    path = packed(tmp_path / "out" / layout.folder, layout, tmp_path)
+    publish(monkeypatch, name, version, archive=replace(layout.archive, sha256=sha256(path)))
+    found = load(name, path)
+    assert found.verified
+    assert found.text == f"{OFFICIAL[name].title} (verified)"
+    with path.open("ab") as file:
+        file.write(bytes(100))  # which gzip reads over, and the digest does not
+    assert not load(name, path).verified
+
+
+@tiny
+def test_extracted_binary_files_with_the_published_digests_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made("cifar10", "binary", tmp_path)
+    folder = tmp_path / "cifar-10-batches-bin"
+    train = b"".join((folder / name).read_bytes() for name in OFFICIAL["cifar10"].binary.train)
+    publish(
+        monkeypatch, "cifar10", "binary", sha256=(hashlib.sha256(train).hexdigest(), sha256(folder / "test_batch.bin"))
+    )
+    assert load("cifar10", tmp_path).verified
+    for name in ("data_batch_4.bin", "test_batch.bin"):
+        raw = (folder / name).read_bytes()
+        (folder / name).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+        assert not load("cifar10", tmp_path).verified, name
+        (folder / name).write_bytes(raw)
+    assert load("cifar10", tmp_path).verified
+
+
+@tiny
+def test_extracted_python_files_with_the_published_digests_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made("cifar10", "python", tmp_path)
+    folder = tmp_path / "cifar-10-batches-py"
+    files = OFFICIAL["cifar10"].python.files
+    md5 = tuple(hashlib.md5((folder / name).read_bytes()).hexdigest() for name in files)
+    publish(monkeypatch, "cifar10", "python", md5=md5)
+    assert load("cifar10", tmp_path).verified
+    (folder / "data_batch_1").write_bytes((folder / "data_batch_2").read_bytes())
+    assert not load("cifar10", tmp_path).verified
+
+
+def test_only_official_sizes_are_taken_as_cifar(tmp_path: Path) -> None:
+    made("cifar10", "binary", tmp_path)
+    with pytest.raises(DataError, match=r"data_batch_1.bin` has 10 images; in CIFAR-10 it has 10,000"):
+        load("cifar10", tmp_path)
+
+
+def test_the_table_of_digests_is_of_the_right_shape() -> None:
+    for official in OFFICIAL.values():
+        for version in ("binary", "python"):
+            layout = official.layout(version)
+            assert len(layout.archive.sha256) == 64
+            assert 168e6 < layout.archive.bytes < 171e6
+            assert len(layout.md5) in (0, len(layout.files))
+            assert all(len(digest) == 32 for digest in layout.md5)
+        assert (official.train, official.test) == (50_000, 10_000)
+        assert (
+            len(set(official.class_names))
+            == len(official.class_names)
+            == {"cifar10": 10, "cifar100": 100}[official.name]
+        )
+
+
+@tiny
+@pytest.mark.parametrize("size", [0, 1, 3073 * 10 - 1, 3073 * 9])
+def test_a_batch_cut_short_is_refused(size: int, tmp_path: Path) -> None:
+    made("cifar10", "binary", tmp_path)
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(DataError, match=r"data_batch_3\.bin"):
+        load("cifar10", tmp_path)
+
+
+@tiny
+def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
+    made("cifar10", "binary", tmp_path)
+    path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
+    raw = bytearray(path.read_bytes())
+    raw[2 * 3073] = 10
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"image 2 has label 10, and there are 10 classes, 0 to 9"):
+        load("cifar10", tmp_path)
+
+
+@tiny
+@every_version
+def test_a_missing_batch_is_named(version: Version, tmp_path: Path) -> None:
+    made("cifar10", version, tmp_path)
+    layout = OFFICIAL["cifar10"].layout(version)
+    (tmp_path / layout.folder / layout.train[2]).unlink()
+    with pytest.raises(DataError, match=layout.train[2]):
+        load("cifar10", tmp_path, download=False)
+
+
+@tiny
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    import os
+
+    made("cifar10", "binary", tmp_path)
+    path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="no regular file"):
+        load("cifar10", tmp_path)
+
+
+@tiny
+def test_a_file_larger_than_any_can_be_is_not_read(tmp_path: Path) -> None:
+    made("cifar10", "binary", tmp_path)
+    with (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").open("ab") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(DataError, match="more than"):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("cifar", "there is no data set `cifar`"), ("custom", "needs its folder"), ("", "no data set")],
+)
+def test_what_there_is_not_is_said(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(name)
+
+
+def test_without_downloading_a_missing_set_is_refused_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=f"CIFAR-100 is not in `{tmp_path}/resnet-cli/data`") as caught:
+        load("cifar100", download=False)
+    assert "cifar-100-binary.tar.gz" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_relative_cache_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/.cache/resnet-cli/data")
+
+
+def test_a_file_that_is_no_archive_of_the_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.tar.gz").write_bytes(b"")
+    with pytest.raises(UsageError, match="is no archive of CIFAR-10"):
+        load("cifar10", tmp_path / "data.tar.gz")
+
+
+def test_a_custom_set_is_not_taken_for_cifar(tmp_path: Path) -> None:
+    data = small()
+    write_cifar10_binary(tmp_path, data.train.images, data.train.labels, data.test.images, data.test.labels)
+    with pytest.raises(UsageError, match="is a custom data set, not CIFAR-10"):
+        load("cifar10", tmp_path, download=False)
+    assert same(load("custom", tmp_path), data)
+    assert load("custom", tmp_path).text == "custom, 57 images"
+
+
+@tiny
+@every_set
+def test_the_set_is_fetched_where_it_is_not(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made(name, "binary", tmp_path / "out")
+    layout = OFFICIAL[name].binary
+    asked: list[tuple[cifar.Archive, Path]] = []
+
+    def fetch(archive: cifar.Archive, folder: Path, tell: object) -> Path:
+        asked.append((archive, folder))
+        return packed(tmp_path / "out" / layout.folder, layout, folder)
+
+    monkeypatch.setattr("resnetcli.data.fetch.fetch", fetch)
+    (tmp_path / "in").mkdir()
+    assert same(load(name, tmp_path / "in"), data)
+    assert same(load(name, tmp_path / "in"), data)
+    assert asked == [(layout.archive, tmp_path / "in")]
+
+
+def test_a_digest_tells_labels_images_shapes_and_splits_apart() -> None:
+    from resnetcli.data.dataset import Split, content_digest
+
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (4, 3, 2, 6), dtype=np.uint8), np.arange(4)
+    split = Split(images, labels)
+    changed = images.copy()
+    changed[3, 2, 1, 5] ^= 1
+    others = [
+        (Split(changed, labels), split),
+        (Split(images, labels[::-1].copy()), split),
+        (Split(images.reshape(4, 3, 6, 2), labels), split),
+        (Split(images[:3], labels[:3]), split),
+        (split, Split(images[:3], labels[:3])),
+    ]
+    found = {content_digest(*pair) for pair in [(split, split), *others]}
+    assert len(found) == 6
+
+
+def test_the_synthetic_set_is_the_same_every_time_and_says_what_it_is() -> None:
+    from resnetcli.data.synthetic import synthetic
+
+    one, two, three = synthetic(100, 20), synthetic(100, 20), synthetic(100, 20, seed=1)
+    assert one.digest == two.digest != three.digest
+    assert one.text == "synthetic, 100 random images"
+    assert not one.verified
+    assert np.bincount(one.train.labels).tolist() == [10] * 10
+    assert synthetic(8, 4, classes=4, size=(7, 9)).image == (3, 7, 9)

@@ -1,0 +1,148 @@
+"""Pickles that are CIFAR's, and those that would do harm elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnetcli.data.errors import DataError
+from resnetcli.data.records import python_part
+from resnetcli.data.unpickle import Pickled, unpickle
+from tests.data.made import Pickler2, batch
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
+LABELS = [number % 10 for number in range(30)]
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+def test_a_batch_of_python_2_is_read(fortran: bool) -> None:
+    raw = batch(IMAGES, {b"labels": LABELS}, fortran=fortran)
+    images, labels = python_part(raw, "batch", "labels", 10)
+    assert np.array_equal(images, IMAGES)
+    assert labels.tolist() == LABELS
+
+
+def test_the_batches_made_here_are_what_pickle_itself_reads() -> None:
+    found = pickle.loads(batch(IMAGES, {b"labels": LABELS}), encoding="bytes")
+    assert set(found) == {b"batch_label", b"labels", b"data", b"filenames"}
+    assert np.array_equal(found[b"data"], IMAGES.reshape(30, 3072))
+    assert found[b"filenames"][3] == b"image_3.png"
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_a_batch_pickled_again_by_this_numpy_is_read(protocol: int) -> None:
+    said = {
+        "data": IMAGES.reshape(30, 3072),
+        "labels": LABELS,
+        "filenames": ["a"] * 30,
+        "more": (None, True, -5, 2**40),
+    }
+    images, labels = python_part(pickle.dumps(said, protocol), "batch", "labels", 10)
+    assert np.array_equal(images, IMAGES)
+    assert labels.tolist() == LABELS
+
+
+class Evil:
+    """Runs a command when it is unpickled by what allows that."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch /tmp/resnet-cli-was-here",)
+
+
+def calling(module: bytes, name: bytes, arguments: bytes) -> bytes:
+    return b"\x80\x02c" + module + b"\n" + name + b"\n" + arguments + b"R."
+
+
+EVIL = {
+    "os.system": (pickle.dumps({"data": Evil()}, 2), "asks for `posix.system`"),
+    "os.system, protocol 4": (pickle.dumps({"data": Evil()}, 4), "asks for `posix.system`"),
+    "eval": (calling(b"builtins", b"eval", b"U\x011\x85"), "asks for `builtins.eval`"),
+    "numpy's load": (calling(b"numpy", b"load", b"U\x01x\x85"), "asks for `numpy.load`"),
+    "a dotted name": (calling(b"numpy", b"ndarray.tofile", b")"), "asks for `numpy.ndarray.tofile`"),
+    "codecs": (calling(b"_codecs", b"encode", b")"), "asks for `_codecs.encode`"),
+    "an array made by its class": (calling(b"numpy", b"ndarray", b"J\xff\xff\xff\x7f\x85\x85"), "not to be called"),
+    "an array of 2**40": (
+        calling(
+            b"numpy.core.multiarray", b"_reconstruct", b"cnumpy\nndarray\n\x8a\x06" + bytes(5) + b"\x01\x85U\x01b\x87"
+        ),
+        "not to be called",
+    ),
+    "objects": (calling(b"numpy", b"dtype", b"U\x02O8K\x00K\x01\x87"), "array of `O8`"),
+    "floats": (calling(b"numpy", b"dtype", b"U\x02f8K\x00K\x01\x87"), "array of `f8`"),
+    "an instance": (b"\x80\x02(ios\nsystem\n.", "instruction 0x69"),
+    "a class made": (b"\x80\x02cnumpy\nndarray\n)\x81.", "instruction 0x81"),
+    "a persistent id": (b"\x80\x02U\x01aQ.", "instruction 0x51"),
+    "an extension": (b"\x80\x02\x82\x01.", "instruction 0x82"),
+    "2 GB announced": (b"\x80\x02T\xff\xff\xff\x7fabc.", "ends in the middle"),
+    "2**62 bytes announced": (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.", "ends in the middle"),
+    "a long number": (b"\x80\x02\x8a\xff" + bytes(255) + b".", "more than 64 bits"),
+    "a name of nested tuples": (b"\x80\x04)" + b"\x85" * 100_000 + b")\x93.", "asks for what is no name"),
+    "a name without an end": (b"\x80\x02c" + b"a" * 10**6, "name without an end"),
+    "a loop of instructions": (b"\x80\x02" + b"]0" * 10 + b".", "instruction 0x30"),
+    "a million lists": (b"\x80\x02" + b"]" * 1_100_000, "too many instructions"),
+    "an empty stack": (b"\x80\x02.", "left over"),
+    "nothing to take": (b"\x80\x02R.", "takes more"),
+    "a mark taken": (b"\x80\x02(R.", "takes more"),
+    "a memo that is not": (b"\x80\x02h\x07.", "takes more"),
+    "a state for a list": (b"\x80\x02]Nb.", "an array that is none"),
+    "keys that are lists": (b"\x80\x02}]]s.", "keys are not all text"),
+    "an odd dict": (b"\x80\x02}(U\x01au.", "keys are not all text"),
+    "items for a number": (b"\x80\x02K\x01(K\x01e.", "fills what is no list"),
+    "nothing": (b"", "ends in the middle"),
+    "text": (b"<html>", "instruction 0x3c"),
+    "another protocol": (b"\x80\x09N.", "protocol is not known"),
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_whatever_else_a_pickle_asks_for_is_refused(name: str) -> None:
+    raw, message = EVIL[name]
+    with pytest.raises(DataError, match=message):
+        unpickle(raw, "evil")
+
+
+def test_an_array_s_shape_is_held_against_its_bytes() -> None:
+    out = Pickler2()
+    out.array(np.zeros((2, 8), np.uint8))
+    good = bytes(out.out) + b"."
+    assert unpickle(good, "array") == Pickled((2, 8), False, bytes(16))
+    with pytest.raises(DataError, match="16 bytes whose shape asks for 2,040"):
+        unpickle(good.replace(b"K\x02K\x08\x86", b"K\xffK\x08\x86"), "array")
+    with pytest.raises(DataError, match="an array that is none"):
+        unpickle(good.replace(b"K\x02K\x08\x86", b"J\xfe\xff\xff\xffJ\xf8\xff\xff\xff\x86"), "array")
+
+
+def test_every_cut_and_every_changed_byte_is_read_or_refused_and_nothing_else() -> None:
+    raw = batch(IMAGES[:1], {b"labels": [3]})
+    head = len(raw) - 3072 - 60
+    rng = np.random.default_rng(2)
+    for place in [*range(0, 400), head, len(raw) - 1]:
+        for changed in (raw[:place], raw[:place] + bytes([int(rng.integers(256))]) + raw[place + 1 :]):
+            try:
+                images, labels = python_part(changed, "batch", "labels", 10)
+            except DataError:
+                continue
+            assert (images.shape, labels.shape) == ((1, 3, 32, 32), (1,))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([1], "a dict was expected"),
+        ({"labels": [1]}, "has not both"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": LABELS[:-1]}, "29 labels and `data` of 30 x 3072"),
+        ({"data": IMAGES.reshape(60, 1536), "labels": LABELS * 2}, "not n x 3072"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": ["a"] * 30}, "no numbers"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": [10] * 30}, "has label 10"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": [-1] * 30}, "no numbers"),
+        ({"data": b"abc", "labels": [1]}, "has not both"),
+    ],
+)  # fmt: skip
+def test_a_pickle_that_is_no_batch_is_refused(said: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        python_part(pickle.dumps(said, 4), "batch", "labels", 10)

@@ -1,0 +1,369 @@
+"""The run directory: whole files, readings that are never doubled, and nothing believed that a run would not write."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.train import run as runs
+from resnetcli.train.run import (
+    COLUMNS,
+    Config,
+    Metrics,
+    Point,
+    create,
+    differences,
+    discard,
+    only_one,
+    open_run,
+    read_metrics,
+    require_new,
+    write_json,
+    write_whole,
+)
+from tests.train.tiny import CONFIG, config
+
+RESULT = {
+    "schema": "resnet-cli/train@1", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",
+    "seed": 0, "data": "CIFAR-10 (verified)", "iterations": 40, "batch_size": 4, "final_test_error_percent": 8.75,
+    "final_test_loss": None, "test_images": 10, "final_train_error_percent": 0.0, "final_train_loss": 0.1,
+    "train_images": 20, "images_per_s": None, "wall_s": 1.5, "deviations": ["one"],
+    "printed": [asdict(entry) for entry in CONFIG.printed],
+}  # fmt: skip
+"""Those keys of one that are shown."""
+
+
+def make(path: Path, made: Config = CONFIG) -> runs.Run:
+    return create(path, made, spec="a: 1\n", model="b: 2\n", recipe="c: 3\n")
+
+
+def point(iteration: int, test: float | None = None) -> Point:
+    return Point(iteration, iteration / 5, 0.1, 1.5, 40.0, None, None, test, test, 100.0, float(iteration))
+
+
+def test_a_run_is_read_as_it_was_made(tmp_path: Path) -> None:
+    made = make(tmp_path / "a" / "run")
+    assert open_run(made.path).config == CONFIG
+    assert (made.path / "spec.yaml").read_text() == "a: 1\n"
+    assert (made.path / "model.yaml").read_text() == "b: 2\n"
+    assert (made.path / "recipe.yaml").read_text() == "c: 3\n"
+    assert made.result is None
+    made.finish(RESULT)
+    assert made.result == RESULT
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(UsageError, match="is a run already") as caught:
+        make(tmp_path / "run")
+    assert "--resume" in caught.value.hint
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(UsageError, match="and not empty"):
+        require_new(tmp_path / "full")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        require_new(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="is there already"):
+        require_new(tmp_path / "link")
+    with pytest.raises(UsageError, match="no name for a directory"):
+        require_new(tmp_path / ("x" * 5000))
+    (tmp_path / "empty").mkdir()
+    require_new(tmp_path / "empty")
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="cannot be written"):
+        make(tmp_path / "file" / "run")
+
+
+WRONG = [
+    *((name, {"wrong": []} if name not in ("parameters", "recipe", "versions") else ["wrong"])
+      for name in CONFIG.__dataclass_fields__),
+    ("iterations", 0), ("batch_size", 10**10), ("seed", -1), ("seed", True), ("compile", 1), ("validation_images", -1),
+    ("input", [3, 32]), ("input", [3, 32, 0]), ("recipe", {}), ("printed", [{}]), ("deviations", [1]),
+    ("parameters", {"n": "1"}), ("versions", {"torch": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_configuration_with_a_wrong_value_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = make(tmp_path / "run").path / "config.json"
+    record = json.loads(path.read_text())
+    for changed in ({**record, name: value}, {key: kept for key, kept in record.items() if key != name}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+            open_run(path.parent)
+
+
+@pytest.mark.parametrize("value", [[], ["x"], {"x": []}, "x", -1, float("nan"), 10**400, True])
+def test_a_result_with_a_wrong_value_is_refused(tmp_path: Path, value: object) -> None:
+    run = make(tmp_path / "run")
+    good: dict[str, list[object]] = {
+        "model": ["x"], "recipe": ["x"], "data": ["x"], "deviations": [[], ["x"]], "printed": [[]]
+    }  # fmt: skip
+    for name in RESULT.keys() - {"schema"}:
+        if value in good.get(name, []):
+            continue
+        run.finish({**RESULT, name: value})
+        with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+            _ = run.result
+        run.finish({key: kept for key, kept in RESULT.items() if key != name})
+        if name not in ("final_test_loss", "final_train_loss", "images_per_s"):
+            with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+                _ = run.result
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "resnet-cli/run@2"}', "[" * 50_000, "\0", "1" * 5000])
+def test_another_file_is_no_configuration(tmp_path: Path, text: str) -> None:
+    path = make(tmp_path / "run").path
+    (path / "config.json").write_text(text)
+    with pytest.raises(UsageError):
+        open_run(path)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no directory"):
+        open_run(tmp_path / "none")
+    with pytest.raises(UsageError, match="is not a run"):
+        open_run(tmp_path)
+    with pytest.raises(UsageError, match="no directory"):
+        open_run("x" * 5000)
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "config.json").write_text(" " * (2**20 + 1))
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        open_run(tmp_path / "large")
+
+
+def test_two_configurations_are_one_run_unless_the_weights_would_differ() -> None:
+    same = replace(CONFIG, device="cuda:0", threads=9, checkpoint_every=3, data_folder="/elsewhere", model="./net.yaml")
+    assert differences(CONFIG.bound, same.bound) == []
+    other = config(seed=1, recipe={**CONFIG.recipe, "schedule": {"lr": 0.2}})
+    assert differences(CONFIG.bound, other.bound) == ["recipe.schedule.lr: 0.1, now 0.2", "seed: 0, now 1"]
+    assert differences({}, {"seed": 1}) == ["seed: nothing, now 1"]
+
+
+def test_bound_values_are_as_json_gives_them_back() -> None:
+    made = config(recipe={"name": "r", "schedule": {"at": [1, 2]}})
+    assert json.loads(json.dumps(made.bound)) == made.bound
+
+
+# --- whole files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    write_whole(path, b"n", b"ew")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def note_sync(handle: int) -> None:
+        done.append("directory" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")  # noqa: PTH112
+        fsync(handle)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    write_json(tmp_path / "file", {"a": 1})
+    assert done == ["file", "rename", "directory"]
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------
+
+
+def test_points_are_read_as_they_were_written(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    points = [point(10), point(20, 3.5), point(30)]
+    for each in points:
+        metrics.append(each)
+    assert read_metrics(tmp_path) == points
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["iteration"] for row in rows] == ["10", "20", "30"]
+    assert [row["test_error_percent"] for row in rows] == ["", "3.5", ""]
+    assert [{k: None if v == "" else float(v) for k, v in row.items()} for row in rows] == [asdict(p) for p in points]
+
+
+def test_points_after_the_checkpoint_are_cut_off_at_a_resume(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    for iteration in (10, 20, 30):
+        metrics.append(point(iteration))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 40, "ep')  # the process was killed there
+    again = Metrics(tmp_path, 20)
+    again.append(point(30, 1.0))
+    assert read_metrics(tmp_path) == [point(10), point(20), point(30, 1.0)]
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_what_a_power_cut_leaves_behind_the_checkpoint_keeps_nobody_from_going_on(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    for iteration in (10, 20):
+        metrics.append(point(iteration))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(bytes(100) + b"\n" + bytes(100))
+    with pytest.raises(UsageError, match="line 3"):
+        read_metrics(tmp_path)
+    Metrics(tmp_path, 20).append(point(30))
+    assert read_metrics(tmp_path) == [point(10), point(20), point(30)]
+    (tmp_path / "metrics.jsonl").write_bytes(b"junk\n")
+    Metrics(tmp_path, 0)
+    assert read_metrics(tmp_path) == []
+
+
+def test_what_a_full_disk_refused_is_written_later_and_half_a_line_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics(tmp_path, 0)
+    metrics.append(point(10))
+    opened = Path.open
+
+    class Half:
+        def __init__(self, file: object) -> None:
+            self.file = file
+
+        def __enter__(self) -> Half:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()  # type: ignore[attr-defined]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+        def write(self, data: bytes) -> None:
+            self.file.write(data[: len(data) // 2])  # type: ignore[attr-defined]
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda self, *args, **kwargs: Half(opened(self, *args, **kwargs)))
+        for iteration in (20, 30):
+            with pytest.raises(OSError, match="No space left"):
+                metrics.append(point(iteration))
+    metrics.append(point(40))
+    assert read_metrics(tmp_path) == [point(10), point(20), point(30), point(40)]
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{}", "[]", "x", '"' * 5000, "[" * 4000, json.dumps({**asdict(point(1)), "lr": "0.1"}),
+     json.dumps({**asdict(point(1)), "iteration": 1.5}), json.dumps({**asdict(point(1)), "lr": float("nan")}),
+     json.dumps({**asdict(point(1)), "train_loss": None}), json.dumps({**asdict(point(1)), "more": 1}),
+     json.dumps({**asdict(point(1)), "epoch": 10**400}), json.dumps({**asdict(point(1)), "test_error_percent": 101}),
+     json.dumps(asdict(point(0)))],
+)  # fmt: skip
+def test_another_line_is_no_point(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match="line 1: not what a run writes"):
+        read_metrics(tmp_path)
+
+
+def test_points_out_of_order_are_refused(tmp_path: Path) -> None:
+    lines = [json.dumps(asdict(point(iteration))) for iteration in (10, 10)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UsageError, match="line 2"):
+        read_metrics(tmp_path)
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+def test_only_one_process_trains_in_a_directory(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from resnetcli.train.run import only_one\nwith only_one(pathlib.Path(sys.argv[1])): pass"
+    )
+
+    def other() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    with only_one(tmp_path):
+        assert "another process is training" in other().stderr
+    assert other().returncode == 0
+
+
+def test_a_file_system_without_locks_keeps_nobody_from_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(handle: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with only_one(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_nothing_is_written_through_what_somebody_else_has_put_there(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    run = make(tmp_path / "run").path
+    for name in (".lock", ".metrics.jsonl.part"):
+        (run / name).symlink_to(mine)
+    with pytest.raises(ResourceError, match=r"\.lock` cannot be written"), only_one(run):
+        pass
+    Metrics(run, 0).append(point(1))
+    assert mine.read_text() == "precious"
+    assert not (run / "metrics.jsonl").is_symlink()
+    (run / ".lock").unlink()
+    os.mkfifo(run / ".lock")
+    with only_one(run):  # and nobody at the other end is waited for
+        pass
+
+
+def test_a_directory_is_taken_away_only_while_nothing_has_happened_there(tmp_path: Path) -> None:
+    first = make(tmp_path / "first").path
+    Metrics(first, 0)
+    with only_one(first):
+        pass
+    discard(first)
+    assert not first.exists()
+
+    second = make(tmp_path / "second").path
+    Metrics(second, 0).append(point(1))
+    discard(second)
+    assert (second / "config.json").exists()
+
+    third = make(tmp_path / "third").path
+    (third / "checkpoint-00000001.safetensors").touch()
+    discard(third)
+    assert (third / "config.json").exists()
+
+    fourth = make(tmp_path / "fourth").path
+    (fourth / "mine").touch()
+    discard(fourth)
+    assert [each.name for each in fourth.iterdir()] == ["mine"]
+
+
+def test_reading_a_run_needs_no_torch() -> None:
+    code = "import sys, resnetcli.train.run; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

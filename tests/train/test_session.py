@@ -1,0 +1,317 @@
+"""A session: what is done when, and what is left on the disk whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.train import checkpoint
+from resnetcli.train.checkpoint import files, load
+from resnetcli.train.run import Config, Metrics, Point, Run, create, open_run, read_metrics
+from resnetcli.train.session import READ_EVERY, Outcome, Session, Stop
+from tests.train.tiny import CONFIG, Ear, Fake, config
+
+
+class Ticks:
+    """A clock that a step moves on by a second and a half, and looking at it not at all."""
+
+    def __init__(self, engine: Fake) -> None:
+        self.engine, self.start = engine, engine.iteration
+
+    def __call__(self) -> float:
+        return 100 + 1.5 * self.engine.iteration
+
+
+def make(path: Path, made: Config = CONFIG) -> Run:
+    return create(path, made, spec="", model="", recipe="")
+
+
+def train(run: Run, engine: Fake, ear: Ear | None = None) -> Outcome:
+    return Session(run, engine, ear or Ear(), Ticks(engine)).train()
+
+
+def iterations(path: Path) -> list[int]:
+    return [iteration for iteration, _ in files(path)]
+
+
+def test_readings_tests_and_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
+    run, ear = make(tmp_path / "run", config(iterations=45)), Ear()
+    outcome = train(run, Fake(), ear)
+    points = read_metrics(run.path)
+    assert points == ear.points
+    assert [(p.iteration, p.test_error_percent) for p in points] == [
+        (10, None), (20, 30.0), (30, None), (40, 30.0), (45, 30.0)
+    ]  # fmt: skip
+    assert [p.epoch for p in points] == [2.0, 4.0, 6.0, 8.0, 9.0]  # 4 of 20 images a step
+    assert {p.images_per_s for p in points} == {round(4 / 1.5, 2)}
+    assert [p.wall_s for p in points] == [15.0, 30.0, 45.0, 60.0, 67.5]
+    assert ear.left == [35 * 1.5, 25 * 1.5, 15 * 1.5, 5 * 1.5, 0.0]
+    assert iterations(run.path) == [45, 40]
+    assert outcome == Outcome(open_run(run.path).result)
+
+
+def test_the_result_is_of_the_last_iteration(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    engine = Fake()
+    errors = {20: 1, 40: 7}
+    evaluate = engine.evaluate
+    engine.evaluate = lambda split="test": (  # type: ignore[method-assign]
+        replace(evaluate(split), wrong=errors[engine.iteration]) if split == "test" else evaluate(split)
+    )
+    result = train(run, engine).result
+    assert result is not None
+    assert result["final_test_error_percent"] == 70.0  # not the 10% it had been at
+    assert result["final_train_error_percent"] == 10.0
+    assert result["schema"] == "resnet-cli/train@1"
+    assert result["images_per_s"] == round(40 * 4 / 60, 2)
+    assert result["wall_s"] == 60.0
+    assert result["deviations"] == list(CONFIG.deviations)
+
+
+def test_validation_images_are_looked_at_where_there_are_any(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", config(validation_images=5))
+    train(run, Fake())
+    assert [p.validation_error_percent for p in read_metrics(run.path)] == [None, 20.0, None, 20.0]
+
+
+def test_it_is_read_at_least_every_so_often(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", config(iterations=250, checkpoint_every=1000, eval_every=1000))
+    train(run, Fake())
+    assert [p.iteration for p in read_metrics(run.path)] == [READ_EVERY, 2 * READ_EVERY, 250]
+
+
+def test_an_estimate_is_told_once_a_few_steps_were_timed(tmp_path: Path) -> None:
+    ear = Ear()
+    train(make(tmp_path / "run"), Fake(), ear)
+    assert ear.estimates == [(1.5, 35)]  # three steps to warm up, two that take three seconds
+
+
+def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    train(make(tmp_path / "run", config(iterations=10)), Fake())
+    at = synced.index(".checkpoint-00000010.safetensors.part")
+    assert synced[at - 2 : at] == ["metrics.jsonl", "metrics.csv"]
+
+
+class Late(Stop):
+    """Whose signal comes just before it is asked for the so manieth time."""
+
+    def __init__(self, ask: int) -> None:
+        self.left = ask
+        super().__init__()
+
+    @property
+    def signal(self) -> int:
+        self.left -= 1
+        return signal.SIGTERM if self.left <= 0 else 0
+
+    @signal.setter
+    def signal(self, number: int) -> None:
+        pass
+
+
+def test_whenever_a_signal_comes_the_last_step_is_kept_and_read_once(tmp_path: Path) -> None:
+    stopped_at = set()
+    for ask in itertools.count(1):
+        run, engine = make(tmp_path / str(ask), config(iterations=25)), Fake()
+        outcome = Session(run, engine, Ear(), Ticks(engine), Late(ask)).train()
+        read = [p.iteration for p in read_metrics(run.path)]
+        last = [engine.iteration] if engine.iteration else []
+        assert read == sorted(set(read))
+        assert (read[-1:], iterations(run.path)[:1]) == (last, last)
+        if not outcome.signal:
+            break
+        stopped_at.add(engine.iteration)
+    assert stopped_at == set(range(26))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    run, engine = make(tmp_path / "run"), Fake()
+    before = signal.getsignal(number)
+    engine.before_step = lambda iteration: os.kill(os.getpid(), number) if iteration == 16 else None
+    outcome = train(run, engine)
+    assert outcome == Outcome(None, signal=number)
+    assert engine.iteration == 17
+    assert iterations(run.path) == [17, 10]
+    assert read_metrics(run.path)[-1].iteration == 17
+    assert run.result is None
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_the_last_step_is_not_kept_waiting_for_a_test(tmp_path: Path) -> None:
+    run, engine = make(tmp_path / "run"), Fake()
+    engine.before_step = lambda iteration: os.kill(os.getpid(), signal.SIGTERM) if iteration == 39 else None
+    assert train(run, engine) == Outcome(None, signal=signal.SIGTERM)
+    assert iterations(run.path)[0] == 40
+    result = train(run, Fake()).result
+    assert result is not None
+    assert run.result == result
+
+
+def test_after_a_first_signal_a_second_one_has_its_way() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.append(train(make(tmp_path / "run"), Fake())))
+    thread.start()
+    thread.join()
+    assert found[0].result is not None
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole, cut = make(tmp_path / "whole"), make(tmp_path / "cut")
+    train(whole, Fake())
+    engine = Fake()
+    engine.before_step = lambda iteration: os.kill(os.getpid(), signal.SIGTERM) if iteration == 16 else None
+    train(cut, engine)
+    ear, again = Ear(), Fake()
+    outcome = train(cut, again, ear)
+    assert ear.lines == ["going on from iteration 17 of 40"]
+    assert outcome.result is not None
+    assert outcome.result["wall_s"] == 60.0  # both sessions'
+    assert outcome.result["images_per_s"] == round(40 * 4 / 60, 2)
+    assert [p.iteration for p in read_metrics(cut.path)] == [10, 17, 20, 30, 40]
+    assert torch.equal(again.weight, load(files(whole.path)[0][1], again.state()).tensors["weight"])
+
+
+def test_readings_after_the_last_checkpoint_are_not_doubled(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", config(checkpoint_every=20, eval_every=10))
+    engine = Fake()
+
+    def killed(iteration: int) -> None:
+        if iteration == 33:
+            raise KeyboardInterrupt
+
+    engine.before_step = killed
+    with pytest.raises(KeyboardInterrupt):
+        train(run, engine)
+    assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30]
+    train(run, Fake())
+    assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
+
+
+def test_a_run_that_ended_before_its_result_was_written_is_finished(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    first = train(run, Fake()).result
+    assert first is not None
+    (run.path / "result.json").unlink()
+    engine = Fake()
+    engine.before_step = lambda iteration: pytest.fail("there was nothing left to train")
+    second = train(run, engine).result
+    assert second is not None
+    assert second["final_test_error_percent"] == first["final_test_error_percent"]
+    assert run.result == second
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    with pytest.raises(ResourceError, match="the loss of iteration 24 is not finite"):
+        train(run, Fake(bad=23))
+    assert iterations(run.path) == [20, 10]
+    assert load(files(run.path)[0][1], Fake().state()).tensors["weight"][0, 0] == sum(range(20))
+    assert [p.iteration for p in read_metrics(run.path)] == [10, 20]
+
+
+def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, engine, ear = make(tmp_path / "run"), Fake(), Ear()
+    fsync, full = os.fsync, False
+
+    def refuse(handle: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    def fills(iteration: int) -> None:
+        nonlocal full
+        full = iteration >= 15
+
+    engine.before_step = fills
+    monkeypatch.setattr(os, "fsync", refuse)
+    outcome = train(run, engine, ear)
+    assert engine.iteration == 40
+    assert outcome.unsaved == ("a checkpoint", "the result")
+    assert outcome.result is not None  # there is one to print
+    assert iterations(run.path) == [10]
+    assert [line for line in ear.lines if "a checkpoint" in line] == [
+        "warning: a checkpoint could not be written: No space left on device; training goes on"
+    ]
+    assert load(files(run.path)[0][1], engine.state()).iteration == 10
+
+
+def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, engine, ear = make(tmp_path / "run"), Fake(), Ear()
+    append = Metrics.append
+    refused = []
+
+    def sometimes(self: Metrics, point: Point) -> None:
+        if engine.iteration in (10, 20):
+            self._waiting.append(point)
+            refused.append(engine.iteration)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, point)
+
+    monkeypatch.setattr(Metrics, "append", sometimes)
+    outcome = train(run, engine, ear)
+    assert refused == [10, 20]
+    assert outcome.unsaved == ()
+    assert len(ear.lines) == 1
+    assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
+
+
+def test_checkpoints_of_another_configuration_are_refused_with_the_differences(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    train(run, Fake())
+    changed = replace(run, config=config(seed=3, batch_size=8))
+    with pytest.raises(UsageError, match=r"batch_size: 4, now 8; seed: 0, now 3"):
+        train(changed, Fake())
+
+
+def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp_path: Path) -> None:
+    run, ear = make(tmp_path / "run"), Ear()
+    train(run, Fake())
+    want = load(files(run.path)[0][1], Fake().state()).tensors["weight"]
+    files(run.path)[0][1].write_bytes(b"damaged")
+    (run.path / "result.json").unlink()
+    again = Fake()
+    assert train(run, again, ear).result is not None
+    assert "warning" in ear.lines[0]
+    assert ear.lines[1] == "going on from iteration 30 of 40"
+    assert torch.equal(again.weight, want)
+    assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
+
+
+def test_a_checkpoint_holds_what_a_resume_is_held_to(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    train(run, Fake())
+    facts = checkpoint.load(files(run.path)[0][1], Fake().state()).facts
+    assert facts["config"] == CONFIG.bound
+    assert (facts["wall_s"], facts["train_s"]) == (60.0, 60.0)
