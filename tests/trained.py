@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetcli.train.run import SEEDS_FILE, Config, Metrics, Point, create, seed_folder, write_json
+from resnetcli.disk import write_json
+from resnetcli.train.metrics import Metrics, Point
+from resnetcli.train.run import SEEDS_FILE, Config, create, seed_folder
 from tests.train import tiny
 
 CONFIG = replace(

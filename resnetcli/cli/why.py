@@ -119,7 +119,7 @@ def explain(
         measure_suggestions,
         suggestions,
     )
-    from resnetcli.report.saved import check_place, write_whole
+    from resnetcli.report.saved import check_place, write_text
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.output import print_json
@@ -161,7 +161,7 @@ def explain(
     if try_settings and device is not None:
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=budget)
     if roofline is not None:
-        write_whole(roofline, roofline_svg(found[0]))
+        write_text(roofline, roofline_svg(found[0]))
     if format is Format.json:
         print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
     else:

@@ -21,8 +21,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
+from resnetcli.disk import load_json
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.jsonfile import load_json
 from resnetcli.measure.device import cpu_name
 
 SCHEMA = "resnet-cli/ceilings@1"
@@ -219,7 +219,7 @@ def read_profile(reference: str) -> Ceilings:
         hint = did_you_mean(reference.lower(), known, f"a file of `resnet-cli calibrate`, or {', '.join(known)}")
         raise UsageError(f"no device profile `{reference}`", hint)
     try:
-        return from_json(load_json(str(path), _HINT, MAX_PROFILE))
+        return from_json(load_json(path, MAX_PROFILE, _HINT))
     except ValueError as error:
         raise UsageError(f"`{reference}` is no device profile: {error}", _HINT) from None
 
@@ -241,7 +241,7 @@ def write_profile(ceilings: Ceilings, path: Path) -> None:
 def cached(device: str) -> Ceilings | None:
     """What `calibrate` found on this machine earlier; None if it never ran, or its file cannot be read any more."""
     with suppress(UsageError, ValueError):
-        return from_json(load_json(str(cache_file(device)), _HINT, MAX_PROFILE))
+        return from_json(load_json(cache_file(device), MAX_PROFILE, _HINT))
     return None
 
 

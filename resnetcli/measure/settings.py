@@ -185,7 +185,7 @@ def applied(settings: Settings, place: torch.device) -> Iterator[None]:
             if settings.tf32 is not None:
                 stack.enter_context(rounding(settings.tf32))
         if settings.keep_memory:
-            _keep_memory()
+            keep_memory()
         if settings.runtime == "torchscript":
             stack.callback(torch.jit.enable_onednn_fusion, torch.jit.onednn_fusion_enabled())  # type: ignore[no-untyped-call]
             torch.jit.enable_onednn_fusion(True)
@@ -237,7 +237,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's `mallopt`."""
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Has glibc give no memory back to the system, whose pages would all have to be asked for again at every call."""
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnetcli.disk import load_json
 from resnetcli.errors import At, Problem, UsageError
-from resnetcli.jsonfile import load_json
 from resnetcli.plan.memory import memory
 from resnetcli.report.limits import parse_bytes, parse_count
 from resnetcli.report.profile import Profile
@@ -170,7 +170,7 @@ def _in_columns(lines: list[tuple[str, str, str]]) -> tuple[str, ...]:
 def read_saved(path: str | os.PathLike[str]) -> Saved:
     """A profile saved as JSON. Raises UsageError for whatever else a file may hold."""
     label = os.fspath(path)
-    return _saved(load_json(label, _HINT, MAX_SAVED), label)
+    return _saved(load_json(label, MAX_SAVED, _HINT), label)
 
 
 _HINT = "save one with `resnet-cli profile NET.yaml --format json > old.json`"

@@ -6,13 +6,12 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnetcli.disk import load_json, write_whole
 from resnetcli.errors import ResourceError, UsageError, clean
-from resnetcli.jsonfile import load_json
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -175,7 +174,7 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
         raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
     check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])
     check_place(path)
-    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_once(nets: Iterable[Net]) -> None:
@@ -188,18 +187,12 @@ def check_once(nets: Iterable[Net]) -> None:
         seen.add(key)
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a file all or nothing. Raises ResourceError if it cannot."""
-    place = Path(path)
-    draft = place.with_name(f".resnet-cli.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(place)
+        write_whole(Path(path), text.encode())
     except OSError as error:
-        raise ResourceError(f"not saved: `{place}` cannot be written: {error.strerror or error}") from None
-    finally:  # also where somebody interrupts it
-        with suppress(OSError):
-            draft.unlink()
+        raise ResourceError(f"not saved: `{path}` cannot be written: {error.strerror or error}") from None
 
 
 # --- holding against ---------------------------------------------------------------------------------------------
@@ -297,7 +290,7 @@ def _notes(kept: Kept, now: Mapping[str, Any], profile: Profile, measured: Measu
 def read_saved(path: str | os.PathLike[str]) -> Saved:
     """A file of results. Raises UsageError for whatever else a file may hold."""
     file = os.fspath(path)
-    record = load_json(file, _HINT, MAX_SAVED)
+    record = load_json(file, MAX_SAVED, _HINT)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise UsageError(f"`{file}` is no file of saved times", _HINT)
     results = record.get("results")

@@ -18,8 +18,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from resnetcli.disk import write_whole
 from resnetcli.errors import UsageError
-from resnetcli.train.run import MAX_ITERATIONS, write_whole
+from resnetcli.train.run import MAX_ITERATIONS
 
 FORMAT = "resnet-cli/checkpoint@1"
 KEPT = 2

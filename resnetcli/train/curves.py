@@ -15,17 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from resnetcli.errors import UsageError
-from resnetcli.train.run import (
-    CONFIG_FILE,
-    MAX_ITERATIONS,
-    SEEDS_FILE,
-    Config,
-    Point,
-    Record,
-    Run,
-    open_run,
-    read_metrics,
-)
+from resnetcli.train.metrics import Point, read_metrics
+from resnetcli.train.run import CONFIG_FILE, MAX_ITERATIONS, SEEDS_FILE, Config, Record, Run, open_run
 
 _SEED = re.compile(r"seed([0-9]{1,19})")
 """What `train-cifar --seeds` calls each seed's directory."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from resnetcli.errors import ResourceError, UsageError, did_you_mean
-from resnetcli.measure.settings import _keep_memory, require_possible, rounding, settings
+from resnetcli.measure.settings import keep_memory, require_possible, rounding, settings
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import Shape, Softmax
@@ -90,7 +90,7 @@ class Trainer:
         """
         self.device = torch.device(device)
         if self.device.type == "cpu":
-            _keep_memory()  # a step asks for as much again as the last one gave back
+            keep_memory()  # a step asks for as much again as the last one gave back
         recipe = recipe.changed(bn_batch=bn_batch)
         _check(recipe, seed, dtype, self.device, compile, cuda_graph, rank, world)
         plan = trainable(plan, data)

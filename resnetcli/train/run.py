@@ -11,21 +11,18 @@ result.json   how it ended; only a finished run has one
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import json
 import os
-import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from resnetcli.disk import draft_of, load_json, write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.jsonfile import load_json
 
 SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/seeds@1"
 CONFIG_FILE, RESULT_FILE, SUMMARY_FILE, SEEDS_FILE = "config.json", "result.json", "summary.json", "seeds.json"
@@ -33,8 +30,6 @@ SPEC_FILE, MODEL_FILE, RECIPE_FILE = "spec.yaml", "model.yaml", "recipe.yaml"
 METRICS_FILE, TABLE_FILE, LOCK_FILE = "metrics.jsonl", "metrics.csv", ".lock"
 MAX_JSON = 2**20
 """Bytes of a configuration or a result, which takes some 5 KB."""
-MAX_METRICS = 64 * 2**20
-MAX_LINE = 2**12
 MAX_ITERATIONS = 10**9
 LARGEST = sys.float_info.max
 Record = dict[str, Any]
@@ -194,11 +189,12 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 def discard(path: Path) -> None:
     """Takes away a run's directory in which nothing has happened; one with a reading or a checkpoint stays."""
-    if any(path.glob("checkpoint-*")) or read_metrics(path):
+    metrics = path / METRICS_FILE
+    if any(path.glob("checkpoint-*")) or (metrics.exists() and metrics.stat().st_size):
         return
     for name in (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, LOCK_FILE):
         (path / name).unlink(missing_ok=True)
-        _draft(path / name).unlink(missing_ok=True)
+        draft_of(path / name).unlink(missing_ok=True)
     with suppress(OSError):  # something of somebody else's is in it
         path.rmdir()
 
@@ -228,23 +224,10 @@ def only_one(run: Path) -> Iterator[None]:
 
 def read_record(path: Path, schema: str) -> Record:
     """A JSON object of that schema. Raises UsageError for whatever else a file may hold."""
-    record = load_json(str(path), "", MAX_JSON)
+    record = load_json(path, MAX_JSON)
     if not isinstance(record, dict) or record.get("schema") != schema:
         raise UsageError(f"`{path}` is no `{schema}`", "it was written by another version, or is another file")
     return record
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
-            raise UsageError(f"`{path}` is no regular file")
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be read: {error.strerror or error}") from None
-    if len(data) > most:
-        raise UsageError(f"`{path}` is larger than {most // 2**20} MiB")
-    return data
 
 
 _NUMBERS = ("params", "seed", "iterations", "batch_size", "final_test_error_percent", "test_images",
@@ -324,164 +307,6 @@ def _config(record: Record, path: Path) -> Config:
     need("printed", _is_list(printed, dict) and all(map(_is_printed, printed)))
     values |= {"input": tuple(values["input"]), "deviations": tuple(values["deviations"])}
     return Config(**values | {"printed": tuple(Printed(**entry) for entry in printed)})
-
-
-# --- files that are there whole or not at all --------------------------------------------------------------------
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """One JSON object, indented."""
-    write_whole(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Writes a file so that whoever looks, even after a power cut, finds the old one or the new one, whole.
-
-    Raises OSError, and leaves the old one, if it cannot.
-    """
-    draft = _draft(path)
-    try:
-        draft.unlink(missing_ok=True)  # of a process that was killed, or a link to somewhere else
-        with draft.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-    _keep_name(path.parent)
-
-
-def _draft(path: Path) -> Path:
-    """What a file is called until it is whole."""
-    return path.with_name(f".{path.name}.part")
-
-
-def _keep_name(folder: Path) -> None:
-    """Has the directory itself on the disk, without which a renamed file can be lost."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-# --- metrics -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What was read at one iteration: of training since the reading before, and of the test set where it was due."""
-
-    iteration: int
-    epoch: float
-    lr: float
-    train_loss: float
-    train_error_percent: float
-    """Images as augmented, each before the update it went into."""
-    validation_loss: float | None
-    validation_error_percent: float | None
-    test_loss: float | None
-    """None also where it is not finite."""
-    test_error_percent: float | None
-    images_per_s: float
-    """While training: without evaluation and checkpoints."""
-    wall_s: float
-    """Since the run was first started, the time between a stop and a resume left out."""
-
-
-COLUMNS = tuple(each.name for each in fields(Point))
-
-
-@dataclass
-class Metrics:
-    """The files of points, to append to. What cannot be written now is written as soon as it can be."""
-
-    folder: Path
-    until: int
-    """Points after this iteration are of a future that did not happen: they are cut off."""
-    _waiting: list[Point] = field(default_factory=list)
-    _sizes: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        kept = read_metrics(self.folder, self.until)
-        for name, text in ((METRICS_FILE, "".join(map(_line, kept))), (TABLE_FILE, _table(kept, head=True))):
-            data = text.encode()
-            write_whole(self.folder / name, data)
-            self._sizes[name] = len(data)
-
-    def append(self, point: Point) -> None:
-        """Adds a point, and those that could not be written before. Raises OSError if it still cannot be."""
-        self._waiting.append(point)
-        lines = (METRICS_FILE, "".join(map(_line, self._waiting))), (TABLE_FILE, _table(self._waiting))
-        for name, text in lines:
-            with (self.folder / name).open("r+b") as file:
-                file.truncate(self._sizes[name])  # of half a line that a full disk has left
-                file.seek(self._sizes[name])
-                file.write(text.encode())
-                file.flush()
-        for name, text in lines:
-            self._sizes[name] += len(text.encode())
-        self._waiting.clear()
-
-    def keep(self) -> None:
-        """Has all that was added on the disk. Raises OSError if it cannot."""
-        for name in self._sizes:
-            with (self.folder / name).open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _line(point: Point) -> str:
-    return json.dumps(asdict(point)) + "\n"
-
-
-def _table(points: Sequence[Point], head: bool = False) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([COLUMNS] if head else [])
-    writer.writerows([["" if value is None else value for value in asdict(point).values()] for point in points])
-    return out.getvalue()
-
-
-def read_metrics(folder: Path, until: int = MAX_ITERATIONS) -> list[Point]:
-    """The points of a run in order; none if nothing was read yet. A last line that was not finished is no point.
-
-    `until`: none after that iteration, behind which a power cut may have left anything. Raises UsageError if what comes
-    before is not what a run writes.
-    """
-    path = folder / METRICS_FILE
-    if not path.exists():
-        return []
-    *lines, _ = _read(path, MAX_METRICS).split(b"\n")
-    found: list[Point] = []
-    for number, line in enumerate(lines, start=1):
-        if (found[-1].iteration if found else 0) >= until:
-            break
-        point = _point(line)
-        if point is None or (found and point.iteration <= found[-1].iteration):
-            raise UsageError(f"`{path}`, line {number}: not what a run writes")
-        found.append(point)
-    return [point for point in found if point.iteration <= until]
-
-
-def _point(line: bytes) -> Point | None:
-    try:
-        values = json.loads(line) if len(line) <= MAX_LINE else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or values.keys() != set(COLUMNS):
-        return None
-    for name, value in values.items():
-        if value is None and name.startswith(("test_", "validation_")):
-            continue
-        most = 100 if name.endswith("_percent") else LARGEST
-        if type(value) not in (int, float) or not 0 <= value <= most:  # which NaN is not
-            return None
-    whole = values["iteration"]
-    return Point(**values) if type(whole) is int and 1 <= whole <= MAX_ITERATIONS else None
 
 
 # --- several seeds -----------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from torch import Tensor
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.train import checkpoint
-from resnetcli.train.run import RESULT, Config, Metrics, Point, Record, Run, differences
+from resnetcli.train.metrics import Metrics, Point
+from resnetcli.train.run import RESULT, Config, Record, Run, differences
 
 if TYPE_CHECKING:
     from resnetcli.train.evaluate import Evaluation

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from resnetcli.disk import write_json
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import NoRoom
 from resnetcli.spec.zoo import Zoo
@@ -27,7 +28,6 @@ from resnetcli.train.run import (
     read_record,
     require_new,
     seed_folder,
-    write_json,
 )
 from resnetcli.train.session import Listener, Outcome, Session, Stop
 from resnetcli.train.start import (

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnetcli.disk import write_whole
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.train.curves import Curve, Curves, Line, read_curves
-from resnetcli.train.run import write_whole
 from resnetcli.view.numbers import exact
 from resnetcli.view.plot import Axes, Piece, Stroke, letter, plot, ticks
 from resnetcli.view.sheet import Column, Sheet, cell

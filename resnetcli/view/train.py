@@ -14,7 +14,8 @@ from resnetcli.view.numbers import bar, exact, rate, short, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
-    from resnetcli.train.run import Config, Point
+    from resnetcli.train.metrics import Point
+    from resnetcli.train.run import Config
 
 REDRAWN_S, LINE_S = 0.1, 10.0
 """How often the bar moves on a terminal, and how often a line is written where there is none."""

@@ -27,7 +27,7 @@ from resnetcli.report.profile import load
 from resnetcli.train import start
 from resnetcli.train.checkpoint import files as checkpoints
 from resnetcli.train.loop import Trainer
-from resnetcli.train.run import read_metrics
+from resnetcli.train.metrics import read_metrics
 from tests.cli.test_cli import run
 from tests.train import tiny
 

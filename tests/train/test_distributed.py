@@ -32,8 +32,9 @@ from resnetcli.train.checkpoint import files as checkpoints
 from resnetcli.train.distributed import AgreedStop, Lost, _code, _has_loose, _reason, apart, require_possible
 from resnetcli.train.launch import AGAIN_S, PARENT, again, launch, surroundings
 from resnetcli.train.loop import Trainer, _part
+from resnetcli.train.metrics import read_metrics
 from resnetcli.train.recipe import read_recipe
-from resnetcli.train.run import open_run, read_metrics
+from resnetcli.train.run import open_run
 from resnetcli.train.start import Asked, Prepared
 from tests.cli.test_cli import run
 from tests.train import tiny

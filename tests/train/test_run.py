@@ -13,23 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from resnetcli.disk import write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import run as runs
-from resnetcli.train.run import (
-    COLUMNS,
-    Config,
-    Metrics,
-    Point,
-    create,
-    differences,
-    discard,
-    only_one,
-    open_run,
-    read_metrics,
-    require_new,
-    write_json,
-    write_whole,
-)
+from resnetcli.train.metrics import COLUMNS, Metrics, Point, read_metrics
+from resnetcli.train.run import Config, create, differences, discard, only_one, open_run, require_new
 from tests.train.tiny import CONFIG, config
 
 RESULT = {

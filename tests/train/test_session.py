@@ -16,7 +16,8 @@ import torch
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import checkpoint
 from resnetcli.train.checkpoint import files, load
-from resnetcli.train.run import Config, Metrics, Point, Run, create, open_run, read_metrics
+from resnetcli.train.metrics import Metrics, Point, read_metrics
+from resnetcli.train.run import Config, Run, create, open_run
 from resnetcli.train.session import READ_EVERY, Outcome, Session, Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config
 

@@ -9,7 +9,7 @@ import pytest
 
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.run import Point
+from resnetcli.train.metrics import Point
 from resnetcli.train.start import default_recipe, printed
 from resnetcli.view.train import Screen, opening, results_lines, results_sheet, time_text
 from tests.train.tiny import CONFIG, config

@@ -17,7 +17,8 @@ from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.loop import Progress
-from resnetcli.train.run import Config, Point, Printed
+from resnetcli.train.metrics import Point
+from resnetcli.train.run import Config, Printed
 
 NET = """\
 name: tiny
