@@ -203,6 +203,7 @@ def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(clean(names, 40), total=1.0)
         yield lambda share: shown.update(task, completed=share)
+        shown.update(task, completed=1.0)  # what is precise early is done, too
 
 
 def announce_files(asked: Sequence[tuple[str, object]]) -> None:

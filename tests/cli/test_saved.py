@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,6 +203,6 @@ def test_a_terminal_is_shown_how_far_it_is_and_nothing_of_it_stays_in_the_output
     os.close(ours)
     assert child.returncode == 0
     assert b"measuring cifar_resnet20 on cpu" in drawn
-    assert re.search(rb"\d+%", drawn)
+    assert b"100%" in drawn
     assert "measuring" not in printed
     assert printed.startswith("ResNet-20")

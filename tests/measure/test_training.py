@@ -255,7 +255,7 @@ def test_a_training_step_takes_longer_and_more_memory_than_a_forward() -> None:
     for number in range(4):
         s.step(f"conv{number}", Conv(32, (3, 3), pad=(1, 1)))
     infer, train = (quick(s.plan(), batch=4, settings=settings(threads=1, mode=mode)) for mode in ("infer", "train"))
-    assert train.min_s > infer.min_s  # medians of a busy machine may be those of its other work
+    assert train.min_s > 1.5 * infer.min_s  # medians of a busy machine may be those of its other work
     assert infer.phases is None
     assert infer.live_peak_bytes is not None
     assert train.live_peak_bytes is not None
