@@ -581,6 +581,7 @@ def test_nothing_of_what_a_device_computes_in_a_step_is_waited_for() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # whatever compilers think of each other
 def test_a_compiled_net_learns_as_the_net_itself() -> None:
     compiled, plain = steps(trainer(compile=True), 4), steps(trainer(), 4)
     assert compiled.read().loss == pytest.approx(plain.read().loss, rel=1e-4)
