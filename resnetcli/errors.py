@@ -80,6 +80,12 @@ def clean(text: str, most: int = 400) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def plural(number: float, one: str, many: str = "") -> str:
+    """So many of a thing: `1 net`, `1,234 nets`, `0.5 epochs`; `many`: where that is not `one` and an s."""
+    amount = f"{number:,}" if isinstance(number, int) else f"{number:,.12g}"
+    return f"{amount} {one if number == 1 else many or one + 's'}"
+
+
 def _excerpt(at: At, width: int = 120) -> list[str]:
     """The line with a row of carets below, cut to `width` characters around the place."""
     text = at.source.line(at.line)

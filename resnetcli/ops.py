@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from resnetcli.errors import plural
+
 MAX_ELEMENTS = 2**40
 """Upper bound on the scalars of one activation or one weight: nothing unbounded is ever asked of memory."""
 
@@ -106,7 +108,7 @@ class Conv(_Op):
         if self.groups > 1 and (x.c % self.groups or self.channels % self.groups):
             bad = x.c if x.c % self.groups else self.channels
             raise ShapeError(
-                f"{bad} channels do not split into {self.groups} groups",
+                f"{plural(bad, 'channel does not', 'channels do not')} split into {self.groups} groups",
                 hint=_group_hint(x.c, self.channels),
                 recovered=y,
             )

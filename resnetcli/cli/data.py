@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.errors import plural
 
 data = typer.Typer(name="data", no_args_is_help=True, help="Data sets: fetch CIFAR, check a set, write one's own.")
 app.add_typer(data)
@@ -49,7 +50,7 @@ def check(
     """Read a data set whole and say what it is: exit 1 if it is broken, or not what it is called."""
     from resnetcli.data.check import data_record, examine
     from resnetcli.data.errors import DataError
-    from resnetcli.view.data import data_heading, data_notes, data_sheet, export_sheet
+    from resnetcli.view.data import data_heading, data_notes, data_sheet, data_warnings, export_sheet
     from resnetcli.view.output import print_json
 
     try:
@@ -65,6 +66,8 @@ def check(
         for each in found:
             print_sheet(data_sheet(each), format, data_heading(each), data_notes(each))
     for each in found:
+        for warning in data_warnings(each.data):
+            complain(f"warning: {warning}")
         if not each.is_sound:
             complain(f"`{each.path}` is not {each.data.title} as it is published")
     if not all(each.is_sound for each in found):
@@ -85,7 +88,10 @@ def convert(
 ) -> None:
     """Write a data set as binary records, which training reads with `--data-dir`."""
     from resnetcli.data.convert import convert as convert_set
+    from resnetcli.view.data import data_warnings
 
     made = convert_set(source, target, share=share)
-    images = f"{len(made.train):,} images to train and {len(made.test):,} to test with, {made.classes:,} classes"
-    print(f"{target}: {made.text}, {images}")
+    images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"
+    print(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
+    for warning in data_warnings(made):
+        complain(f"warning: {warning}")

@@ -107,6 +107,9 @@ def train_cifar(
         typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
                      help="Iterations between tests: 1000, or a tenth of a shorter run."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")
+    ] = False,
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """Train a net on CIFAR as its paper does; stopped at any time, it can be resumed exactly."""
@@ -117,7 +120,7 @@ def train_cifar(
     from resnetcli.view.train import Screen
 
     with _team(gpus, device, not no_download) as team:
-        counts = {name: None if text is None else parse_count(text, f"--{name}")
+        counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip
         zoo = Zoo()
         if depth is not None and model is not None:
@@ -132,7 +135,7 @@ def train_cifar(
         asked = Asked(
             name, given, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,
             channels_last or None, compile or None, cuda_graph or None, threads, counts["train-split"], bn_batch,
-            checkpoint_every, eval_every, team,
+            checkpoint_every, eval_every, team, tensorboard or None,
         )  # fmt: skip
         screen = Screen()
         try:
@@ -200,6 +203,8 @@ def _show(ended: Ended, format: Format) -> None:
         complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {ended.path}` goes on")
     for what in ended.outcome.unsaved:
         complain(f"error: {what} could not be written to `{ended.path}`")
+    if ended.outcome.unsaved:
+        complain(f"hint: make room, then `resnet-cli train-cifar --resume {ended.path}` goes on from what is there")
     for what in ended.failed:
         complain(f"error: not finished: {what}")
     if ended.outcome.unsaved or ended.failed:

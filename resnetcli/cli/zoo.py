@@ -8,7 +8,7 @@ import typer
 
 from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_lines, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from resnetcli.report.profile import Profile
@@ -34,8 +34,8 @@ def list_models(
     if format is Format.json:
         print_json(list_record(found))
         return
-    number = len(found.profiles)
-    print_sheet(listing_sheet(found), format, after=[f"{number} net{'s' * (number != 1)}; counted for one image"])
+    number = plural(len(found.profiles), "net")
+    print_sheet(listing_sheet(found), format, after=[f"{number}; counted for one image"])
 
 
 @app.command()

@@ -14,6 +14,7 @@ from resnetcli.data.custom import MOST_BYTES, MOST_CLASSES, MOST_SIDE
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
 from resnetcli.data.files import size_of_file
+from resnetcli.errors import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,8 @@ SPLIT_NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
 )
 WHOLE_NAMES = (("images", "labels"), ("x", "y"), ("data", "target"))
+IMAGE_NAMES = {names[place] for names in (*SPLIT_NAMES, *WHOLE_NAMES) for place in range(0, len(names), 2)}
+_BYTES = "images are bytes (uint8), from 0 (black) to 255 (white)"
 _HINT = "it takes `images` and `labels`, or `train_images`, `train_labels`, `test_images` and `test_labels`"
 
 
@@ -78,9 +81,10 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[np.generi
         for length in shape:
             count *= length
         if dtype.hasobject or dtype.kind not in "iubU":
-            raise DataError(f"{label} holds {dtype}, not whole numbers or text")
+            hint = _BYTES if name.removesuffix(".npy") in IMAGE_NAMES else ""
+            raise DataError(f"{label} holds {dtype}, not whole numbers or text", hint)
         if count * dtype.itemsize > size or len(shape) > 4:
-            raise DataError(f"{label} has {size:,} bytes, not what an array of its shape takes")
+            raise DataError(f"{label} has {plural(size, 'byte')}, not what an array of its shape takes")
         with archive.open(name) as file:
             return npy.read_array(file, allow_pickle=False)
     except ValueError as error:  # numpy's, of a header or an end that is not as it should be
@@ -108,7 +112,7 @@ def _split(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic])
 
     shape = " x ".join(map(str, images.shape))
     if images.dtype != np.uint8:
-        raise DataError(f"`{path}` has images of {images.dtype}, not of bytes (uint8)", "0 is black, 255 is white")
+        raise DataError(f"`{path}` has images of {images.dtype}, not of bytes (uint8)", _BYTES)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
@@ -147,7 +151,7 @@ def _apart(path: Path, whole: Split, share: float) -> tuple[Split, Split]:
         places = np.flatnonzero(whole.labels == label)
         is_test[random.permutation(places)[: round(share * len(places))]] = True
     if is_test.all() or not is_test.any():
-        raise DataError(f"`{path}` has too few images to set {share:.0%} of them apart to test with")
+        raise DataError(f"`{path}` has too few images to set {100 * share:.12g}% of them apart to test with")
     return (
         Split(whole.images[~is_test], whole.labels[~is_test]),
         Split(whole.images[is_test], whole.labels[is_test]),

@@ -9,6 +9,7 @@ from typing import Any
 from resnetcli.data.convert import published_at
 from resnetcli.data.custom import DESCRIPTION, describes, read_custom
 from resnetcli.data.dataset import Dataset, Split
+from resnetcli.data.files import require_there
 from resnetcli.data.read import Place, read_official
 from resnetcli.errors import UsageError
 
@@ -39,6 +40,7 @@ class Examined:
 
 def examine(path: Path) -> tuple[Examined, ...]:
     """Every data set at the place, read whole. Raises UsageError if there is none, DataError for a broken one."""
+    require_there(path)
     if describes(path):
         return (_examined(str(path), read_custom(path), f"binary records, {DESCRIPTION}", checkable=False),)
     places = published_at(path)

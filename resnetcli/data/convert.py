@@ -12,7 +12,7 @@ from resnetcli.data.arrays import read_arrays
 from resnetcli.data.cifar import OFFICIAL
 from resnetcli.data.custom import DESCRIPTION, describes, read_custom
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.files import is_file, is_folder
+from resnetcli.data.files import is_file, is_folder, require_there
 from resnetcli.data.read import Place, find, read_official, read_parts
 from resnetcli.data.records import joined
 from resnetcli.data.write import write_custom, write_official
@@ -52,6 +52,7 @@ def convert(source: Path, target: Path, *, share: float = 0.2) -> Dataset:
 
 def _writer(source: Path, share: float) -> tuple[str | None, Callable[[Path], None]]:
     """Which published set it is to be, if one, and what writes it."""
+    require_there(source)
     if is_file(source) and source.suffix == ".npz":
         train, test, names = read_arrays(source, share=share)
         return None, lambda folder: write_custom(folder, train, test, names)

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resnetcli.errors import plural
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -56,9 +58,9 @@ class Dataset:
         """What it is and how far that is known, as every report of a run says it."""
         match self.name:
             case "synthetic":
-                return f"synthetic, {len(self.train):,} random images"
+                return f"synthetic, {plural(len(self.train), 'random image')}"
             case "custom":
-                return f"custom, {len(self.train) + len(self.test):,} images"
+                return f"custom, {plural(len(self.train) + len(self.test), 'image')}"
             case _:
                 return f"{self.title} ({'verified' if self.verified else 'not verified'})"
 

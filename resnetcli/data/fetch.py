@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from resnetcli.data.cifar import HOSTS, Archive
 from resnetcli.data.files import check_folder, is_file
-from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.errors import ResourceError, UsageError, clean, plural
 
 CHUNK = 2**18
 TRIES = 32
@@ -173,7 +173,7 @@ def _one_try(
                 data = response.read1(min(CHUNK, skip or archive.bytes - done))
             except (OSError, http.client.HTTPException) as error:
                 again = done > had and (is_last or not isinstance(error, TimeoutError))
-                raise _RefusedError(f"{_why(error)} after {done:,} bytes", again=again) from None
+                raise _RefusedError(f"{_why(error)} after {plural(done, 'byte')}", again=again) from None
             if not data:
                 raise _RefusedError(f"it ended after {done:,} of {archive.bytes:,} bytes", again=done > had)
             if skip:
@@ -252,7 +252,7 @@ def _check_answer(response: http.client.HTTPResponse, archive: Archive, had: int
         said = response.headers.get("Content-Range", "")
         found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", said.strip())
         if not found or int(found[1]) != had or found[3] not in (str(archive.bytes), "*"):
-            raise _RefusedError(f"it was asked for what comes after {had:,} bytes and sends `{said}`")
+            raise _RefusedError(f"it was asked for what comes after {plural(had, 'byte')} and sends `{said}`")
         skip = 0
     elif response.status != 200:
         raise _RefusedError(f"it answers {response.status} {response.reason}")

@@ -63,6 +63,16 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def require_there(path: Path) -> None:
+    """Raises UsageError if there is neither a file nor a directory, or none that can be got at."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise UsageError(f"there is no file or directory `{path}`") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"`{path}` cannot be read: {_reason(error)}") from None
+
+
 # --- archives ----------------------------------------------------------------------------------------------------
 
 

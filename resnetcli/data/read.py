@@ -17,7 +17,7 @@ from resnetcli.data.errors import DataError
 from resnetcli.data.files import check_folder, is_file, is_folder, read_archive, read_file
 from resnetcli.data.records import binary_part, joined, python_part
 from resnetcli.data.synthetic import synthetic
-from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.errors import UsageError, did_you_mean, plural
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
@@ -138,7 +138,7 @@ def read_official(place: Place) -> Dataset:
         there, published = len(parts[number][1]), _published(official, layout, number)
         if there != published:
             raise DataError(
-                f"`{_label(place, name)}` has {there:,} images; in {official.title} it has {published:,}",
+                f"`{_label(place, name)}` has {plural(there, 'image')}; in {official.title} it has {published:,}",
                 f"describe a set of your own in {DESCRIPTION}, or have `resnet-cli data convert` do it",
             )
     *train, test = parts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
 from resnetcli.data.unpickle import Pickled, unpickle
+from resnetcli.errors import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ def binary_part(
     pixels = image[0] * image[1] * image[2]
     if len(raw) % (label_bytes + pixels):
         size = f"{label_bytes + pixels:,}"
-        raise DataError(f"`{label}` has {len(raw):,} bytes, not a whole number of records of {size}")
+        raise DataError(f"`{label}` has {plural(len(raw), 'byte')}, not a whole number of records of {size}")
     records = np.frombuffer(raw, np.uint8).reshape(-1, label_bytes + pixels)
     labels = records[:, label_bytes - 1].astype(np.int64)
     if wide:
@@ -63,7 +64,7 @@ def _check_labels(labels: NDArray[np.int64], label: str, classes: int) -> None:
     if len(labels) and (highest := int(labels.max())) >= classes:
         place = int((labels >= classes).argmax())
         raise DataError(
-            f"`{label}`: image {place:,} has label {int(labels[place])}, and there are {classes} classes, 0 to "
+            f"`{label}`: image {place:,} has label {int(labels[place])}, and the classes are 0 to "
             f"{classes - 1}" + (f"; the highest is {highest}" if highest != labels[place] else "")
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from resnetcli.data.errors import DataError
+from resnetcli.errors import plural
 
 MOST_STEPS = 1_000_000
 """Instructions; CIFAR-100's 50,000 images take about 250,000."""
@@ -264,7 +265,7 @@ def _build(target: Any, state: Any) -> None:
             if len(shape) > 8 or min(shape, default=0) < 0 or not isinstance(data, memoryview | bytes):
                 raise _DamagedError("it has an array that is none")
             if size != len(data):
-                raise _DamagedError(f"it has an array of {len(data):,} bytes whose shape asks for {size:,}")
+                raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape asks for {size:,}")
             target.shape, target.fortran, target.data = shape, fortran, data
         case _:
             raise _DamagedError("it has an array that is none")

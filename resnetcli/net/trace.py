@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, plural
 from resnetcli.net.memory import fitting
 from resnetcli.ops import Input, Shape, Traced
 from resnetcli.plan.plan import Plan, Step
@@ -451,7 +451,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not found:
             return []
         names = ", ".join([*found][:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
-        return [f"took no part, their {sum(found.values()):,} parameters counted: {names}"]
+        return [f"took no part, their {plural(sum(found.values()), 'parameter')} counted: {names}"]
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def compare(
     limits = {name: most for name, most in (("params", max_params), ("macs", max_macs)) if most is not None}
     profiles = [p for p in counted if all(p.counts.total.figure(name) <= most for name, most in limits.items())]
     if not profiles:
-        raise UsageError(f"none of the {len(counted)} nets costs so little", "raise `--max-params` or `--max-macs`")
+        raise UsageError(f"no net of {len(counted)} costs so little", "raise `--max-params` or `--max-macs`")
     left_out = tuple(label(p) for p in counted if p not in profiles)
     printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol else None
     found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed, (), left_out, limits)

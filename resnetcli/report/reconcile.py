@@ -17,6 +17,7 @@ from resnetcli.plan.plan import Plan
 from resnetcli.report.convention import Tally, formula, tallies
 from resnetcli.report.profile import Size, as_shape, settings_text
 from resnetcli.report.verdict import Verdict, judge
+from resnetcli.spec.numbers import printed_figure
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
@@ -32,7 +33,6 @@ _FIGURE = re.compile(
     r" ?(?:((?:FL)?OPS?|MACS?|MULTIPLY-ADDS)|(PARAMS?|PARAMETERS))?",
     re.IGNORECASE,
 )
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +124,11 @@ def parse_figure(figure: str | int) -> Figure:
     found = _FIGURE.fullmatch(text.strip())
     if found is None or len(text) > 40:
         raise UsageError(f"`{text}` is not a figure", "digits as printed and K, M, G, T or B: 4.13G, 4133742592, 25.6M")
-    number, unit = Decimal(re.sub("[_,]", "", found[1])), _UNITS[found[3].upper()] * 10 ** int(found[2] or 0)
+    number, last = printed_figure(re.sub("[_,]", "", found[1]), found[3].upper())
     if not number:
         raise UsageError(f"`{text}` is nothing to explain")
-    last = Decimal(1).scaleb(int(number.as_tuple().exponent))
-    return Figure(text.strip(), number * unit, last * unit, of_params=bool(found[5]), of_work=bool(found[4]))
+    power = 10 ** int(found[2] or 0)
+    return Figure(text.strip(), number * power, last * power, of_params=bool(found[5]), of_work=bool(found[4]))
 
 
 def reconcile(

@@ -10,7 +10,7 @@ from resnetcli.errors import Problems, clean, did_you_mean
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS
 from resnetcli.spec.lineage import entries
-from resnetcli.spec.numbers import decimal
+from resnetcli.spec.numbers import decimal, printed_figure
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
 
@@ -26,7 +26,6 @@ EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
 _PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
-_UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _INPUT = re.compile(r"([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
@@ -148,9 +147,7 @@ class Header:
             elif not isinstance(node, Text) or not (printed := _PRINTED.fullmatch(node.value)):
                 self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
             else:
-                number, unit = Decimal(printed[1]), _UNIT[printed[2]]
-                last = Decimal(1).scaleb(int(number.as_tuple().exponent))
-                figures.append((key.value, node.value, number * unit, last * unit))
+                figures.append((key.value, node.value, *printed_figure(printed[1], printed[2])))
         for fact in ("source", "table"):
             if not any(key.value == fact for key, _ in entry.pairs):
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)

@@ -1,9 +1,10 @@
-"""Exact arithmetic on whole numbers: `16*k`, `(depth-2)/6`. Nothing here can evaluate anything else."""
+"""Numbers as they are written: `(depth-2)/6`, `0.5`, `25.5M`; exact, and nothing here can evaluate anything else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Never
 
 from resnetcli.errors import did_you_mean
@@ -14,6 +15,7 @@ MAX_VALUE = 10**12
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,2})?")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _TOKEN = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_]*|[-+*/()]")
 
 
@@ -33,6 +35,12 @@ def names_in(text: str) -> list[str]:
 def decimal(text: str) -> float | None:
     """A number with decimals, never negative: `0.5`, `1e-3`; None if it is none."""
     return float(text) if _DECIMAL.fullmatch(text) else None
+
+
+def printed_figure(digits: str, unit: str) -> tuple[Decimal, Decimal]:
+    """A figure as papers print it, and one in its last digit: `25.5`, `M` -> 25500000, 100000."""
+    value = Decimal(digits)
+    return value * _UNITS[unit], Decimal(1).scaleb(int(value.as_tuple().exponent)) * _UNITS[unit]
 
 
 def evaluate(text: str, names: Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, plural
 from resnetcli.net.memory import fitting, require
 from resnetcli.train.recipe import Augmentation
 
@@ -71,7 +71,8 @@ class Images:
         pad = augmentation.pad
         if augmentation.mode == "reflect" and pad >= min(h, w):
             raise UsageError(
-                f"an image of {h} x {w} has no reflection of {pad} pixels", "use a smaller `pad`, or `mode: zeros`"
+                f"an image of {h} x {w} has no reflection of {plural(pad, 'pixel')}",
+                "use a smaller `pad`, or `mode: zeros`",
             )
         margin = ((0, 0), (pad, pad), (pad, pad))
         require("the training images", n * c * (h + 2 * pad) * (w + 2 * pad), device)

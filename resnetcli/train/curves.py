@@ -5,6 +5,7 @@ No torch is needed.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -14,9 +15,11 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, plural
+from resnetcli.train.keys import MAX_LR, MAX_MILESTONES
 from resnetcli.train.metrics import Point, read_metrics
 from resnetcli.train.run import CONFIG_FILE, MAX_ITERATIONS, SEEDS_FILE, Config, Record, Run, open_run
+from resnetcli.train.schedule import Rate, Schedule
 
 _SEED = re.compile(r"seed([0-9]{1,19})")
 """What `train-cifar --seeds` calls each seed's directory."""
@@ -164,16 +167,36 @@ def _line(runs: Sequence[Sequence[Point]], error: Callable[[Point], float | None
 
 
 def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
-    """Where the rate fell, if the recipe has it fall in steps; a reading's rate is that of the iteration before it."""
+    """Where the rate fell, if the recipe has it fall in steps; a reading's rate is that of the iteration before it.
+
+    As the recipe has it, which knows of steps between two readings as well; from the readings where they say otherwise.
+    """
     schedule = config.recipe.get("schedule")
     if not isinstance(schedule, Mapping) or schedule.get("kind") != "steps":
         return ()
     milestones = _milestones(config, schedule.get("at"))
+    rate = _rate(config, schedule, milestones)
+    if rate is not None and rate.at:
+        lower = [point for point in points if point.iteration > rate.at[0]]
+        if all(math.isclose(point.lr, rate.lr(point.iteration - 1)) for point in lower):
+            passed = [at for at in rate.at if 0 < at < points[-1].iteration]
+            return tuple(Drop(at, rate.lr(at - 1), rate.lr(at)) for at in passed if rate.lr(at) < rate.lr(at - 1))
     return tuple(
         Drop(next((at for at in milestones if a.iteration <= at < b.iteration), a.iteration), a.lr, b.lr)
         for a, b in pairwise(points)
         if b.lr < a.lr
     )
+
+
+def _rate(config: Config, schedule: Mapping[str, object], milestones: Sequence[int]) -> Rate | None:
+    """The rate after any warm-up; None where what the run's directory says of it is none."""
+    lr, factor = schedule.get("lr"), schedule.get("factor")
+    if not isinstance(lr, int | float) or not isinstance(factor, int | float) or len(milestones) > MAX_MILESTONES:
+        return None
+    if not (0 < lr <= MAX_LR and 0 < factor <= 1):
+        return None
+    at = tuple(sorted(milestones))
+    return Rate(config.iterations, Schedule("steps", lr, factor), tuple(dict.fromkeys(at)), None)
 
 
 def _milestones(config: Config, at: object) -> list[int]:
@@ -195,7 +218,7 @@ _TELLING: tuple[Callable[[Curve], str], ...] = (
     lambda curve: f"recipe {curve.config.recipe.get('name')}",
     lambda curve: curve.config.data_text,
     lambda curve: f"batch {curve.config.batch_size}",
-    lambda curve: f"{curve.config.iterations:,} iterations",
+    lambda curve: plural(curve.config.iterations, "iteration"),
     lambda curve: curve.config.dtype,
     lambda curve: f"seed {', '.join(map(str, curve.seeds[:3]))}",
     lambda curve: str(curve.path),

@@ -40,9 +40,10 @@ from resnetcli.plan.plan import Plan
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.launch import AGAIN_S, Place, follow_parent
 from resnetcli.train.loop import NotFinite, Progress, Trainer
+from resnetcli.train.metrics import intervals
 from resnetcli.train.recipe import Recipe
 from resnetcli.train.run import Config
-from resnetcli.train.session import READ_EVERY, Stop
+from resnetcli.train.session import Stop
 from resnetcli.train.start import Asked, Prepared, engine
 
 PATIENCE_S = 1800.0
@@ -329,7 +330,7 @@ class Leader:
         self.trainer, self.device = trainer, trainer.device
         self._team, self._left = team, 0
         self._total = config.iterations
-        self._looks = (READ_EVERY, config.eval_every, config.checkpoint_every)
+        self._looks = intervals(config)
 
     @property
     def iteration(self) -> int:

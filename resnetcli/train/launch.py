@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, plural
 
 MAX_WORLD = 65_536
+ON_CPUS = "on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`"
 PARENT = "RESNET_CLI_PARENT"
 """In the environment of a process that was started here: who started it."""
 GRACE_S = 15.0
@@ -57,7 +58,9 @@ def place_in(environment: Mapping[str, str]) -> Place | None:
         numbers[name] = int(text)
     rank, world, local_rank = numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"]
     if not rank < world <= MAX_WORLD:
-        raise UsageError(f"rank {rank} of {world} processes is in the environment", "start it with `torchrun`")
+        raise UsageError(
+            f"rank {rank} of {plural(world, 'process', 'processes')} is in the environment", "start it with `torchrun`"
+        )
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if world > 1 and not environment.get(name):
             raise UsageError(f"`{name}` is missing in the environment", "start it with `torchrun`")
@@ -69,17 +72,15 @@ def require_gpus(wanted: int, device: str | None) -> None:
     if wanted < 1:
         raise UsageError(f"`--gpus {wanted}` is out of range", "at least 1")
     if device not in (None, "cuda"):
-        raise UsageError(f"`--gpus {wanted}` is not `--device {device}`", "leave `--device` out")
+        raise UsageError(
+            f"`--gpus {wanted}` is not `--device {device}`", ON_CPUS if device == "cpu" else "leave `--device` out"
+        )
     import torch
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted > there:
         have = f"this machine has {there}" if there else "PyTorch sees no GPU here"
-        hint = (
-            f"`--gpus {there}` at most; `CUDA_VISIBLE_DEVICES` may hide some"
-            if there
-            else "on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`"
-        )
+        hint = f"`--gpus {there}` at most; `CUDA_VISIBLE_DEVICES` may hide some" if there else ON_CPUS
         raise UsageError(f"`--gpus {wanted}`: {have}", hint)
 
 

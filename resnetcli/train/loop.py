@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from resnetcli.errors import ResourceError, UsageError, did_you_mean
+from resnetcli.errors import ResourceError, UsageError, did_you_mean, plural
 from resnetcli.measure.settings import keep_memory, require_possible, rounding, settings
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net, build, initialise
@@ -174,7 +174,7 @@ class Trainer:
             self._warming.zero_()
         if self._drops:
             torch.manual_seed(order.key(self.seed, order.DROPOUT, self.iteration * self.world + self.rank) >> 1)
-        what = f"`{self.plan.name}` in training, {self._crops.shape[1]} images at once,"
+        what = f"training `{self.plan.name}` with a batch of {self._crops.shape[1]}"
         with fitting(what, self.device, "use a smaller batch"), self._arithmetic(tf32=self.dtype == "tf32"):
             self._launch()
         self._since += 1
@@ -297,7 +297,7 @@ class Trainer:
         self.iteration, self._since = self.iteration - (self._since - steps), steps  # without those held back
         raise NotFinite(
             f"the loss or a gradient of iteration {self.iteration + 1:,} is not finite; it did not change the weights",
-            "use a lower learning rate or a warm-up; what was saved before is good",
+            "use a lower learning rate or a warm-up, and another `--out`; a checkpoint from before is good",
         )
 
     def evaluate(self, split: str = "test", part: tuple[int, int] = (0, 1)) -> Evaluation:
@@ -384,7 +384,7 @@ def trainable(plan: Plan, data: Dataset) -> Plan:
     last = plan.steps[plan.outputs[0]]
     if last.shape != Shape(data.classes, 1, 1):
         raise UsageError(
-            f"`{plan.name}` ends in {last.shape}, the data set has {data.classes} classes",
+            f"`{plan.name}` ends in {last.shape}, the data set has {plural(data.classes, 'class', 'classes')}",
             "its last layer should be `fc classes`",
         )
     if isinstance(last.op, Softmax) and plan.outputs[0] == len(plan.steps) - 1:
@@ -417,14 +417,14 @@ def _kept(recipe: Recipe, data: Dataset) -> NDArray[np.int64] | None:
     """The indices of the training images to train on; None for all. Raises UsageError if there are not enough."""
     n, labels = len(data.train.images), data.train.labels
     if not n or len(labels) != n or labels.min() < 0 or labels.max() >= data.classes:
-        raise UsageError(
-            f"the data set has {n} training images, whose labels are not all of its {data.classes} classes"
-        )
+        classes = plural(data.classes, "class", "classes")
+        raise UsageError(f"the data set has {plural(n, 'training image')}, whose labels are not all of its {classes}")
     if recipe.train_split is None or recipe.train_split == n:
         return None
     if recipe.train_split > n:
         raise UsageError(
-            f"there are {n:,} training images, not {recipe.train_split:,}", f"use `--train-split` below {n:,}"
+            f"the data set has {plural(n, 'training image')}, not {recipe.train_split:,}",
+            f"use `--train-split` below {n:,}",
         )
     kept: NDArray[np.int64] = order.split(n, recipe.train_split)[0].numpy()
     return kept

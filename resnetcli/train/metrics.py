@@ -8,14 +8,22 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import combinations
+from math import lcm
 from pathlib import Path
 
 from resnetcli.disk import read_bounded, write_whole
 from resnetcli.errors import UsageError
-from resnetcli.train.run import LARGEST, MAX_ITERATIONS, METRICS_FILE, TABLE_FILE
+from resnetcli.train.run import LARGEST, MAX_ITERATIONS, METRICS_FILE, TABLE_FILE, Config
 
+READ_EVERY = 100
+"""Iterations between readings: waiting for a GPU at each step would leave it idle."""
 MAX_METRICS = 64 * 2**20
-MAX_LINE = 2**12
+MAX_LINE = 512
+"""Bytes of a line with eleven numbers, however long they are."""
+MAX_POINTS = MAX_METRICS // MAX_LINE
+"""What a run may come to, so that its file is one that is read; a line has some 350 bytes, which leaves room for those
+at a stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,27 @@ class Point:
 
 
 COLUMNS = tuple(each.name for each in fields(Point))
+
+
+def intervals(config: Config) -> tuple[int, int, int]:
+    """Iterations between readings, tests and checkpoints, each of which is a point: a very long run is read less often.
+
+    Raises UsageError where tests and checkpoints alone are more than MAX_POINTS.
+    """
+    total, asked, every = config.iterations, (config.eval_every, config.checkpoint_every), READ_EVERY
+    if _multiples(total, *asked) > MAX_POINTS:
+        raise UsageError(
+            f"tests and checkpoints at more than {MAX_POINTS:,} of {total:,} iterations",
+            f"`--eval-every` and `--checkpoint-every` of {2 * total // MAX_POINTS + 1:,} or more",
+        )
+    while _multiples(total, every, *asked) > MAX_POINTS:
+        every *= 10
+    return every, *asked
+
+
+def _multiples(most: int, *of: int) -> int:
+    """How many numbers from 1 to `most` are a multiple of one of the given ones."""
+    return sum((-1) ** (n + 1) * (most // lcm(*some)) for n in range(1, len(of) + 1) for some in combinations(of, n))
 
 
 @dataclass

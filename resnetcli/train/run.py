@@ -5,6 +5,7 @@ spec.yaml     the net's spec as its author wrote it
 model.yaml    the same net written out: a spec by itself, which makes the directory a model
 recipe.yaml   the recipe as its author wrote it
 metrics.jsonl one line for each reading; metrics.csv is the same
+events.out.tfevents.N.resnet-cli  the same for TensorBoard, where that was asked for
 checkpoint-00032000.safetensors   the last two
 result.json   how it ended; only a finished run has one
 """
@@ -28,6 +29,7 @@ SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/
 CONFIG_FILE, RESULT_FILE, SUMMARY_FILE, SEEDS_FILE = "config.json", "result.json", "summary.json", "seeds.json"
 SPEC_FILE, MODEL_FILE, RECIPE_FILE = "spec.yaml", "model.yaml", "recipe.yaml"
 METRICS_FILE, TABLE_FILE, LOCK_FILE = "metrics.jsonl", "metrics.csv", ".lock"
+EVENT_FILES = "events.out.tfevents.*.resnet-cli"
 MAX_JSON = 2**20
 """Bytes of a configuration or a result, which takes some 5 KB."""
 MAX_ITERATIONS = 10**9
@@ -150,16 +152,36 @@ def create(path: Path, config: Config, *, spec: str, model: str, recipe: str) ->
 
     Raises UsageError if there is something of that name, ResourceError if it cannot be written.
     """
-    require_new(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with new_directory(path):
         for name, text in ((SPEC_FILE, spec), (MODEL_FILE, model), (RECIPE_FILE, recipe)):
             write_whole(path / name, text.encode())
         # The last one: where there is a configuration, all of the rest is there.
         write_json(path / CONFIG_FILE, {"schema": SCHEMA, **asdict(config)})
+    return Run(path, config)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[None]:
+    """Within: a directory that was free or empty, for what comes first; without it, it is taken away again.
+
+    Of processes that find it free at the same moment, one has it. Raises UsageError if there is something of that name,
+    ResourceError if it cannot be written.
+    """
+    require_new(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            (path / LOCK_FILE).touch(exist_ok=False)  # which says whose it is: an empty directory is anybody's
+        except FileExistsError:
+            raise _taken(path) from None
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):
+                discard(path)  # the name is free for another try
+            raise
     except OSError as error:
         raise ResourceError(f"`{path}` cannot be written: {error.strerror or error}", "`--out` names another") from None
-    return Run(path, config)
 
 
 def require_new(path: Path) -> None:
@@ -171,9 +193,13 @@ def require_new(path: Path) -> None:
             return
     except (OSError, ValueError):  # too long a name, one with a null in it, a directory nobody may look into
         raise UsageError(f"`{path}` is no name for a directory here", "`--out` names another") from None
+    raise _taken(path)
+
+
+def _taken(path: Path) -> UsageError:
     if (path / CONFIG_FILE).exists():
-        raise UsageError(f"`{path}` is a run already", f"`--resume {path}` goes on with it; `--out` names another")
-    raise UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
+        return UsageError(f"`{path}` is a run already", f"`--resume {path}` goes on with it; `--out` names another")
+    return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -192,9 +218,10 @@ def discard(path: Path) -> None:
     metrics = path / METRICS_FILE
     if any(path.glob("checkpoint-*")) or (metrics.exists() and metrics.stat().st_size):
         return
-    for name in (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, LOCK_FILE):
-        (path / name).unlink(missing_ok=True)
-        draft_of(path / name).unlink(missing_ok=True)
+    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, LOCK_FILE)
+    for file in (*(path / name for name in names), *path.glob(EVENT_FILES)):
+        file.unlink(missing_ok=True)
+        draft_of(file).unlink(missing_ok=True)
     with suppress(OSError):  # something of somebody else's is in it
         path.rmdir()
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,8 @@ from torch import Tensor
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.train import checkpoint
-from resnetcli.train.metrics import Metrics, Point
+from resnetcli.train.board import Board
+from resnetcli.train.metrics import Metrics, Point, intervals
 from resnetcli.train.run import RESULT, Config, Record, Run, differences
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from resnetcli.train.loop import Progress
 
 Clock = Callable[[], float]
-READ_EVERY = 100
-"""Iterations between readings: waiting for a GPU at each step would leave it idle."""
 WARM_STEPS, MOST_STEPS, LEAST_S = 3, 50, 3.0
 """The first estimate of the time is measured over so many seconds or steps, behind the first steps, which are slow."""
 
@@ -112,6 +112,8 @@ class Session:
     listener: Listener
     clock: Clock = time.perf_counter
     stop: Stop = field(default_factory=Stop)
+    tensorboard: bool = False
+    """Whether readings go into event files too."""
 
     def train(self) -> Outcome:
         """Trains to the end, or until it is stopped.
@@ -119,14 +121,14 @@ class Session:
         Raises ResourceError for a loss that is not finite, and where memory does not suffice; the last checkpoint is
         from before that. Raises UsageError for checkpoints that cannot be gone on from.
         """
-        engine, total = self.engine, self.run.config.iterations
+        engine, total, looks = self.engine, self.run.config.iterations, intervals(self.run.config)
         with self.stop:
             self._take_up()
             while engine.iteration < total and not self.stop.signal:
                 engine.step()
                 self._estimate()
                 self.listener.stepped(engine.iteration)
-                if self._due(READ_EVERY, self.run.config.eval_every, self.run.config.checkpoint_every):
+                if self._due(*looks):
                     self._look()
             if self.stop.signal:
                 self._leave()
@@ -149,6 +151,8 @@ class Session:
         except OSError as error:
             raise ResourceError(f"`{self.run.path}` cannot be written: {error.strerror or error}") from None
         self._troubles: dict[str, None] = {}
+        self._board = Board(self.run.path) if self.tensorboard else None
+        self._show()
         self._tested: tuple[int, Evaluation] | None = None
         self._begun = self._mark = self.clock()
         self._first = self._marked = self._kept = engine.iteration
@@ -182,6 +186,7 @@ class Session:
             images_per_s=round(rate, 2), wall_s=round(self._wall(), 3),
         )  # fmt: skip
         self._attempt("readings", lambda: self._metrics.append(point))
+        self._show(point)
         self.listener.reading(point, self._left_s())
         if self._due(config.checkpoint_every):
             self._attempt("a checkpoint", self._keep)
@@ -205,6 +210,11 @@ class Session:
         elif self.engine.iteration > self._kept:
             self._attempt("a checkpoint", self._keep)
 
+    def _show(self, *points: Point) -> None:
+        """Has points in TensorBoard, if they are wanted there."""
+        if self._board is not None:
+            self._attempt("TensorBoard's events", partial(self._board.write, *points))
+
     def _attempt(self, what: str, write: Callable[[], object]) -> None:
         """Writes if it can; if not, training goes on, and what is missing is told, now and at the end."""
         try:
@@ -212,7 +222,8 @@ class Session:
         except OSError as error:
             if what not in self._troubles:
                 reason = error.strerror or str(error)
-                self.listener.say(f"warning: {what} could not be written: {reason}; training goes on")
+                goes_on = "; training goes on" if self.engine.iteration < self.run.config.iterations else ""
+                self.listener.say(f"warning: {what} could not be written: {reason}{goes_on}")
             self._troubles[what] = None
         else:
             self._troubles.pop(what, None)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from resnetcli.disk import write_json
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, clean, plural
 from resnetcli.net.memory import NoRoom
 from resnetcli.spec.zoo import Zoo
+from resnetcli.train.board import Board
 from resnetcli.train.run import (
     CONFIG_FILE,
     SEEDS_FILE,
@@ -23,6 +24,7 @@ from resnetcli.train.run import (
     Run,
     create,
     discard,
+    new_directory,
     only_one,
     open_run,
     read_record,
@@ -92,7 +94,8 @@ def train(
     run = open_run(resume)
     if (result := run.result) is not None:
         require_as_asked(run, asked)
-        audience.say(f"`{resume}` has finished: {run.config.iterations:,} iterations are done")
+        audience.say(f"`{resume}` has finished its {plural(run.config.iterations, 'iteration')}")
+        _show(run, asked, audience)
         return Ended(resume, Outcome(result), (result,))
     outcome = _go(reopen(run, asked, audience.say), run, audience)
     return Ended(resume, outcome, _results([outcome]))
@@ -122,15 +125,34 @@ def _go(prepared: Prepared, run: Run | Callable[[], Run], audience: Audience) ->
     made = run if isinstance(run, Run) else run()
     with only_one(made.path):
         audience.begin(prepared.config, made.path)
+        if prepared.tensorboard:
+            audience.say(_where(made.path))
         try:
             stop = Stop() if team is None else team.stop
-            return Session(replace(made, config=prepared.config), trainer, audience, stop=stop).train()
+            now = replace(made, config=prepared.config)
+            return Session(now, trainer, audience, stop=stop, tensorboard=prepared.tensorboard).train()
         except ResourceError as error:
             if run is not made:
                 discard(made.path)  # if there is nothing in it yet: the name is free for another try
             if isinstance(error, NoRoom):
                 raise NoRoom(error.message, room_hint(prepared, device_memory(prepared.config.device))) from None
             raise
+
+
+def _show(run: Run, asked: Asked, audience: Audience) -> None:
+    """Writes event files of a run that has finished, if they are asked for."""
+    if not asked.tensorboard:
+        return
+    with only_one(run.path):
+        try:
+            Board(run.path).write()
+        except OSError as error:
+            raise ResourceError(f"`{run.path}` cannot be written: {error.strerror or error}") from None
+    audience.say(_where(run.path))
+
+
+def _where(run: Path) -> str:
+    return f"for TensorBoard: `tensorboard --logdir {clean(str(run))}`"
 
 
 def _results(outcomes: Sequence[Outcome]) -> tuple[Record, ...]:
@@ -148,13 +170,10 @@ def _new_seeds(asked: Asked, audience: Audience, out: Path | None, seeds: int) -
         require_new(out)
     prepared = prepare(asked, Zoo(), audience.say)
     path = out or default_name(prepared.config, several=True)
-    require_new(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with new_directory(path):
         write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
-    except OSError as error:
-        raise ResourceError(f"`{path}` cannot be written: {error.strerror or error}", "`--out` names another") from None
-    return _each(path, range(first, first + seeds), prepared, asked, audience)
+    with only_one(path):
+        return _each(path, range(first, first + seeds), prepared, asked, audience)
 
 
 def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None) -> Ended:
@@ -169,7 +188,8 @@ def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None)
     if not begun:
         raise UsageError(f"no seed of `{path}` was begun", "remove it and start anew")
     prepared = reopen(open_run(seed_folder(path, begun[0])), replace(asked, seed=None), audience.say)
-    return _each(path, range(first, first + count), prepared, replace(asked, seed=None), audience)
+    with only_one(path):
+        return _each(path, range(first, first + count), prepared, replace(asked, seed=None), audience)
 
 
 def _each(path: Path, seeds: range, prepared: Prepared, asked: Asked, audience: Audience) -> Ended:
@@ -205,6 +225,7 @@ def _seed(folder: Path, seed: int, prepared: Prepared, asked: Asked, audience: A
     run = open_run(folder)
     if (result := run.result) is not None:
         audience.say(f"`{folder}` has finished")
+        _show(run, asked, audience)
         return Outcome(result)
     return _go(reopen(run, asked, audience.say, prepared.data), run, audience)
 

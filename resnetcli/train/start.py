@@ -28,9 +28,14 @@ from resnetcli.spec.resolve import resolved
 from resnetcli.spec.source import read_source
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
+from resnetcli.train import board
+from resnetcli.train.deviations import deviations
+from resnetcli.train.keys import SETTINGS
 from resnetcli.train.loop import DTYPES, Trainer
-from resnetcli.train.recipe import SETTINGS, Recipe, format_recipe, read_recipe
+from resnetcli.train.metrics import intervals
+from resnetcli.train.recipe import BOUNDS, Recipe
 from resnetcli.train.run import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences
+from resnetcli.train.text import format_recipe, read_recipe
 
 if TYPE_CHECKING:
     from resnetcli.data.dataset import Dataset
@@ -92,9 +97,10 @@ class Asked:
     eval_every: int | None = None
     team: Together | None = None
     """The processes that train it together, if there are several."""
+    tensorboard: bool | None = None
 
 
-MAY_CHANGE = ("data_dir", "download", "device", "threads", "checkpoint_every", "eval_every", "team")
+MAY_CHANGE = ("data_dir", "download", "device", "threads", "checkpoint_every", "eval_every", "team", "tensorboard")
 """What a resume may be told anew: none of it is in the weights, but for last digits where the machine is another."""
 
 SAID = {
@@ -114,6 +120,8 @@ class Prepared:
     spec_text: str
     model_text: str
     team: Together | None = None
+    tensorboard: bool = False
+    """Whether its readings go into event files too."""
 
     @property
     def recipe_text(self) -> str:
@@ -149,6 +157,8 @@ def default_name(config: Config, *, several: bool = False) -> Path:
 def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Prepared:
     """Everything of a new run but its directory. Raises UsageError, SpecError and ResourceError for what cannot be."""
     device = _device(asked)
+    if asked.tensorboard:
+        board.load()  # which may not be installed
     if asked.model is None:
         raise UsageError("what shall be trained?", "`--depth 56`, or `--model` with a name in the zoo or a path")
     if "classes" in asked.parameters:
@@ -161,10 +171,7 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     if not 0 <= seed < 2**63:
         raise UsageError(f"`--seed {seed}` is out of range", "from 0 to 2^63 - 1")
     alone = read(asked.model, zoo=zoo, parameters=asked.parameters)  # wrong words are told before data is fetched
-    base = read_recipe(asked.recipe or default_recipe(alone))
-    recipe = base.changed(
-        iterations=asked.iterations, batch_size=asked.batch_size, train_split=asked.train_split, bn_batch=asked.bn_batch
-    )
+    recipe = _changed(read_recipe(asked.recipe or default_recipe(alone)), asked)
     if asked.team is not None:
         recipe = asked.team.apart(recipe, new=True)
     data = data or load(asked.data or "cifar10", _folder(asked), download=asked.download, tell=say)
@@ -202,12 +209,30 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
         threads=asked.threads or torch.get_num_threads(),
         checkpoint_every=asked.checkpoint_every or CHECKPOINT_EVERY,
         eval_every=asked.eval_every or min(EVAL_EVERY, max(1, iterations // 10)),
-        deviations=recipe.deviations(dtype=dtype, images=images),
+        deviations=deviations(recipe, dtype=dtype, images=images, data=data.name, size=data.image[1:]),
         printed=printed(spec, data.name),
         versions=versions(),
         processes=_processes(asked),
     )
-    return Prepared(config, plan, recipe, data, open_document(asked.model, zoo).source.text, model_text, asked.team)
+    intervals(config)  # which may be too many readings: that is said before there is a directory
+    spec_text = open_document(asked.model, zoo).source.text
+    return Prepared(config, plan, recipe, data, spec_text, model_text, asked.team, bool(asked.tensorboard))
+
+
+def _changed(recipe: Recipe, asked: Asked) -> Recipe:
+    """The recipe with what options change of it. Raises UsageError in the options' words, not the recipe's."""
+    given: dict[str, int] = {name: value for name in BOUNDS if (value := getattr(asked, name)) is not None}
+    options = {name: f"--{name.replace('_', '-')}" for name in given}
+    for name, value in given.items():
+        low, high = BOUNDS[name]
+        if not low <= value <= high:
+            raise UsageError(f"`{options[name]} {value}` is out of range", f"from {low:,} to {high:,}")
+    try:
+        return recipe.changed(**given)
+    except UsageError as error:
+        for name, option in options.items():
+            error.hint = error.hint.replace(f"`{name}`", f"`{option}`")
+        raise
 
 
 def default_recipe(spec: Spec) -> str:
@@ -298,6 +323,7 @@ def reopen(run: Run, asked: Asked, say: Say, data: Dataset | None = None, *, tra
     """
     config = run.config
     require_as_asked(run, asked)
+    shown = trains and _tensorboard(run, asked, say)
     how = replace(
         asked, dtype=config.dtype, channels_last=config.channels_last, compile=config.compile,
         cuda_graph=config.cuda_graph, threads=asked.threads or config.threads, device=asked.device or config.device,
@@ -333,15 +359,29 @@ def reopen(run: Run, asked: Asked, say: Say, data: Dataset | None = None, *, tra
         if trains and getattr(now, name) != getattr(config, name):
             say(f"another {text} than before: the weights' last digits may be others")
     spec_text = read_source(run.path / SPEC_FILE).text
-    return Prepared(now, lower(spec), recipe, data, spec_text, model.text, asked.team)
+    return Prepared(now, lower(spec), recipe, data, spec_text, model.text, asked.team, shown)
+
+
+def _tensorboard(run: Run, asked: Asked, say: Say) -> bool:
+    """Whether event files are written: if that is asked for now, or was before, which is told by their being there."""
+    if not asked.tensorboard and not board.event_files(run.path):
+        return False
+    try:
+        board.load()
+    except UsageError as error:
+        if asked.tensorboard:
+            raise
+        say(f"warning: nothing more for TensorBoard: {error.message}")
+        return False
+    return True
 
 
 def require_as_asked(run: Run, asked: Asked) -> None:
     """Raises UsageError with every option that is not what the run was started with."""
     config = run.config
     then: dict[str, Any] = {
-        "model": config.model, "parameters": dict(config.parameters), "recipe": config.recipe["name"],
-        "data": config.data, "train_split": config.recipe.get("train_split"), "bn_batch": config.recipe.get("bn_batch"),
+        "model": config.model, "parameters": dict(config.parameters), "data": config.data,
+        "train_split": config.recipe.get("train_split"), "bn_batch": config.recipe.get("bn_batch"),
     }  # fmt: skip
     found = []
     for each in fields(Asked):
@@ -349,7 +389,10 @@ def require_as_asked(run: Run, asked: Asked) -> None:
         if name in MAY_CHANGE or value is None or (name == "parameters" and asked.model is None):
             continue
         if name == "recipe":
-            value = read_recipe(value).name
+            # All of it: a file may have been edited. Of how many processes share a batch no recipe says anything.
+            mine = recipe_record(_changed(read_recipe(value), asked)) | {"bn_batch": config.recipe["bn_batch"]}
+            found += [f"recipe's {each}" for each in differences(config.recipe, mine)]
+            continue
         was = then[name] if name in then else getattr(config, name)
         if value != was:
             found.append(f"{name.replace('_', '-')}: {_said(was)}, now {_said(value)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnetcli.errors import clean
+from resnetcli.errors import clean, plural
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.profile import Profile
 from resnetcli.view.convention import convention_notes, work_head, work_key
@@ -205,7 +205,7 @@ def caption(comparison: Comparison) -> list[str]:
             for name, most in comparison.limits.items()
         )
         count = len(comparison.left_out)
-        lines.append(f"left out: {count} {'net' if count == 1 else 'nets'} with {words}")
+        lines.append(f"left out: {plural(count, 'net')} with {words}")
     notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
     lines += ["; ".join(notes)] if notes else []
     said: dict[str, list[str]] = {}

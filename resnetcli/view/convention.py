@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from resnetcli.errors import plural
 from resnetcli.report.convention import Convention, Tally, formula
 from resnetcli.report.reconcile import Candidate, Reconciliation, Variant
 from resnetcli.view.numbers import exact, short
@@ -191,8 +192,11 @@ def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
     defects = [f"{name}: {text}" for name, texts in said_of.items() for text in texts]
     verdicts = [tool.verdict for net in found for tool in net.tools]
     said = {verdict: verdicts.count(verdict) for verdict in ("agrees", "differs", "no figure")}
-    nets = f"{len(found)} net{'s' * (len(found) != 1)}"
-    counted = f"{nets}: {said['agrees']} figures agree to the last digit, {said['differs']} differ"
+    agree, differ = said["agrees"], said["differs"]
+    counted = (
+        f"{plural(len(found), 'net')}: {plural(agree, 'figure agrees', 'figures agree')} to the last digit, "
+        f"{plural(differ, 'differs', 'differ')}"
+    )
     missing = f", {said['no figure']} could not be had" if said["no figure"] else ""
     problems = dict.fromkeys(
         f"{tool.reading.convention}: {tool.reading.problem}"

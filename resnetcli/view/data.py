@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from resnetcli.data.check import Examined, label_counts
-from resnetcli.errors import clean
+from resnetcli.data.dataset import Dataset
+from resnetcli.errors import clean, plural
 from resnetcli.view.numbers import exact
 from resnetcli.view.sheet import Column, Sheet, cell
+
+NAMED = 5
+"""Classes that a warning names."""
+
+
+def data_warnings(data: Dataset) -> list[str]:
+    """A sentence if there are classes that no image is of."""
+    empty = [clean(name, 100) for name, train, test in label_counts(data) if not train + test]
+    if not empty:
+        return []
+    more = f" and {len(empty) - NAMED:,} more" if len(empty) > NAMED else ""
+    names = ", ".join(f"`{name}`" for name in empty[:NAMED])
+    return [f"{plural(len(empty), 'class has', 'classes have')} no image: {names}{more}"]
 
 
 def data_heading(found: Examined) -> list[str]:
@@ -14,8 +28,8 @@ def data_heading(found: Examined) -> list[str]:
     channels, height, width = data.image
     return [
         f"{data.text}   {found.form}   {clean(found.path)}",
-        f"{exact(len(data.train))} images to train and {exact(len(data.test))} to test with, "
-        f"{channels} x {height} x {width}, {exact(data.classes)} classes",
+        f"{plural(len(data.train), 'image')} to train and {exact(len(data.test))} to test with, "
+        f"{channels} x {height} x {width}, {plural(data.classes, 'class', 'classes')}",
         f"mean {_figures(found.mean)}, standard deviation {_figures(found.std)} (training images, 0 to 1)",
         f"digest {data.digest}",
     ]

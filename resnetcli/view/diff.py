@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resnetcli.errors import plural
 from resnetcli.report.diff import Amounts, Diff, RowDiff, names_of
 from resnetcli.view.numbers import change, exact, percent, short, size_of
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
@@ -68,13 +69,12 @@ def diff_totals(found: Diff) -> list[str]:
     names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory_bytes": "bytes of memory"}
     totals = found.total_before, found.total_after
     depths, peaks = (profile.counts.depth for profile in (found.before, found.after)), found.peaks
-    left_out = "1 row" if found.equal == 1 else f"{found.equal} rows"
     return [
         *(_both(name, *(total.figure(key) for total in totals)) for key, name in names.items()),
         _both("depth", *depths),
         f"peak memory when run (derived): {size_of(peaks[0])} -> {size_of(peaks[1])}",
-        f"{'1 row differs' if len(found.rows) == 1 else f'{len(found.rows)} rows differ'}; "
-        f"left out: {left_out} written alike at the same cost",
+        f"{plural(len(found.rows), 'row differs', 'rows differ')}; "
+        f"left out: {plural(found.equal, 'row')} written alike at the same cost",
         "counted for one image; acts: outputs of convolutions and fc",
         "memory (derived): every step's output in float32; share: of the total difference",
     ]
@@ -91,7 +91,7 @@ def _both(name: str, before: int, after: int) -> str:
 def no_difference(found: Diff) -> str:
     """For two nets that are alike."""
     before, after = names_of(found)
-    return f"no difference between {before} and {after}: {found.equal} rows written alike at the same cost"
+    return f"no difference between {before} and {after}: {plural(found.equal, 'row')} written alike at the same cost"
 
 
 def _clipped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resnetcli.errors import plural
 from resnetcli.report.papers import PaperRow, PaperTable
 from resnetcli.report.profile import Profile
 from resnetcli.report.verdict import Judged
@@ -158,14 +159,12 @@ def _verified(profile: Profile, entry: Judged) -> tuple[Cell, ...]:
 def verification_lines(found: Verification) -> list[str]:
     """The sum of it: how many figures agree, how many do not and why, and what fails."""
     verdicts = [entry.verdict for entry in found.figures]
-    figures = "no printed figure" if not verdicts else f"{len(verdicts)} printed figure{'s' * (len(verdicts) != 1)}"
-    counted = {verdict: verdicts.count(verdict) for verdict in ("rounds", "truncates", "differs")}
-    nets = len(found.nets)
+    figures = "no printed figure" if not verdicts else plural(len(verdicts), "printed figure")
+    said = [f"{verdicts.count(verdict)} {verdict[:-1]}" for verdict in ("rounds", "truncates", "differs")]
     expected = sum(net.profile.spec.expect is not None for net in found.nets)
-    reasons = "what differs has its note" if counted["differs"] else "none differs"
+    reasons = "what differs has its note" if "differs" in verdicts else "none differs"
     return [
-        f"{figures} of {nets} net{'s' * (nets != 1)}: {counted['rounds']} round, "
-        f"{counted['truncates']} truncate, {counted['differs']} differ; "
-        f"{expected} net{'s' * (expected != 1)} held to exact counts (`expect:`)",
-        f"{len(found.faults)} fault{'s' * (len(found.faults) != 1)}" if found.faults else f"no fault: {reasons}",
+        f"{figures} of {plural(len(found.nets), 'net')}: {', '.join(said)}; "
+        f"{plural(expected, 'net')} held to exact counts (`expect:`)",
+        plural(len(found.faults), "fault") if found.faults else f"no fault: {reasons}",
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetcli.errors import clean
+from resnetcli.errors import clean, plural
 from resnetcli.view.numbers import bar, exact, rate, short, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -62,7 +62,7 @@ class Screen:
             return
         speed = rate(self._batch / step_s) if step_s > 0 else "many"
         self.say(
-            f"{exact(steps)} iterations will take about {time_text(steps * step_s)}, at {speed} images/s; "
+            f"{plural(steps, 'iteration')} will take about {time_text(steps * step_s)}, at {speed} images/s; "
             "evaluation comes on top"
         )
 
@@ -111,18 +111,17 @@ def opening(config: Config, run: Path) -> list[str]:
     settings = clean("".join(f" {name}={value}" for name, value in config.parameters.items()))
     how = [config.dtype, *(name for name in ("channels_last", "compile", "cuda_graph") if getattr(config, name))]
     where = (
-        config.device_name
-        if config.device != "cpu"
-        else f"{config.device_name}, {config.threads} thread{'s' * (config.threads != 1)}"
+        config.device_name if config.device != "cpu" else f"{config.device_name}, {plural(config.threads, 'thread')}"
     )
     if config.processes > 1:
         where = f"{config.processes} processes, each on {where}"
     kept = f", {exact(config.validation_images)} kept for validation" if config.validation_images else ""
     lines = [
         f"{clean(config.title)}   {clean(config.model)}{settings}   {short(config.params)} parameters",
-        f"data: {clean(config.data_text)}: {exact(config.train_images)} images to train on{kept}, "
-        f"{exact(config.test_images)} to test, {config.classes} classes",
-        f"recipe {clean(config.recipe['name'])}: {exact(config.iterations)} iterations of {config.batch_size} images, "
+        f"data: {clean(config.data_text)}: {plural(config.train_images, 'image')} to train on{kept}, "
+        f"{exact(config.test_images)} to test, {plural(config.classes, 'class', 'classes')}",
+        f"recipe {clean(config.recipe['name'])}: {plural(config.iterations, 'iteration')} of "
+        f"{plural(config.batch_size, 'image')}, "
         f"{config.iterations * config.batch_size / config.train_images:.1f} epochs; seed {config.seed}",
         f"on {clean(where)}, {' '.join(how).replace('_', ' ')}; in {clean(str(run))}",
     ]
@@ -212,7 +211,7 @@ def results_lines(results: Sequence[Mapping[str, Any]], place: Path) -> list[str
         else ""
     )
     lines = [
-        f"of the last iteration, on all {exact(first['test_images'])} test images of {clean(first['data'])}",
+        f"of the last iteration, on all {plural(first['test_images'], 'test image')} of {clean(first['data'])}",
         f"recipe {clean(first['recipe'])}; {took}{clean(str(place))}",
     ]
     if one:

@@ -112,9 +112,32 @@ def test_a_broken_set_is_exit_1_and_none_at_all_exit_2(tmp_path: Path) -> None:
     result = run(f"data check {tmp_path}")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "not a whole number of records of 3,073" in result.stderr
-    result = run(f"data check {tmp_path / 'none'}")
+    (tmp_path / "empty").mkdir()
+    result = run(f"data check {tmp_path / 'empty'}")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is no data set" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["check none", "convert none.npz out", "convert none out"])
+def test_what_is_not_there_is_said_not_to_be(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(f"data {command}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: there is no file or directory `{command.split()[1]}`\n"
+
+
+def test_classes_that_no_image_is_of_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels = np.zeros((20, 4, 4), np.uint8), np.repeat([0, 9], 10)
+    np.savez("set.npz", images=images, labels=labels)
+    said = "warning: 8 classes have no image: `class 1`, `class 2`, `class 3`, `class 4`, `class 5` and 3 more\n"
+    for command in ("convert set.npz out", "check out"):
+        result = run(f"data {command}")
+        assert (result.exit_code, result.stderr) == (0, said)
+    np.savez("two.npz", images=images, labels=labels // 9, class_names=["cat", "dog", "eel"])
+    assert run("data convert two.npz two").stderr == "warning: 1 class has no image: `eel`\n"
+    np.savez("all.npz", images=images, labels=labels // 9)
+    assert run("data convert all.npz all").stderr == ""
 
 
 def test_a_file_of_arrays_becomes_a_set_that_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ from resnetcli.train import start
 from resnetcli.train.checkpoint import files as checkpoints
 from resnetcli.train.loop import Trainer
 from resnetcli.train.metrics import read_metrics
+from resnetcli.train.run import only_one
 from tests.cli.test_cli import run
 from tests.train import tiny
 
@@ -162,7 +164,7 @@ def test_a_finished_run_says_so(folder: Path) -> None:
     first = run([*tiny.words(folder), "--format", "json"])
     again = run("train-cifar --resume run --format json")
     assert again.exit_code == 0
-    assert again.stderr == "`run` has finished: 40 iterations are done\n"
+    assert again.stderr == "`run` has finished its 40 iterations\n"
     assert again.stdout == first.stdout
 
 
@@ -174,6 +176,28 @@ def test_a_resume_with_other_options_is_refused_with_all_that_differs(folder: Pa
         "error: `run` was started otherwise: iterations: 40, now 50; seed: 0, now 3; dtype: fp32, now bf16\n"
         "hint: leave these options out, or start a run of its own with `--out`\n"
     )
+
+
+def test_a_resume_with_the_recipe_as_it_was_goes_on_and_with_an_edited_one_is_refused(folder: Path) -> None:
+    run([*tiny.words(folder), "--iterations", "20"])
+    resume = f"train-cifar --resume run --recipe {folder / 'recipe.yaml'}"
+    assert run(f"{resume} --iterations 20").exit_code == 0
+    assert "recipe's iterations: 20, now 40" in run(resume).stderr
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("lr: 0.05", "lr: 0.5"))
+    result = run(f"{resume} --iterations 20")
+    assert result.exit_code == 2
+    assert "`run` was started otherwise: recipe's schedule: " in result.stderr
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("resnetcli.train.run.Run.finish", full)
+    result = run(tiny.words(folder))
+    assert result.exit_code == 3
+    assert f"hint: make room, then `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in result.stderr
 
 
 def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, at: int = 17, number: int = signal.SIGINT) -> None:
@@ -341,6 +365,9 @@ def test_several_seeds_go_on_where_they_were_stopped(folder: Path, monkeypatch: 
     assert not (folder / "all" / "seed2").exists()
     other = run("train-cifar --resume all --seeds 4")
     assert (other.exit_code, other.stderr.splitlines()[0]) == (2, "error: `all` has the seeds 0 to 2")
+    with only_one(folder / "all"):
+        third = run("train-cifar --resume all")
+    assert (third.exit_code, third.stderr.splitlines()[0]) == (2, "error: another process is training in `all`")
     assert run("train-cifar --resume all").exit_code == 0
     assert json.loads((folder / "all" / "summary.json").read_text())["finished"] == [0, 1, 2]
     assert run([*tiny.words(folder, "alone"), "--seed", "1"]).exit_code == 0
@@ -385,6 +412,9 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
         ("train-cifar --depth 20 --checkpoint-every 0", "`--checkpoint-every 0` is out of range"),
         ("train-cifar --depth 20 --seed -1", "`--seed -1` is out of range"),
         ("train-cifar --depth 20 --seeds 0", "`--seeds 0` is out of range"),
+        ("train-cifar --depth 20 --bn-batch 0", "`--bn-batch 0` is out of range\nhint: from 2 to 65,536"),
+        ("train-cifar --depth 20 --bn-batch 100", "hint: `--bn-batch` divides `batch_size`"),
+        ("train-cifar --depth 20 --batch-size 100 --bn-batch 64", "hint: `--bn-batch` divides `--batch-size`"),
         ("train-cifar --depth 20 --dtype fp17", "no net is trained in `fp17`"),
         ("train-cifar --depth 20 --device gpu", "did you mean `cuda`"),
         ("train-cifar --depth 20 --device cpu --cuda-graph", "a CPU has no CUDA graphs"),
@@ -402,6 +432,13 @@ def test_what_cannot_be_is_said_before_anything_is_made(folder: Path, command: s
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_with_more_readings_than_are_kept_is_not_begun(folder: Path) -> None:
+    result = run([*tiny.words(folder), "--iterations", "1M", "--eval-every", "5"])
+    assert result.exit_code == 2
+    assert "error: tests and checkpoints at more than 131,072 of 1,000,000 iterations" in result.stderr
+    assert not (folder / "run").exists()
 
 
 def test_the_papers_depths_are_its_own_nets(folder: Path) -> None:

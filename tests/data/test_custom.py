@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no files": ({"train": []}, "no list of files"),
     "a missing file": ({"train": ["more.bin"]}, "more.bin"),
     "another size": ({"image": [3, 8, 8]}, "not a whole number of records of 193"),
-    "fewer classes": ({"classes": 2, "class_names": ["a", "b"]}, "there are 2 classes"),
+    "fewer classes": ({"classes": 2, "class_names": ["a", "b"]}, "the classes are 0 to 1"),
     "a digest": ({"digest": "12"}, "no SHA-256"),
     "another's digest": ({"digest": "0" * 64}, "is not what its dataset.json was written for"),
 }
@@ -208,6 +208,20 @@ def test_arrays_that_are_no_set_are_refused(arrays: dict[str, Any], message: str
     with pytest.raises(DataError, match=message):
         convert(path, tmp_path / "out")
     assert [each.name for each in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_images_of_fractions_are_refused_with_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds float32") as found:
+        read_arrays(saved(tmp_path, images=GREY.astype("f4"), labels=LABELS))
+    assert found.value.hint == "images are bytes (uint8), from 0 (black) to 255 (white)"
+    with pytest.raises(DataError, match="holds float64") as found:
+        read_arrays(saved(tmp_path, images=GREY, labels=LABELS / 2))
+    assert found.value.hint == ""
+
+
+def test_a_share_too_small_is_told_as_it_was_given(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"too few images to set 0\.01% of them apart"):
+        read_arrays(saved(tmp_path, images=GREY, labels=LABELS), share=0.0001)
 
 
 def test_a_header_that_claims_more_than_the_file_has_is_not_believed(tmp_path: Path) -> None:
@@ -348,7 +362,12 @@ def test_a_share_is_between_none_and_all(share: float, tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="is no data set"):
-        convert(tmp_path / "none", tmp_path / "out")
+        convert(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(UsageError, match="there is no file or directory"):
+        convert(tmp_path / "none.npz", tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot be read: File name too long"):
+        convert(tmp_path / ("x" * 300), tmp_path / "out")
     with pytest.raises(UsageError, match="binary records already"):
         convert(folder, tmp_path / "out")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetcli.spec.numbers import MAX_LENGTH, MAX_VALUE, NumberError, decimal, evaluate, names_in
+from resnetcli.spec.numbers import MAX_LENGTH, MAX_VALUE, NumberError, decimal, evaluate, names_in, printed_figure
 
 NAMES = {"k": 3, "depth": 20, "wide_2": 64, "minus": -4}
 
@@ -169,3 +170,14 @@ def test_the_names_of_an_expression_stand_in_its_order() -> None:
 )
 def test_a_decimal_is_worth(text: str, value: float | None) -> None:
     assert decimal(text) == value
+
+
+@pytest.mark.parametrize(
+    ("digits", "unit", "value", "last"),
+    [("25.5", "M", 25_500_000, 100_000), ("4.10", "G", 4_100_000_000, 10_000_000), ("1.2", "B", 1_200_000_000, 10**8),
+     ("3", "T", 3 * 10**12, 10**12), ("64", "K", 64_000, 1000), ("22.20", "", "22.2", "0.01"), ("7", "", 7, 1)],
+)  # fmt: skip
+def test_a_printed_figure_is_worth_its_digits_and_known_to_the_last_of_them(
+    digits: str, unit: str, value: int | str, last: int | str
+) -> None:
+    assert printed_figure(digits, unit) == (Decimal(value), Decimal(last))

@@ -87,6 +87,28 @@ def test_the_rate_fell_at_the_recipe_s_milestone_if_it_is_between_the_readings(
     assert tuple(drop.iteration for drop in read_curves([run]).curves[0].drops) == expected
 
 
+STEPS = {"name": "mine", "schedule": {"kind": "steps", "lr": 0.1, "factor": 0.1, "at": [40.0, 50.0]}}
+
+
+def test_steps_between_two_readings_are_told_as_the_recipe_has_them(tmp_path: Path) -> None:
+    readings = [point(20, 60.0), point(40, 50.0), point(60, 40.0, lr=0.001)]
+    drops = (Drop(40, 0.1, 0.01), Drop(50, 0.01, 0.001))
+    assert read_curves([a_run(tmp_path / "run", readings, recipe=STEPS)]).curves[0].drops == drops
+    stopped = a_run(tmp_path / "stopped", readings[:2], recipe=STEPS)
+    assert read_curves([stopped]).curves[0].drops == ()
+    at_44 = a_run(tmp_path / "at_44", [*readings[:2], point(44, 45.0, lr=0.01)], recipe=STEPS)
+    assert read_curves([at_44]).curves[0].drops == drops[:1]
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.2}, {"lr": 10**400}, {"factor": float("nan")}, {"at": [40.0] * 65}])
+def test_a_recipe_that_the_readings_contradict_or_that_is_none_is_not_believed(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    recipe = {**STEPS, "schedule": {**STEPS["schedule"], **change}}  # type: ignore[dict-item]
+    run = a_run(tmp_path / "run", [point(40, 50.0), point(60, 40.0, lr=0.001)], recipe=recipe)
+    assert read_curves([run]).curves[0].drops == (Drop(40, 0.1, 0.001),)
+
+
 def test_a_rate_that_rises_or_falls_all_the_time_has_no_steps(tmp_path: Path) -> None:
     warm = a_run(tmp_path / "warm", [point(100, 90.0, lr=0.01), point(200, 80.0, lr=0.1)])
     cycle = {"name": "fast", "schedule": {"kind": "one-cycle"}}

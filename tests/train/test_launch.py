@@ -49,7 +49,7 @@ def test_one_process_of_one_is_alone() -> None:
     ("name", "value", "said"),
     [("RANK", "x", "`RANK` in the environment is `x`, no number"), ("RANK", "-1", "no number"),
      ("WORLD_SIZE", "9" * 30, "no number"), ("LOCAL_RANK", "", "`LOCAL_RANK` in the environment is ``, no number"),
-     ("RANK", "4", "rank 4 of 4 processes"), ("WORLD_SIZE", "9999999", "of 9999999 processes"),
+     ("RANK", "4", "rank 4 of 4 processes"), ("WORLD_SIZE", "9999999", "of 9,999,999 processes"),
      ("MASTER_ADDR", "", "`MASTER_ADDR` is missing"), ("MASTER_PORT", "", "`MASTER_PORT` is missing")],
 )  # fmt: skip
 def test_an_environment_that_is_not_whole_is_refused(name: str, value: str, said: str) -> None:
@@ -90,6 +90,12 @@ def test_gpus_that_contradict_the_device_are_refused(options: str, said: str) ->
     result = run(f"train-cifar --depth 20 {options}")
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_who_wants_cpus_is_told_how_at_once() -> None:
+    hint = "hint: on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n"
+    assert run("train-cifar --depth 20 --gpus 2 --device cpu").stderr.endswith(hint)
+    assert run("train-cifar --depth 20 --gpus 2 --device cuda:1").stderr.endswith("hint: leave `--device` out\n")
 
 
 def test_gpus_are_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:

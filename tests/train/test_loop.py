@@ -23,8 +23,9 @@ from resnetcli.train import loop, order
 from resnetcli.train.augment import normalisation
 from resnetcli.train.examine import by_class
 from resnetcli.train.loop import Trainer, trainable
-from resnetcli.train.recipe import Augmentation, Recipe, read_recipe
+from resnetcli.train.recipe import Augmentation, Recipe
 from resnetcli.train.schedule import Schedule, Warmup
+from resnetcli.train.text import read_recipe
 from tests.written import plan_of
 
 TINY = """

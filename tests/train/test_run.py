@@ -1,13 +1,14 @@
-"""The run directory: whole files, readings that are never doubled, and nothing believed that a run would not write."""
+"""The run directory: one process has it, its files are whole, and nothing is believed that a run would not write."""
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pytest
 from resnetcli.disk import write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import run as runs
-from resnetcli.train.metrics import COLUMNS, Metrics, Point, read_metrics
+from resnetcli.train.metrics import Metrics
 from resnetcli.train.run import Config, create, differences, discard, only_one, open_run, require_new
-from tests.train.tiny import CONFIG, config
+from tests.train.tiny import CONFIG, config, point
 
 RESULT = {
     "schema": "resnet-cli/train@1", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",
@@ -32,10 +33,6 @@ RESULT = {
 
 def make(path: Path, made: Config = CONFIG) -> runs.Run:
     return create(path, made, spec="a: 1\n", model="b: 2\n", recipe="c: 3\n")
-
-
-def point(iteration: int, test: float | None = None) -> Point:
-    return Point(iteration, iteration / 5, 0.1, 1.5, 40.0, None, None, test, test, 100.0, float(iteration))
 
 
 def test_a_run_is_read_as_it_was_made(tmp_path: Path) -> None:
@@ -68,6 +65,48 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
         require_new(tmp_path / ("x" * 5000))
     (tmp_path / "empty").mkdir()
     require_new(tmp_path / "empty")
+
+
+def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, free = threading.Barrier(8), runs.require_new
+
+    def all_find_it_free(path: Path) -> None:
+        free(path)
+        together.wait(60)
+
+    monkeypatch.setattr(runs, "require_new", all_find_it_free)
+
+    def begin(path: Path, seed: int) -> runs.Run | UsageError:
+        try:
+            return make(path, config(seed=seed))
+        except UsageError as error:
+            return error
+
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "free" / "run", tmp_path / "empty"):
+        with ThreadPoolExecutor(8) as pool:
+            ended = list(pool.map(begin, [path] * 8, range(8)))
+        (won,) = [each for each in ended if isinstance(each, runs.Run)]
+        assert open_run(path).config == won.config
+        said = [each.message for each in ended if isinstance(each, UsageError)]
+        assert len(said) == 7
+        assert set(said) <= {f"`{path}` is there already, and not empty", f"`{path}` is a run already"}
+
+
+def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, record: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_json", full)
+        with pytest.raises(ResourceError, match="cannot be written: No space left"):
+            make(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    make(tmp_path / "run")
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -185,104 +224,6 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     assert done == ["file", "rename", "directory"]
 
 
-# --- metrics -------------------------------------------------------------------------------------------------------
-
-
-def test_points_are_read_as_they_were_written(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0)
-    points = [point(10), point(20, 3.5), point(30)]
-    for each in points:
-        metrics.append(each)
-    assert read_metrics(tmp_path) == points
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
-    assert tuple(rows[0]) == COLUMNS
-    assert [row["iteration"] for row in rows] == ["10", "20", "30"]
-    assert [row["test_error_percent"] for row in rows] == ["", "3.5", ""]
-    assert [{k: None if v == "" else float(v) for k, v in row.items()} for row in rows] == [asdict(p) for p in points]
-
-
-def test_points_after_the_checkpoint_are_cut_off_at_a_resume(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0)
-    for iteration in (10, 20, 30):
-        metrics.append(point(iteration))
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"iteration": 40, "ep')  # the process was killed there
-    again = Metrics(tmp_path, 20)
-    again.append(point(30, 1.0))
-    assert read_metrics(tmp_path) == [point(10), point(20), point(30, 1.0)]
-    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
-
-
-def test_what_a_power_cut_leaves_behind_the_checkpoint_keeps_nobody_from_going_on(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path, 0)
-    for iteration in (10, 20):
-        metrics.append(point(iteration))
-    with (tmp_path / "metrics.jsonl").open("ab") as file:
-        file.write(bytes(100) + b"\n" + bytes(100))
-    with pytest.raises(UsageError, match="line 3"):
-        read_metrics(tmp_path)
-    Metrics(tmp_path, 20).append(point(30))
-    assert read_metrics(tmp_path) == [point(10), point(20), point(30)]
-    (tmp_path / "metrics.jsonl").write_bytes(b"junk\n")
-    Metrics(tmp_path, 0)
-    assert read_metrics(tmp_path) == []
-
-
-def test_what_a_full_disk_refused_is_written_later_and_half_a_line_taken_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metrics = Metrics(tmp_path, 0)
-    metrics.append(point(10))
-    opened = Path.open
-
-    class Half:
-        def __init__(self, file: object) -> None:
-            self.file = file
-
-        def __enter__(self) -> Half:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()  # type: ignore[attr-defined]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.file, name)
-
-        def write(self, data: bytes) -> None:
-            self.file.write(data[: len(data) // 2])  # type: ignore[attr-defined]
-            raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", lambda self, *args, **kwargs: Half(opened(self, *args, **kwargs)))
-        for iteration in (20, 30):
-            with pytest.raises(OSError, match="No space left"):
-                metrics.append(point(iteration))
-    metrics.append(point(40))
-    assert read_metrics(tmp_path) == [point(10), point(20), point(30), point(40)]
-    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 5
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["{}", "[]", "x", '"' * 5000, "[" * 4000, json.dumps({**asdict(point(1)), "lr": "0.1"}),
-     json.dumps({**asdict(point(1)), "iteration": 1.5}), json.dumps({**asdict(point(1)), "lr": float("nan")}),
-     json.dumps({**asdict(point(1)), "train_loss": None}), json.dumps({**asdict(point(1)), "more": 1}),
-     json.dumps({**asdict(point(1)), "epoch": 10**400}), json.dumps({**asdict(point(1)), "test_error_percent": 101}),
-     json.dumps(asdict(point(0)))],
-)  # fmt: skip
-def test_another_line_is_no_point(tmp_path: Path, line: str) -> None:
-    (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(UsageError, match="line 1: not what a run writes"):
-        read_metrics(tmp_path)
-
-
-def test_points_out_of_order_are_refused(tmp_path: Path) -> None:
-    lines = [json.dumps(asdict(point(iteration))) for iteration in (10, 10)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UsageError, match="line 2"):
-        read_metrics(tmp_path)
-
-
 # --- one process ---------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +257,7 @@ def test_nothing_is_written_through_what_somebody_else_has_put_there(tmp_path: P
     mine.write_text("precious")
     run = make(tmp_path / "run").path
     for name in (".lock", ".metrics.jsonl.part"):
+        (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(mine)
     with pytest.raises(ResourceError, match=r"\.lock` cannot be written"), only_one(run):
         pass

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from resnetcli.train.recipe import read_recipe, recipe_names
 from resnetcli.train.schedule import Rate, Schedule, Warmup, rate
+from resnetcli.train.text import read_recipe, recipe_names
 
 N = 50_000
 STEPS = Schedule("steps", 0.1, 0.1, at=(32000, 48000))

@@ -16,9 +16,9 @@ import torch
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import checkpoint
 from resnetcli.train.checkpoint import files, load
-from resnetcli.train.metrics import Metrics, Point, read_metrics
+from resnetcli.train.metrics import READ_EVERY, Metrics, Point, read_metrics
 from resnetcli.train.run import Config, Run, create, open_run
-from resnetcli.train.session import READ_EVERY, Outcome, Session, Stop
+from resnetcli.train.session import Outcome, Session, Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config
 
 
@@ -265,6 +265,7 @@ def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
     assert [line for line in ear.lines if "a checkpoint" in line] == [
         "warning: a checkpoint could not be written: No space left on device; training goes on"
     ]
+    assert "warning: the result could not be written: No space left on device" in ear.lines
     assert load(files(run.path)[0][1], engine.state()).iteration == 10
 
 

@@ -97,6 +97,11 @@ def config(**changes: object) -> Config:
     return replace(CONFIG, **changes)  # type: ignore[arg-type]
 
 
+def point(iteration: int, test: float | None = None) -> Point:
+    """A reading."""
+    return Point(iteration, iteration / 5, 0.1, 1.5, 40.0, None, None, test, test, 100.0, float(iteration))
+
+
 @dataclass
 class Fake:
     """A trainer whose weight is the sum of all iterations so far."""
