@@ -98,7 +98,8 @@ Batches = Annotated[
     typer.Option("--batch", metavar="N[,N]...", help="Images at once: 8, or 1,8,64 in turn; counts stay per image."),
 ]
 TimeBudget = Annotated[
-    str, typer.Option("--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min.")
+    str | None,
+    typer.Option("--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min; or 3s."),
 ]
 RUNNING = "How a net is run"
 Dtype = Annotated[
@@ -119,6 +120,9 @@ CudaGraph = Annotated[
     bool, typer.Option("--cuda-graph", rich_help_panel=RUNNING, help="A GPU's launches recorded and replayed.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", rich_help_panel=RUNNING, help="CPU threads.")]
+KeepMemory = Annotated[
+    bool, typer.Option("--keep-memory", rich_help_panel=RUNNING, help="Freed memory kept for the next call, on a CPU.")
+]
 Best = Annotated[
     bool,
     typer.Option("--best", rich_help_panel=RUNNING, help="Try them all, check each one's values, keep the quickest."),
@@ -156,13 +160,15 @@ Formats = Annotated[Format, typer.Option("--format", help="How the result is wri
 
 def running(
     device: str | None, dtype: str | None, channels_last: bool, compile: bool, fold_bn: bool, cuda_graph: bool,
-    threads: int | None, best: bool, mode: str = "infer", memory: bool = False, energy: bool = False,
+    threads: int | None, keep_memory: bool, best: bool, mode: str = "infer", memory: bool = False,
+    energy: bool = False,
 ) -> Settings:  # fmt: skip
     """How nets are to be run. Raises UsageError for what contradicts itself or measures nothing."""
     from resnetcli.measure.settings import settings
 
     flags = {
-        "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph
+        "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph,
+        "--keep-memory": keep_memory,
     }  # fmt: skip
     given = [name for name, is_given in flags.items() if is_given]
     others = {
@@ -176,8 +182,18 @@ def running(
         raise UsageError(f"`--best` tries `{given[0]}` and the others by itself", "one of the two")
     return settings(
         dtype, channels_last=channels_last, compile=compile, fold_bn=fold_bn, cuda_graph=cuda_graph, threads=threads,
-        mode=mode,
+        keep_memory=keep_memory, mode=mode,
     )  # fmt: skip
+
+
+def budget(time: str | None, device: str | None) -> float:
+    """Seconds that measuring may take. Raises UsageError for what is no time, or where nothing is measured."""
+    from resnetcli.report.limits import parse_duration
+
+    seconds = parse_duration("3s" if time is None else time, "--time-budget")
+    if time is not None and device is None:
+        raise UsageError("`--time-budget` is about measuring", "add `--device cpu`, or another device")
+    return seconds
 
 
 def counting(convention: str | None, flops: bool) -> str:

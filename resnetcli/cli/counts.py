@@ -26,12 +26,14 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     Input,
+    KeepMemory,
     Mode,
     Remember,
     Threads,
     TimeBudget,
     announce_files,
     app,
+    budget,
     complain,
     counting,
     guarded,
@@ -69,7 +71,7 @@ def profile(
         bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
     ] = False,
     device: Device = None,
-    time_budget: TimeBudget = "3s",
+    time_budget: TimeBudget = None,
     mode: Mode = "infer",
     dtype: Dtype = None,
     channels_last: ChannelsLast = False,
@@ -77,13 +79,14 @@ def profile(
     fold_bn: FoldNorms = False,
     cuda_graph: CudaGraph = False,
     threads: Threads = None,
+    keep_memory: KeepMemory = False,
     best: Best = False,
     memory: Remember = False,
     energy: Energy = False,
     format: Formats = Format.table,
 ) -> None:
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
-    from resnetcli.report.limits import parse_batches, parse_duration
+    from resnetcli.report.limits import parse_batches
     from resnetcli.report.profile import profile_model
     from resnetcli.report.records import profile_record
     from resnetcli.spec.zoo import Zoo
@@ -99,6 +102,7 @@ def profile(
         published_sheet,
         totals,
         unjudged,
+        with_times,
     )
 
     zoo = Zoo()
@@ -108,8 +112,10 @@ def profile(
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
     announce_files(asked)
-    batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
-    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best, mode, memory, energy)
+    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    settings = running(
+        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
+    )
     with progress(device, name) as tell:
         found = profile_model(
             name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
@@ -121,7 +127,8 @@ def profile(
         return
     sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
     if format is Format.csv:
-        print_sheet(sheet, format)
+        print_sheet(with_times(sheet, found.measurements), format)
+        _tell(failure_lines(found.failures))
         return
     note = unjudged(found)
     print_sheet(sheet, format, heading(found), totals(found) + (field_notes() if receptive else []))
@@ -172,7 +179,7 @@ def compare(
     flops: Flops = False,
     convention: Counting = None,
     device: Device = None,
-    time_budget: TimeBudget = "3s",
+    time_budget: TimeBudget = None,
     mode: Mode = "infer",
     dtype: Dtype = None,
     channels_last: ChannelsLast = False,
@@ -180,6 +187,7 @@ def compare(
     fold_bn: FoldNorms = False,
     cuda_graph: CudaGraph = False,
     threads: Threads = None,
+    keep_memory: KeepMemory = False,
     best: Best = False,
     memory: Remember = False,
     energy: Energy = False,
@@ -194,7 +202,7 @@ def compare(
     """Compare nets: parameters, MACs, activations and depth, printed figures beside them; measured on a device."""
     import resnetcli.report.compare as report
     import resnetcli.report.saved as saved
-    from resnetcli.report.limits import parse_batches, parse_count, parse_duration
+    from resnetcli.report.limits import parse_batches, parse_count
     from resnetcli.report.records import compare_record, measurement_records, saved_record
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.compare import caption, changes_lines, changes_sheet, comparison_sheet, contest_lines
@@ -206,8 +214,10 @@ def compare(
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce_files(asked)
-    batches, seconds = parse_batches(batch), parse_duration(time_budget, "--time-budget")
-    settings = running(device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, best, mode, memory, energy)
+    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    settings = running(
+        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
+    )
     most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))
             if text is not None}  # fmt: skip
     nets = partial(saved.nets_of, asked, input=input, zoo=zoo, most=most)
@@ -228,8 +238,10 @@ def compare(
             after += contest_lines(found) + conditions(
                 [m for p in found.profiles for m in p.measurements], energy=energy
             )
-            after += failure_lines([failure for p in found.profiles for failure in p.failures])
-        print_sheet(comparison_sheet(found), format, after=after)
+        failed = failure_lines([failure for p in found.profiles for failure in p.failures])
+        print_sheet(comparison_sheet(found), format, after=after + failed)
+        if format is Format.csv:
+            _tell(failed)
         if changes and format is not Format.csv:
             print_sheet(changes_sheet(changes), format, after=changes_lines(changes))
     if changes and changes.regressed:
@@ -239,6 +251,12 @@ def compare(
         saved.save(saved_record(found), found, save)
     if changes and changes.undecided:
         raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
+
+
+def _tell(lines: list[str]) -> None:
+    """What is no part of a table, where programs read that."""
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def _kept(

@@ -46,7 +46,14 @@ def calibrate(
     from resnetcli.measure.device import find
     from resnetcli.report.records import ceilings_record
     from resnetcli.view.output import print_json
-    from resnetcli.view.roofline import ceilings_heading, launch_line, peaks_sheet, rates_sheet
+    from resnetcli.view.roofline import (
+        ceilings_heading,
+        ceilings_noise,
+        ceilings_sheet,
+        launch_line,
+        peaks_sheet,
+        rates_sheet,
+    )
 
     device = find(device)
     if show:
@@ -65,10 +72,17 @@ def calibrate(
     if format is Format.json:
         print_json(ceilings_record(found))
     elif format is Format.csv:
-        print_sheet(rates_sheet(found), format)
+        print_sheet(ceilings_sheet(found), format)
+        _warn(ceilings_noise(found))
     else:
         print_sheet(peaks_sheet(found), format, ceilings_heading(found))
-        print_sheet(rates_sheet(found), format, after=[launch_line(found)])
+        print_sheet(rates_sheet(found), format, after=[launch_line(found), *ceilings_noise(found)])
+
+
+def _warn(lines: list[str]) -> None:
+    """Says beside a table for programs, which has no place for it, what stands below the one for people."""
+    for line in lines:
+        complain(f"warning: {line}")
 
 
 def _tell(what: str) -> None:
@@ -138,6 +152,8 @@ def explain(
     budget = parse_duration(time_budget, "--time-budget")
     if roofline is not None:
         check_place(roofline, "--roofline")
+        if roofline.suffix.lower() != ".svg":
+            raise UsageError(f"--roofline: `{clean(str(roofline), 80)}` is no name of an SVG", "end it in .svg")
     nets = []
     for name, given in asked:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
@@ -172,6 +188,7 @@ def _print_explanation(
     found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], format: Format
 ) -> None:
     from resnetcli.view.roofline import (
+        ceilings_warning,
         difference_lines,
         difference_sheet,
         heading,
@@ -183,6 +200,7 @@ def _print_explanation(
 
     if format is Format.csv:
         print_sheet(parts_sheet("row", found.rows), format)
+        _warn(ceilings_warning(found.ceilings))
         return
     lines = [summary(found, difference), *heading(found)]
     print_sheet(parts_sheet("row", found.rows), format, [*lines, *(difference_lines(difference) if difference else [])])
@@ -213,7 +231,7 @@ def predict(
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.output import print_json
-    from resnetcli.view.roofline import ceilings_heading, prediction_notes, prediction_sheet
+    from resnetcli.view.roofline import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
 
     zoo = Zoo()
     ceilings = read_profile(device_profile)
@@ -225,5 +243,7 @@ def predict(
     if format is Format.json:
         print_json(predict_record(found))
     else:
-        tested = TESTED.get(ceilings.name, "") if device_profile in shipped() else ""  # those are what was tested
+        tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
         print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], prediction_notes(found, tested))
+        if format is Format.csv:
+            _warn(ceilings_warning(ceilings))

@@ -17,6 +17,8 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 from resnetcli.errors import ResourceError
 from resnetcli.measure import device as devices
 from resnetcli.measure.ceilings import Ceilings, Peak, Rate, processors
+from resnetcli.measure.latency import look_around
+from resnetcli.measure.ledger import Ledger
 from resnetcli.measure.ready import on_device
 from resnetcli.measure.sampling import Clock
 from resnetcli.measure.settings import rounding
@@ -43,11 +45,13 @@ def calibrate(
 ) -> Ceilings:
     """The ceilings of a device, measured in about `budget_s` seconds; `report` is told what is being measured.
 
+    What else went on meanwhile is their `noisy`: the quickest of several does not help where all are disturbed.
     Raises UsageError for a device there is not, ResourceError if it cannot compute in any dtype.
     """
     place = torch.device(devices.find(device))
     bench = _Bench(place, clock, budget_s, report or (lambda _: None))
     with on_device(place), torch.inference_mode():
+        before = look_around(place)
         launch, gap = bench.launches()
         peaks: dict[str, Peak] = {}
         rates: tuple[Rate, ...] = ()
@@ -57,6 +61,7 @@ def calibrate(
                 if (peak := bench.peak(name)) is not None:
                     old = peaks.get(name, peak)
                     peaks[name] = Peak(max(old.matmul, peak.matmul), max(old.conv, peak.conv))
+        environment = Ledger(before, look_around(place))
     if not peaks:
         raise ResourceError(f"`{place}` could not be calibrated: no product of matrices ran to its end")
     return Ceilings(
@@ -74,6 +79,7 @@ def calibrate(
             "torch": str(torch.__version__),
             "last_cache_bytes": str(last_cache(place)),
         },
+        noisy=environment.noisy(),
     )
 
 

@@ -81,6 +81,8 @@ class Ceilings:
     """Seconds that the device loses to each operation when they are asked for early enough; on a CPU `launch_s`."""
     conditions: Mapping[str, str] = field(default_factory=dict)
     """Under what they were measured, or where they were printed."""
+    noisy: tuple[str, ...] = ()
+    """Why they are not to be relied upon, if they are not: what else went on while they were measured."""
 
     def seconds(self, read: int, written: int) -> float:
         """The least time to read and write so many bytes.
@@ -129,6 +131,7 @@ def to_json(ceilings: Ceilings) -> dict[str, Any]:
         "launch_s": ceilings.launch_s,
         "gap_s": ceilings.gap_s,
         "conditions": [{"name": name, "value": value} for name, value in ceilings.conditions.items()],
+        "noisy": list(ceilings.noisy),
     }
 
 
@@ -149,12 +152,15 @@ def from_json(found: Any) -> Ceilings:
         launch, gap = _seconds(found["launch_s"]), _seconds(found["gap_s"])
         conditions = {_text(each["name"]): _text(each["value"]) for each in found["conditions"]}
         name, device = _text(found["name"]), _text(found["device"])
+        noisy = found.get("noisy", [])  # files of earlier versions say nothing of it
     except KeyError as error:
         raise ValueError(f"`{error.args[0]}` is missing") from None
     except TypeError:
         raise ValueError("a value is of the wrong kind") from None
     if source not in ("measured", "datasheet"):
         raise ValueError("`source` is `measured` or `datasheet`")
+    if type(noisy) is not list or any(type(reason) is not str for reason in noisy):
+        raise ValueError("`noisy` is a list of text")
     if not peaks or not rates:
         raise ValueError("`peaks` and `bandwidth` may not be empty")
     if len(dict(peaks)) < len(peaks):
@@ -163,7 +169,7 @@ def from_json(found: Any) -> Ceilings:
         raise ValueError("`bandwidth` goes by rising `working_set_bytes`")
     if any(rate.read < rate.copy for rate in rates):
         raise ValueError("`read_bytes_s` is no less than `copy_bytes_s`")
-    return Ceilings(name, device, source, dict(peaks), rates, launch, gap, conditions)
+    return Ceilings(name, device, source, dict(peaks), rates, launch, gap, conditions, tuple(noisy))
 
 
 def _dtype(word: Any) -> str:

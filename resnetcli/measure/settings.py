@@ -6,10 +6,10 @@ Torch is imported only to ask a GPU and to set things.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from resnetcli.errors import ResourceError, UsageError, did_you_mean
 
@@ -91,6 +91,7 @@ def settings(
     fold_bn: bool = False,
     cuda_graph: bool = False,
     threads: int | None = None,
+    keep_memory: bool = False,
     mode: str = "infer",
 ) -> Settings:
     """What a user asked for; a `dtype` of None is fp32 as PyTorch has it, "fp32" is without TF32.
@@ -105,7 +106,7 @@ def settings(
         raise UsageError(f"unknown mode `{mode}`", did_you_mean(mode, MODES, f"one of {', '.join(MODES)}"))
     tf32 = None if dtype is None else known == "tf32"
     runtime: Runtime = "inductor" if compile else "eager"
-    return Settings(known, tf32, channels_last, fold_bn, runtime, cuda_graph, threads, mode=kind)
+    return Settings(known, tf32, channels_last, fold_bn, runtime, cuda_graph, threads, keep_memory, kind)
 
 
 def require_possible(settings: Settings, device: str) -> None:
@@ -122,7 +123,11 @@ def require_possible(settings: Settings, device: str) -> None:
             raise UsageError("TF32 is arithmetic of NVIDIA's GPUs, not of a CPU", "use `--dtype fp32` or `bf16`")
         if settings.cuda_graph:
             raise UsageError("a CPU has no CUDA graphs", "leave `--cuda-graph` out, or use `--device cuda`")
+        if settings.keep_memory and _mallopt() is None:
+            raise UsageError("only the GNU C library can be told to keep memory", "leave `--keep-memory` out")
     else:
+        if settings.keep_memory:
+            raise UsageError("on a GPU PyTorch keeps freed memory by itself", "leave `--keep-memory` out")
         _require_gpu_dtype(settings.dtype, device)
         if settings.runtime not in ("eager", "inductor"):
             raise UsageError(f"{settings.runtime} is measured on a CPU only", "use `--compile`")
@@ -239,7 +244,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 def keep_memory() -> None:
     """Has glibc give no memory back to the system, whose pages would all have to be asked for again at every call."""
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
+    if (mallopt := _mallopt()) is not None:
         mallopt(M_MMAP_THRESHOLD, 2**31 - 1)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _mallopt() -> Callable[[int, int], object] | None:
+    """glibc's; None from another C library."""
+    try:
+        return cast("Callable[[int, int], object]", ctypes.CDLL(None).mallopt)
+    except (OSError, AttributeError, TypeError):
+        return None

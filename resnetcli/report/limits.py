@@ -12,9 +12,9 @@ _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 
 
-def parse_count(text: str | int, what: str) -> int:
+def parse_count(text: str | int, what: str, such_as: str = "26M, 4.2G or 25557032") -> int:
     """A whole number with a decimal prefix: `26M` is 26,000,000. Raises UsageError, which calls it `what`."""
-    return _parse(text, what, "a number such as 26M, 4.2G or 25557032", "")
+    return _parse(text, what, f"a whole number such as {such_as}", "")
 
 
 def parse_bytes(text: str | int, what: str) -> int:
@@ -61,4 +61,6 @@ def _parse(amount: str | int, what: str, hint: str, unit: str) -> int:
     value = Decimal(match[1]) * factor
     if value < 1:
         raise UsageError(f"{what}: `{text}` is less than one", hint)
+    if not unit and value % 1:
+        raise UsageError(f"{what}: `{text}` is no whole number", hint)
     return int(value)

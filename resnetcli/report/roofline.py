@@ -489,11 +489,26 @@ class Prediction:
 
 
 _TIMM = "PyTorch Image Models' published fp16 (autocast), channels_last, eager times of PyTorch 2.4"
-TESTED: Mapping[str, str] = {
-    "NVIDIA GeForce RTX 4090": f"floors in fp16 at batch 512 were 80% to 98% of {_TIMM}, 11 nets, median 93%",
-    "NVIDIA GeForce RTX 3090": f"floors in fp16 at batch 1024 were 71% to 92% of {_TIMM}, 3 nets",
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """How far floors were from times that others measured, and what of."""
+
+    dtype: str
+    batch: int
+    found: str
+
+    def covers(self, floor: Floor) -> bool:
+        """Whether that was tested, and not another case."""
+        return (floor.dtype, floor.batch) == (self.dtype, self.batch)
+
+
+TESTED: Mapping[str, Tested] = {
+    "NVIDIA GeForce RTX 4090": Tested("fp16", 512, f"80% to 98% of {_TIMM}, 11 nets, median 93%"),
+    "NVIDIA GeForce RTX 3090": Tested("fp16", 1024, f"71% to 92% of {_TIMM}, 3 nets"),
 }
-"""How far floors were from times that others measured, by the device's name."""
+"""By the device's name."""
 
 
 def bounds_of(floor: Floor) -> Iterator[tuple[Bound, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from resnetcli.errors import plural
 from resnetcli.measure.best import deviates
 from resnetcli.measure.statistics import P99_LEAST
 from resnetcli.plan.memory import memory
@@ -55,7 +56,6 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
         Column(head, work_key(profile.convention)),
         Column("activations", "activations"),
         Column(f"share of {head}", "share", "left", "cyan", spare=3 if by == "layer" else 0),
-        *_measured_columns(profile),
     )
 
     def line(part: Part) -> tuple[Cell, ...]:
@@ -70,7 +70,6 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
             cell(part.figure, short(part.figure)),
             cell(cost.activations, short(cost.activations)),
             cell(round(share, 6), f"{percent(share):>6} {bar(part.figure / most, width)}".rstrip()),
-            *(cell(None) for _ in _measured_columns(profile)),
         )
 
     foot = (
@@ -82,7 +81,6 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
         cell(work, short(work)),
         cell(total.activations, short(total.activations)),
         cell(1 if work else 0, f"{percent(1):>6}" if work else ""),
-        *(cell(getattr(profile.measurements[0], column.key)) for column in _measured_columns(profile)),
     )
     return Sheet(columns, tuple(map(line, found)), foot)
 
@@ -116,12 +114,6 @@ def field_notes() -> list[str]:
         "field (derived): pixels of the image that a value sees, by the smallest path and by all together",
         "stride: pixels from one value's field to the next; padding: pixels of the first one beyond the edge",
     ]
-
-
-def _measured_columns(profile: Profile) -> list[Column]:
-    """What only CSV carries, in its last line: a measurement is of the whole net."""
-    keys = ("device", "batch", "median_s", "iqr_s", "min_s", "n", "throughput_img_s", "peak_memory_bytes", "settings")
-    return [Column(key, key, shown=False) for key in keys] if profile.measurements else []
 
 
 def totals(profile: Profile) -> list[str]:
@@ -207,11 +199,23 @@ def unjudged(profile: Profile) -> str:
     return ""
 
 
+def with_times(costs: Sheet, measurements: Sequence[Measurement]) -> Sheet:
+    """Costs and times in one table, for programs: the total once for every measurement, which is of the whole net."""
+    if not measurements or costs.total is None:
+        return costs
+    times, total = measured_sheet(measurements), costs.total
+    rows = [(*row, *(cell(None) for _ in times.columns)) for row in costs.rows]
+    rows += [(*total, *row) for row in times.rows]
+    return Sheet((*costs.columns, *times.columns), tuple(rows))
+
+
 def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
-    """Latency, throughput and memory, a row a setting."""
+    """Latency, throughput and memory, a row a setting and batch."""
+    sweep = len({m.batch for m in measurements}) > 1
     columns = (
         Column("measured", "device", "left", "bold", wrap=True),
-        Column("batch", "batch"),
+        Column("", "settings", shown=False),
+        Column("batch", "batch", shown=not sweep),
         Column("median", "median_s"),
         Column("±", "interval", exported=False),
         Column("IQR", "iqr_s", spare=1),
@@ -227,7 +231,7 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         *memory_columns(measurements),
         Column("", "noisy", "left", "yellow", shown=any(m.noisy for m in measurements)),
     )
-    return Sheet(columns, tuple(map(_measured_line, measurements)))
+    return Sheet(columns, tuple(_measured_line(m, sweep) for m in measurements))
 
 
 def extra_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
@@ -272,10 +276,12 @@ def memory_cells(m: Measurement) -> tuple[Cell, ...]:
                  for value in found)  # fmt: skip
 
 
-def _measured_line(m: Measurement) -> tuple[Cell, ...]:
+def _measured_line(m: Measurement, sweep: bool) -> tuple[Cell, ...]:
     memory = m.peak_memory_bytes
+    how = f"{m.device} {m.settings}"
     return (
-        cell(m.device, f"{m.device} {m.settings}"),
+        cell(m.device, f"{how}, batch {m.batch}" if sweep else how),  # first in each part of a table that is split
+        cell(m.settings),
         cell(m.batch),
         cell(m.median_s, duration(m.median_s)),
         cell(half_width(m)),
@@ -365,7 +371,7 @@ def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> 
     m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
     lines = [
-        f"measured on {m.device_name}, {m.threads} threads, torch {m.torch}{tf32}",
+        f"measured on {m.device_name}, {plural(m.threads, 'thread')}, torch {m.torch}{tf32}",
         "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
     ]
     if m.mode == "train":
@@ -378,7 +384,7 @@ def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> 
         lines[0] += f"; {m.settings}, prepared in {duration(m.prepare_s)}"
     lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]
     if not all(m.warmup_settled for m in measurements):
-        lines.append("*: times were still falling when the warm-up had to end")
+        lines.append("*: times were still moving when the warm-up had to end")
     fewest = min(m.n for m in measurements)
     if any(m.p99_s is None for m in measurements):
         lines.append(f"no p99: it takes {P99_LEAST:,} samples to know one to half a point, not {fewest:,}")

@@ -15,6 +15,7 @@ from resnetcli.report.roofline import (
     Part,
     Prediction,
     Suggestion,
+    Tested,
     bounds_of,
     kind,
 )
@@ -59,6 +60,25 @@ def origin(ceilings: Ceilings) -> str:
     return f"measured {clean(ceilings.conditions.get('measured', ''), 80)}".rstrip()
 
 
+def ceilings_noise(ceilings: Ceilings) -> list[str]:
+    """Why they are not to be relied upon, if they are not, where they are shown."""
+    if not ceilings.noisy:
+        return []
+    return [f"noisy: {_reasons(ceilings)}; not to be relied upon, calibrate again on a quiet machine"]
+
+
+def ceilings_warning(ceilings: Ceilings) -> list[str]:
+    """The same where they are used."""
+    if not ceilings.noisy:
+        return []
+    command = f"resnet-cli calibrate{'' if ceilings.device == 'cpu' else ' --device cuda'}"
+    return [f"the ceilings were measured on a busy machine ({_reasons(ceilings)}): `{command}` again when it is quiet"]
+
+
+def _reasons(ceilings: Ceilings) -> str:
+    return clean("; ".join(ceilings.noisy), 200)
+
+
 def peaks_sheet(ceilings: Ceilings) -> Sheet:
     """What it computes at most."""
     columns = (
@@ -91,6 +111,20 @@ def rates_sheet(ceilings: Ceilings) -> Sheet:
     return Sheet(columns, rows)
 
 
+def ceilings_sheet(ceilings: Ceilings) -> Sheet:
+    """All of them in one table, a figure a row, for programs."""
+    found: list[tuple[str, str, float, str]] = []
+    for dtype, peak in ceilings.peaks.items():
+        found += [("matmul", dtype, peak.matmul, "FLOP/s"), ("conv", dtype, peak.conv, "FLOP/s")]
+    for entry in ceilings.rates:
+        size = str(entry.working_set)
+        found += [("copy", size, entry.copy, "B/s"), ("read", size, entry.read, "B/s")]
+    found += [("launch", "", ceilings.launch_s, "s"), ("gap", "", ceilings.gap_s, "s")]
+    columns = (Column("kind", "kind", "left", "bold"), Column("what", "what", "left"), Column("value", "value"),
+               Column("unit", "unit", "left"))  # fmt: skip
+    return Sheet(columns, tuple(tuple(cell(value) for value in row) for row in found))
+
+
 def _launches(ceilings: Ceilings) -> str:
     return f"{duration(ceilings.launch_s)} a launch" if ceilings.launch_s else "launches not known"
 
@@ -113,8 +147,11 @@ def flops_a_second(value: float) -> str:
 
 
 def summary(found: Explanation, difference: Difference | None = None) -> str:
-    """The answer in one sentence."""
-    return _against(difference) if difference else _alone(found)
+    """The answer in one sentence, which says so if it rests on a noisy run."""
+    said = _against(difference) if difference else _alone(found)
+    nets = (difference.net, difference.other) if difference else (found,)
+    noisy = any(net.measurement is not None and net.measurement.noisy for net in nets)
+    return f"On a noisy run, {said}" if noisy else said
 
 
 def _alone(found: Explanation) -> str:
@@ -218,7 +255,7 @@ def heading(found: Explanation) -> list[str]:
     attained = f" ({percent(found.attained)})" if found.attained is not None else ""
     told.append(f"floor as executed {duration(found.executed.seconds)}{attained}")
     told.append(f"floor if fused {duration(found.fused.seconds)}")
-    return [*lines, "   ".join(told), shares_line(found), *_noise(found)]
+    return [*lines, "   ".join(told), shares_line(found), *ceilings_warning(ceilings), *_noise(found)]
 
 
 def _noise(found: Explanation) -> list[str]:
@@ -410,7 +447,7 @@ def _prediction_line(net: Explanation) -> tuple[Cell, ...]:
     )
 
 
-def prediction_notes(found: Prediction, tested: str) -> list[str]:
+def prediction_notes(found: Prediction, tested: Tested | None) -> list[str]:
     """What a floor is, and how far from it nets were seen to be."""
     floor = found.nets[0].executed
     lines = [
@@ -419,7 +456,16 @@ def prediction_notes(found: Prediction, tested: str) -> list[str]:
     ]
     if not found.ceilings.launch_s:
         lines.append("launches are not in it: at small batches on a large GPU they take most of the time")
-    return [*lines, *([f"tested: {tested}"] if tested else ["never tested against times of this device"])]
+    return [*lines, _tested_line(floor, tested), *ceilings_warning(found.ceilings)]
+
+
+def _tested_line(floor: Floor, tested: Tested | None) -> str:
+    if tested is None:
+        return "never tested against times of this device"
+    seen = f"in {tested.dtype} at batch {tested.batch} were {tested.found}"
+    if tested.covers(floor):
+        return f"tested: floors {seen}"
+    return f"not tested in {floor.dtype} at batch {floor.batch}, which is another case: floors {seen}"
 
 
 # --- the drawing -------------------------------------------------------------------------------------------------

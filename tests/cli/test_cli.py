@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,8 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("explain resnet50 --device-profile v100 --measure", "needs a device to measure on"),
         ("explain resnet50 --device-profile v100 --roofline nowhere/roof.svg", "--roofline: there is no directory"),
         ("explain resnet50 --device cpu --roofline /dev/null", "--roofline: `/dev/null` is no file"),
+        ("explain resnet50 --device cpu --roofline a.png", "--roofline: `a.png` is no name of an SVG"),
+        ("explain resnet50 --device-profile v100 --roofline roof", "end it in .svg"),
         ("explain resnet50 --device-profile v100 --dtype bf16", "no ceiling of NVIDIA V100 SXM2 in `bf16`"),
         ("predict resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
         ("predict resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
@@ -236,6 +239,8 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnet50 --compile", "`--compile` is about measuring"),
         ("compare --threads 2", "`--threads` is about measuring"),
         ("profile resnet50 --device cpu --best --fold-bn", "`--best` tries `--fold-bn`"),
+        ("compare --keep-memory", "`--keep-memory` is about measuring"),
+        ("profile resnet50 --time-budget 9s", "`--time-budget` is about measuring"),
         ("profile resnet50 --device cpu --dtype bf15", "did you mean `bf16`"),
         ("profile resnet50 --device cpu --dtype fp16", "fp16 on a CPU"),
         ("compare --device cpu --dtype tf32", "TF32 is arithmetic of NVIDIA"),
@@ -492,6 +497,52 @@ def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: p
     assert "900.0 GB/s" in run("calibrate --show").stdout
 
 
+def test_a_calibration_as_csv_has_all_of_it_a_figure_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ceilings = replace(read_profile("v100"), launch_s=3e-6, gap_s=1e-6)
+    write_profile(ceilings, cache_file("cpu"))
+    rows = list(csv.reader(io.StringIO(run("calibrate --show --format csv").stdout)))
+    assert rows[0] == ["kind", "what", "value", "unit"]
+    found = {(kind, what): (float(value), unit) for kind, what, value, unit in rows[1:]}
+    assert found[("launch", "")] == (3e-6, "s")
+    assert found[("gap", "")] == (1e-6, "s")
+    for dtype, peak in ceilings.peaks.items():
+        assert found[("matmul", dtype)] == (peak.matmul, "FLOP/s")
+        assert found[("conv", dtype)] == (peak.conv, "FLOP/s")
+    for rate in ceilings.rates:
+        assert found[("copy", str(rate.working_set))] == (rate.copy, "B/s")
+        assert found[("read", str(rate.working_set))] == (rate.read, "B/s")
+    assert len(rows) == len(found) + 1 == 3 + 2 * len(ceilings.peaks) + 2 * len(ceilings.rates)
+
+
+def test_ceilings_of_a_busy_machine_are_said_by_every_command_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reason = "other programs took 80% of the processors"
+    file = tmp_path / "busy.json"
+    for path in (cache_file("cpu"), file):
+        write_profile(replace(read_profile("v100"), source="measured", device="cpu", noisy=(reason,)), path)
+    used = f"the ceilings were measured on a busy machine ({reason}): `resnet-cli calibrate` again when it is quiet"
+    profile = ["resnet18", "--device-profile", str(file)]
+    for command, line in (
+        (["calibrate", "--show"], f"noisy: {reason}; not to be relied upon, calibrate again on a quiet machine"),
+        (["explain", *profile], used),
+        (["predict", *profile], used),
+    ):
+        wide = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+        assert run(command, **wide).stdout.splitlines().count(line) == 1
+        assert f"{line}  \n" in run([*command, "--format", "md"], **wide).stdout
+        table = run([*command, "--format", "csv"], **wide)
+        assert (line in table.stdout, f"warning: {line}" in table.stderr) == (False, True)
+        record = json.loads(run([*command, "--format", "json"]).stdout)
+        assert record.get("ceilings", record)["noisy"] == [reason]
+
+
 def test_a_net_is_explained_against_a_file_whose_name_has_spaces_and_against_itself(tmp_path: Path) -> None:
     spec = tmp_path / "a net.yaml"
     spec.write_text("input: 3x8x8\nlet: {k: 2}\ntable:\n  conv: [3x3 8*k]\n")
@@ -512,8 +563,16 @@ def test_only_a_datasheet_that_was_tested_says_so(tmp_path: Path) -> None:
 
     own = tmp_path / "own.json"
     own.write_text(json.dumps(to_json(read_profile("rtx4090"))))
-    assert "tested: floors" in run("predict resnet18 --device-profile rtx4090").stdout
+    tested = "predict resnet18 --device-profile rtx4090 --dtype fp16 --batch 512"
+    assert "\ntested: floors in fp16 at batch 512 were 80% to 98% of" in run(tested).stdout
     assert "never tested" in run(["predict", "resnet18", "--device-profile", str(own)]).stdout
+
+
+@pytest.mark.parametrize(("dtype", "batch"), [("fp32", 1), ("fp16", 1), ("bf16", 512)])
+def test_a_prediction_for_another_case_than_was_tested_says_so(dtype: str, batch: int) -> None:
+    shown = run(f"predict resnet18 --device-profile rtx4090 --dtype {dtype} --batch {batch}", COLUMNS="200").stdout
+    assert f"\nnot tested in {dtype} at batch {batch}, which is another case: floors in fp16 at batch 512 were" in shown
+    assert "\ntested:" not in shown
 
 
 def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
         ("profile resnet18 --time-budget 0s", "`0s` is no time to measure for"),
         ("compare --time-budget 3weeks", "`3weeks` is not a time"),
         ("compare --max-params lots", "--max-params: `lots` is not an amount"),
-        ("compare --max-macs 1K", "none of the 2 nets costs so little"),
+        ("compare --max-macs 1K", "no net of 2 costs so little"),
         ("compare --save times.json", "`--save` is about measured times"),
         ("compare --against times.json", "`--against` is about measured times"),
         ("compare --device cpu --against nothing.json", "`nothing.json` cannot be read"),

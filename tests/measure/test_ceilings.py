@@ -29,6 +29,7 @@ from resnetcli.measure.ceilings import (
     to_json,
     write_profile,
 )
+from tests.measured import QUIET
 
 MADE = Ceilings(
     "A device", "cpu", "measured", {"fp32": Peak(1e12, 2e12), "bf16": Peak(8e12, 4e12)},
@@ -71,6 +72,13 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, mon
     assert read_profile(str(path)) == MADE
 
 
+def test_why_ceilings_are_noisy_is_kept_and_an_older_file_that_says_nothing_of_it_is_read() -> None:
+    noisy = replace(MADE, noisy=("other programs took 80% of the processors",))
+    assert from_json(json.loads(json.dumps(to_json(noisy)))) == noisy
+    older = {key: value for key, value in to_json(noisy).items() if key != "noisy"}
+    assert from_json(older) == MADE
+
+
 def spoilt(**changes: Any) -> str:
     return json.dumps(to_json(MADE) | changes)
 
@@ -109,6 +117,7 @@ BAD = {
     spoilt(conditions=[{"name": "threads", "value": 2}]): "are text",
     spoilt(conditions=[1]): "a value is of the wrong kind",
     spoilt(conditions=None): "a value is of the wrong kind",
+    **{spoilt(noisy=reasons): "`noisy` is a list of text" for reasons in (None, "busy", {"busy": 1}, [1], [None])},
     "[" * 100_000: "is not JSON",
     spoilt(name="x" * MAX_PROFILE): "is larger than 1 MiB",
 }
@@ -221,6 +230,17 @@ def test_ceilings_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[], 
     assert {rate.copy for rate in found.rates} == {2**20 / (tick - tick / 16)}  # no smaller set is slower
     assert found.conditions["threads"] == str(torch.get_num_threads())
     assert any("fp32" in what for what in told)
+
+
+@pytest.mark.usefixtures("_small")
+def test_ceilings_measured_on_a_busy_machine_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processors' ten seconds other programs take sixteen, or none."""
+    for busy_s, noisy in ((16.0, ("other programs took 80% of the processors",)), (0.0, ())):
+        after = replace(QUIET, at_s=10.0, own_s=4.0, busy_s=(QUIET.busy_s or 0.0) + 4.0 + busy_s)
+        readings = iter([QUIET, after])
+        monkeypatch.setattr(calibration, "look_around", lambda place, readings=readings: next(readings))
+        assert calibrate(budget_s=0.01).noisy == noisy
+        assert next(readings, None) is None
 
 
 def test_working_sets_end_at_four_times_the_last_cache_or_a_gibibyte() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import builtins
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -66,6 +69,7 @@ def test_an_unknown_dtype_is_refused_with_the_nearest() -> None:
         (settings("bf16"), "cuda:0", "Tesla T4 is too old for bf16"),
         (settings("tf32"), "cuda:0", "Tesla T4 is too old for tf32"),
         (Settings(runtime="torchscript"), "cuda:0", "torchscript is measured on a CPU only"),
+        (settings(keep_memory=True), "cuda:0", "PyTorch keeps freed memory by itself"),
     ],
 )
 @pytest.mark.usefixtures("old_gpu")
@@ -81,6 +85,34 @@ def test_what_a_device_cannot_do_is_refused(given: Settings, device: str, messag
 )
 def test_what_a_device_can_do_is_not(given: Settings, device: str) -> None:
     require_possible(given, device)
+
+
+def test_another_c_library_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetcli.measure.settings.ctypes.CDLL", lambda name: object())
+    with pytest.raises(UsageError, match="only the GNU C library"):
+        require_possible(settings(keep_memory=True), "cpu")
+
+
+FAULTS = """
+import resource, sys, torch
+from resnetcli.measure.settings import keep_memory
+if "keep" in sys.argv:
+    keep_memory()
+for turn in range(24):
+    torch.zeros(2**24)  # 64 MiB, 16,384 pages; up to 32 MiB glibc learns by itself to keep
+    if turn == 19:  # by then the heap has found its size
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
+def test_memory_that_is_kept_is_not_asked_for_again() -> None:
+    def faults(*words: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", FAULTS, *words], capture_output=True, check=True).stdout)
+
+    assert faults() > 20_000
+    assert faults("keep") < 2_000
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
 def test_a_net_that_costs_just_as_much_stays() -> None:
     params = rc.count(rc.load("resnet50")).params
     assert names(compare("resnet50", max_params=params).profiles) == ["resnet50"]
-    with pytest.raises(UsageError, match="none of the 1 nets costs so little"):
+    with pytest.raises(UsageError, match="no net of 1 costs so little"):
         compare("resnet50", max_params=params - 1)
 
 
@@ -78,7 +78,7 @@ def test_what_is_left_out_is_not_measured(calls: list[tuple[list[str], int]]) ->
         ({"sort": "size"}, "cannot sort by `size`"),
         ({"baseline": "vgg19"}, "is not among the models"),
         ({"protocol": "nowhere"}, "nothing is published"),
-        ({"max_params": 1}, "none of the 2 nets"),
+        ({"max_params": 1}, "no net of 2 costs"),
         ({"batch": [1, 0]}, "a batch of 0 images"),
     ],
 )

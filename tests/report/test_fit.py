@@ -50,7 +50,7 @@ def test_counts_are_read_with_decimal_units(text: str, number: int) -> None:
     assert parse_count(text, "--max-params") == number
 
 
-@pytest.mark.parametrize("text", ["26MB", "26MiB", "26Mi", "-1", "0", "x"])
+@pytest.mark.parametrize("text", ["26MB", "26MiB", "26Mi", "-1", "0", "x", "1.5", "1.2345k"])
 def test_what_is_no_count_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_count(text, "--max-params")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from resnetcli.report.records import profile_record
 from resnetcli.report.verdict import judge
 from resnetcli.spec.header import parse_input
 from resnetcli.spec.zoo import Zoo
-from resnetcli.view.profile import cost_sheet, half_width
+from resnetcli.view.profile import conditions, cost_sheet, half_width, measured_sheet, with_times
 from resnetcli.view.sheet import to_csv
 from tests.measured import MEASURED
 
@@ -172,16 +173,36 @@ def test_an_auxiliary_head_hangs_from_a_row_that_is_left_whatever_the_order_of_k
             rc.load(str(path))
 
 
-def test_a_csv_carries_a_measurement_in_its_last_line() -> None:
-    found = dataclasses.replace(rc.profile("resnet18"), measurements=(MEASURED,))
-    head, *_, last = (line.split(",") for line in to_csv(cost_sheet(found, "row")).splitlines())
-    line = dict(zip(head, last, strict=True))
-    assert (line["row"], line["device"], line["median_s"], line["peak_memory_bytes"]) == ("total", "cpu", "0.1", "")
+def test_a_csv_carries_every_measurement_in_a_line_with_the_total() -> None:
+    noisy = dataclasses.replace(MEASURED, batch=8, noisy=("other programs took 80%",))
+    sheet = with_times(cost_sheet(rc.profile("resnet18"), "row"), (MEASURED, noisy))
+    lines = list(csv.DictReader(to_csv(sheet).splitlines()))
+    first, second = lines[-2:]
+    assert [line["row"] for line in lines].count("total") == 2
+    assert (first["row"], first["device"], first["median_s"], first["peak_memory_bytes"]) == ("total", "cpu", "0.1", "")
+    assert (first["batch"], first["noisy"], second["batch"], second["noisy"]) == ("2", "", "8", "noisy")
+    assert first["params"] == second["params"] == "11689512"
+    assert {line["median_s"] for line in lines[:-2]} == {""}
+
+
+def test_without_a_measurement_a_csv_ends_in_one_total() -> None:
+    sheet = cost_sheet(rc.profile("resnet18"), "row")
+    assert with_times(sheet, ()) == sheet
+
+
+def test_a_sweep_names_the_batch_in_the_column_that_every_part_of_a_narrow_table_has() -> None:
+    one, two = (dataclasses.replace(MEASURED, batch=batch) for batch in (1, 8))
+    assert [row[0].text for row in measured_sheet((one, two)).rows] == ["cpu fp32, batch 1", "cpu fp32, batch 8"]
+    assert measured_sheet((one,)).rows[0][0].text == "cpu fp32"
 
 
 def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_not_steady() -> None:
     assert half_width(MEASURED) == "20.0%*"
-    assert half_width(dataclasses.replace(MEASURED, warmup_settled=True)) == "20.0%"
+    steady = dataclasses.replace(MEASURED, warmup_settled=True)
+    assert half_width(steady) == "20.0%"
+    note = "*: times were still moving when the warm-up had to end"  # up or down
+    assert note in conditions([MEASURED])
+    assert note not in conditions([steady])
 
 
 def test_a_record_with_a_measurement_is_json() -> None:

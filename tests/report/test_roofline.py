@@ -19,6 +19,7 @@ from resnetcli.report.roofline import (
     MAX_BATCH,
     Difference,
     Explanation,
+    Prediction,
     Suggestion,
     explain,
     floor,
@@ -28,8 +29,11 @@ from resnetcli.report.roofline import (
 )
 from resnetcli.view.roofline import (
     ceilings_heading,
+    ceilings_noise,
+    ceilings_warning,
     difference_lines,
     heading,
+    prediction_notes,
     roofline_svg,
     suggestions_sheet,
     summary,
@@ -345,6 +349,32 @@ def test_a_noisy_run_is_said() -> None:
     tried = Suggestion("--fold-bn", found.executed, "", measurement=noisy)  # type: ignore[arg-type]
     sheet = suggestions_sheet(found, [tried])
     assert sheet.rows[0][[column.key for column in sheet.columns].index("noisy")].text == "noisy"
+
+
+def test_the_sentence_itself_says_that_the_run_was_noisy() -> None:
+    quiet = explained(one_convolution(), 1.0)
+    noisy = replace(quiet, measurement=Measured(1.0, (1.0, 1.0), noisy=("busy",)))  # type: ignore[arg-type]
+    assert summary(noisy) == f"On a noisy run, {summary(quiet)}"
+    calm = summary(quiet, Difference(quiet, quiet))
+    assert calm.startswith("Net takes")
+    for net, other in ((noisy, quiet), (quiet, noisy)):
+        assert summary(net, Difference(net, other)) == f"On a noisy run, {calm}"
+
+
+def test_ceilings_of_a_busy_machine_are_said_where_they_are_shown_and_used() -> None:
+    busy = replace(ROUND, noisy=("other programs took 80% of the processors", "the host took 3%\x1b[2J"))
+    reasons = "other programs took 80% of the processors; the host took 3%\ufffd[2J"
+    assert ceilings_noise(busy) == [f"noisy: {reasons}; not to be relied upon, calibrate again on a quiet machine"]
+    said = f"the ceilings were measured on a busy machine ({reasons}): `resnet-cli calibrate` again when it is quiet"
+    assert ceilings_warning(busy) == [said]
+    assert "`resnet-cli calibrate --device cuda`" in ceilings_warning(replace(busy, device="cuda"))[0]
+    found = explained(one_convolution(), None, busy)
+    assert said in heading(found)
+    assert said in prediction_notes(Prediction(busy, (found,)), None)
+    quiet = explained(one_convolution(), None)
+    notes = prediction_notes(Prediction(ROUND, (quiet,)), None)
+    assert ceilings_noise(ROUND) == ceilings_warning(ROUND) == []
+    assert not any("busy" in line for line in (*heading(quiet), *notes))
 
 
 def test_what_a_profile_says_of_itself_moves_no_terminal_and_breaks_no_drawing() -> None:
