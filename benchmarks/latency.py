@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,13 @@ import resnetcli as rc
 from benchmarks.page import machine, put
 from resnetcli.measure.best import climb
 from resnetcli.measure.calibrate import calibrate
-from resnetcli.measure.latency import measure
+from resnetcli.measure.ready import Ready, prepare
+from resnetcli.measure.sampling import sample, warm_up
+from resnetcli.measure.settings import applied, keep_memory
 from resnetcli.measure.together import measure_together
+from resnetcli.measure.variants import weights
 from resnetcli.measure.versus import noise_floor, paired, take_turns
+from resnetcli.net.module import Net
 from resnetcli.report.roofline import explain_measured
 from resnetcli.view.numbers import duration
 from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
@@ -36,6 +41,8 @@ sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torc
 NETS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
 """Named alike in the zoo and in torchvision."""
 BATCHES = (1, 16)
+KEPT = rc.settings(keep_memory=True)
+"""What times are compared under: else a third of a batch of 16 is for pages that the kernel gives and takes at will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +77,8 @@ def image(plan: rc.Plan, batch: int) -> Tensor:
 # --- against a loop written by hand ------------------------------------------------------------------------------
 
 
-def by_hand(plan: rc.Plan, batch: int, seconds: float) -> float:
-    """What one would write: build, warm up, look at the clock around each call, take the median."""
-    net, x = rc.build(plan).eval(), image(plan, batch)
+def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
+    """What one would write: warm up, look at the clock around each call, take the median."""
     with torch.inference_mode():
         for _ in range(3):
             net(x)
@@ -85,27 +91,48 @@ def by_hand(plan: rc.Plan, batch: int, seconds: float) -> float:
     return statistics.median(times)
 
 
+def by_us(ready: Ready, seconds: float) -> float:
+    """What `measure` does with a net that is ready."""
+    warm_up(ready.waited, perf_counter, least_s=seconds / 4, most_s=seconds / 2)
+    return statistics.median(sample(ready.waited, perf_counter, budget_s=seconds, least_s=seconds / 4).seconds)
+
+
+def with_net(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
+    """A net as `measure` makes it ready, and the net: where another of its kind comes to lie it may be quicker."""
+    made: list[nn.Module] = []
+
+    def keeping(plan: rc.Plan, place: torch.device) -> Net:
+        made.append(net := weights(plan, place))
+        return net
+
+    with mock.patch("resnetcli.measure.ready.weights", keeping):
+        return prepare(plan, torch.device("cpu"), batch, perf_counter, KEPT), made[0]
+
+
+def in_turn(plan: rc.Plan, batch: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Medians of `measure`'s way and the loop's, and of the loop's again, by round."""
+    with applied(KEPT, torch.device("cpu")):
+        ready, net = with_net(plan, batch)
+        x = image(plan, batch)
+        tasks: dict[str, Callable[[], float]] = {
+            "ours": lambda: by_us(ready, seconds),
+            "loop": lambda: by_hand(net, x, seconds),
+            "again": lambda: by_hand(net, x, seconds),
+        }
+        found: dict[str, list[float]] = {task: [] for task in tasks}
+        for number in range(rounds):
+            for task in random.Random(number).sample(list(tasks), len(tasks)):
+                found[task].append(tasks[task]())
+    return found
+
+
 def plain_loop(quick: bool) -> Section:
-    """Our median beside the loop's, in turn, and the loop beside itself."""
+    """Our median beside the loop's, and the loop's beside itself."""
     rows = []
-    order = random.Random(0)
     for batch in BATCHES:
-        rounds = 3 if quick else (7 if batch == 1 else 5)
         for name in NETS:
-            plan = rc.load(name)
-            seconds = 0.5 if quick else (1.5 if batch == 1 else 2.5)
-            tasks: dict[str, Callable[[], float]] = {
-                "ours": lambda: measure(plan, batch=batch, time_budget_s=2 * seconds).median_s,  # noqa: B023
-                "loop": lambda: by_hand(plan, batch, seconds),  # noqa: B023
-                "again": lambda: by_hand(plan, batch, seconds),  # noqa: B023
-            }
-            found: dict[str, list[float]] = {task: [] for task in tasks}
-            names = list(tasks)
-            for _ in range(rounds):
-                order.shuffle(names)
-                for task in names:
-                    found[task].append(tasks[task]())
-                    gc.collect()
+            found = in_turn(rc.load(name), batch, 0.5 if quick else (1.0 if batch == 1 else 3.0), 3 if quick else 9)
+            gc.collect()
             ratio, floor = paired(found["loop"], found["ours"]), noise_floor(found["loop"], found["again"])
             bound = max(0.02, floor)
             rows.append(
@@ -122,8 +149,8 @@ def plain_loop(quick: bool) -> Section:
         Column("within max(2%, that)", "within", "left"),
     )  # fmt: skip
     note = (
-        "Eager fp32, medians of 7 rounds at batch 1 and of 5 at 16. In each the loop (build, warm up, a clock around "
-        "each call, the median), the loop again, and `measure` ran in a random order, each with a newly built net."
+        "Eager fp32 with `--keep-memory`, medians of 9 rounds. In each the loop (warm up, a clock around each call, "
+        "the median), the loop again, and what `measure` does took turns in a random order, with one and the same net."
     )
     return Section("Against a loop written by hand", note, Sheet(columns, tuple(rows)))
 
@@ -141,7 +168,7 @@ def runs(quick: bool) -> Section:
         budget = 0.5 if quick else (3.0 if batch == 1 else 4.0)
         found = []
         for _ in range(count):
-            found.append(measure_together(plans, base=base, batch=batch, time_budget_s=budget))
+            found.append(measure_together(plans, base=base, batch=batch, settings=KEPT, time_budget_s=budget))
             gc.collect()
         floor = max(one.floor or 0.0 for one in found)
         for place, name in enumerate(NETS):
@@ -164,8 +191,8 @@ def runs(quick: bool) -> Section:
         Column("its time's furthest run", "time_apart"),
     )  # fmt: skip
     note = (
-        f"{count} runs of what `compare` does with all five nets; how far the furthest run's ratio was from the "
-        "median one, beside the largest noise floor that a run printed, and how far the time itself moved."
+        f"{count} runs of what `compare --keep-memory` does with all five nets; how far the furthest run's ratio was "
+        "from the median one, beside the largest noise floor that a run printed, and how far the time itself moved."
     )
     return Section("From run to run", note, Sheet(columns, tuple(rows)))
 
@@ -221,6 +248,7 @@ def modules(quick: bool) -> Section:
     """Built modules beside torchvision's."""
     import torchvision
 
+    keep_memory()
     rows = []
     for batch in BATCHES:
         for name in NETS:
@@ -251,7 +279,10 @@ def modules(quick: bool) -> Section:
         Column("resnet-cli", "ours"), Column("ratio", "ratio"), Column("95%", "interval"),
         Column("A/A floor", "floor"), Column("n", "n"),
     )  # fmt: skip
-    note = "Eager fp32 in evaluation, both in one process, timed in turns; the ratio is the median of the rounds'."
+    note = (
+        "Eager fp32 in evaluation with `--keep-memory`, both in one process, timed in turns; the ratio is the median "
+        "of the rounds'."
+    )
     return Section("Built modules against torchvision's", note, Sheet(columns, tuple(rows)))
 
 

@@ -27,7 +27,15 @@ def machine(packages: Sequence[str], before: float) -> str:
     """Processor, versions, and the load average before and now."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
-        f"{describe('cpu')}, {len(os.sched_getaffinity(0))} processors, {platform.system()}; "
+        f"{describe('cpu')}, {len(os.sched_getaffinity(0))} processors, bf16 {bf16_by()}, {platform.system()}; "
         f"Python {platform.python_version()}, {versions}. "
         f"Load average {before:.1f} before, {os.getloadavg()[0]:.1f} after."
     )
+
+
+def bf16_by() -> str:
+    """What multiplies bf16 here: of all that a processor may have or lack, it decides most about these tables."""
+    cpus = Path("/proc/cpuinfo")
+    flags = cpus.read_text("utf-8").split() if cpus.exists() else []
+    known = {"amx_bf16": "by AMX", "avx512_bf16": "by AVX-512, without AMX"}
+    return next((name for flag, name in known.items() if flag in flags), "not by the processor itself")

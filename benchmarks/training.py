@@ -36,6 +36,7 @@ class Loop:
     name: str
     dtype: str = "fp32"
     channels_last: bool = False
+    compile: bool = False
     conventional: bool = False
 
 
@@ -44,6 +45,7 @@ LOOPS = (
     Loop("resnet-cli fp32"),
     Loop("resnet-cli fp32 channels_last", channels_last=True),
     Loop("resnet-cli bf16 channels_last", "bf16", channels_last=True),
+    Loop("resnet-cli bf16 channels_last compile", "bf16", channels_last=True, compile=True),
 )
 
 
@@ -129,11 +131,11 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     import resnetcli as rc
     from resnetcli.data.read import load
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.recipe import read_recipe
+    from resnetcli.train.text import read_recipe
 
     trainer = Trainer(
         rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
-        channels_last=loop.channels_last,
+        channels_last=loop.channels_last, compile=loop.compile,
     )  # fmt: skip
 
     def run(steps: int) -> float:
@@ -218,7 +220,7 @@ def data_share(quick: bool) -> str:
     import resnetcli as rc
     from resnetcli.data.read import load
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.recipe import read_recipe
+    from resnetcli.train.text import read_recipe
 
     rows = []
     for net_name in NETS:
