@@ -106,6 +106,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
 def test_memory_that_is_kept_is_not_asked_for_again() -> None:
     def faults(*words: str) -> int:

@@ -146,6 +146,7 @@ def test_more_tests_and_checkpoints_than_readings_are_kept_are_refused(tests: in
     assert intervals(config(iterations=1_000_000, eval_every=16, checkpoint_every=16))
 
 
+@pytest.mark.slow
 def test_as_many_readings_as_there_can_be_are_read_however_long_their_numbers_are(tmp_path: Path) -> None:
     longest = Point(10**9, *[2.2250738585072014e-308] * (len(COLUMNS) - 1))
     Metrics(tmp_path, 0).append(longest)
