@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -25,3 +26,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written and not compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """As many CPU threads after a test as before it, whatever it has asked for."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(same_threads: None) -> None:
+    """Threads that wait for each other are slow where other programs run."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -56,12 +56,7 @@ main()
 RECIPE = tiny.RECIPE.replace("iterations: 40", "iterations: 40\nweight_decay: 1e-3")
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
