@@ -156,6 +156,7 @@ class Session:
         self._tested: tuple[int, Evaluation] | None = None
         self._begun = self._mark = self.clock()
         self._first = self._marked = self._kept = engine.iteration
+        self._aside_s = self._image_s = 0.0
         self._warm_s: float | None = None
         self._estimated = False
 
@@ -191,10 +192,14 @@ class Session:
         if self._due(config.checkpoint_every):
             self._attempt("a checkpoint", self._keep)
         self._mark, self._marked = self.clock(), at
+        self._aside_s += self._mark - now
 
     def _evaluate(self, split: str) -> Evaluation:
+        begun = self.clock()
         with fitting("evaluation", self.engine.device):
-            return self.engine.evaluate(split)
+            found = self.engine.evaluate(split)
+        self._image_s = (self.clock() - begun) / found.n
+        return found
 
     def _keep(self) -> None:
         facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s}
@@ -242,10 +247,15 @@ class Session:
         """Seconds since the run was first started, as far as it ran."""
         return self._wall_s + self.clock() - self._begun
 
+    def _stepping_s(self) -> float:
+        """A clock that stands still while a reading is tested and kept."""
+        return self.clock() - self._aside_s
+
     def _left_s(self) -> float:
-        """Seconds until the end, if it goes on as in this session: evaluation and checkpoints included."""
-        done = self.engine.iteration - self._first
-        return (self.run.config.iterations - self.engine.iteration) * (self.clock() - self._begun) / max(done, 1)
+        """Seconds until the end, if it goes on as in this session: checkpoints and tests included, the last too."""
+        done, config = self.engine.iteration - self._first, self.run.config
+        step_s = (self.clock() - self._begun) / max(done, 1)
+        return (config.iterations - self.engine.iteration) * step_s + config.train_images * self._image_s
 
     def _estimate(self) -> None:
         """Says how long it will take, once a few steps have been timed."""
@@ -254,11 +264,11 @@ class Session:
             return
         if self._warm_s is None:
             _wait(self.engine.device)
-            self._warm_s = self.clock()
-        elif self.clock() - self._warm_s >= LEAST_S or done - WARM_STEPS >= MOST_STEPS:
+            self._warm_s = self._stepping_s()
+        elif self._stepping_s() - self._warm_s >= LEAST_S or done - WARM_STEPS >= MOST_STEPS:
             _wait(self.engine.device)
             self._estimated = True
-            step_s = (self.clock() - self._warm_s) / (done - WARM_STEPS)
+            step_s = (self._stepping_s() - self._warm_s) / (done - WARM_STEPS)
             self.listener.estimate(step_s, self.run.config.iterations - self.engine.iteration)
 
 

@@ -6,10 +6,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from resnetcli.errors import clean, plural
+from resnetcli.train.deviations import setting_text
+from resnetcli.train.recipe import Augmentation
 from resnetcli.view.numbers import bar, exact, rate, short, spoken
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -116,13 +119,16 @@ def opening(config: Config, run: Path) -> list[str]:
     if config.processes > 1:
         where = f"{config.processes} processes, each on {where}"
     kept = f", {exact(config.validation_images)} kept for validation" if config.validation_images else ""
+    epochs = config.iterations * config.batch_size / config.train_images
+    recipe = config.recipe
+    crops = setting_text("augmentation", Augmentation(**recipe["augmentation"]))
     lines = [
         f"{clean(config.title)}   {clean(config.model)}{settings}   {short(config.params)} parameters",
         f"data: {clean(config.data_text)}: {plural(config.train_images, 'image')} to train on{kept}, "
         f"{exact(config.test_images)} to test, {plural(config.classes, 'class', 'classes')}",
-        f"recipe {clean(config.recipe['name'])}: {plural(config.iterations, 'iteration')} of "
-        f"{plural(config.batch_size, 'image')}, "
-        f"{config.iterations * config.batch_size / config.train_images:.1f} epochs; seed {config.seed}",
+        f"recipe {clean(recipe['name'])}: {plural(config.iterations, 'iteration')} of "
+        f"{plural(config.batch_size, 'image')}, {epochs:{'.1f' if epochs >= 1 else '.2g'}} epochs; seed {config.seed}",
+        f"images: {setting_text('normalise', recipe['normalise'])}, {crops}",
         f"on {clean(where)}, {' '.join(how).replace('_', ' ')}; in {clean(str(run))}",
     ]
     return lines + [f"not as in the paper: {clean(text)}" for text in config.deviations]
@@ -155,6 +161,8 @@ RUN_COLUMNS = (
     Column("best", "best", spare=1),
     Column("printed %", "printed", "left"),
 )
+OF_SEVERAL = ("seeds", "std", "best")
+"""Columns that say nothing of one run."""
 
 
 def results_sheet(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None = None) -> Sheet:
@@ -176,7 +184,8 @@ def results_sheet(results: Sequence[Mapping[str, Any]], summary: Mapping[str, An
         _error(spread["best"] if seeds > 1 else None),
         cell("; ".join(map(_printed, first["printed"])) or None),
     )
-    return Sheet(RUN_COLUMNS, (row,))
+    empty = (*(OF_SEVERAL if seeds == 1 else ()), *(() if first["printed"] else ("printed",)))
+    return Sheet(tuple(replace(column, shown=column.key not in empty) for column in RUN_COLUMNS), (row,))
 
 
 def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:

@@ -16,6 +16,7 @@ import torch
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import checkpoint
 from resnetcli.train.checkpoint import files, load
+from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.metrics import READ_EVERY, Metrics, Point, read_metrics
 from resnetcli.train.run import Config, Run, create, open_run
 from resnetcli.train.session import Outcome, Session, Stop
@@ -94,6 +95,22 @@ def test_an_estimate_is_told_once_a_few_steps_were_timed(tmp_path: Path) -> None
     ear = Ear()
     train(make(tmp_path / "run"), Fake(), ear)
     assert ear.estimates == [(1.5, 35)]  # three steps to warm up, two that take three seconds
+
+
+def test_testing_is_not_taken_for_a_step_but_is_in_what_is_left(tmp_path: Path) -> None:
+    run, ear, engine = make(tmp_path / "run", config(iterations=8, eval_every=4)), Ear(), Fake()
+    ticks, tested = Ticks(engine), 0.0
+    evaluate = engine.evaluate
+
+    def slow(split: str = "test") -> Evaluation:
+        nonlocal tested
+        tested += 20.0  # 2 s for each of 10 images
+        return evaluate(split)
+
+    engine.evaluate = slow  # type: ignore[method-assign]
+    Session(run, engine, ear, lambda: ticks() + tested).train()
+    assert ear.estimates == [(1.5, 3)]  # the test after the fourth step fell among those that were timed
+    assert ear.left == [4 * (6 + 20) / 4 + 20 * 2, 20 * 2]  # the 20 training images are gone through at the end
 
 
 def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(

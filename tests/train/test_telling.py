@@ -30,7 +30,7 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal() -> None:
     evil = "\x1b[2Jevil"
     made = config(
         title=evil, model=evil, data_text=evil, device_name=evil, deviations=(evil,), parameters={evil: 1},
-        recipe={"name": evil},
+        recipe={**CONFIG.recipe, "name": evil},
     )  # fmt: skip
     result = {
         "recipe": evil, "data": evil, "deviations": [evil], "test_images": 1, "final_train_error_percent": 1.0,
@@ -83,7 +83,8 @@ def test_what_is_trained_is_said_first() -> None:
     assert lines == [
         "ResNet-20   cifar_resnet20 depth=20   269.7K parameters",
         "data: CIFAR-10 (verified): 45,000 images to train on, 5 kept for validation, 10 to test, 10 classes",
-        "recipe resnet: 40 iterations of 4 images, 0.0 epochs; seed 0",
+        "recipe resnet: 40 iterations of 4 images, 0.0036 epochs; seed 0",
+        "images: per-pixel mean subtracted, crops of images padded by 4 (zeros) and flips",
         "on a CPU, 1 thread, fp32 compile; in runs/x",
         "not as in the paper: BN over 128 images; the paper: BN over 64 images",
     ]
@@ -131,3 +132,8 @@ def test_the_table_has_the_printed_errors_beside_ours() -> None:
         "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (best5, arXiv:1512.03385)"
     ]  # fmt: skip
     assert [cell.text for cell in several.rows[0]][3:7] == ["2", "6.55", "0.16", "6.40"]
+    unprinted = results_sheet([result | {"printed": []}])
+    shown = [[column.head for column in sheet.columns if column.shown] for sheet in (unprinted, one, several)]
+    assert shown[0] == ["net", "params", "iterations", "test error %"]  # what says nothing is left out
+    assert shown[1] == [*shown[0], "printed %"]
+    assert shown[2] == ["net", "params", "iterations", "seeds", "test error %", "std", "best", "printed %"]

@@ -71,7 +71,9 @@ def words(folder: Path, out: str = "run") -> list[str]:
 
 CONFIG = Config(
     model="cifar_resnet20", parameters={"depth": 20}, title="ResNet-20", input=(3, 32, 32), classes=10, params=269722,
-    spec="ab", recipe={"name": "resnet", "schedule": {"lr": 0.1}, "train_split": None, "bn_batch": None},
+    spec="ab",
+    recipe={"name": "resnet", "schedule": {"lr": 0.1}, "train_split": None, "bn_batch": None,
+            "normalise": "pixel-mean", "augmentation": {"pad": 4, "mode": "zeros", "flip": True}},
     data="cifar10", data_text="CIFAR-10 (verified)", data_digest="cd", data_folder=None, train_images=20,
     validation_images=0, test_images=10, iterations=40, batch_size=4, seed=0, dtype="fp32", channels_last=False,
     compile=False, cuda_graph=False, device="cpu", device_name="a CPU", threads=1, checkpoint_every=10, eval_every=20,
