@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from resnetcli.ops import Activation, BatchNorm, Conv, Shape
 from resnetcli.plan.count import BYTES_FP32, row_steps
 from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan, Step
+from resnetcli.report.bodies import align, body_changes, few, likeness
 from resnetcli.report.compare import Model, label
 from resnetcli.report.profile import Profile, Size, profile_model
-from resnetcli.spec.spec import (
-    ActLayer,
-    Aside,
-    Branches,
-    Call,
-    ConvLayer,
-    ConvStyle,
-    DropoutLayer,
-    Equation,
-    FcLayer,
-    Item,
-    LrnLayer,
-    NormLayer,
-    PoolLayer,
-    PoolToLayer,
-    PyramidLayer,
-    Residual,
-    RoiLayer,
-    Sequence,
-    Spec,
-)
-from resnetcli.spec.words import body_text, decimal_text, head_text, item_text, layer_text
+from resnetcli.spec.spec import ActLayer, ConvStyle, Equation, Item, NormLayer, Spec
+from resnetcli.spec.words import body_text, layer_text
 from resnetcli.spec.zoo import Zoo
 
 Status = Literal["changed", "added", "dropped"]
 FIGURES = ("params", "macs", "activations", "memory_bytes")
-MANY = 250_000
-"""Pairs of layers beyond which it is not searched what corresponds to what."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +237,7 @@ def match_rows(
     for i, j in (*named, (len(left), len(right))):
         rows = list(range(start[0], i)), list(range(start[1], j))
         bodies = [a[left[k]] for k in rows[0]], [b[right[k]] for k in rows[1]]
-        _, alike = align(bodies[0], bodies[1], _likeness, lambda _: 100, searched=_few(*bodies))
+        _, alike = align(bodies[0], bodies[1], likeness, lambda _: 100, searched=few(*bodies))
         pairs += [(rows[0][x], rows[1][y]) for x, y in alike if x is not None and y is not None]
         pairs += [(i, j)] if i < len(left) and j < len(right) else []
         start = i + 1, j + 1
@@ -284,13 +262,6 @@ def _in_order(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         before = max((best[m] for m in range(k) if pairs[m][0] < pair[0]), key=len, default=[])
         best.append([*before, pair])
     return max(best, key=len, default=[])
-
-
-def _likeness(a: tuple[Item, ...], b: tuple[Item, ...]) -> int | None:
-    """How unlike two bodies are, from 0 to 100; None if they are not taken for one another."""
-    weight = _weight(a) + _weight(b)
-    unlike = 100 * _distance(_spliced(a), _spliced(b)) // weight if weight else 0
-    return unlike if unlike <= 35 else None
 
 
 def _row_changes(before: Profile, after: Profile, a: str, b: str) -> tuple[str, ...]:
@@ -368,284 +339,3 @@ def _shortcuts(steps: Many[Step]) -> Counter[str]:
 def _counted(*kinds: tuple[str, int], sums: int) -> str:
     texts = [f"{number} x {kind}" if number > 1 else kind for kind, number in kinds]
     return ", ".join(texts) or ("identity" if sums else "none")
-
-
-# --- bodies ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One property of one item that differs."""
-
-    what: str
-    """`width`, `stride`, ...; empty for an item that is only on one side."""
-    before: str
-    after: str
-    place: str
-    """Which item: `first 1x1`, `branch 2: 3x3`."""
-
-
-def body_changes(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[str, ...]:
-    """What differs between two bodies in words; empty if they mean the same."""
-    old, new = _spliced(a), _spliced(b)
-    if old == new:
-        return ()
-    weight = _weight(old) + _weight(new)
-    if 100 * _distance(old, new) > 50 * weight:
-        return (f"replaced: {body_text(old)} -> {body_text(new)}",)
-    return _worded(list(_changes(old, new, "", named=weight > 20)))
-
-
-def _worded(changes: list[Change]) -> tuple[str, ...]:
-    """As few words as will do: equal changes of several layers are one, a stride that moved is one."""
-    words, changes = _moved(changes)
-    told: dict[tuple[str, str, str], list[str]] = {}
-    for change in changes:
-        told.setdefault((change.what, change.before, change.after), []).append(change.place)
-    for (what, before, after), places in told.items():
-        named = {place: number for place, number in Counter(places).items() if place}
-        where = ", ".join(f"{number} x {place}" if number > 1 else place for place, number in named.items())
-        if not what:
-            words.append(f"{'dropped' if before else 'added'} {before or after}" + (f" ({where})" if where else ""))
-        else:
-            words.append(f"{what} {before} -> {after}" + (f" ({where})" if where else ""))
-    return tuple(words)
-
-
-def _moved(changes: list[Change]) -> tuple[list[str], list[Change]]:
-    """Strides that one layer lost and another gained, in words, and the other changes."""
-    lost = [change for change in changes if change.what == "stride" and change.after == "1"]
-    words, rest = [], list(changes)
-    for one in lost:
-        gained = next((c for c in rest if c.what == "stride" and c.before == "1" and c.after == one.before), None)
-        if gained is not None:
-            rest.remove(one)
-            rest.remove(gained)
-            lost_at, _, where = one.place.partition(" of ")
-            lost_at = lost_at if gained.place.endswith(f" of {where}") else one.place
-            words.append(f"stride {one.before} moved from the {lost_at} to the {gained.place}")
-    return words, rest
-
-
-def _spliced(items: Many[Item]) -> tuple[Item, ...]:
-    """The items with those of sequences and named blocks in their place, as deep as they are written once."""
-    found: list[Item] = []
-    for item in items:
-        times = None if item.times == 1 else item.times
-        match item.what:
-            case Sequence(body=body) | Call(body=body):
-                inner = _spliced(body)
-                found += inner if times is None else [Item(Sequence(inner), times)]
-            case Residual(body=body, scale=scale, linear=linear):
-                found.append(Item(Residual(_spliced(body), scale, linear), times))
-            case Aside(body=body):
-                found.append(Item(Aside(_spliced(body)), times))
-            case Branches(kind=kind, branches=branches, of=of):
-                found.append(Item(Branches(kind, tuple(map(_spliced, branches)), of), times))
-            case _:
-                found.append(Item(item.what, times))
-    return tuple(found)
-
-
-def _bodies(item: Item) -> tuple[tuple[Item, ...], ...]:
-    match item.what:
-        case Residual(body=body) | Sequence(body=body) | Aside(body=body) | Call(body=body):
-            return (body,)
-        case Branches(branches=branches):
-            return branches
-        case _:
-            return ()
-
-
-def _weight(items: Many[Item]) -> int:
-    """Layers as written, repetitions once, in tenths."""
-    return sum(sum(map(_weight, bodies)) if (bodies := _bodies(item)) else 10 for item in items)
-
-
-def align(
-    a: Many[T], b: Many[T], unlike: Callable[[T, T], int | None], weight: Callable[[T], int], *, searched: bool = True
-) -> tuple[int, list[tuple[int | None, int | None]]]:
-    """How unlike two lists are at least, and indices of what then corresponds, in order, None where nothing does.
-
-    `unlike` is None for what never corresponds; what is alone costs its `weight`. Of equally good ways that which pairs
-    early. Not `searched`: what stands at the same place corresponds, if it can.
-    """
-    rows, columns = len(a), len(b)
-    if not searched:
-        total, pairs = 0, list[tuple[int | None, int | None]]()
-        for k in range(max(rows, columns)):
-            here = unlike(a[k], b[k]) if k < min(rows, columns) else None
-            if here is not None:
-                total, pairs = total + here, [*pairs, (k, k)]
-                continue
-            total += (weight(a[k]) if k < rows else 0) + (weight(b[k]) if k < columns else 0)
-            pairs += [(k, None)] * (k < rows) + [(None, k)] * (k < columns)
-        return total, pairs
-    alone_a, alone_b = list(map(weight, a)), list(map(weight, b))
-    cost = [[0] * (columns + 1) for _ in range(rows + 1)]  # of what is left from here on
-    paired: dict[tuple[int, int], int | None] = {}
-    for i in range(rows, -1, -1):
-        for j in range(columns, -1, -1):
-            ways = []
-            if i < rows:
-                ways.append(cost[i + 1][j] + alone_a[i])
-            if j < columns:
-                ways.append(cost[i][j + 1] + alone_b[j])
-            if i < rows and j < columns:
-                paired[i, j] = here = unlike(a[i], b[j])
-                if here is not None:
-                    ways.append(cost[i + 1][j + 1] + here)
-            cost[i][j] = min(ways, default=0)
-    found: list[tuple[int | None, int | None]] = []
-    i = j = 0
-    while i < rows or j < columns:
-        here = paired.get((i, j))
-        if here is not None and cost[i][j] == cost[i + 1][j + 1] + here:
-            found.append((i, j))
-            i, j = i + 1, j + 1
-        elif i < rows and cost[i][j] == cost[i + 1][j] + alone_a[i]:
-            found.append((i, None))
-            i += 1
-        else:
-            found.append((None, j))
-            j += 1
-    return cost[0][0], found
-
-
-def _few(a: Many[tuple[Item, ...]], b: Many[tuple[Item, ...]]) -> bool:
-    return sum(map(_weight, a)) * sum(map(_weight, b)) <= 100 * MANY
-
-
-def _aligned(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[int, list[tuple[int | None, int | None]]]:
-    return align(a, b, _unlike, lambda item: _weight((item,)), searched=_few((a,), (b,)))
-
-
-def _distance(a: tuple[Item, ...], b: tuple[Item, ...]) -> int:
-    """How unlike two bodies are, at most as much as they weigh together."""
-    return 0 if a == b else _aligned(a, b)[0]
-
-
-def _unlike(a: Item, b: Item) -> int | None:
-    """How unlike two items are, in tenths of a layer; None if one never is what became of the other."""
-    if type(a.what) is not type(b.what):
-        return None
-    inside = _bodies(a), _bodies(b)
-    differ = sum(4 if what in ("kernel", "kind") else 2 for what, _, _ in _properties(a, b))
-    if not inside[0]:
-        return differ
-    return differ + align(*inside, _distance, _weight, searched=_few(*inside))[0]
-
-
-_ORDINALS = ("first", "second", "third")
-
-
-def _changes(
-    a: tuple[Item, ...], b: tuple[Item, ...], prefix: str, suffix: str = "", *, named: bool
-) -> Iterator[Change]:
-    """What differs between the items of two bodies. `named`: whether a layer is told from others of its row."""
-    for i, j in _aligned(a, b)[1]:
-        if i is None or j is None:
-            side, other = (item_text(a[i]) if i is not None else ""), (item_text(b[j]) if j is not None else "")
-            yield Change("", side, other, prefix.removesuffix(": "))
-            continue
-        old, new = a[i], b[j]
-        inside = _bodies(old), _bodies(new)
-        name = _place(a, i) if named else ""
-        if not inside[0]:
-            for what, before, after in _properties(old, new):
-                place = f"{prefix}{name}" if named else prefix.removesuffix(": ")
-                yield Change(what, before, after, f"{place}{suffix}" if what == "stride" else place)
-            continue
-        alone = sum(bool(_bodies(item)) for item in a) == 1
-        within = prefix if alone else f"{prefix}{name}: "
-        for what, before, after in _properties(old, new):
-            yield Change(what, before, after, within.removesuffix(": "))
-        if isinstance(old.what, Branches):
-            yield from _branch_changes(inside[0], inside[1], within)
-            continue
-        first = " of the first block" if isinstance(old.what, Residual) and (old.times or new.times) else suffix
-        yield from _changes(inside[0][0], inside[1][0], within, first, named=named)
-
-
-def _branch_changes(a: tuple[tuple[Item, ...], ...], b: tuple[tuple[Item, ...], ...], prefix: str) -> Iterator[Change]:
-    for i, j in align(a, b, _distance, _weight, searched=_few(a, b))[1]:
-        if i is not None and j is not None:
-            where = f"{prefix}branch {i + 1}: " if len(a) > 1 else prefix
-            yield from _changes(a[i], b[j], where, named=True)
-        else:
-            side, other = (body_text(a[i]) if i is not None else ""), (body_text(b[j]) if j is not None else "")
-            yield Change("", f"branch {side}" if side else "", f"branch {other}" if other else "", prefix[:-2])
-
-
-def _place(items: tuple[Item, ...], index: int) -> str:
-    """What tells an item from others of its body: `3x3`, `first 1x1`, `second residual`."""
-    names = list(map(_name, items))
-    name, earlier = names[index], names[:index].count(names[index])
-    if names.count(name) == 1:
-        return name
-    return f"{_ORDINALS[earlier]} {name}" if earlier < len(_ORDINALS) else f"{name} number {earlier + 1}"
-
-
-def _name(item: Item) -> str:
-    match item.what:
-        case ConvLayer(kernel=kernel):
-            return f"{kernel[0]}x{kernel[1]}"
-        case PoolLayer(kernel=kernel, kind=kind):
-            return f"{kernel[0]}x{kernel[1]} {kind}"
-        case _:
-            return head_text(item).split()[0].split("(")[0]
-
-
-def _properties(a: Item, b: Item) -> Iterator[tuple[str, str, str]]:
-    """What two items of one type do not have in common, what is inside them aside: (what, before, after)."""
-    for (what, before), (_, after) in zip(_facts(a), _facts(b), strict=True):
-        if before != after:
-            yield what, before, after
-    if (one := a.times or 1) != (other := b.times or 1):
-        yield "blocks" if isinstance(a.what, Residual) else "repeats", str(one), str(other)
-
-
-def _facts(item: Item) -> list[tuple[str, str]]:
-    """The properties of an item, in words."""
-    match item.what:
-        case ConvLayer(kernel, channels, groups, stride, dilation, pad, finish):
-            return [
-                ("kernel", f"{kernel[0]}x{kernel[1]}"),
-                ("width", str(channels or "as input")),
-                ("groups", str(groups)),
-                ("stride", str(stride)),
-                ("dilation", str(dilation)),
-                ("padding", _padding_text(pad)),
-                ("form", "conv" if finish == "style" else finish),
-            ]
-        case PoolLayer(kind, kernel, stride, pad, ceil, count_pad):
-            return [
-                ("kind", kind),
-                ("kernel", f"{kernel[0]}x{kernel[1]}"),
-                ("stride", str(stride)),
-                ("padding", _padding_text(pad)),
-                ("size", "rounded up" if ceil else "rounded down"),
-                ("mean", "with padding" if count_pad else "without padding"),
-            ]
-        case PoolToLayer(kind, size):
-            return [("kind", kind), ("to", f"{size[0]}x{size[1]}")]
-        case FcLayer(features):
-            return [("width", str(features))]
-        case NormLayer() | ActLayer() | LrnLayer() as layer:
-            return [("layer", layer_text(layer))]
-        case DropoutLayer(p):
-            return [("p", decimal_text(p))]
-        case PyramidLayer(levels):
-            return [("levels", " ".join(map(str, levels)))]
-        case RoiLayer(size, maps):
-            return [("to", f"{size[0]}x{size[1]}"), ("regions", str(maps))]
-        case Residual(scale=scale, linear=linear):
-            return [("scale", "none" if scale is None else decimal_text(scale)), ("linear", "yes" if linear else "no")]
-        case Branches(kind=kind, of=of):
-            return [("kind", kind), ("branches", str(of or "written out"))]
-        case _:
-            return []
-
-
-def _padding_text(pad: int | None) -> str:
-    return "same" if pad is None else "none" if pad == 0 else str(pad)
