@@ -71,7 +71,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 def complain(message: str) -> None:
     sys.stdout.flush()
-    print(message, file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
+        print(message, file=sys.stderr)
 
 
 Models = Annotated[
@@ -99,7 +100,9 @@ Batches = Annotated[
 ]
 TimeBudget = Annotated[
     str | None,
-    typer.Option("--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min; or 3s."),
+    typer.Option(
+        "--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min; 3s without it."
+    ),
 ]
 RUNNING = "How a net is run"
 Dtype = Annotated[
@@ -189,9 +192,12 @@ def running(
 def budget(time: str | None, device: str | None) -> float:
     """Seconds that measuring may take. Raises UsageError for what is no time, or where nothing is measured."""
     from resnetcli.report.limits import parse_duration
+    from resnetcli.report.profile import TIME_BUDGET_S
 
-    seconds = parse_duration("3s" if time is None else time, "--time-budget")
-    if time is not None and device is None:
+    if time is None:
+        return TIME_BUDGET_S
+    seconds = parse_duration(time, "--time-budget")
+    if device is None:
         raise UsageError("`--time-budget` is about measuring", "add `--device cpu`, or another device")
     return seconds
 

@@ -128,7 +128,8 @@ def profile(
     sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
     if format is Format.csv:
         print_sheet(with_times(sheet, found.measurements), format)
-        _tell(failure_lines(found.failures))
+        for line in failure_lines(found.failures):
+            complain(line)
         return
     note = unjudged(found)
     print_sheet(sheet, format, heading(found), totals(found) + (field_notes() if receptive else []))
@@ -241,7 +242,8 @@ def compare(
         failed = failure_lines([failure for p in found.profiles for failure in p.failures])
         print_sheet(comparison_sheet(found), format, after=after + failed)
         if format is Format.csv:
-            _tell(failed)
+            for line in failed:
+                complain(line)
         if changes and format is not Format.csv:
             print_sheet(changes_sheet(changes), format, after=changes_lines(changes))
     if changes and changes.regressed:
@@ -251,12 +253,6 @@ def compare(
         saved.save(saved_record(found), found, save)
     if changes and changes.undecided:
         raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
-
-
-def _tell(lines: list[str]) -> None:
-    """What is no part of a table, where programs read that."""
-    for line in lines:
-        typer.echo(line, err=True)
 
 
 def _kept(

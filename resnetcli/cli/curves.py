@@ -76,5 +76,5 @@ def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool)
                 text = Text.assemble(*line)
                 text.rstrip()
                 screen.print(text, no_wrap=True, overflow="ignore", crop=False)
-    after = [*(key_lines(found.curves) if plotted else []), *notes()]
+    after = [*(key_lines(found.curves) if plotted else []), *notes(found.curves)]
     print_sheet(sheet(found.curves, letters=plotted), format, after=after)

@@ -10,11 +10,15 @@ import typer
 
 from resnetcli.cli.app import (
     Batch,
+    ChannelsLast,
     Format,
     Formats,
     Input,
+    KeepMemory,
     Models,
+    TimeBudget,
     app,
+    budget,
     complain,
     guarded,
     print_lines,
@@ -107,13 +111,13 @@ def explain(
     device_profile: Annotated[str | None, DeviceProfile] = None,
     batch: Batch = 1,
     dtype: Dtype = None,
+    channels_last: ChannelsLast = False,
+    keep_memory: KeepMemory = False,
     input: Input = None,
     try_settings: Annotated[
         bool, typer.Option("--measure", help="Measure the settings that are worth trying, too.")
     ] = False,
-    time_budget: Annotated[
-        str, typer.Option("--time-budget", metavar="TIME", help="How long to measure each: 30s, 2min.")
-    ] = "3s",
+    time_budget: TimeBudget = None,
     roofline: Annotated[
         Path | None, typer.Option("--roofline", metavar="FILE.svg", help="Draw the steps under the roof.")
     ] = None,
@@ -122,7 +126,6 @@ def explain(
     """Say why a net takes its time: what arithmetic, memory and launches explain, and what stays unexplained."""
     from resnetcli.measure.ceilings import read_profile
     from resnetcli.plan.lower import lower
-    from resnetcli.report.limits import parse_duration
     from resnetcli.report.profile import as_shape
     from resnetcli.report.records import explain_record
     from resnetcli.report.roofline import (
@@ -149,7 +152,10 @@ def explain(
                          "`--device cpu` measures, `--device-profile a100-80gb` does not")  # fmt: skip
     if try_settings and device is None:
         raise UsageError("`--measure` needs a device to measure on", "`--device cpu` or `--device cuda`")
-    budget = parse_duration(time_budget, "--time-budget")
+    for option, said in (("--channels-last", channels_last), ("--keep-memory", keep_memory)):
+        if said and device is None:
+            raise UsageError(f"`{option}` has no part in a floor", "add `--device cpu`, or another device")
+    seconds = budget(time_budget, device)
     if roofline is not None:
         check_place(roofline, "--roofline")
         if roofline.suffix.lower() != ".svg":
@@ -164,18 +170,20 @@ def explain(
         ceilings = read_profile(device_profile)
         found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch)
     else:
-        from resnetcli.measure.settings import settings
+        from resnetcli.measure.device import find
+        from resnetcli.measure.settings import require_possible, settings
 
-        chosen = settings(dtype)
+        chosen = settings(dtype, channels_last=channels_last, keep_memory=keep_memory)
+        require_possible(chosen, find(device))  # before ceilings are measured, which takes a while
         ceilings = ceilings_of(device, _tell)
         _tell(" ".join(name for name, _ in asked))
         found, ratio = explain_measured(
-            nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=budget
+            nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=seconds
         )
     difference = Difference(found[0], found[1], ratio) if vs else None
     tried = suggestions(found[0])
     if try_settings and device is not None:
-        tried = measure_suggestions(found[0], tried, device=device, time_budget_s=budget)
+        tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
     if roofline is not None:
         write_text(roofline, roofline_svg(found[0]))
     if format is Format.json:
@@ -188,9 +196,9 @@ def _print_explanation(
     found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], format: Format
 ) -> None:
     from resnetcli.view.roofline import (
-        ceilings_warning,
         difference_lines,
         difference_sheet,
+        doubts,
         heading,
         notes,
         parts_sheet,
@@ -200,7 +208,7 @@ def _print_explanation(
 
     if format is Format.csv:
         print_sheet(parts_sheet("row", found.rows), format)
-        _warn(ceilings_warning(found.ceilings))
+        _warn(doubts(found))
         return
     lines = [summary(found, difference), *heading(found)]
     print_sheet(parts_sheet("row", found.rows), format, [*lines, *(difference_lines(difference) if difference else [])])

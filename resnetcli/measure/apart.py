@@ -148,7 +148,7 @@ def attend(
     """The process's side: says when the net is ready, then how long so many calls take, and last the measurement."""
     place = torch.device(devices.find(job.device))
     require_possible(job.settings, str(place))
-    what, hint = wanted(job.plan, job.batch)
+    what, hint = wanted(job.plan, job.batch, place, job.settings)
     budget_s = job.time_budget_s
     with on_device(place), fitting(what, place, hint), applied(job.settings, place):
         ready = prepare(job.plan, place, job.batch, clock, job.settings)

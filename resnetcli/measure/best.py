@@ -12,6 +12,7 @@ from resnetcli.measure.child import Job, run
 from resnetcli.measure.sampling import Tell, tell_nobody
 from resnetcli.measure.settings import Dtype, Settings, require_possible
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.training import is_traced
 
 if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
@@ -44,20 +45,24 @@ class Ladder:
     rungs: tuple[Rung, ...]
 
     @property
+    def passed(self) -> tuple[Rung, ...]:
+        """Those among which the best is."""
+        return tuple(rung for rung in self.rungs if rung.passed)
+
+    @property
     def best(self) -> Rung:
         """The quickest that passed. Raises ResourceError where none did."""
-        passed = [rung for rung in self.rungs if rung.passed]
-        if not passed:
+        if not self.passed:
             raise ResourceError(f"nothing could be measured at batch {self.batch}: {self.rungs[0].problem}")
-        return min(passed, key=lambda rung: rung.measurement.median_s if rung.measurement else float("inf"))
+        return min(self.passed, key=lambda rung: rung.measurement.median_s if rung.measurement else float("inf"))
 
     @property
     def ties(self) -> tuple[Rung, ...]:
         """Others that passed and whose interval meets the best one's: they may be as quick."""
-        best = self.best.measurement
+        best = self.best.measurement if self.passed else None
         return tuple(
-            rung for rung in self.rungs
-            if rung.passed and rung is not self.best and rung.measurement and best
+            rung for rung in self.passed
+            if rung is not self.best and rung.measurement and best
             and rung.measurement.interval_s[0] <= best.interval_s[1]
         )  # fmt: skip
 
@@ -143,6 +148,8 @@ def climb(
         threads = torch.get_num_threads()
     found: list[Rung] = []
     every = rungs(device, dtype=dtype, threads=threads)
+    if is_traced(plan):  # whose BatchNorm nobody here can fold; compilers do so by themselves
+        every = tuple(dict.fromkeys(replace(settings, fold_bn=False) for settings in every))
     for number, settings in enumerate(every):
         outcome = measured(Job(plan, settings, device, batch, time_budget_s))
         found.append(judged(settings, outcome))

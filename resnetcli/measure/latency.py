@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,9 +116,10 @@ def measure(
     """
     place = torch.device(devices.find(device))
     require_possible(settings, str(place))
+    what, hint = wanted(plan, batch, place, settings)
     with on_device(place):
         supply = watch(place, clock, sleep) if energy else None
-        with fitting(wanted(plan, batch)[0], place, wanted(plan, batch)[1]), applied(settings, place):
+        with fitting(what, place, hint), applied(settings, place):
             ready = prepare(plan, place, batch, clock, settings)
             before = look_around(place)  # building and compiling are not what is measured
             warm = warm_up(ready.waited, clock, least_s=min(0.5, time_budget_s / 6), most_s=time_budget_s / 3)
@@ -147,11 +149,13 @@ class Supply:
 
 
 def watch(place: torch.device, clock: Clock, sleep: Sleep) -> Supply | None:
-    """The device's meter, after some seconds of rest; None where there is none."""
+    """The device's meter, after some seconds of rest; None where there is none, or it falls silent."""
     if place.type == "cuda":
         torch.zeros(1, device=place)  # with a context it draws more than without, whether or not anything runs
     found = meter(str(place), gpu=driver_s_name(place))
-    return Supply(found, idle_power(found, clock, sleep)) if found else None
+    with suppress(OSError):
+        return Supply(found, idle_power(found, clock, sleep)) if found else None
+    return None
 
 
 def afterwards(
@@ -161,9 +165,10 @@ def afterwards(
     half = budget_s / 2
     rate = throughput(ready.queued, clock, budget_s=half if ready.apart else budget_s, call_s=call_s)
     phases = take_apart(ready.apart, clock, budget_s=half) if ready.apart else None
-    if supply is None:
-        return Afterwards(rate, phases)
-    spent = spend(ready.queued, supply.meter, clock, batch=ready.batch, call_s=1 / rate, idle_w=supply.idle_w)
+    spent = None
+    if supply is not None:
+        with suppress(OSError):  # what was measured before is worth having without it
+            spent = spend(ready.queued, supply.meter, clock, batch=ready.batch, call_s=1 / rate, idle_w=supply.idle_w)
     return Afterwards(rate, phases, spent)
 
 
@@ -174,7 +179,7 @@ def take_footprint(plan: Plan, *, device: str, batch: int, settings: Settings) -
     """
     place = torch.device(devices.find(device))
     require_possible(settings, str(place))
-    what, hint = wanted(plan, batch)
+    what, hint = wanted(plan, batch, place, settings)
     with on_device(place), fitting(what, place, hint), applied(settings, place):
         made = set_up(plan, place, batch, time.perf_counter, settings)
         with explained(plan, settings):

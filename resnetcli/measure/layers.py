@@ -15,7 +15,6 @@ from resnetcli.measure import device as devices
 from resnetcli.measure.ready import DEFAULT_SETTINGS, on_device, wanted
 from resnetcli.measure.sampling import Clock
 from resnetcli.measure.settings import Settings, applied, require_possible
-from resnetcli.measure.statistics import median
 from resnetcli.measure.variants import calibrate, transform, weights
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net
@@ -30,9 +29,9 @@ class Split:
     """The seconds of one forward pass, step by step, and whether they are to be trusted."""
 
     every_s: tuple[float, ...] = field(repr=False)
-    """Each step's mean over the middle half of the passes; the input's is 0."""
+    """Each step's mean over the usual passes; the input's is 0."""
     total_s: float
-    """The median of passes in which nobody looked at the clock, taken in turn with the others."""
+    """The mean of the passes taken in turn with those, in which nobody looked at the clock."""
     n: int
     """Passes of either kind."""
 
@@ -72,23 +71,19 @@ def split(
         raise UsageError("layers are timed in inference only", "use `--mode infer`")
     if settings.runtime != "eager" or settings.fold_bn or settings.cuda_graph:
         raise UsageError("a net that is compiled or folded has no layers to be timed", "measure it eagerly")
-    with on_device(place), fitting(*_wanted(plan, batch, place)), applied(settings, place):
+    what, hint = wanted(plan, batch, place, settings)
+    with on_device(place), fitting(what, place, hint), applied(settings, place):
         net = weights(plan, place)
         x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
         calibrate(net, x, plan)
         made = transform(plan, net, settings, x)
         x = made.ready(x)
         return take_turns(
-            lambda: _whole(made.net, x, place, clock),
-            lambda: _steps(made.net, x, place, clock),
+            lambda: _whole(net, x, place, clock),
+            lambda: _steps(net, x, place, clock),
             clock,
             budget_s=budget_s,
         )
-
-
-def _wanted(plan: Plan, batch: int, place: torch.device) -> tuple[str, torch.device, str]:
-    what, hint = wanted(plan, batch)
-    return what, place, hint
 
 
 def take_turns(
@@ -109,10 +104,12 @@ def take_turns(
         found.append(steps())
         if len(totals) >= 3 and clock() - start > 4 * budget_s:
             break
-    # Medians step by step would leave out what strikes now one step, now another, and never sum up to a pass.
-    usual = sorted(found, key=sum)[len(found) // 4 : len(found) - len(found) // 4]
-    each = tuple(sum(times) / len(usual) for times in zip(*usual, strict=True))
-    return Split(each, median(totals), len(totals))
+    # Medians step by step would leave out what strikes now one step, now another, and never sum up to a pass. The usual
+    # pairs are the middle half of them, as long as both took: what slows a machine for a while slows both of a pair.
+    pairs = sorted(zip(totals, found, strict=True), key=lambda pair: pair[0] + sum(pair[1]))
+    usual = pairs[len(pairs) // 4 : len(pairs) - len(pairs) // 4]
+    each = tuple(sum(times) / len(usual) for times in zip(*(steps for _, steps in usual), strict=True))
+    return Split(each, sum(total for total, _ in usual) / len(usual), len(totals))
 
 
 def _whole(net: Net, x: Tensor, place: torch.device, clock: Clock) -> float:

@@ -148,7 +148,7 @@ def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"),
         load_average=_number(_text(root / "proc/loadavg").split(" ")[0]),
         busy_s=busy_s,
         stolen_s=stolen_s,
-        throttled_s=_throttled(root / "sys/fs/cgroup"),
+        throttled_s=_throttled(root),
         governor=_governor(root / "sys/devices/system/cpu", ours),
         clock_mhz=_clock(root / "proc/cpuinfo"),
         temperature_c=_temperature(root / "sys/class"),
@@ -197,18 +197,30 @@ def _times(stat: Path, ours: frozenset[int]) -> tuple[float | None, float | None
     return (busy, stolen) if seen == len(ours) else (None, None)
 
 
-def _throttled(group: Path) -> float | None:
-    """Of the second version's `throttled_usec`, or the first's `throttled_time` in nanoseconds."""
-    for path, key, unit in (
-        (group / "cpu.stat", "throttled_usec", 1e6),
-        (group / "cpu/cpu.stat", "throttled_time", 1e9),
-        (group / "cpu,cpuacct/cpu.stat", "throttled_time", 1e9),
-    ):
-        for line in _text(path).splitlines():
-            name, _, value = line.partition(" ")
-            if name == key and (number := _number(value)) is not None:
-                return number / unit
+def _throttled(root: Path) -> float | None:
+    """Of our control group and those above it, any of which may have a limit.
+
+    The second version's `throttled_usec`, or the first's `throttled_time` in nanoseconds.
+    """
+    for place, key, unit in (
+        ("", "throttled_usec", 1e6), ("cpu", "throttled_time", 1e9), ("cpu,cpuacct", "throttled_time", 1e9)
+    ):  # fmt: skip
+        files = [root / "sys/fs/cgroup" / place / group / "cpu.stat" for group in _groups(root, place)]
+        fields = [line.partition(" ") for file in files for line in _text(file).splitlines()]
+        found = [number for name, _, value in fields if name == key and (number := _number(value)) is not None]
+        if found:
+            return sum(found) / unit
     return None
+
+
+def _groups(root: Path, place: str) -> list[Path]:
+    """Ours and those above it, of the second version where no place is named."""
+    for line in _text(root / "proc/self/cgroup").splitlines():  # `4:cpu,cpuacct:/user.slice`, `0::/user.slice`
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if ("cpu" in controllers.split(",") if place else not controllers) and ".." not in path:
+            own = Path(path.lstrip("/"))
+            return [own, *own.parents]
+    return [Path()]
 
 
 def _governor(processors: Path, ours: frozenset[int]) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +16,13 @@ from resnetcli.measure.peak import peak_memory
 from resnetcli.measure.sampling import Clock, Timer
 from resnetcli.measure.settings import Settings
 from resnetcli.measure.training import seconds_of
-from resnetcli.measure.variants import Deviation, calibrate, check, explained, reference, transform, weights
-from resnetcli.net.memory import require
+from resnetcli.measure.variants import Deviation, calibrate, check, explained, model, reference, transform, weights
+from resnetcli.net.memory import physical_memory, require
 from resnetcli.net.module import Net
 from resnetcli.plan.memory import Dtype as MemoryDtype
 from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.training import is_traced
 
 DEFAULT_SETTINGS = Settings()
 
@@ -65,9 +67,15 @@ class Prepared:
     """A training step that tells when its phases are over; None in inference."""
 
 
-def wanted(plan: Plan, batch: int) -> tuple[str, str]:
-    """What is to fit into memory, in words, and what to do where it does not."""
-    return f"`{plan.name}` with a batch of {batch}", "" if batch == 1 else "use a smaller `--batch`"
+def wanted(plan: Plan, batch: int, place: torch.device, settings: Settings) -> tuple[str, str]:
+    """What is to fit into memory, in words, and where it does not a batch to try: the half, or less by the plan."""
+    most = batch // 2
+    if not is_traced(plan):  # what a PyTorch model keeps is not known
+        cast = settings.mode == "infer" and settings.dtype in ("bf16", "fp16")
+        on_gpu = place.type == "cuda"
+        room = torch.cuda.get_device_properties(place).total_memory if on_gpu else physical_memory()
+        most = min(most, memory(plan, settings.mode, dtype="bf16" if cast else "fp32").largest_batch(room))
+    return f"`{plan.name}` with a batch of {batch}", f"`--batch {most}` or less may fit" if most > 0 else ""
 
 
 def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings = DEFAULT_SETTINGS) -> Ready:
@@ -100,19 +108,22 @@ def set_up(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: 
     """
     if batch < 1:
         raise UsageError(f"a batch of {batch} images", "use `--batch 1` or more")
-    what, hint = wanted(plan, batch)
+    if is_traced(plan) and settings.mode == "train":
+        raise UsageError(f"`{plan.name}` is a PyTorch model: its training step is not measured",
+                         "leave `--mode train` out")  # fmt: skip
+    what, hint = wanted(plan, batch, place, settings)
     require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
     if settings.mode == "train":  # half of it at least where values are cast to bf16
         require(what, memory(plan, "train").bytes(batch) // (2 if settings.dtype == "bf16" else 1), place, hint)
-    net = weights(plan, place)
+    net = model(plan, place) if is_traced(plan) else weights(plan, place)
     # Never zeros: arithmetic on zeros draws less power and can be faster.
     x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
-    with torch.no_grad():
+    with torch.no_grad(), explained(plan, settings):
         calibrate(net, x, plan)
-    if settings.mode == "train":
+    if isinstance(net, Net) and settings.mode == "train":
         return _set_up_training(plan, net, x, settings, place, clock)
-    expected = None if settings.plain else reference(plan, net, x)
     with explained(plan, settings):
+        expected = None if settings.plain else reference(plan, net, x)
         start = clock()
         variant = transform(plan, net, settings, x)
         ready = variant.ready(x)
@@ -140,7 +151,7 @@ def _set_up_training(
 
 def _live_peak(plan: Plan, place: torch.device, batch: int, settings: Settings) -> int | None:
     """What the plan says that tensors take above what is there all the time; None for what it does not describe."""
-    if settings.runtime != "eager" or (settings.mode == "train" and settings.dtype == "bf16"):
+    if is_traced(plan) or settings.runtime != "eager" or (settings.mode == "train" and settings.dtype == "bf16"):
         return None
     dtype: MemoryDtype = "fp32" if settings.dtype == "tf32" else settings.dtype
     held = memory(plan, settings.mode, dtype=dtype, place="cpu" if place.type == "cpu" else "cuda")
@@ -219,8 +230,11 @@ def _wait(place: torch.device) -> None:
 
 @contextmanager
 def on_device(place: torch.device) -> Iterator[None]:
-    """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed."""
-    with _on(place), _own_random_numbers(place):
+    """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed.
+
+    What a PyTorch model prints goes to stderr: it is no result.
+    """
+    with _on(place), _own_random_numbers(place), redirect_stdout(sys.stderr):
         yield
 
 

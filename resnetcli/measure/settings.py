@@ -6,7 +6,7 @@ Torch is imported only to ask a GPU and to set things.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -124,7 +124,7 @@ def require_possible(settings: Settings, device: str) -> None:
         if settings.cuda_graph:
             raise UsageError("a CPU has no CUDA graphs", "leave `--cuda-graph` out, or use `--device cuda`")
         if settings.keep_memory and _mallopt() is None:
-            raise UsageError("only the GNU C library can be told to keep memory", "leave `--keep-memory` out")
+            raise UsageError("only the GNU C library's allocator can keep memory", "leave `--keep-memory` out")
     else:
         if settings.keep_memory:
             raise UsageError("on a GPU PyTorch keeps freed memory by itself", "leave `--keep-memory` out")
@@ -175,8 +175,8 @@ def require_compiler(device: str) -> None:
 def applied(settings: Settings, place: torch.device) -> Iterator[None]:
     """Torch set to it within, and to what it was before afterwards. Gradients are off, but in training.
 
-    A GPU's convolutions are autotuned, since their shapes never change here. Memory that the C library keeps it goes on
-    keeping: how much it kept before cannot be asked.
+    A GPU's convolutions are autotuned, since their shapes never change here. What the C library kept of memory before
+    cannot be asked: where it has been told to keep all, it afterwards keeps as much as it comes to by itself at most.
     """
     import torch
 
@@ -190,6 +190,7 @@ def applied(settings: Settings, place: torch.device) -> Iterator[None]:
             if settings.tf32 is not None:
                 stack.enter_context(rounding(settings.tf32))
         if settings.keep_memory:
+            stack.callback(give_memory_back)
             keep_memory()
         if settings.runtime == "torchscript":
             stack.callback(torch.jit.enable_onednn_fusion, torch.jit.onednn_fusion_enabled())  # type: ignore[no-untyped-call]
@@ -238,20 +239,34 @@ def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
     stack.enter_context(torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096))
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Of glibc's `mallopt`."""
 
 
 def keep_memory() -> None:
-    """Has glibc give no memory back to the system, whose pages would all have to be asked for again at every call."""
+    """Has glibc give no memory back to the system, whose pages would all have to be asked for again at every call.
+
+    Nothing is mapped by itself any more, however large: a threshold so high glibc refuses before 2.35.
+    """
+    _tell_glibc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+def give_memory_back() -> None:
+    """Has glibc give memory back again, but for what it keeps by itself at most once large pieces were freed."""
+    _tell_glibc({M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26})
+
+
+def _tell_glibc(options: Mapping[int, int]) -> None:
     if (mallopt := _mallopt()) is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**31 - 1)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 def _mallopt() -> Callable[[int, int], object] | None:
-    """glibc's; None from another C library."""
+    """glibc's; None from another C library, and where another allocator was loaded before it, as jemalloc is."""
     try:
-        return cast("Callable[[int, int], object]", ctypes.CDLL(None).mallopt)
+        glibc = ctypes.CDLL("libc.so.6")
+        used, known = (ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (ctypes.CDLL(None), glibc))
+        return cast("Callable[[int, int], object]", glibc.mallopt) if used == known else None
     except (OSError, AttributeError, TypeError):
         return None

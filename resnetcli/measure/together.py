@@ -68,7 +68,7 @@ def measure_together(
     failed: dict[int, ResourceError] = {}
 
     def tried(number: int, work: Callable[[], T]) -> T | None:
-        what, hint = wanted(plans[number], batch)
+        what, hint = wanted(plans[number], batch, place, settings)
         try:
             with fitting(what, place, hint):
                 return work()
@@ -102,7 +102,7 @@ def measure_together(
         if compared and again is not None:
             warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
             timers.append(again.waited)
-        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, wanted(plans[0], batch)[1]):
+        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, "use a smaller `--batch`"):
             rounds = take_turns(
                 timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
                 budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),

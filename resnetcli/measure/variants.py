@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.measure.settings import Settings, rounding
+from resnetcli.net.foreign import made_again
 from resnetcli.net.module import Net, build, initialise, layer_of, put_layer
+from resnetcli.net.trace import tensors
 from resnetcli.ops import BatchNorm
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.training import is_traced
 
 Output = Tensor | tuple[Tensor, ...]
 Call = Callable[[Tensor], Output]
@@ -43,8 +46,8 @@ class Variant:
     """(b, c, h, w) in fp32 -> what `call` takes."""
     plan: Plan
     """What is computed, which need not be the plan that was asked for."""
-    net: Net
-    """Its net, before any compiler."""
+    net: nn.Module
+    """Its net, before any compiler; a `Net` unless the plan is of a PyTorch model."""
     settings: Settings
 
 
@@ -73,11 +76,27 @@ def weights(plan: Plan, place: torch.device) -> Net:
         return build(plan, device=place, dtype=torch.float32, init=fill).eval()
 
 
+def model(plan: Plan, place: torch.device) -> nn.Module:
+    """Likewise the PyTorch model that a plan was seen of, its weights as it makes them but for BatchNorm's shifts.
+
+    Raises UsageError where it cannot be made again.
+    """
+    with torch.inference_mode(False):
+        net = made_again(plan).to(place, torch.float32)
+        shift(net)
+        return net
+
+
 def fill(net: nn.Module) -> None:
     """Weights of the usual size from a uniform distribution, which takes a fifth of the time of a normal one."""
     initialise(net, lambda weight, std: nn.init.uniform_(weight, -(3**0.5) * std, 3**0.5 * std))
+    shift(net)
+
+
+def shift(net: nn.Module) -> None:
+    """Gives all BatchNorms the shift that keeps a net well conditioned."""
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.affine:
             nn.init.constant_(module.bias, SHIFT)
 
 
@@ -86,7 +105,7 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
 
     With the initial ones every residual block doubles the variance, and a deep net would be timed on infinities.
     """
-    single = any(
+    single = is_traced(plan) or any(  # what a PyTorch model has inside is not known
         isinstance(step.op, BatchNorm) and step.shape.n * step.shape.h * step.shape.w == 1 for step in plan.steps
     )
     images = x[: 2 if single else 1]
@@ -101,7 +120,7 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
         norm.eval().momentum = 0.1
 
 
-def transform(plan: Plan, net: Net, settings: Settings, x: Tensor) -> Variant:
+def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor) -> Variant:
     """The calibrated fp32 net of a plan under settings, for images of x's shape, fp32. The net itself is used up.
 
     Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises UsageError
@@ -110,6 +129,9 @@ def transform(plan: Plan, net: Net, settings: Settings, x: Tensor) -> Variant:
     foreign = settings.runtime in _FOREIGN
     with torch.inference_mode(False), torch.no_grad():
         if settings.fold_bn:
+            if not isinstance(net, Net):
+                raise UsageError(f"`{plan.name}` is a PyTorch model, whose BatchNorm is not folded",
+                                 "leave `--fold-bn` out: compilers fold it by themselves")  # fmt: skip
             plan, net = fold_norms(plan, net)
         if not foreign:
             net = net.to(DTYPES[settings.dtype])
@@ -133,16 +155,16 @@ def check(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviatio
     Its last maps are those of the same net made once more with one output more, since nobody can look into a compiled
     one, and since what is timed must not be made to show them.
     """
-    count = len(variant.plan.outputs)
-    outputs = max(relative(y, e) for y, e in zip(as_tuple(variant.call(x)), expected[:count], strict=True))
+    found = as_tuple(variant.call(x))
+    outputs = max(map(relative, found, expected), default=float("inf"))
     maps = None
-    if len(expected) > count:
+    if len(expected) > len(found) and isinstance(variant.net, Net):
         _, seen = witness(variant.plan, variant.net)
         maps = relative(as_tuple(_start(seen, x, variant.settings)(x))[-1], expected[-1])
     return Deviation(maps, outputs, variant.settings.tolerance)
 
 
-def _start(net: Net, x: Tensor, settings: Settings) -> Call:
+def _start(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     """The net as its runtime runs it."""
     match settings.runtime:
         case "eager":
@@ -208,9 +230,9 @@ def witness(plan: Plan, net: Net) -> tuple[Plan, Net]:
     return seen, reuse(seen, {index: layer_of(net, index) for index in range(1, len(plan.steps))})
 
 
-def reference(plan: Plan, net: Net, x: Tensor) -> tuple[Tensor, ...]:
-    """The net's outputs in eager fp32 without TF32, and last its last maps if it has any."""
-    _, seen = witness(plan, net)
+def reference(plan: Plan, net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """The net's outputs in eager fp32 without TF32, and last its last maps if it has any; of a PyTorch model none."""
+    seen = witness(plan, net)[1] if isinstance(net, Net) else net
     with rounding(allowed=False), torch.inference_mode(False), torch.no_grad():
         return tuple(value.clone() for value in as_tuple(seen(x)))
 
@@ -228,16 +250,18 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float("inf") if math.isnan(ratio) else ratio  # of infinities; no maximum would show it
 
 
-def as_tuple(output: Output) -> tuple[Tensor, ...]:
-    """The outputs, also of a net that has one."""
-    return output if isinstance(output, tuple) else (output,)
+def as_tuple(output: object) -> tuple[Tensor, ...]:
+    """The outputs, also of a net that has one, and of a PyTorch model that wraps them."""
+    return tuple(tensors(output))
 
 
-def _torchscript(net: Net, x: Tensor) -> Call:
+def _torchscript(net: nn.Module, x: Tensor) -> Call:
     """Traced, frozen; oneDNN's fusion happens in the first two calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that TorchScript is deprecated, and what tracing takes for constant
-        frozen = torch.jit.freeze(torch.jit.trace(net, x, check_trace=False))  # type: ignore[no-untyped-call]
+        # Not strict: a PyTorch model may put out a dict.
+        traced = torch.jit.trace(net, x, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        frozen = torch.jit.freeze(traced)
     for _ in range(2):
         frozen(x)
     call: Call = frozen
@@ -265,7 +289,7 @@ def _graph(call: Call, x: Tensor) -> Call:
     return replay
 
 
-def _onnxruntime(net: Net, x: Tensor, settings: Settings) -> Call:
+def _onnxruntime(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     """In fp32, from an ONNX file in memory."""
     _installed("onnxruntime", "onnxscript")
     import onnxruntime
@@ -287,7 +311,7 @@ def _onnxruntime(net: Net, x: Tensor, settings: Settings) -> Call:
     return call
 
 
-def _openvino(net: Net, x: Tensor, settings: Settings) -> Call:
+def _openvino(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     """In the precision asked for, images in and outputs out as fp32."""
     _installed("openvino")
     import openvino
@@ -311,7 +335,7 @@ def _openvino(net: Net, x: Tensor, settings: Settings) -> Call:
     return call
 
 
-_FOREIGN: Mapping[str, Callable[[Net, Tensor, Settings], Call]] = {
+_FOREIGN: Mapping[str, Callable[[nn.Module, Tensor, Settings], Call]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
@@ -336,8 +360,8 @@ def explained(plan: Plan, settings: Settings) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
             raise
         if "not implemented for" in text or "not supported" in text:
-            raise ResourceError(f"`{plan.name}` as {settings.text}: {text}") from None
-        if settings.runtime != "eager":
-            words = f"{type(error).__name__}: {text}"
-            raise ResourceError(f"`{plan.name}` as {settings.text} cannot be prepared: {words}") from None
+            raise ResourceError(f"`{plan.name}` as {settings.text}: {clean(text, 200)}") from None
+        if settings.runtime != "eager" or is_traced(plan):
+            words = f"{type(error).__name__}: {clean(text, 200)}"
+            raise ResourceError(f"`{plan.name}` as {settings.text} cannot be run: {words}") from None
         raise

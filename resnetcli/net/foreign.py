@@ -19,6 +19,8 @@ from torch import nn
 from resnetcli.errors import At, Problem, Source, SpecError, UsageError, did_you_mean
 from resnetcli.net.trace import Trace, first_to_run, line_of, said, undisturbed, weightless
 from resnetcli.ops import Shape
+from resnetcli.plan.plan import Plan
+from resnetcli.spec.zoo import module_reference
 
 Make = Callable[..., object]
 
@@ -62,6 +64,19 @@ def trace_reference(
 
         attempts = [by_shape, with_values] if foreign.made else [without_weights, by_shape, with_values]
         return first_to_run(attempts, input, name, foreign.title, foreign.file), foreign
+
+
+def made_again(plan: Plan) -> nn.Module:
+    """The net that a plan was seen of, made once more with all its weights, in evaluation: its file is run again.
+
+    Raises what `trace_reference` raises, and UsageError for a plan of a module in hand, which nothing leads back to.
+    """
+    reference = module_reference(plan.name)
+    if reference is None:
+        raise UsageError(f"`{plan.name}` was only counted: nothing says how to make it again",
+                         "name it as `net.py:Net`, `torchvision:NAME` or `timm:NAME`")  # fmt: skip
+    with undisturbed(), found(reference, plan.parameters) as foreign:
+        return foreign.make().eval()
 
 
 @contextmanager

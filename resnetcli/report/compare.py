@@ -15,18 +15,18 @@ from resnetcli.report.profile import (
     DEFAULT_SETTINGS,
     TIME_BUDGET_S,
     Batches,
-    Failure,
     Profile,
     Size,
     as_batches,
     check_best,
     climb_all,
+    failed,
     profile_model,
     remembered,
     settings_text,
 )
 from resnetcli.spec.header import FIGURES
-from resnetcli.spec.zoo import Zoo, module_reference
+from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,9 +167,6 @@ def compare(
 
         device = find(device)
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    for name, _ in asked:
-        if device is not None and module_reference(name):
-            raise UsageError(f"`{name}` cannot be measured, only counted", "leave `--device` out")
     counted = [
         profile_model(name, given, input=input, batch=batches, zoo=zoo, modules=True, convention=convention)
         for name, given in asked
@@ -236,8 +233,8 @@ def _contested(
                 profile = profiles[each]
                 if isinstance(outcome, ResourceError):
                     error = outcome
-                    failure = Failure(device, batch, outcome.message)
-                    profiles[each] = replace(profile, failures=(*profile.failures, failure))
+                    failures = (*profile.failures, failed(device, batch, outcome))
+                    profiles[each] = replace(profile, failures=failures)
                 else:
                     profiles[each] = replace(profile, measurements=(*profile.measurements, outcome))
             found.append(together)
@@ -275,12 +272,12 @@ def _best(
     for number, profile in enumerate(comparison.profiles):
         piece = part(tell, number, len(comparison.profiles) + 1)
         try:
-            ladders, found = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
+            ladders, found, failures = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
         except ResourceError as problem:
             error = problem
-            profiles.append(replace(profile, failures=(Failure(device, batches[0], problem.message),)))
+            profiles.append(replace(profile, failures=(failed(device, batches[0], problem),)))
             continue
-        profiles.append(replace(profile, ladders=ladders, measurements=found))
+        profiles.append(replace(profile, ladders=ladders, measurements=found, failures=failures))
     if error is not None and not any(profile.measurements for profile in profiles):
         raise error
     base = next((n for n, each in enumerate(comparison.profiles) if each is comparison.baseline), None)
@@ -294,14 +291,15 @@ def _best(
 
         jobs = []
         for profile in (profiles[each] for each in group):
-            (way,) = (ladder.best.settings for ladder in profile.ladders if ladder.batch == batch)
-            jobs.append(Job(profile.plan, way, device, batch, time_budget_s))
+            (ladder,) = (ladder for ladder in profile.ladders if ladder.batch == batch)
+            way = ladder.best if ladder.passed else ladder.rungs[0]  # which says once more why not
+            jobs.append(Job(profile.plan, way.settings, device, batch, time_budget_s))
         try:
             return measure_apart(jobs, tell=tell)
         except ResourceError as error:
             return Together((error,) * len(jobs), (None,) * len(jobs), None, 0, False)
 
-    cleared = [replace(profile, measurements=()) if profile.ladders else profile for profile in profiles]
+    cleared = [replace(p, measurements=(), failures=()) if p.ladders else p for p in profiles]
     bare = replace(climbed, profiles=tuple(cleared), baseline=None if base is None else cleared[base])
     last = part(tell, len(profiles), len(profiles) + 1)
     return _contested(bare, device, batches, places, time_them, last)

@@ -201,35 +201,32 @@ def profile_model(
     check_best(best, settings, energy)
     batches = as_batches(batch)
     counting = find_convention(convention)
-    if modules and module_reference(model):
-        from resnetcli.report.foreign import of_reference
-
-        if device is not None:
-            raise UsageError(f"`{model}` cannot be measured, only counted", "leave `--device` out")
-        return _of_seen(of_reference(model, parameters, as_shape(input)), batches, counting)
     if device is not None:
         from resnetcli.measure.device import find
 
         device = find(device)
-    spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
-    plan = lower(spec, aux=aux)
-    counts = count(plan)
-    measurements: tuple[Measurement, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    if modules and module_reference(model):
+        from resnetcli.report.foreign import of_reference
+
+        found = _of_seen(of_reference(model, parameters, as_shape(input)), batches, counting)
+    else:
+        spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
+        plan = lower(spec, aux=aux)
+        counts = count(plan)
+        printed = () if aux and spec.aux else judged(spec, plan, counts)
+        heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
+        found = Profile(model, zoo.family(model), spec, plan, counts, printed, heads, batches, convention=counting)
+    if device is None:
+        return found
     ladders: tuple[Ladder, ...] = ()
-    if device is not None and best:
-        ladders, measurements = climb_all(plan, device, batches, time_budget_s, settings, tell)
-    elif device is not None:
-        measurements, failures = _measure(plan, device, batches, time_budget_s, settings, tell, energy=energy)
+    if best:
+        ladders, measurements, failures = climb_all(found.plan, device, batches, time_budget_s, settings, tell)
+    else:
+        measurements, failures = _measure(found.plan, device, batches, time_budget_s, settings, tell, energy=energy)
     if memory:
-        measurements, more = remembered(plan, measurements, settings, ladders)
+        measurements, more = remembered(found.plan, measurements, settings, ladders)
         failures += more
-    found = () if aux and spec.aux else judged(spec, plan, counts)
-    heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
-    return Profile(
-        model, zoo.family(model), spec, plan, counts, found, heads, batches, measurements, failures,
-        convention=counting, ladders=ladders,
-    )  # fmt: skip
+    return replace(found, measurements=measurements, failures=failures, ladders=ladders)
 
 
 def _measure(
@@ -250,10 +247,15 @@ def _measure(
                 )
             )  # fmt: skip
         except ResourceError as error:
-            failures.append(Failure(device, batch, error.message))
+            failures.append(failed(device, batch, error))
             if number == len(batches) - 1 and not found:
                 raise
     return tuple(found), tuple(failures)
+
+
+def failed(device: str, batch: int, error: ResourceError) -> Failure:
+    """The failure that an error is, with what to do about it."""
+    return Failure(device, batch, "; ".join(filter(None, (error.message, error.hint))))
 
 
 def check_best(best: bool, settings: Settings, energy: bool) -> None:
@@ -286,8 +288,11 @@ def remembered(
 def climb_all(
     plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
     tell: Callable[[float], None],
-) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...]]:  # fmt: skip
-    """A ladder for each batch and the best of each. Raises ResourceError for a batch where nothing passed."""
+) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
+    """A ladder for each batch, the best of each, and batches where nothing passed.
+
+    Raises the last's ResourceError if that is so of all.
+    """
     from resnetcli.measure.best import climb
     from resnetcli.measure.sampling import part
 
@@ -298,7 +303,18 @@ def climb_all(
         )
         for number, batch in enumerate(batches)
     )  # fmt: skip
-    return ladders, tuple(ladder.best.measurement for ladder in ladders if ladder.best.measurement)
+    found, failures = [], []
+    for ladder in ladders:
+        try:
+            best = ladder.best
+        except ResourceError as error:
+            failures.append(failed(device, ladder.batch, error))
+            if len(failures) == len(ladders):
+                raise
+            continue
+        assert best.measurement is not None
+        found.append(best.measurement)
+    return ladders, tuple(found), tuple(failures)
 
 
 def as_batches(batch: Batches) -> tuple[int, ...]:

@@ -485,6 +485,7 @@ def _explanation(found: Explanation) -> Record:
         "input": _sizes(found.plan.input),
         "dtype": found.executed.dtype,
         "batch": found.executed.batch,
+        "settings": m.settings if m else None,
         "measured_s": m.median_s if m else None,
         "interval_s": list(m.interval_s) if m else None,
         "noisy": list(m.noisy) if m else [],

@@ -365,19 +365,23 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
     """Settings whose floor is lower by a tenth or more than the one as executed, the lowest first."""
     executed, ceilings, plan = found.executed, found.ceilings, found.plan
     peak = ceilings.peak(executed.dtype).best
-    now = f"--dtype {executed.dtype} " if executed.dtype != "fp32" else ""
-    tried = [Suggestion(f"{now}--compile", found.fused, "element-wise steps cost no pass over memory")]
+    kept = [option for option, is_so in zip(("--channels-last", "--keep-memory"), _kept(found), strict=True) if is_so]
+
+    def words(option: str = "", dtype: str = executed.dtype) -> str:
+        return " ".join(filter(None, [f"--dtype {dtype}" if dtype != "fp32" else "", *kept, option]))
+
+    tried = [Suggestion(words("--compile"), found.fused, "element-wise steps cost no pass over memory")]
     folded = floor(fold(plan).plan, ceilings, dtype=executed.dtype, batch=executed.batch)
-    tried.append(Suggestion(f"{now}--fold-bn", folded, "BatchNorm costs no pass over memory", fold_bn=True))
+    tried.append(Suggestion(words("--fold-bn"), folded, "BatchNorm costs no pass over memory", fold_bn=True))
     if ceilings.device == "cuda":
         replayed = replace(ceilings, launch_s=ceilings.gap_s)
         graph = floor(plan, replayed, dtype=executed.dtype, batch=executed.batch)
-        tried.append(Suggestion(f"{now}--cuda-graph", graph, "nothing waits for launches", cuda_graph=True))
+        tried.append(Suggestion(words("--cuda-graph"), graph, "nothing waits for launches", cuda_graph=True))
     for dtype in ceilings.peaks:
         if DTYPE_BYTES[dtype] > DTYPE_BYTES[executed.dtype] or ceilings.peaks[dtype].best <= 1.1 * peak:
             continue
         for fused in (False, True):
-            name = f"--dtype {dtype} --compile" if fused else f"--dtype {dtype}"
+            name = words("--compile" if fused else "", dtype)
             why = (
                 "half the bytes, more arithmetic a second"
                 if DTYPE_BYTES[dtype] < 4
@@ -386,6 +390,12 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
             tried.append(Suggestion(name, floor(plan, ceilings, dtype=dtype, batch=executed.batch, fused=fused), why))
     worth = [each for each in tried if each.seconds < 0.9 * executed.seconds]
     return tuple(sorted(worth, key=lambda each: each.seconds))
+
+
+def _kept(found: Explanation) -> tuple[bool, bool]:
+    """Whether the net was measured with channels_last, and with memory kept: what no suggestion changes."""
+    m = found.measurement
+    return (False, False) if m is None else (m.channels_last, m.keep_memory)
 
 
 # --- measured ----------------------------------------------------------------------------------------------------
@@ -470,8 +480,12 @@ def measure_suggestions(
     from resnetcli.measure.settings import settings
 
     done = []
+    channels_last, keep_memory = _kept(found)
     for each in tried:
-        made = settings(each.floor.dtype, compile=each.floor.fused, fold_bn=each.fold_bn, cuda_graph=each.cuda_graph)
+        made = settings(
+            each.floor.dtype, compile=each.floor.fused, fold_bn=each.fold_bn, cuda_graph=each.cuda_graph,
+            channels_last=channels_last, keep_memory=keep_memory,
+        )  # fmt: skip
         rung = judged(made, measured(Job(found.plan, made, device, found.executed.batch, time_budget_s)))
         done.append(replace(each, measurement=rung.measurement, problem=rung.problem))
     return tuple(done)

@@ -16,6 +16,7 @@ from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.report.compare import Comparison, label
+from resnetcli.report.foreign import of_reference
 from resnetcli.report.profile import Profile, Size, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo, module_reference
@@ -133,8 +134,9 @@ def nets_of(
     found = []
     for model, parameters in asked:
         if module_reference(model):
-            continue  # which it refuses to measure
-        plan = lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
+            plan = of_reference(model, parameters, as_shape(input)).plan
+        else:
+            plan = lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
         total = count(plan).total
         if all(total.figure(name) <= limit for name, limit in most.items()):
             found.append((model, plan))

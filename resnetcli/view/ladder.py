@@ -22,7 +22,7 @@ def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
         Column("settings", "settings", "left", "bold", wrap=True),
         Column("batch", "batch", shown=several),
         Column("median", "median_s"),
-        Column("±", "interval", exported=False),
+        Column("±", "half_interval"),
         Column("speed", "speedup", style="cyan"),
         Column("images/s", "throughput_img_s", spare=2),
         Column("peak memory", "peak_memory_bytes", spare=4),
@@ -37,7 +37,7 @@ def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
 
 def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
     m, speedup = rung.measurement, ladder.speedup(rung)
-    best = any(other.passed for other in ladder.rungs) and rung is ladder.best
+    best = rung.passed and rung is ladder.best
     if m is None:
         return (
             cell(rung.settings.text), cell(ladder.batch), *(cell(None) for _ in range(7)), cell(rung.problem), cell(""),
@@ -48,7 +48,7 @@ def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
         cell(rung.settings.text),
         cell(ladder.batch),
         cell(m.median_s, duration(m.median_s)),
-        cell(half_width(m)),
+        half_width(m),
         cell(speedup, "" if speedup is None else f"{speedup:.2f}x"),
         cell(m.throughput_img_s, rate(m.throughput_img_s)),
         cell(memory, "-" if memory is None else size_of(memory)),
@@ -74,9 +74,14 @@ def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
         for ladder in ladders
         if ladder.ties
     ]
-    return [
+    lines = [
         *ties,
         "each in a process of its own, one after the other; prepared in: cast, folded, compiled and called once",
-        "off by: the worse of last maps and outputs against eager fp32, norm of the difference over the norm; at most "
-        + ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items()),
     ]
+    if tolerances:
+        most = ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items())
+        lines.append(
+            "off by: the worse of last maps and outputs against eager fp32, norm of the difference over the norm; "
+            f"at most {most}"
+        )
+    return lines

@@ -217,7 +217,7 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         Column("", "settings", shown=False),
         Column("batch", "batch", shown=not sweep),
         Column("median", "median_s"),
-        Column("±", "interval", exported=False),
+        Column("±", "half_interval"),
         Column("IQR", "iqr_s", spare=1),
         Column("min", "min_s", spare=1),
         Column("p90", "p90_s", spare=2),
@@ -284,7 +284,7 @@ def _measured_line(m: Measurement, sweep: bool) -> tuple[Cell, ...]:
         cell(m.settings),
         cell(m.batch),
         cell(m.median_s, duration(m.median_s)),
-        cell(half_width(m)),
+        half_width(m),
         cell(m.iqr_s, duration(m.iqr_s)),
         cell(m.min_s, duration(m.min_s)),
         cell(m.p90_s, duration(m.p90_s)),
@@ -305,10 +305,11 @@ def noisy_cell(m: Measurement) -> Cell:
     return cell("noisy" if m.noisy else "")
 
 
-def half_width(m: Measurement) -> str:
+def half_width(m: Measurement) -> Cell:
     """Half the median's 95% interval, relative to the median: `1.2%`; with a mark if the net was not yet steady."""
     low, high = m.interval_s
-    return f"{100 * (high - low) / 2 / m.median_s:.1f}%{'' if m.warmup_settled else '*'}"
+    half = (high - low) / 2 / m.median_s
+    return cell(half, f"{100 * half:.1f}%{'' if m.warmup_settled else '*'}")
 
 
 def worst_reasons(measurements: Sequence[Measurement]) -> list[str]:
@@ -366,6 +367,15 @@ def _energy_lines(measurements: Sequence[Measurement]) -> list[str]:
     return [f"energy by {found[0].source} over {seconds:.1f} s or more; {idle:.0f} W with nothing to do"]
 
 
+def _end_line(measurements: Sequence[Measurement]) -> str:
+    """Why no more samples were taken."""
+    wide, n = sum(m.stopped == "budget" for m in measurements), len(measurements)
+    if not wide:
+        return "measured until each median's interval was within 1% of it"
+    which = "the median's interval was" if n == 1 else f"{wide} of {n} medians' intervals were"
+    return f"the time budget ended before {which} within 1%"
+
+
 def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
     """Under what measurements made in one go hold; whether `energy` was asked for."""
     m = measurements[0]
@@ -373,6 +383,7 @@ def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> 
     lines = [
         f"measured on {m.device_name}, {plural(m.threads, 'thread')}, torch {m.torch}{tf32}",
         "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
+        _end_line(measurements),
     ]
     if m.mode == "train":
         lines.append(

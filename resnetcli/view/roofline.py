@@ -245,7 +245,7 @@ def heading(found: Explanation) -> list[str]:
     largest = ceilings.rates[-1]
     ceiling = f"{flops_a_second(peak.best)}, {size_of(round(largest.copy))}/s from memory"
     lines = [
-        f"{found.title}   {found.model}   {floor.dtype}, batch {floor.batch}, eager   on {_name(ceilings)}",
+        f"{found.title}   {found.model}   {_settings(found)}, batch {floor.batch}, eager   on {_name(ceilings)}",
         f"ceilings {origin(ceilings)}: {ceiling}, {_launches(ceilings)}",
     ]
     told = []
@@ -255,7 +255,18 @@ def heading(found: Explanation) -> list[str]:
     attained = f" ({percent(found.attained)})" if found.attained is not None else ""
     told.append(f"floor as executed {duration(found.executed.seconds)}{attained}")
     told.append(f"floor if fused {duration(found.fused.seconds)}")
-    return [*lines, "   ".join(told), shares_line(found), *ceilings_warning(ceilings), *_noise(found)]
+    return [*lines, "   ".join(told), shares_line(found), *doubts(found)]
+
+
+def doubts(found: Explanation) -> list[str]:
+    """Why the ceilings and the measured time are not to be relied upon, if they are not."""
+    return [*ceilings_warning(found.ceilings), *_noise(found)]
+
+
+def _settings(found: Explanation) -> str:
+    """How the net was run, `bf16 channels_last`; what is bounded only is of a dtype and no more."""
+    m, dtype = found.measurement, found.executed.dtype
+    return dtype if m is None else m.settings.replace(m.dtype, dtype, 1)  # which may have been TF32 all the same
 
 
 def _noise(found: Explanation) -> list[str]:
@@ -454,6 +465,8 @@ def prediction_notes(found: Prediction, tested: Tested | None) -> list[str]:
         f"predicted, not measured: {floor.dtype}, batch {floor.batch}; ceilings {origin(found.ceilings)}",
         "a floor is what no run can beat, not what one will see; shares are of the floor as executed",
     ]
+    if floor.dtype == "fp32" and "tf32" in found.ceilings.peaks:
+        lines.append("fp32 is without TF32, which convolutions there use unless told otherwise: `--dtype tf32`")
     if not found.ceilings.launch_s:
         lines.append("launches are not in it: at small batches on a large GPU they take most of the time")
     return [*lines, _tested_line(floor, tested), *ceilings_warning(found.ceilings)]

@@ -210,6 +210,9 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("explain resnet50 --device cpu --device-profile v100", "takes a device or a device's profile"),
         ("explain resnet50 resnet18 --device-profile v100", "one more with `--vs`"),
         ("explain resnet50 --device-profile v100 --measure", "needs a device to measure on"),
+        ("explain resnet50 --device-profile v100 --channels-last", "`--channels-last` has no part in a floor"),
+        ("explain resnet50 --device-profile v100 --keep-memory", "`--keep-memory` has no part in a floor"),
+        ("explain resnet50 --device cpu --dtype fp16", "fp16 on a CPU is slower than fp32"),
         ("explain resnet50 --device-profile v100 --roofline nowhere/roof.svg", "--roofline: there is no directory"),
         ("explain resnet50 --device cpu --roofline /dev/null", "--roofline: `/dev/null` is no file"),
         ("explain resnet50 --device cpu --roofline a.png", "--roofline: `a.png` is no name of an SVG"),
@@ -241,6 +244,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnet50 --device cpu --best --fold-bn", "`--best` tries `--fold-bn`"),
         ("compare --keep-memory", "`--keep-memory` is about measuring"),
         ("profile resnet50 --time-budget 9s", "`--time-budget` is about measuring"),
+        ("explain resnet50 --device-profile v100 --time-budget 9s", "`--time-budget` is about measuring"),
         ("profile resnet50 --device cpu --dtype bf15", "did you mean `bf16`"),
         ("profile resnet50 --device cpu --dtype fp16", "fp16 on a CPU"),
         ("compare --device cpu --dtype tf32", "TF32 is arithmetic of NVIDIA"),
@@ -392,6 +396,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
         ("list >&-", 0, ""),
         ("list > /dev/full", 3, "No space left on device"),
         ("--help > /dev/full", 3, "No space left on device"),
+        ("profile nothing 2> /dev/full", 2, ""),
         ("fmt - < /dev/zero", 2, "is larger than 64 KiB"),
         ("fmt - <&-", 2, "the file is empty"),
     ],
@@ -581,11 +586,29 @@ def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_profile(read_profile("rtx4090"), cache_file("cpu"))
     drawing = tmp_path / "roof.svg"
-    command = "explain cifar_resnet20 --vs cifar_resnet32 --device cpu --time-budget 50ms --format json --roofline"
-    result = run([*command.split(), str(drawing)])
+    command = "explain cifar_resnet20 --vs cifar_resnet32 --device cpu --time-budget 50ms --format json"
+    result = run([*command.split(), "--channels-last", "--keep-memory", "--roofline", str(drawing)])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
+    assert record["net"]["settings"] == "fp32 channels_last keep-memory"
     assert 0 < record["net"]["floor"]["floor_s"] < record["net"]["measured_s"]
     assert sum(record["net"]["shares"].values()) == pytest.approx(1)
     assert record["vs"]["net"]["model"] == "cifar_resnet32"
     assert drawing.read_text().startswith("<svg")
+
+
+def test_what_is_not_to_be_relied_upon_is_said_beside_a_csv_of_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetcli.measure.ceilings import Ceilings, read_profile
+    from resnetcli.plan.plan import Plan
+    from resnetcli.report.roofline import explain
+    from tests.measured import MEASURED
+
+    def busy(nets: list[tuple[str, str, Plan]], ceilings: Ceilings, **others: object) -> object:
+        ((model, title, plan),) = nets
+        return (explain(model, plan, title, ceilings, measurement=replace(MEASURED, noisy=("busy",))),), None
+
+    monkeypatch.setattr("resnetcli.report.roofline.ceilings_of", lambda *arguments: read_profile("v100"))
+    monkeypatch.setattr("resnetcli.report.roofline.explain_measured", busy)
+    shown = run("explain resnet18 --device cpu --format csv")
+    assert shown.exit_code == 0
+    assert "warning: noisy: resnet18: busy; not to be relied upon" in shown.stderr

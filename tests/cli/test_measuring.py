@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,6 +202,46 @@ def test_a_net_that_no_setting_suits_is_a_line_and_the_others_take_turns(climbed
     assert [[job.plan.name for job in jobs] for jobs in climbed] == [["cifar_resnet20", "cifar_resnet56"]]
     assert "against cifar_resnet20" in result.stdout
     assert run("compare cifar_resnet44 --device cpu --best").exit_code == 3
+
+
+def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
+    climbed: list[list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At batch 8 of the second net nothing passes, and what is tried once more fails once more."""
+    from resnetcli.measure import apart, best
+
+    climb, measure_apart = best.climb, apart.measure_apart
+
+    def small_room(plan: Plan, *, batch: int, **others: Any) -> Ladder:
+        if plan.name == "cifar_resnet56" and batch == 8:
+            return Ladder(8, (judged(FP32, "out of memory"), judged(Settings("bf16"), "out of memory")))
+        return climb(plan, batch=batch, **others)
+
+    def no_room(jobs: list[Job], **others: Any) -> Together:
+        found = measure_apart(jobs, **others)
+        large = [job.plan.name == "cifar_resnet56" and job.batch == 8 for job in jobs]
+        outcomes = [
+            ResourceError("out of memory") if is_so else m for is_so, m in zip(large, found.measured, strict=True)
+        ]
+        ratios = [None if is_so else ratio for is_so, ratio in zip(large, found.ratios, strict=True)]
+        return dataclasses.replace(found, measured=tuple(outcomes), ratios=tuple(ratios))
+
+    monkeypatch.setattr("resnetcli.measure.best.climb", small_room)
+    monkeypatch.setattr("resnetcli.measure.apart.measure_apart", no_room)
+    result = run("profile cifar_resnet56 --device cpu --best --batch 1,8")
+    assert result.exit_code == 0, result.stderr
+    assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
+    assert result.stdout.count("out of memory") == 3  # each rung, and below the table
+    result = run("profile cifar_resnet56 --device cpu --best --batch 1,8 --format csv")
+    assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["row"] == "total"] == ["1"]
+    assert result.stderr == "not measured: nothing could be measured at batch 8: out of memory\n"
+    assert run("profile cifar_resnet56 --device cpu --best --batch 8").exit_code == 3
+    result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best --batch 1,8 --format json")
+    assert result.exit_code == 0, result.stderr
+    models = json.loads(result.stdout)["models"]
+    assert [[m["batch"] for m in model["measurements"]] for model in models] == [[1, 8], [1]]
+    assert [[failure["batch"] for failure in model["failures"]] for model in models] == [[], [8]]
+    assert [job.settings for job in climbed[-1]] == [Settings("bf16"), FP32]
 
 
 def test_where_they_cannot_take_turns_the_reason_is_said(

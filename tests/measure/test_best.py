@@ -11,6 +11,9 @@ from resnetcli.measure import best
 from resnetcli.measure.best import FP32, Ladder, Rung, climb, deviates, judged, rungs
 from resnetcli.measure.child import Job
 from resnetcli.measure.latency import Measurement, measure
+from resnetcli.ops import Shape
+from resnetcli.report.foreign import of_module
+from resnetcli.view.ladder import ladder_lines
 from tests.sketch import residual_net
 
 
@@ -51,6 +54,8 @@ def test_where_nothing_passes_there_is_an_error_with_the_first_reason() -> None:
     ladder = Ladder(8, (Rung(FP32, None, "out of memory"), Rung(FP32, None, "no compiler")))
     with pytest.raises(ResourceError, match="nothing could be measured at batch 8: out of memory"):
         _ = ladder.best
+    assert ladder.ties == ()
+    assert not any("at most" in line for line in ladder_lines([ladder]))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,14 @@ def test_a_ladder_climbs_on_when_a_rung_fails_and_tells_how_far_it_is(monkeypatc
     assert ladder.best.settings.dtype == "fp32"
     assert told[-1] == 1.0
     assert told == sorted(told)
+
+
+def test_of_a_pytorch_model_nothing_is_folded_and_no_rung_is_there_twice() -> None:
+    plan = of_module(torch.nn.Conv2d(3, 8, 3), Shape(3, 16, 16), None).plan
+    tried = [rung.settings for rung in climb(plan, measured=lambda job: "not now").rungs]
+    assert not any(settings.fold_bn for settings in tried)
+    assert len(tried) == len(set(tried))
+    assert {settings.runtime for settings in tried} >= {"eager", "torchscript", "inductor"}
 
 
 def test_threads_are_this_process_s_unless_told() -> None:

@@ -20,7 +20,8 @@ from resnetcli.measure.child import Job, answer, run, spawned
 from resnetcli.measure.latency import Measurement
 from resnetcli.measure.ledger import STARTED_BY
 from resnetcli.measure.settings import Settings
-from resnetcli.ops import LocalResponseNorm
+from resnetcli.ops import LocalResponseNorm, Shape
+from resnetcli.report.foreign import of_reference
 from tests.sketch import Sketch, residual_net
 
 
@@ -35,6 +36,18 @@ def test_a_process_of_its_own_measures_and_checks() -> None:
     assert m.deviation_outputs is not None
     assert m.deviation_outputs < 1e-5
     assert m.prepare_s >= m.first_call_s > 0
+
+
+def test_a_pytorch_model_is_made_again_in_a_process_of_its_own(tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text("from torch import nn\nprint('made')\nNet = lambda width: nn.Conv2d(3, width, 3)\n")
+    plan = of_reference(f"{net}:Net", {"width": 4}, Shape(3, 16, 16)).plan
+    m = run(job(Settings(channels_last=True), plan=plan))
+    assert isinstance(m, Measurement)
+    assert m.deviation_outputs is not None
+    assert m.deviation_outputs < 1e-5
+    net.unlink()
+    assert run(job(plan=plan)) == f"no such file: `{net}`"
 
 
 def test_what_goes_wrong_in_the_process_is_a_line() -> None:

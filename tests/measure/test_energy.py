@@ -176,3 +176,19 @@ def test_energy_is_measured_where_it_is_asked_for_and_there_is_a_meter(monkeypat
     monkeypatch.setattr(latency, "meter", lambda *names, gpu: None)
     assert measure(residual_net(), time_budget_s=0.1, energy=True, clock=clock, sleep=slept.append).energy is None
     assert slept == []  # nothing is waited for in vain
+
+
+@pytest.mark.parametrize("readings", [0, 1, 2, 3])
+def test_a_meter_that_falls_silent_costs_the_energy_and_no_more(readings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, time = [0.0] * readings, ticks()
+
+    def read() -> tuple[float, ...]:
+        if not left:
+            raise OSError("the driver does not tell")
+        return (left.pop(),)
+
+    monkeypatch.setattr(latency, "meter", lambda *names, gpu: Meter("NVML", read, (0.0,)))
+    clock = lambda: next(time)  # noqa: E731
+    m = measure(residual_net(), time_budget_s=0.1, energy=True, clock=clock, sleep=lambda seconds: None)
+    assert m.energy is None
+    assert m.median_s > 0

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import latency
 from resnetcli.measure.latency import Measurement, measure
+from resnetcli.measure.ready import wanted
+from resnetcli.measure.settings import Settings
 from resnetcli.measure.variants import calibrate
 from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Conv, Linear, PoolTo, ReLU
+from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
 from tests.sketch import Sketch, residual_net
 
@@ -102,9 +105,25 @@ def test_a_batch_without_images_is_refused(batch: int) -> None:
 
 def test_an_enormous_batch_is_refused_before_anything_is_allocated() -> None:
     with pytest.raises(
-        ResourceError, match=r"`sketch` with a batch of \d+ would take .*\nhint: use a smaller `--batch`"
+        ResourceError, match=r"`sketch` with a batch of \d+ would take .*\nhint: `--batch \d+` or less may fit"
     ):
         measure(residual_net(), batch=10**12)
+
+
+def test_where_a_batch_does_not_fit_one_is_named_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The half, or as many as by the plan there is room for."""
+    plan, place = residual_net(), torch.device("cpu")
+    held = memory(plan)
+    monkeypatch.setattr("resnetcli.measure.ready.physical_memory", lambda: held.bytes(64))
+    for batch, hint in (
+        (1000, "`--batch 64` or less may fit"),
+        (100, "`--batch 50` or less may fit"),
+        (3, "`--batch 1` or less may fit"),
+        (1, ""),
+    ):
+        assert wanted(plan, batch, place, Settings()) == (f"`sketch` with a batch of {batch}", hint)
+    monkeypatch.setattr("resnetcli.measure.ready.physical_memory", lambda: held.standing_bytes)
+    assert wanted(plan, 64, place, Settings())[1] == ""
 
 
 def test_a_device_that_cannot_be_is_refused() -> None:

@@ -31,7 +31,7 @@ def test_layers_that_do_not_add_up_are_not_shown(total: float, agrees: bool) -> 
 
 def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
     log: list[str] = []
-    wholes, steps = iter([9.0, 1.0, 1.0, 7.0]), iter([[9.0], [0.5], [0.625], [0.75]])
+    wholes, steps = iter([9.0, 1.0, 1.0, 1.5]), iter([[9.0], [0.5], [0.625], [0.75]])
 
     def whole() -> float:
         log.append("whole")
@@ -43,7 +43,7 @@ def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
 
     found = take_turns(whole, each, lambda: 0.0 if len(log) < 8 else 1.0, budget_s=0.5, least=3)
     assert log == ["whole", "steps"] * 4  # the first pair is not counted
-    assert found == Split((0.625,), 1.0, 3)
+    assert found == Split((0.625,), 3.5 / 3, 3)
 
 
 def test_layers_are_timed_under_settings_too() -> None:
@@ -52,6 +52,13 @@ def test_layers_are_timed_under_settings_too() -> None:
     assert len(found.every_s) == len(plan.steps)
     with pytest.raises(UsageError, match="no layers to be timed"):
         split(plan, settings=settings(fold_bn=True))
+
+
+def test_a_machine_that_is_slow_for_a_while_slows_both_of_a_pair() -> None:
+    wholes, steps = iter([0.0, 1.0, 2.0, 2.0, 1.0, 3.0]), iter([[0.0], [1.0], [2.0], [2.0], [1.0], [3.0]])
+    found = take_turns(lambda: next(wholes), lambda: next(steps), lambda: 0.0, budget_s=0, least=5)
+    assert found.every_s == ((2.0 + 2.0 + 1.0) / 3,)
+    assert found.ratio == 1
 
 
 def test_a_stall_now_here_now_there_is_shared_out_and_an_unusual_pass_is_left_out() -> None:

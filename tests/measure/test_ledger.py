@@ -72,6 +72,25 @@ def test_the_first_version_of_control_groups_counts_nanoseconds(machine: Path) -
     assert read(root=machine).throttled_s == 1.5
 
 
+@pytest.mark.parametrize(
+    ("place", "line", "figure"),
+    [("", "0::/user.slice/run.scope", "throttled_usec 1000000"),
+     ("cpu", "4:cpu,cpuacct:/user.slice/run.scope", "throttled_time 1000000000"),
+     ("cpu,cpuacct", "4:cpu,cpuacct:/user.slice/run.scope", "throttled_time 1000000000")],
+)  # fmt: skip
+def test_limits_of_our_own_control_group_and_of_those_above_it_count(
+    machine: Path, place: str, line: str, figure: str
+) -> None:
+    groups = machine / "sys/fs/cgroup"
+    (groups / "cpu.stat").write_text("usage_usec 5\n")  # as at the root of a machine, where there is no limit
+    (machine / "proc/self").mkdir()
+    (machine / "proc/self/cgroup").write_text(f"1:name=systemd:/elsewhere\n{line}\n")
+    for group in ("user.slice/run.scope", "user.slice", "user.slice/other.scope"):
+        (groups / place / group).mkdir(parents=True, exist_ok=True)
+        (groups / place / group / "cpu.stat").write_text(f"nr_throttled 4\n{figure}\n")
+    assert read(root=machine).throttled_s == 2.0
+
+
 def test_a_list_of_processors_without_one_of_ours_is_not_relied_upon(machine: Path) -> None:
     (machine / "proc/stat").write_text("cpu1 1 0 0 0 0 0 0 0 0 0\n")
     assert read(root=machine).busy_s is None

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import ready
 from resnetcli.measure.ready import on_device, prepare, set_up
 from resnetcli.measure.settings import Settings, applied
+from resnetcli.measure.variants import as_tuple
+from resnetcli.ops import Shape
+from resnetcli.plan.plan import Plan
+from resnetcli.report.foreign import of_module, of_reference
 from tests.sketch import residual_net
 
 CPU = torch.device("cpu")
@@ -59,3 +66,101 @@ def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(m
     log.clear()
     assert queued(2) == 0.25
     assert log == ["mark", "call", "call", "mark", "wait"]
+
+
+# --- PyTorch models ----------------------------------------------------------------------------------------------
+
+FILE = """
+import torch
+from torch import nn
+
+print("made")
+
+class Net(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.norm = nn.BatchNorm1d(width)
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x):
+        print("run")
+        return {"logits": self.head(self.norm(self.stem(x).flatten(1)))}
+
+class Single(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 8, 3)
+
+    def forward(self, x):
+        if len(x) > 1:
+            raise RuntimeError("one at a time")
+        return super().forward(x)
+
+there = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False))
+"""
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Callable[..., Plan]:
+    """The plan of a net in a file, named, and parameters for it."""
+    file = tmp_path / "net.py"
+    file.write_text(FILE)
+    return lambda name, **given: of_reference(f"{file}:{name}", given, Shape(3, 16, 16)).plan
+
+
+@pytest.mark.parametrize(
+    "made", [Settings(), Settings("bf16", channels_last=True), Settings(runtime="torchscript")], ids=lambda s: s.text
+)
+def test_a_pytorch_model_is_made_again_and_held_to_itself(
+    made: Settings, seen: Callable[..., Plan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = seen("Net", width=12)
+    with on_device(CPU), applied(made, CPU):
+        found = prepare(plan, CPU, 1, lambda: 0.0, made)  # BatchNorm1d over one image, which has no variance
+        assert found.waited(2) == 0.0
+    assert capsys.readouterr().out == ""  # what it prints is no result
+    assert found.live_peak_bytes is None
+    if made.plain:
+        assert found.deviation is None
+        return
+    assert found.deviation is not None
+    assert found.deviation.maps is None
+    assert 0 < found.deviation.outputs <= found.deviation.tolerance
+
+
+def test_a_pytorch_model_has_the_weights_its_own_code_draws_and_runs_on_any_batch(seen: Callable[..., Plan]) -> None:
+    with on_device(CPU), applied(Settings(), CPU):
+        made = set_up(seen("Net"), CPU, 3, lambda: 0.0, Settings())
+        (logits,) = as_tuple(made.call())
+        assert logits.shape == (3, 5)
+        assert logits.std() > 0
+        assert as_tuple(set_up(seen("there"), CPU, 2, lambda: 0.0, Settings()).call())[0].shape == (2, 8, 14, 14)
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "message"),
+    [
+        ("Net", Settings(fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+        ("Net", Settings(mode="train"), "is a PyTorch model: its training step is not measured"),
+        ("Net", Settings(runtime="torchscript", fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+    ],
+)
+def test_what_only_nets_of_specs_can_is_refused(
+    name: str, made: Settings, message: str, seen: Callable[..., Plan]
+) -> None:
+    with on_device(CPU), applied(made, CPU), pytest.raises(UsageError, match=message):
+        set_up(seen(name), CPU, 2, lambda: 0.0, made)
+
+
+def test_a_pytorch_model_that_fails_on_a_batch_is_a_line_and_no_traceback(seen: Callable[..., Plan]) -> None:
+    plan = seen("Single")
+    with on_device(CPU), applied(Settings(), CPU):
+        prepare(plan, CPU, 1, lambda: 0.0)
+        with pytest.raises(ResourceError, match=r"net\.py:Single` as fp32 cannot be run: RuntimeError: one at a time"):
+            prepare(plan, CPU, 2, lambda: 0.0)
+
+
+def test_a_module_in_hand_is_counted_and_nothing_leads_back_to_it() -> None:
+    plan = of_module(torch.nn.Conv2d(3, 8, 3), Shape(3, 16, 16), None).plan
+    with on_device(CPU), applied(Settings(), CPU), pytest.raises(UsageError, match="`Conv2d` was only counted"):
+        set_up(plan, CPU, 1, lambda: 0.0, Settings())

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.measure.settings import DTYPES, TOLERANCES, Settings, applied, require_possible, rounding, settings
+from resnetcli.measure.settings import (
+    DTYPES,
+    M_MMAP_MAX,
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    TOLERANCES,
+    Settings,
+    applied,
+    give_memory_back,
+    keep_memory,
+    require_possible,
+    rounding,
+    settings,
+)
 
 CPU = torch.device("cpu")
 
@@ -93,27 +108,61 @@ def test_another_c_library_is_not_said_to_keep_memory(monkeypatch: pytest.Monkey
         require_possible(settings(keep_memory=True), "cpu")
 
 
-FAULTS = """
-import resource, sys, torch
-from resnetcli.measure.settings import keep_memory
-if "keep" in sys.argv:
-    keep_memory()
-for turn in range(24):
-    torch.zeros(2**24)  # 64 MiB, 16,384 pages; up to 32 MiB glibc learns by itself to keep
-    if turn == 19:  # by then the heap has found its size
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
+def test_another_allocator_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is loaded before the C library gives all programs another `malloc`."""
+    libc = ctypes.CDLL(None)
+    require_possible(settings(keep_memory=True), "cpu")
+    loaded = SimpleNamespace(malloc=libc.calloc, mallopt=libc.mallopt)
+    monkeypatch.setattr("resnetcli.measure.settings.ctypes.CDLL", lambda name: loaded if name is None else libc)
+    with pytest.raises(UsageError, match="only the GNU C library"):
+        require_possible(settings(keep_memory=True), "cpu")
+
+
+KEPT = """
+import ctypes, os, torch
+from pathlib import Path
+from resnetcli.measure.settings import applied, settings
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def mapped():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+def kept(size):
+    before = mapped()
+    piece = libc.malloc(size)  # never touched, so that however large it is no memory is taken
+    assert piece
+    libc.free(piece)
+    return int(mapped() - before > size / 2)
+
+large, larger = 2**27, 2**31 + 2**20
+found = [kept(large)]
+with applied(settings(keep_memory=True), torch.device("cpu")):
+    found += [kept(large), kept(larger)]
+libc.malloc_trim(0)
+print(*found, kept(large))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
-def test_memory_that_is_kept_is_not_asked_for_again() -> None:
-    def faults(*words: str) -> int:
-        return int(subprocess.run([sys.executable, "-c", FAULTS, *words], capture_output=True, check=True).stdout)
+def test_memory_is_kept_while_that_is_a_setting_however_much_it_is_and_given_back_afterwards() -> None:
+    shown = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, check=True, text=True).stdout
+    assert shown.split() == ["0", "1", "1", "0"]
 
-    assert faults() > 20_000
-    assert faults("keep") < 2_000
+
+def test_memory_is_kept_in_a_way_that_no_glibc_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2.35 it took no threshold above 32 MiB for what is mapped by itself."""
+    told: dict[int, int] = {}
+    monkeypatch.setattr("resnetcli.measure.settings._mallopt", lambda: told.__setitem__)
+    keep_memory()
+    assert told == {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
+    give_memory_back()
+    assert told[M_MMAP_MAX] > 0
+    assert told[M_MMAP_THRESHOLD] <= 2**25
+    assert told[M_TRIM_THRESHOLD] >= 0
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

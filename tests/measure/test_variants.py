@@ -217,7 +217,7 @@ def test_an_operation_that_a_dtype_lacks_is_a_line_and_no_traceback() -> None:
 
 
 def test_errors_of_a_compiler_are_a_line_and_those_of_eager_nets_stay() -> None:
-    words, compiled = "`sketch` as fp32 compile cannot be prepared: ValueError: what", Settings(runtime="inductor")
+    words, compiled = "`sketch` as fp32 compile cannot be run: ValueError: what", Settings(runtime="inductor")
     with pytest.raises(ResourceError, match=words), explained(residual_net(), compiled):
         raise ValueError("what\nmore")
     with pytest.raises(ValueError, match="what"), explained(residual_net(), Settings()):

@@ -442,7 +442,7 @@ def test_two_files_neighbours_of_one_name_are_two(tmp_path: Path) -> None:
         ("nets.py:none", "`none` gives a int, not a torch.nn.Module"),
         ("nets.py:leaves", "`leaves` cannot be made: SystemExit: bye"),
         ("nets.py:ready width=3", "is made already: `width` cannot be set"),
-        ("nets.py:ready --device cpu", "cannot be measured"),
+        ("nets.py:ready --device cpu --fold-bn", "whose BatchNorm is not folded"),
         ("nets.py", "is a Python file: which net in it?\nhint: for example `nets.py:leaves`"),
         ("nothing.py:Net", "no such file: `nothing.py`"),
         ("syntax.py:Net", "syntax.py:2:11: error: not Python: "),
@@ -520,6 +520,16 @@ def test_it_is_compared_with_nets_of_specs(file: str) -> None:
     assert "nets.py:Net width=9: counted as PyTorch ran it, in evaluation, on 3 x 224 x 224 (no --input was given)" in (
         result.stdout
     )
+
+
+def test_it_is_timed_with_nets_of_specs_and_its_file_is_announced_once(file: str) -> None:
+    words = "compare cifar_resnet20 nets.py:Net width=9 --input 3x32x32 --device cpu --time-budget 20ms --format json"
+    result = run(words)
+    assert result.exit_code == 0, result.stderr
+    nets = json.loads(result.stdout)["models"]
+    assert [len(net["measurements"]) for net in nets] == [1, 1]
+    assert 0 < nets[1]["measurements"][0]["median_s"] < nets[0]["measurements"][0]["median_s"]
+    assert result.stderr.count("running nets.py") == 1
 
 
 def test_a_library_that_is_not_installed_is_said_to_be(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,10 +91,13 @@ def test_a_mistake_is_found_before_anything_is_measured(
     assert calls == []
 
 
-def test_a_pytorch_model_is_counted_only(calls: list[tuple[list[str], int]]) -> None:
-    with pytest.raises(UsageError, match="cannot be measured, only counted"):
-        compare("resnet18", "torchvision:resnet18", device="cpu")
-    assert calls == []
+def test_a_pytorch_model_is_measured_among_others(calls: list[tuple[list[str], int]], tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text("from torch import nn\nNet = lambda width=8: nn.Conv2d(3, width, 3)\n")
+    found = compare("resnet18", (f"{net}:Net", {"width": 4}), device="cpu")
+    assert calls == [(["resnet18", f"{net}:Net"], 1)]
+    assert [len(profile.measurements) for profile in found.profiles] == [1, 1]
+    assert found.profiles[1].counts.total.params == 4 * 27 + 4
 
 
 def test_all_nets_are_measured_together_once_a_batch(calls: list[tuple[list[str], int]]) -> None:
@@ -138,13 +142,13 @@ def test_many_nets_are_measured_in_groups_that_each_have_the_baseline(
 
 def test_what_does_not_fit_at_one_batch_is_a_line_and_the_rest_appears(calls: list[tuple[list[str], int]]) -> None:
     found = compare("resnet18", "vgg16", device="cpu", batch=(1, 64))
-    assert [failure.problem for failure in found.profiles[1].failures] == ["`vgg16` with a batch of 64 does not fit"]
+    problem = "`vgg16` with a batch of 64 does not fit; use a smaller `--batch`"
+    assert [failure.problem for failure in found.profiles[1].failures] == [problem]
     record = compare_record(found)
-    assert record["models"][1]["failures"] == [
-        {"device": "cpu", "batch": 64, "problem": "`vgg16` with a batch of 64 does not fit"}
-    ]
+    assert record["models"][1]["failures"] == [{"device": "cpu", "batch": 64, "problem": problem}]
     lines = to_csv(comparison_sheet(found)).splitlines()
     assert len(lines) == 4  # three were measured
+    assert {"median_s", "half_interval", "iqr_s", "min_s", "p90_s", "p99_s", "n"} <= set(lines[0].split(","))
     with pytest.raises(ResourceError, match="does not fit"):
         compare("vgg16", device="cpu", batch=64)
 

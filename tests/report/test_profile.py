@@ -18,7 +18,7 @@ from resnetcli.report.verdict import judge
 from resnetcli.spec.header import parse_input
 from resnetcli.spec.zoo import Zoo
 from resnetcli.view.profile import conditions, cost_sheet, half_width, measured_sheet, with_times
-from resnetcli.view.sheet import to_csv
+from resnetcli.view.sheet import to_csv, to_markdown
 from tests.measured import MEASURED
 
 HEAD = "input: 3x32x32\nclasses: 10\n"
@@ -197,12 +197,28 @@ def test_a_sweep_names_the_batch_in_the_column_that_every_part_of_a_narrow_table
 
 
 def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_not_steady() -> None:
-    assert half_width(MEASURED) == "20.0%*"
+    assert half_width(MEASURED).text == "20.0%*"
     steady = dataclasses.replace(MEASURED, warmup_settled=True)
-    assert half_width(steady) == "20.0%"
+    assert half_width(steady).text == "20.0%"
+    assert half_width(steady).value == pytest.approx(0.2)
     note = "*: times were still moving when the warm-up had to end"  # up or down
     assert note in conditions([MEASURED])
     assert note not in conditions([steady])
+
+
+def test_an_interval_is_in_every_format() -> None:
+    sheet = measured_sheet([MEASURED])
+    assert "20.0%*" in to_markdown(sheet)
+    (line,) = csv.DictReader(to_csv(sheet).splitlines())
+    assert float(line["half_interval"]) == pytest.approx(0.2)
+
+
+def test_why_no_more_samples_were_taken_is_said() -> None:
+    precise = dataclasses.replace(MEASURED, stopped="precise")
+    assert "the time budget ended before the median's interval was within 1%" in conditions([MEASURED])
+    both = conditions([MEASURED, precise])
+    assert "the time budget ended before 1 of 2 medians' intervals were within 1%" in both
+    assert "measured until each median's interval was within 1% of it" in conditions([precise, precise])
 
 
 def test_a_record_with_a_measurement_is_json() -> None:

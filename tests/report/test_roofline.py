@@ -61,6 +61,10 @@ class Measured:
     interval_s: tuple[float, float] = (0.0, 0.0)
     n: int = 10
     noisy: tuple[str, ...] = ()
+    dtype: str = "fp32"
+    settings: str = "fp32"
+    channels_last: bool = False
+    keep_memory: bool = False
 
 
 def explained(plan: Plan, seconds: float | None, ceilings: Ceilings = ROUND, **more: Any) -> Explanation:
@@ -215,6 +219,26 @@ def test_folding_and_graphs_are_worth_trying_where_they_lower_the_floor() -> Non
     assert (tried["--cuda-graph"].cuda_graph, tried["--fold-bn"].fold_bn) == (True, True)
     on_a_cpu = suggestions(explained(s.plan(), None, replace(queueing, device="cpu")))
     assert "--cuda-graph" not in {each.setting for each in on_a_cpu}
+
+
+def test_what_is_worth_trying_keeps_the_layout_and_memory_that_were_measured() -> None:
+    taken = measured(1e4, settings="fp32 channels_last keep-memory", channels_last=True, keep_memory=True)
+    plan = one_convolution()
+    found = explain("net", plan, "Net", ROUND, measurement=taken)
+    assert heading(found)[0].startswith("Net   net   fp32 channels_last keep-memory, batch 1, eager   on ")
+    tried = suggestions(found)
+    as_now = "--dtype bf16 --channels-last --keep-memory"
+    assert [each.setting for each in tried] == [as_now, f"{as_now} --compile"]
+    asked: list[Job] = []
+
+    def process(job: Job) -> str:
+        asked.append(job)
+        return "not now"
+
+    measure_suggestions(found, tried, device="cpu", measured=process)
+    assert [job.settings.text for job in asked] == [
+        "bf16 channels_last keep-memory", "bf16 channels_last keep-memory compile"
+    ]  # fmt: skip
 
 
 def test_what_is_worth_trying_is_measured_as_it_says_by_a_process_each() -> None:

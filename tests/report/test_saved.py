@@ -379,10 +379,12 @@ def nets(*asked: tuple[str, Mapping[str, int]], input: str | None = None, **most
     return nets_of(asked, input=input, zoo=Zoo(), most=most)
 
 
-def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_may() -> None:
-    asked: list[tuple[str, Mapping[str, int]]] = [("resnet18", {}), ("torchvision:resnet18", {}), ("resnet50", {})]
-    assert [model for model, _ in nets(*asked)] == ["resnet18", "resnet50"]
-    assert [model for model, _ in nets(*asked, params=20_000_000)] == ["resnet18"]
+def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_may(tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text("from torch import nn\nNet = lambda: nn.Conv2d(3, 8, 3)\n")
+    asked: list[tuple[str, Mapping[str, int]]] = [("resnet18", {}), (f"{net}:Net", {}), ("resnet50", {})]
+    assert [model for model, _ in nets(*asked)] == ["resnet18", f"{net}:Net", "resnet50"]
+    assert [model for model, _ in nets(*asked, params=20_000_000)] == ["resnet18", f"{net}:Net"]
     assert nets(*asked, params=20_000_000, macs=1) == []
 
 
