@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetcli.disk import write_whole
+from resnetcli.disk import draft_of, write_whole
 from resnetcli.errors import UsageError
 from resnetcli.net.trace import said
 from resnetcli.train.metrics import COLUMNS, Point, read_metrics
@@ -63,14 +63,20 @@ class Board:
     def __init__(self, run: Path, clock: Callable[[], float] = time.time) -> None:
         """Of a run whose readings are there, and cut off where the session goes on. Raises UsageError as `load`."""
         self._events, self._summaries, self._records = load()
-        self._run, self._size = run, 0
+        self._run, self._size, self._clock = run, 0, clock
         self._waiting = read_metrics(run)
         self._begun = clock() - (self._waiting[-1].wall_s if self._waiting else 0.0)
-        self._path = run / EVENT_FILES.replace("*", f"{clock() * 1e9:.0f}")  # TensorBoard reads them in this order
+        self._path = self._new()
+
+    def _new(self) -> Path:
+        """Named by its time: TensorBoard reads them in the order of their names."""
+        return self._run / EVENT_FILES.replace("*", f"{self._clock() * 1e9:.0f}")
 
     def write(self, *points: Point) -> None:
         """Adds points, and those that could not be written before. Raises OSError if it cannot."""
         self._waiting += points
+        if self._size and not self._path.exists():  # somebody has taken it away: another one for what comes
+            self._path, self._size = self._new(), 0
         data = b"".join(map(self._point, self._waiting))
         if self._size:
             with self._path.open("r+b") as file:
@@ -87,7 +93,8 @@ class Board:
     def _clear(self) -> None:
         """Takes away other sessions' files but the last, where a TensorBoard may be that is to find the way on."""
         before = [path for path in event_files(self._run) if path < self._path][-1:]
-        for path in event_files(self._run):
+        drafts = self._run.glob(draft_of(Path(EVENT_FILES)).name)  # of sessions that were killed
+        for path in (*event_files(self._run), *drafts):
             if path not in (*before, self._path):
                 with suppress(OSError):  # one that stays does no harm: it comes before the mark
                     path.unlink()

@@ -178,8 +178,9 @@ def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
     rate = _rate(config, schedule, milestones)
     if rate is not None and rate.at:
         lower = [point for point in points if point.iteration > rate.at[0]]
-        if all(math.isclose(point.lr, rate.lr(point.iteration - 1)) for point in lower):
-            passed = [at for at in rate.at if 0 < at < points[-1].iteration]
+        # A reading has the rate as far as an fp32 goes.
+        if all(math.isclose(point.lr, rate.lr(point.iteration - 1), rel_tol=1e-6) for point in lower):
+            passed = [at for at in dict.fromkeys(rate.at) if 0 < at < points[-1].iteration]
             return tuple(Drop(at, rate.lr(at - 1), rate.lr(at)) for at in passed if rate.lr(at) < rate.lr(at - 1))
     return tuple(
         Drop(next((at for at in milestones if a.iteration <= at < b.iteration), a.iteration), a.lr, b.lr)
@@ -191,20 +192,24 @@ def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
 def _rate(config: Config, schedule: Mapping[str, object], milestones: Sequence[int]) -> Rate | None:
     """The rate after any warm-up; None where what the run's directory says of it is none."""
     lr, factor = schedule.get("lr"), schedule.get("factor")
-    if not isinstance(lr, int | float) or not isinstance(factor, int | float) or len(milestones) > MAX_MILESTONES:
+    if not isinstance(lr, int | float) or not isinstance(factor, int | float):
         return None
     if not (0 < lr <= MAX_LR and 0 < factor <= 1):
         return None
-    at = tuple(sorted(milestones))
-    return Rate(config.iterations, Schedule("steps", lr, factor), tuple(dict.fromkeys(at)), None)
+    return Rate(config.iterations, Schedule("steps", lr, factor), tuple(sorted(milestones)), None)
 
 
 def _milestones(config: Config, at: object) -> list[int]:
     """The first iteration, from 0, of each lower rate, as the recipe says it in iterations or epochs; none if not."""
-    known = at if isinstance(at, list) else []
+    known = at if isinstance(at, list) and len(at) <= MAX_MILESTONES else []
     numbers = [Fraction(str(one)) for one in known if type(one) in (int, float) and 0 <= one <= MAX_ITERATIONS]
     epoch = 1 if config.recipe.get("epochs") is None else Fraction(config.train_images, config.batch_size)
     return [round(number * epoch) for number in numbers]
+
+
+def data_texts(curves: Sequence[Curve]) -> list[str]:
+    """The data sets that they are of: `CIFAR-10 (verified)`."""
+    return list(dict.fromkeys(curve.config.data_text for curve in curves))
 
 
 def _name(curve: Curve) -> str:
@@ -216,7 +221,6 @@ def _name(curve: Curve) -> str:
 
 _TELLING: tuple[Callable[[Curve], str], ...] = (
     lambda curve: f"recipe {curve.config.recipe.get('name')}",
-    lambda curve: curve.config.data_text,
     lambda curve: f"batch {curve.config.batch_size}",
     lambda curve: plural(curve.config.iterations, "iteration"),
     lambda curve: curve.config.dtype,
@@ -227,8 +231,9 @@ _TELLING: tuple[Callable[[Curve], str], ...] = (
 
 
 def distinct(curves: Sequence[Curve]) -> list[str]:
-    """The nets' names; those that are the same are told apart by what the runs differ in."""
-    labels = [_name(curve) for curve in curves]
+    """The nets' names, with the data if there are several sets; same ones are told apart by what the runs differ in."""
+    several = len(data_texts(curves)) > 1
+    labels = [_name(curve) + (f", {curve.config.data_text}" if several else "") for curve in curves]
     for telling in _TELLING:
         same: dict[str, list[int]] = {}
         for index, label in enumerate(labels):

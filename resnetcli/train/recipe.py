@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, plural
 from resnetcli.train.schedule import Rate, Schedule, Warmup, rate
 
 MAX_BATCH = 65_536
@@ -68,8 +68,16 @@ class Recipe:
     """What the paper says of any of the settings above, by name."""
 
     def length(self, images: int) -> int:
-        """Iterations of a run over so many training images."""
-        return self._iterations(self.iterations if self.epochs is None else self.epochs, images)
+        """Iterations of a run over so many training images. Raises UsageError for epochs that are none, or too many."""
+        length = self._iterations(self.iterations if self.epochs is None else self.epochs, images)
+        low, high = BOUNDS["iterations"]
+        if not low <= length <= high:
+            epochs = plural(self.epochs or 0, "epoch")
+            raise UsageError(
+                f"{epochs} of {plural(images, 'image')} are {plural(length, 'iteration')} of {self.batch_size:,}",
+                f"from {low:,} to {high:,} iterations",
+            )
+        return length
 
     def rate(self, images: int, depth: int = 0) -> Rate:
         """The learning rate of a run over so many training images, of a net of `depth` weighted layers."""

@@ -98,7 +98,7 @@ class Config:
     def bound(self) -> dict[str, Any]:
         """What the weights follow from, flat: `recipe.momentum`, `seed`; two runs that agree on it are one run."""
         whole = asdict(self)
-        return dict(_flat({name: whole[name] for name in BOUND}))
+        return dict(flat({name: whole[name] for name in BOUND}))
 
 
 BOUND = (
@@ -107,10 +107,11 @@ BOUND = (
 )  # fmt: skip
 
 
-def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value by its path: `schedule.lr`."""
     for name, item in value.items():
         if isinstance(item, Mapping):
-            yield from _flat(item, f"{before}{name}.")
+            yield from flat(item, f"{before}{name}.")
         else:
             yield before + name, list(item) if isinstance(item, tuple) else item
 
@@ -176,7 +177,7 @@ def new_directory(path: Path) -> Iterator[None]:
             raise _taken(path) from None
         try:
             yield
-        except OSError:
+        except BaseException:  # also where somebody interrupts it
             with suppress(OSError):
                 discard(path)  # the name is free for another try
             raise
@@ -199,6 +200,10 @@ def require_new(path: Path) -> None:
 def _taken(path: Path) -> UsageError:
     if (path / CONFIG_FILE).exists():
         return UsageError(f"`{path}` is a run already", f"`--resume {path}` goes on with it; `--out` names another")
+    if (path / SEEDS_FILE).exists():
+        return UsageError(f"`{path}` has several seeds already", f"`--resume {path}` goes on; `--out` names another")
+    if (path / LOCK_FILE).exists() and not _has_happened(path):  # which `ls` does not show
+        return UsageError(f"`{path}` was begun and is no run yet", "remove it if nothing is begun there now")
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 
@@ -215,15 +220,20 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 def discard(path: Path) -> None:
     """Takes away a run's directory in which nothing has happened; one with a reading or a checkpoint stays."""
-    metrics = path / METRICS_FILE
-    if any(path.glob("checkpoint-*")) or (metrics.exists() and metrics.stat().st_size):
+    if _has_happened(path):
         return
-    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, LOCK_FILE)
+    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, LOCK_FILE)
     for file in (*(path / name for name in names), *path.glob(EVENT_FILES)):
         file.unlink(missing_ok=True)
         draft_of(file).unlink(missing_ok=True)
     with suppress(OSError):  # something of somebody else's is in it
         path.rmdir()
+
+
+def _has_happened(path: Path) -> bool:
+    """Whether there is a reading or a checkpoint."""
+    metrics = path / METRICS_FILE
+    return any(path.glob("checkpoint-*")) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 @contextmanager
@@ -294,6 +304,12 @@ def _is_printed(entry: Record) -> bool:
     return entry.keys() == Printed.__dataclass_fields__.keys() and _is_map(entry, str)
 
 
+def is_shallow(value: object, levels: int) -> bool:
+    """Whether JSON has so many objects and lists within each other at most: endless ones end whatever walks them."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is None or (levels > 0 and all(is_shallow(each, levels - 1) for each in inner))
+
+
 _MAPS: Mapping[str, type[Any]] = {"parameters": int, "recipe": object, "versions": str}
 _POSITIVE = ("classes", "params", "train_images", "test_images", "iterations", "batch_size", "threads",
              "checkpoint_every", "eval_every", "processes")  # fmt: skip
@@ -326,7 +342,7 @@ def _config(record: Record, path: Path) -> Config:
     for name in _POSITIVE:
         need(name, 1 <= values[name] <= MAX_ITERATIONS)
     need("input", len(values["input"]) == 3 and all(type(side) is int and side > 0 for side in values["input"]))
-    need("recipe", isinstance(values["recipe"].get("name"), str))
+    need("recipe", isinstance(values["recipe"].get("name"), str) and is_shallow(values["recipe"], 3))
     for name in ("seed", "validation_images"):
         need(name, values[name] >= 0)
     need("deviations", _is_list(values["deviations"], str))

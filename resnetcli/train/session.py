@@ -26,7 +26,7 @@ from resnetcli.net.memory import fitting
 from resnetcli.train import checkpoint
 from resnetcli.train.board import Board
 from resnetcli.train.metrics import Metrics, Point, intervals
-from resnetcli.train.run import RESULT, Config, Record, Run, differences
+from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow
 
 if TYPE_CHECKING:
     from resnetcli.train.evaluate import Evaluation
@@ -274,7 +274,7 @@ class Session:
 
 def require_same(kept: object, config: Config, place: os.PathLike[str]) -> None:
     """Raises UsageError unless a checkpoint's configuration is the run's, with all that differs."""
-    found = differences(kept if isinstance(kept, dict) else {}, config.bound)
+    found = differences(kept if isinstance(kept, dict) and is_shallow(kept, 2) else {}, config.bound)
     if found:
         raise UsageError(
             f"the checkpoints of `{place}` are of another configuration: {'; '.join(found)}", "was a file changed?"

@@ -34,7 +34,7 @@ from resnetcli.train.keys import SETTINGS
 from resnetcli.train.loop import DTYPES, Trainer
 from resnetcli.train.metrics import intervals
 from resnetcli.train.recipe import BOUNDS, Recipe
-from resnetcli.train.run import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences
+from resnetcli.train.run import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences, flat
 from resnetcli.train.text import format_recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -163,10 +163,7 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
         raise UsageError("what shall be trained?", "`--depth 56`, or `--model` with a name in the zoo or a path")
     if "classes" in asked.parameters:
         raise UsageError("the number of classes comes from the data", "leave `classes` out")
-    for name in ("iterations", "checkpoint_every", "eval_every", "batch_size"):
-        value = getattr(asked, name)
-        if value is not None and not 1 <= value <= 10**8:
-            raise UsageError(f"`--{name.replace('_', '-')} {value}` is out of range", "at least 1")
+    _require_intervals(asked)
     seed = asked.seed or 0
     if not 0 <= seed < 2**63:
         raise UsageError(f"`--seed {seed}` is out of range", "from 0 to 2^63 - 1")
@@ -175,12 +172,14 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     if asked.team is not None:
         recipe = asked.team.apart(recipe, new=True)
     data = data or load(asked.data or "cifar10", _folder(asked), download=asked.download, tell=say)
-    spec = of_data(asked.model, alone, asked.parameters, data, zoo)
+    spec = of_data(asked.model, alone, asked.parameters, data.image, data.classes, zoo)
     plan = lower(spec)
     model_text = resolved(asked.model, spec, zoo=zoo)
     images = min(recipe.train_split or len(data.train.labels), len(data.train.labels))
     iterations = recipe.length(images)
     dtype = asked.dtype or "fp32"
+    figures = printed(spec, data.name)
+    otherwise = deviations(recipe, dtype=dtype, images=images, data=data.name, size=data.image[1:])
     config = Config(
         model=asked.model,
         parameters=dict(asked.parameters),
@@ -209,14 +208,23 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
         threads=asked.threads or torch.get_num_threads(),
         checkpoint_every=asked.checkpoint_every or CHECKPOINT_EVERY,
         eval_every=asked.eval_every or min(EVAL_EVERY, max(1, iterations // 10)),
-        deviations=deviations(recipe, dtype=dtype, images=images, data=data.name, size=data.image[1:]),
-        printed=printed(spec, data.name),
+        deviations=(another_recipe(recipe, spec) if figures else ()) + otherwise,
+        printed=figures,
         versions=versions(),
         processes=_processes(asked),
     )
     intervals(config)  # which may be too many readings: that is said before there is a directory
     spec_text = open_document(asked.model, zoo).source.text
     return Prepared(config, plan, recipe, data, spec_text, model_text, asked.team, bool(asked.tensorboard))
+
+
+def _require_intervals(asked: Asked) -> None:
+    """Raises UsageError for tests or checkpoints at no iteration."""
+    low, high = BOUNDS["iterations"]
+    for name in ("checkpoint_every", "eval_every"):
+        value = getattr(asked, name)
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"`--{name.replace('_', '-')} {value}` is out of range", f"from {low:,} to {high:,}")
 
 
 def _changed(recipe: Recipe, asked: Asked) -> Recipe:
@@ -244,13 +252,21 @@ def default_recipe(spec: Spec) -> str:
     return next((recipe for part, recipe in NAMES.items() if any(part in name for name in names)), "resnet")
 
 
-def of_data(model: str, alone: Spec, parameters: Mapping[str, int], data: Dataset, zoo: Zoo) -> Spec:
+def another_recipe(recipe: Recipe, spec: Spec) -> tuple[str, ...]:
+    """That a net, for which its paper prints errors, is trained by a recipe that is not of that paper."""
+    usual = read_recipe(default_recipe(spec))
+    paper = usual.source.partition(",")[0]  # `arXiv:1512.03385`
+    return () if paper in recipe.source else (f"recipe {recipe.name}; the paper: recipe {usual.name}",)
+
+
+def of_data(
+    model: str, alone: Spec, parameters: Mapping[str, int], image: tuple[int, ...], classes: int, zoo: Zoo
+) -> Spec:  # fmt: skip
     """The net for the data's images and classes. Raises UsageError and SpecError if it cannot be."""
-    _, c, h, w = data.train.images.shape
     given = dict(parameters)
-    if data.classes != alone.parameters["classes"]:  # a net that has no use for the name may still fit
-        given["classes"] = data.classes
-    return read(model, zoo=zoo, input=Shape(c, h, w), parameters=given)
+    if classes != alone.parameters["classes"]:  # a net that has no use for the name may still fit
+        given["classes"] = classes
+    return read(model, zoo=zoo, input=Shape(*image), parameters=given)
 
 
 def printed(spec: Spec, data: str) -> tuple[Printed, ...]:
@@ -326,7 +342,8 @@ def reopen(run: Run, asked: Asked, say: Say, data: Dataset | None = None, *, tra
     shown = trains and _tensorboard(run, asked, say)
     how = replace(
         asked, dtype=config.dtype, channels_last=config.channels_last, compile=config.compile,
-        cuda_graph=config.cuda_graph, threads=asked.threads or config.threads, device=asked.device or config.device,
+        cuda_graph=config.cuda_graph, threads=config.threads if asked.threads is None else asked.threads,
+        device=asked.device or config.device,
     )  # fmt: skip
     device = _device(how)
     model = read_source(run.path / MODEL_FILE)
@@ -377,7 +394,8 @@ def _tensorboard(run: Run, asked: Asked, say: Say) -> bool:
 
 
 def require_as_asked(run: Run, asked: Asked) -> None:
-    """Raises UsageError with every option that is not what the run was started with."""
+    """Raises UsageError with every option that is not what the run was started with, and for a file edited since."""
+    _require_intervals(asked)
     config = run.config
     then: dict[str, Any] = {
         "model": config.model, "parameters": dict(config.parameters), "data": config.data,
@@ -389,16 +407,27 @@ def require_as_asked(run: Run, asked: Asked) -> None:
         if name in MAY_CHANGE or value is None or (name == "parameters" and asked.model is None):
             continue
         if name == "recipe":
-            # All of it: a file may have been edited. Of how many processes share a batch no recipe says anything.
-            mine = recipe_record(_changed(read_recipe(value), asked)) | {"bn_batch": config.recipe["bn_batch"]}
-            found += [f"recipe's {each}" for each in differences(config.recipe, mine)]
+            mine = recipe_record(_changed(read_recipe(value), asked))
+            if mine["bn_batch"] is None:  # left open by the recipe, and settled by an option or the processes since
+                mine["bn_batch"] = config.recipe.get("bn_batch")
+            found += [f"recipe's {each}" for each in differences(dict(flat(config.recipe)), dict(flat(mine)))]
             continue
         was = then[name] if name in then else getattr(config, name)
         if value != was:
             found.append(f"{name.replace('_', '-')}: {_said(was)}, now {_said(value)}")
+    if asked.model == config.model and asked.parameters == config.parameters and _is_edited(run, asked.model):
+        found.append(f"model: `{asked.model}` is another net now")
     if found:
         raise UsageError(f"`{run.path}` was started otherwise: {'; '.join(found)}",
                          "leave these options out, or start a run of its own with `--out`")  # fmt: skip
+
+
+def _is_edited(run: Run, model: str) -> bool:
+    """Whether what the run was started with is another net now; how it is written makes no difference."""
+    config, zoo = run.config, Zoo()
+    alone = read(model, zoo=zoo, parameters=config.parameters)
+    now = of_data(model, alone, config.parameters, config.input, config.classes, zoo)
+    return lower(now).steps != lower(read(read_source(run.path / MODEL_FILE), zoo=zoo)).steps
 
 
 def _said(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnetcli.disk import write_whole
 from resnetcli.errors import ResourceError, UsageError, clean
-from resnetcli.train.curves import Curve, Curves, Line, read_curves
+from resnetcli.train.curves import Curve, Curves, Line, data_texts, read_curves
 from resnetcli.view.numbers import exact
 from resnetcli.view.plot import Axes, Piece, Stroke, letter, plot, ticks
 from resnetcli.view.sheet import Column, Sheet, cell
@@ -45,8 +45,8 @@ POINTS = 2000
 WIDTH_IN, HEIGHT_IN, BESIDE_IN, DPI = 6.4, 4.4, 4.0, 200
 """The picture's size, and how much wider it is with a legend beside it."""
 CSV_COLUMNS = (
-    "net", "path", "seeds", "iteration", "train_error_percent", "train_lowest", "train_highest", "test_error_percent",
-    "test_lowest", "test_highest",
+    "net", "path", "data", "seeds", "iteration", "train_error_percent", "train_lowest", "train_highest",
+    "test_error_percent", "test_lowest", "test_highest",
 )  # fmt: skip
 
 
@@ -149,6 +149,8 @@ def _fill(figure: Figure, curves: Sequence[Curve], colours: Sequence[Any], top: 
     axes.set_ylabel("error (%)")
     axes.grid(axis="y", color="0.85", linestyle="--", linewidth=0.6)
     axes.set_axisbelow(True)
+    if len(data := data_texts(curves)) == 1:  # else each name has its own
+        axes.set_title(clean(data[0], 60), loc="right", fontsize=8, parse_math=False)
 
 
 def _draw_line(axes: Drawing, line: Line, scale: int, colour: Any, *, bold: bool) -> None:
@@ -309,9 +311,13 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
     return lines
 
 
-def notes() -> list[str]:
-    """What the errors are of."""
-    return ["errors are the last that were read; train error: of augmented images, each before the update it went into"]
+def notes(curves: Sequence[Curve]) -> list[str]:
+    """What the errors are of; where they are of several data sets, each name has its own."""
+    data = [f"data: {clean(text)}" for text in data_texts(curves)]
+    return [
+        *(data if len(data) == 1 else []),
+        "errors are the last that were read; train error: of augmented images, each before the update it went into",
+    ]
 
 
 # --- for programs --------------------------------------------------------------------------------------------------
@@ -327,5 +333,5 @@ def csv_text(curves: Sequence[Curve]) -> Iterator[str]:
                        for line in (curve.train, curve.test))  # fmt: skip
         for iteration in sorted({*train, *test}):
             errors = (*train.get(iteration, ("",) * 3), *test.get(iteration, ("",) * 3))
-            writer.writerow((curve.label, curve.path, len(curve.runs), iteration, *errors))
+            writer.writerow((curve.label, curve.path, curve.config.data_text, len(curve.runs), iteration, *errors))
         yield out.getvalue()

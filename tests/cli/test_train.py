@@ -182,7 +182,38 @@ def test_a_resume_with_the_recipe_as_it_was_goes_on_and_with_an_edited_one_is_re
     (folder / "recipe.yaml").write_text(text.replace("lr: 0.05", "lr: 0.5"))
     result = run(f"{resume} --iterations 20")
     assert result.exit_code == 2
-    assert "`run` was started otherwise: recipe's schedule: " in result.stderr
+    assert "`run` was started otherwise: recipe's schedule.lr: 0.05, now 0.5\n" in result.stderr
+
+
+def test_batchnorms_images_that_a_recipe_leaves_open_may_be_said_by_an_option_but_not_by_an_edit(folder: Path) -> None:
+    recipe = folder / "recipe.yaml"
+    run([*tiny.words(folder), "--bn-batch", "4"])
+    assert run(f"train-cifar --resume run --recipe {recipe}").exit_code == 0
+    recipe.write_text(recipe.read_text() + "bn_batch: 2\n")
+    said = run(f"train-cifar --resume run --recipe {recipe}").stderr
+    assert "`run` was started otherwise: recipe's bn_batch: 4, now 2\n" in said
+
+
+def test_a_resume_that_names_the_net_is_refused_if_its_file_says_another_one_now(folder: Path) -> None:
+    run(tiny.words(folder))
+    resume, net = f"train-cifar --resume run --model {folder / 'tiny.yaml'}", folder / "tiny.yaml"
+    net.write_text(f"# Mine.\n{tiny.NET}")
+    assert run(resume).exit_code == 0
+    net.write_text(tiny.NET.replace("n: 1", "n: 2"))
+    result = run(resume)
+    assert result.exit_code == 2
+    assert f"`run` was started otherwise: model: `{net}` is another net now\n" in result.stderr
+    assert run("train-cifar --resume run").exit_code == 0
+
+
+def test_a_resume_of_a_configuration_in_which_settings_are_missing_says_so(folder: Path) -> None:
+    run(tiny.words(folder))
+    config = json.loads((folder / "run" / "config.json").read_text())
+    del config["recipe"]["bn_batch"], config["recipe"]["momentum"]
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    result = run(f"train-cifar --resume run --recipe {folder / 'recipe.yaml'}")
+    assert result.exit_code == 2
+    assert "`run` was started otherwise: recipe's momentum: nothing, now 0.9\n" in result.stderr
 
 
 def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +242,22 @@ def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, at: int = 17, number:
     assert f"stopped by {signal.Signals(number).name}; `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in (
         result.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("--eval-every 0", "`--eval-every 0` is out of range\nhint: from 1 to 100,000,000"),
+     ("--checkpoint-every -5", "`--checkpoint-every -5` is out of range"),
+     ("--eval-every 100000001", "`--eval-every 100000001` is out of range"), ("--threads 0", "0 threads")],
+)  # fmt: skip
+def test_what_a_resume_may_be_told_anew_is_held_to_its_range(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    with monkeypatch.context() as patched:
+        stopped(folder, patched)
+    result = run(f"train-cifar --resume run {words}")
+    assert result.exit_code == 2
+    assert f"error: {said}" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

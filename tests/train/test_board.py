@@ -180,15 +180,30 @@ def test_files_that_a_clock_set_back_has_left_are_not_shown(tmp_path: Path) -> N
 
 def test_of_a_directory_only_its_own_files_are_taken_away(tmp_path: Path) -> None:
     (tmp_path / "events.out.tfevents.1.elsewhere").touch()
+    (tmp_path / ".events.out.tfevents.4.resnet-cli.part").touch()  # of a session that was killed
     (tmp_path / "events.out.tfevents.2.resnet-cli").mkdir()
     (tmp_path / "events.out.tfevents.3.resnet-cli").symlink_to(tmp_path / "events.out.tfevents.1.elsewhere")
     Metrics(tmp_path, 0)
     for second in (1000, 2000, 3000):
         Board(tmp_path, clock=partial(float, second)).write(tiny.point(10))
-    assert [path.name for path in sorted(tmp_path.glob("events*"))] == [
+    assert [path.name for path in sorted(tmp_path.glob("*events*"))] == [
         "events.out.tfevents.1.elsewhere", "events.out.tfevents.2.resnet-cli",
         "events.out.tfevents.2000000000000.resnet-cli", "events.out.tfevents.3000000000000.resnet-cli",
     ]  # fmt: skip
+
+
+def test_a_file_that_is_taken_away_meanwhile_is_followed_by_another_one(tmp_path: Path) -> None:
+    run, engine, ear = make(tmp_path / "run"), Fake(), Ear()
+
+    def remove(iteration: int) -> None:
+        if iteration == 25:
+            (file,) = event_files(run.path)
+            file.unlink()
+
+    engine.before_step = remove
+    assert train(run, engine, ear).unsaved == ()
+    assert ear.lines == []
+    assert [step for step, _ in shown(run.path)["lr"]] == [30, 40]
 
 
 def test_a_run_in_which_nothing_has_happened_is_taken_away_with_its_events(tmp_path: Path) -> None:

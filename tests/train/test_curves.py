@@ -100,7 +100,14 @@ def test_steps_between_two_readings_are_told_as_the_recipe_has_them(tmp_path: Pa
     assert read_curves([at_44]).curves[0].drops == drops[:1]
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.2}, {"lr": 10**400}, {"factor": float("nan")}, {"at": [40.0] * 65}])
+def test_a_rate_with_more_digits_than_a_reading_has_is_the_recipe_s(tmp_path: Path) -> None:
+    recipe = {"name": "mine", "schedule": {"kind": "steps", "lr": 0.123456789, "factor": 0.5, "at": [40.0, 50.0]}}
+    readings = [point(20, 60.0, lr=0.1234568), point(60, 40.0, lr=0.0308642)]
+    drops = read_curves([a_run(tmp_path / "run", readings, recipe=recipe)]).curves[0].drops
+    assert [drop.iteration for drop in drops] == [40, 50]
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.2}, {"lr": 10**400}, {"factor": float("nan")}, {"at": [41.0] * 65}])
 def test_a_recipe_that_the_readings_contradict_or_that_is_none_is_not_believed(
     change: dict[str, object], tmp_path: Path
 ) -> None:

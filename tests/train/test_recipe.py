@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,21 @@ def test_a_warm_up_takes_a_tenth_of_a_shorter_run_at_most() -> None:
 def test_another_batch_changes_the_iterations_of_epochs_but_not_iterations() -> None:
     assert read_recipe("wrn").changed(batch_size=256).length(50_000) == 39062
     assert read_recipe("resnet").changed(batch_size=256).length(50_000) == 64000
+
+
+@pytest.mark.parametrize(
+    ("epochs", "images", "said"),
+    [(0.01, 30, "0.01 epochs of 30 images are 0 iterations of 128"),
+     (1e5, 10**8, "100,000 epochs of 100,000,000 images are 78,125,000,000 iterations of 128")],
+)  # fmt: skip
+def test_epochs_that_are_no_iteration_of_the_data_or_too_many_are_refused(
+    epochs: float, images: int, said: str
+) -> None:
+    recipe = replace(read_recipe("fast"), epochs=epochs)
+    for ask in (recipe.length, recipe.rate):
+        with pytest.raises(UsageError, match=said) as found:
+            ask(images)
+        assert found.value.hint == "from 1 to 100,000,000 iterations"
 
 
 def test_settings_that_are_none_are_left_as_they_are() -> None:

@@ -18,7 +18,19 @@ from resnetcli.disk import write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import run as runs
 from resnetcli.train.metrics import Metrics
-from resnetcli.train.run import Config, create, differences, discard, only_one, open_run, require_new
+from resnetcli.train.run import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    SEEDS_FILE,
+    Config,
+    create,
+    differences,
+    discard,
+    new_directory,
+    only_one,
+    open_run,
+    require_new,
+)
 from tests.train.tiny import CONFIG, config, point
 
 RESULT = {
@@ -92,7 +104,7 @@ def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
         assert open_run(path).config == won.config
         said = [each.message for each in ended if isinstance(each, UsageError)]
         assert len(said) == 7
-        assert set(said) <= {f"`{path}` is there already, and not empty", f"`{path}` is a run already"}
+        assert set(said) <= {f"`{path}` was begun and is no run yet", f"`{path}` is a run already"}
 
 
 def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
@@ -109,6 +121,31 @@ def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
     make(tmp_path / "run")
 
 
+@pytest.mark.parametrize("last", [CONFIG_FILE, SEEDS_FILE])
+def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path, last: str) -> None:
+    def begin() -> None:
+        with new_directory(tmp_path / "run"):
+            (tmp_path / "run" / last).touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [(CONFIG_FILE, "is a run already"), (SEEDS_FILE, "has several seeds already"), (LOCK_FILE, "is no run yet"),
+     ("mine", "is there already, and not empty")],
+)  # fmt: skip
+def test_what_is_in_the_way_of_a_run_is_said(tmp_path: Path, file: str, said: str) -> None:
+    for name in dict.fromkeys((file, LOCK_FILE if file != "mine" else file)):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=said) as found:
+        make(tmp_path)
+    assert ("--resume" in found.value.hint) == (file in (CONFIG_FILE, SEEDS_FILE))
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="cannot be written"):
@@ -121,6 +158,7 @@ WRONG = [
     ("iterations", 0), ("batch_size", 10**10), ("seed", -1), ("seed", True), ("compile", 1), ("validation_images", -1),
     ("input", [3, 32]), ("input", [3, 32, 0]), ("recipe", {}), ("printed", [{}]), ("deviations", [1]),
     ("parameters", {"n": "1"}), ("versions", {"torch": 2}),
+    ("recipe", {"name": "deep", "schedule": {"at": {"at": {"at": []}}}}),
 ]  # fmt: skip
 
 

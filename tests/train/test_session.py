@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import signal
 import threading
@@ -312,6 +313,14 @@ def test_checkpoints_of_another_configuration_are_refused_with_the_differences(t
     changed = replace(run, config=config(seed=3, batch_size=8))
     with pytest.raises(UsageError, match=r"batch_size: 4, now 8; seed: 0, now 3"):
         train(changed, Fake())
+
+
+def test_what_a_checkpoint_says_in_endless_brackets_is_no_configuration(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    facts = {"config": {"seed": json.loads("[" * 700 + "]" * 700)}}
+    checkpoint.save(run.path, 10, Fake().state(), facts)
+    with pytest.raises(UsageError, match="of another configuration: spec: nothing, now ab"):
+        train(run, Fake())
 
 
 def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from resnetcli.data.dataset import Split, make_dataset
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.metrics import Point
-from resnetcli.train.start import default_recipe, printed
+from resnetcli.train.start import Asked, default_recipe, prepare, printed
 from resnetcli.view.train import Screen, opening, results_lines, results_sheet, time_text
 from tests.train.tiny import CONFIG, config
 
@@ -118,6 +120,22 @@ def test_printed_errors_are_the_papers_own_and_of_that_data() -> None:
 )  # fmt: skip
 def test_a_net_is_trained_as_its_paper_did_unless_told_otherwise(name: str, recipe: str) -> None:
     assert default_recipe(read(name, zoo=ZOO)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("net", "data", "recipe", "said"),
+    [("cifar_resnet20", "cifar10", None, None), ("cifar_resnet20", "cifar10", "fast", "resnet"),
+     ("cifar_preact_resnet110", "cifar10", "resnet", "preact"), ("cifar_resnet20", "custom", "fast", None),
+     ("cifar_plain20", "cifar10", "fast", None)],
+)  # fmt: skip
+def test_errors_beside_a_paper_s_are_not_taken_for_those_of_its_recipe(
+    net: str, data: str, recipe: str | None, said: str | None
+) -> None:
+    split = Split(np.zeros((20, 3, 32, 32), np.uint8), np.arange(20) % 10)
+    images = make_dataset(data, split, split, tuple("abcdefghij"))
+    found = prepare(Asked(net, recipe=recipe, iterations=10, device="cpu"), ZOO, print, images).config
+    expected = [] if said is None else [f"recipe {recipe}; the paper: recipe {said}"]
+    assert [text for text in found.deviations if text.startswith("recipe ")] == expected
 
 
 def test_the_table_has_the_printed_errors_beside_ours() -> None:

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.train.curves import Curve, Drop, Line, read_curves
+from resnetcli.train.curves import Curve, Drop, Line, distinct, read_curves
 from resnetcli.view.curves import (
     MARKS,
     NAMED,
@@ -29,6 +29,7 @@ from resnetcli.view.curves import (
     encodes_braille,
     error_top,
     marked_iterations,
+    notes,
     picture,
     sheet,
     text_plot,
@@ -277,9 +278,22 @@ def test_csv_has_every_point_of_both_lines(tmp_path: Path) -> None:
     one = replace(curve(tmp_path), label=label, train=lines[0], test=lines[1])
     rows = list(csv.DictReader(io.StringIO("".join(csv_text([one, one])))))
     assert len(rows) == 6
-    assert [list(row.values())[3:] for row in rows[:3]] == [
+    assert [list(row.values())[4:] for row in rows[:3]] == [
         ["1", "5.0", "3.0", "7.0", "", "", ""],
         ["2", "4.0", "4.0", "4.0", "9.0", "9.0", "9.0"],
         ["3", "", "", "", "8.0", "8.0", "8.0"],
     ]
     assert {row["net"] for row in rows} == {label}
+    assert {row["data"] for row in rows} == {"CIFAR-10 (verified)"}
+
+
+def test_whatever_is_drawn_says_of_which_data_it_is(tmp_path: Path) -> None:
+    one = curve(tmp_path)
+    made_up = replace(one, runs=tuple(replace(run, config=replace(run.config, data_text="synthetic, 9 $x$ images"))
+                                      for run in one.runs))  # fmt: skip
+    assert notes([one, one])[0] == "data: CIFAR-10 (verified)"
+    assert b"<!-- synthetic, 9 $x$ images -->" in picture([made_up], "svg")
+    assert len(notes([one, made_up])) == 1
+    both = distinct([one, made_up])
+    assert both == ["ResNet-20 (CIFAR), CIFAR-10 (verified)", "ResNet-20 (CIFAR), synthetic, 9 $x$ images"]
+    assert b"<!-- CIFAR-10 (verified) -->" not in picture([one, made_up], "svg")
