@@ -46,6 +46,7 @@ from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
+    from resnetcli.report.profile import Profile
     from resnetcli.report.saved import Net, Saved
 
 
@@ -88,8 +89,37 @@ def profile(
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
     from resnetcli.report.limits import parse_batches
     from resnetcli.report.profile import profile_model
-    from resnetcli.report.records import profile_record
     from resnetcli.spec.zoo import Zoo
+
+    zoo = Zoo()
+    asked = asked_models(models, zoo)
+    if len(asked) != 1:
+        names = " ".join(name for name, _ in asked)
+        raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
+    ((name, given),) = asked
+    announce_files(asked)
+    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    settings = running(
+        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
+    )
+    made = partial(
+        profile_model, name, given, input=input, aux=aux, batch=batches, zoo=zoo, modules=True,
+        convention=counting(convention, flops),
+    )  # fmt: skip
+    amiss: ResourceError | None = None
+    with progress(device, name) as tell:
+        try:
+            found = made(device=device, time_budget_s=seconds, settings=settings, best=best, memory=memory,
+                         energy=energy, tell=tell)  # fmt: skip
+        except ResourceError as error:  # what it costs is known all the same
+            found, amiss = made(), error
+    _print_profile(found, by, format, receptive=receptive, energy=energy)
+    if amiss is not None:
+        raise amiss
+
+
+def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
+    from resnetcli.report.records import profile_record
     from resnetcli.view.ladder import ladder_lines, ladder_sheet
     from resnetcli.view.output import bar_width, print_json
     from resnetcli.view.profile import (
@@ -105,23 +135,6 @@ def profile(
         with_times,
     )
 
-    zoo = Zoo()
-    asked = asked_models(models, zoo)
-    if len(asked) != 1:
-        names = " ".join(name for name, _ in asked)
-        raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
-    ((name, given),) = asked
-    announce_files(asked)
-    batches, seconds = parse_batches(batch), budget(time_budget, device)
-    settings = running(
-        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
-    )
-    with progress(device, name) as tell:
-        found = profile_model(
-            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
-            settings=settings, best=best, memory=memory, energy=energy, modules=True,
-            convention=counting(convention, flops), tell=tell,
-        )  # fmt: skip
     if format is Format.json:
         print_json(profile_record(found))
         return

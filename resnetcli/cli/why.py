@@ -68,9 +68,12 @@ def calibrate(
     else:
         from resnetcli.measure.calibrate import calibrate as measure
 
-        found = measure(device, report=_tell)
+        found, kept = measure(device, report=_tell), cached(device)
         try:
-            write_profile(found, cache_file(device))
+            if found.noisy and kept is not None and not kept.noisy:
+                complain("warning: not kept for later: these are noisy, and those from earlier are not")
+            else:
+                write_profile(found, cache_file(device))
         except OSError as error:
             complain(f"warning: not kept for later: {error.strerror or error}")
     if format is Format.json:
@@ -140,7 +143,8 @@ def explain(
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.output import print_json
-    from resnetcli.view.roofline import roofline_svg, summary
+    from resnetcli.view.roof import roofline_svg
+    from resnetcli.view.roofline import summary
 
     zoo = Zoo()
     words = [] if vs is None else re.split(r"\s+(?=[^\s=/]+=)", vs.strip())  # a path may have spaces in it

@@ -1,10 +1,8 @@
-"""Why a net takes its time, as a person reads it: one sentence, the shares, rows and layers, and a drawing."""
+"""Why a net takes its time, as a person reads it: one sentence, the shares, rows and layers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 
 from resnetcli.errors import clean
 from resnetcli.measure.ceilings import Ceilings
@@ -17,7 +15,6 @@ from resnetcli.report.roofline import (
     Suggestion,
     Tested,
     bounds_of,
-    kind,
 )
 from resnetcli.view.numbers import change, duration, percent, rate, short, size_of
 from resnetcli.view.profile import noisy_cell, worst_reasons
@@ -38,10 +35,10 @@ SHARES = {"compute": "compute-bound", "memory": "memory-bound", "overhead": "ove
 def ceilings_heading(ceilings: Ceilings) -> list[str]:
     """Whose they are, and where they are from."""
     told = "   ".join(_condition(key, value) for key, value in ceilings.conditions.items() if key != "measured")
-    return [f"{_name(ceilings)}   ceilings {origin(ceilings)}", *([told] if told else [])]
+    return [f"{device_name(ceilings)}   ceilings {origin(ceilings)}", *([told] if told else [])]
 
 
-def _name(ceilings: Ceilings) -> str:
+def device_name(ceilings: Ceilings) -> str:
     """As a terminal and a drawing can show it: a profile is somebody's file."""
     return clean(ceilings.name, 80)
 
@@ -245,7 +242,8 @@ def heading(found: Explanation) -> list[str]:
     largest = ceilings.rates[-1]
     ceiling = f"{flops_a_second(peak.best)}, {size_of(round(largest.copy))}/s from memory"
     lines = [
-        f"{found.title}   {found.model}   {_settings(found)}, batch {floor.batch}, eager   on {_name(ceilings)}",
+        f"{found.title}   {found.model}   {settings_text(found)}, batch {floor.batch}, eager   "
+        f"on {device_name(ceilings)}",
         f"ceilings {origin(ceilings)}: {ceiling}, {_launches(ceilings)}",
     ]
     told = []
@@ -263,7 +261,7 @@ def doubts(found: Explanation) -> list[str]:
     return [*ceilings_warning(found.ceilings), *_noise(found)]
 
 
-def _settings(found: Explanation) -> str:
+def settings_text(found: Explanation) -> str:
     """How the net was run, `bf16 channels_last`; what is bounded only is of a dtype and no more."""
     m, dtype = found.measurement, found.executed.dtype
     return dtype if m is None else m.settings.replace(m.dtype, dtype, 1)  # which may have been TF32 all the same
@@ -479,114 +477,3 @@ def _tested_line(floor: Floor, tested: Tested | None) -> str:
     if tested.covers(floor):
         return f"tested: floors {seen}"
     return f"not tested in {floor.dtype} at batch {floor.batch}, which is another case: floors {seen}"
-
-
-# --- the drawing -------------------------------------------------------------------------------------------------
-
-
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 560, 110, 70, 60, 30
-COLOURS = {"compute": "#2563eb", "memory": "#d97706", "overhead": "#6b7280"}
-
-
-def roofline_svg(found: Explanation) -> str:
-    """The steps under the roof: operations a byte across, operations a second upwards, both by powers of ten.
-
-    A dot is a step with arithmetic, as large as its share of the time; it lies where it was measured, or on the roof
-    where it was not.
-    """
-    floor, ceilings = found.executed, found.ceilings
-    peak, bandwidth = ceilings.peak(floor.dtype).best, ceilings.rates[-1].copy
-    near = max(entry.read for entry in ceilings.rates)
-    dots = list(_dots(found, floor))
-    xs = [x for x, *_ in dots] or [1.0]
-    ys = [y for _, y, *_ in dots] or [peak]
-    x0, x1 = _decades(min(*xs, peak / near, 1), max(*xs, peak / bandwidth) * 2)
-    y0, y1 = _decades(min(min(ys), peak / 100), peak * 2)
-
-    def px(x: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(x) - x0) / (x1 - x0), 1)
-
-    def py(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (math.log10(max(y, 10**y0)) - y0) / (y1 - y0), 1)
-
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
-        f"{escape(clean(found.title, 80))} on {escape(_name(ceilings))}</text>",
-        f'<text x="{LEFT}" y="44" fill="#555">{escape(_under(found))}</text>',
-    ]
-    for power in range(x0, x1 + 1):
-        x = px(10.0**power)
-        out.append(f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{HEIGHT - BOTTOM}" stroke="#e5e7eb"/>')
-        out.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{10.0**power:g}</text>')
-    for power in range(y0, y1 + 1):
-        y = py(10.0**power)
-        out.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="#e5e7eb"/>')
-        out.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{_power(power)}</text>')
-    left, right = 10.0**x0, 10.0**x1
-    roofs = [(bandwidth, ""), (near, ' stroke-dasharray="5 4"')]
-    for roof, dash in roofs if near > bandwidth else roofs[:1]:
-        start = max(left, 10.0**y0 / roof)
-        ridge = min(peak / roof, right)
-        points = (
-            f"{px(start)},{py(start * roof)} {px(ridge)},{py(ridge * roof)} {px(right)},{py(min(peak, right * roof))}"
-        )
-        out.append(f'<polyline points="{points}" fill="none" stroke="#111827" stroke-width="2"{dash}/>')
-    out.append(
-        f'<text x="{WIDTH - RIGHT}" y="{py(peak) - 8}" text-anchor="end">{flops_a_second(peak)}, '
-        f"{size_of(round(bandwidth))}/s from memory</text>"
-    )
-    for x, y, radius, bound, label in sorted(dots, key=lambda dot: -dot[2]):
-        out.append(
-            f'<circle cx="{px(x)}" cy="{py(y)}" r="{radius:.1f}" fill="{COLOURS[bound]}" fill-opacity="0.45" '
-            f'stroke="{COLOURS[bound]}"><title>{escape(label)}</title></circle>'
-        )
-    middle = (LEFT + WIDTH - RIGHT) // 2
-    out.append(f'<text x="{middle}" y="{HEIGHT - 28}" text-anchor="middle">FLOPs a byte moved</text>')
-    for index, (bound, colour) in enumerate(COLOURS.items()):
-        x = LEFT + 190 * index
-        out.append(f'<circle cx="{x + 6}" cy="{HEIGHT - 12}" r="6" fill="{colour}"/>')
-        out.append(f'<text x="{x + 18}" y="{HEIGHT - 8}">{SHARES.get(bound, bound)}</text>')
-    if near > bandwidth:
-        out.append(
-            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#555">'
-            "dashed: from the nearest cache</text>"
-        )
-    return "\n".join([*out, "</svg>"]) + "\n"
-
-
-def _dots(found: Explanation, floor: Floor) -> Iterator[tuple[float, float, float, str, str]]:
-    """Operations a byte, operations a second, radius, bound, what it is."""
-    times = found.split.steps_s if found.split else None
-    whole = sum(times) if times else floor.seconds
-    for index, step in enumerate(found.plan.steps):
-        work = floor.steps[index]
-        seconds = times[index] if times else work.floor_s
-        if not work.flops or seconds <= 0:
-            continue
-        radius = 3 + 40 * math.sqrt(seconds / whole) / 2
-        label = f"{step.path}: {kind(step)}, {short(work.flops)} FLOPs, {size_of(work.bytes)}, {duration(seconds)}"
-        yield work.intensity, work.flops / seconds, radius, work.bound, label
-
-
-def _power(power: int) -> str:
-    """`100 GFLOP/s` for 10^11."""
-    prefixes = {0: "", 3: "K", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
-    exponent = max(0, min(18, power // 3 * 3))
-    return f"{10.0 ** (power - exponent):g} {prefixes[exponent]}FLOP/s"
-
-
-def _under(found: Explanation) -> str:
-    floor = found.executed
-    where = "measured" if found.split and found.split.agrees else "at their floors"
-    return (
-        f"{floor.dtype}, batch {floor.batch}; convolutions and fully connected layers {where}, as large as their time"
-    )
-
-
-def _decades(low: float, high: float) -> tuple[int, int]:
-    low, high = (min(max(value, 1e-300), 1e300) for value in (low, high))  # somebody's file may say what it likes
-    bottom = math.floor(math.log10(low))
-    return bottom, max(bottom + 1, math.ceil(math.log10(high)))

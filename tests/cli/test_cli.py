@@ -502,6 +502,22 @@ def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: p
     assert "900.0 GB/s" in run("calibrate --show").stdout
 
 
+def test_noisy_ceilings_are_not_kept_in_the_place_of_quiet_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resnetcli.measure.ceilings import cached, read_profile
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quiet = replace(read_profile("v100"), source="measured", device="cpu")
+    noisy = replace(quiet, launch_s=1e-6, noisy=("other programs took 80% of the processors",))
+    for found, kept in ((noisy, noisy), (quiet, quiet), (noisy, quiet)):
+        monkeypatch.setattr("resnetcli.measure.calibrate.calibrate", lambda device, report, found=found: found)
+        result = run("calibrate")
+        assert result.exit_code == 0
+        assert ("not kept for later: these are noisy" in result.stderr) is (found != kept)
+        assert cached("cpu") == kept
+
+
 def test_a_calibration_as_csv_has_all_of_it_a_figure_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
 

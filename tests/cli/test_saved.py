@@ -151,6 +151,7 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
     alone = run("profile cifar_resnet20 --device cpu --batch 100000000000")
     assert alone.exit_code == 3
     assert "with a batch of 100000000000 would take" in alone.stderr
+    assert "269,722 parameters" in alone.stdout  # what it costs is known all the same
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from resnetcli.report.roofline import (
     measure_suggestions,
     suggestions,
 )
+from resnetcli.view.roof import roofline_svg
 from resnetcli.view.roofline import (
     ceilings_heading,
     ceilings_noise,
@@ -34,7 +35,6 @@ from resnetcli.view.roofline import (
     difference_lines,
     heading,
     prediction_notes,
-    roofline_svg,
     suggestions_sheet,
     summary,
 )
