@@ -24,7 +24,7 @@ from resnetcli.data.write import write_cifar10_binary
 from resnetcli.view.sheet import Column, Sheet, cell, to_markdown
 
 DOCS = PAGE.parent
-NETS = {"plain": (20, 56), "resnet": (20, 56)}
+NETS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
 RECIPE = """about: For digits, which are not themselves when mirrored
 batch_size: 128
 iterations: 300
@@ -81,19 +81,17 @@ def experiment(folder: Path, iterations: int, seeds: int, picture: Path) -> list
     """Trains the four nets and draws them."""
     write_digits(folder / "digits")
     (folder / "digits.yaml").write_text(RECIPE)
-    found, outs = [], []
-    for kind, depths in NETS.items():
-        for depth in depths:
-            outs.append(folder / f"{kind}{depth}")
-            resnet_cli(
-                "train-cifar", "--model", f"cifar_{kind}{depth}", "--data", "custom", "--data-dir", folder / "digits",
-                "--recipe", folder / "digits.yaml", "--iterations", iterations,
-                "--eval-every", max(1, iterations // 30), "--seeds", seeds, "--device", "cpu",
-                "--dtype", "bf16", "--channels-last", "--out", outs[-1],
-            )  # fmt: skip
-            runs = [json.loads(each.read_text()) for each in sorted(outs[-1].glob("*/result.json"))]
-            found.append(Found(runs[0]["model"], errors(runs, "test"), errors(runs, "train")))
-    resnet_cli("curves", *outs, "-o", picture)
+    resnet_cli(
+        "train-cifar", *(word for net in NETS for word in ("--model", net)), "--data", "custom",
+        "--data-dir", folder / "digits", "--recipe", folder / "digits.yaml", "--iterations", iterations,
+        "--eval-every", max(1, iterations // 30), "--seeds", seeds, "--device", "cpu",
+        "--dtype", "bf16", "--channels-last", "--out", folder / "all",
+    )  # fmt: skip
+    resnet_cli("curves", folder / "all", "-o", picture)
+    found = []
+    for net in NETS:
+        runs = [json.loads(each.read_text()) for each in sorted((folder / "all" / net).glob("*/result.json"))]
+        found.append(Found(net, errors(runs, "test"), errors(runs, "train")))
     return found
 
 

@@ -38,7 +38,7 @@ from resnetcli.report.roofline import Difference, Prediction, explain_measured, 
 from resnetcli.report.saved import Changes, Kept, Saved, changes, conditions_of
 from resnetcli.report.verify import verify
 from resnetcli.spec import header, lineage, phrase
-from resnetcli.train import curves, examine, several
+from resnetcli.train import curves, examine, nets, several
 from resnetcli.train import session as training
 from resnetcli.train.curves import Curve, Curves, Drop, Line, curves_record
 from resnetcli.train.evaluate import Evaluation
@@ -345,6 +345,9 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield records.papers_record(paper_tables())
         case "train@1":
             yield trained(0)
+        case "nets@1":
+            one = several.Ended(Path("all/tiny"), training.Outcome(trained(0)), (trained(0),))
+            yield nets.nets_record(nets.Trained(Path("all"), (one,), several=True))
         case "seeds@1":
             yield several.seeds_record([trained(0)], range(2))
             yield several.seeds_record([trained(0), trained(1)], range(2))
@@ -381,7 +384,7 @@ SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
 
 
 def test_every_record_has_its_section() -> None:
-    modules = (records, examine, training, several, curves)
+    modules = (records, examine, training, several, nets, curves)
     made = {name.removesuffix("_record") for module in modules for name, value in vars(module).items()
             if name.endswith("_record") and value.__module__ == module.__name__}  # fmt: skip
     assert {schema.partition("@")[0] for schema in SCHEMAS} == made
@@ -398,6 +401,10 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
             record["models"] = [model | {"latency": None} for model in record["models"]]
             assert all({key for key, _ in emitted(model)} <= known_model.keys() for model in record["models"])
             record["models"] = [{} for _ in record["models"]]
+        if schema == "nets@1":  # each of them is a run's result, or that of seeds, whole
+            for net in record["nets"]:
+                assert {key for key, _ in emitted(net)} <= documented(net["schema"].removeprefix("resnet-cli/")).keys()
+            record["nets"] = [{} for _ in record["nets"]]
         if record.get("latency"):  # has the keys of a measurement
             assert record["latency"] == record["measurements"][0]
             record["latency"] = {}

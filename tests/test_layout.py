@@ -15,7 +15,7 @@ import pytest
 PACKAGE = "resnetcli"
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("disk", "errors", "ops"),
+    ("cgroup", "disk", "errors", "ops"),
     ("spec", "data"),
     ("plan",),
     ("net", "measure", "train", "report", "view"),

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,12 @@ import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, clean
 
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
     from resnetcli.train.distributed import Team
-    from resnetcli.train.several import Ended
+    from resnetcli.train.nets import Trained
 
 WHAT, HOW, WHERE = "What is trained", "How", "The run"
 DataDir = Annotated[
@@ -40,12 +41,14 @@ def train_cifar(
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Parameters of `--model`: depth=56.")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option("--depth", metavar="N", rich_help_panel=WHAT, help="The paper's ResNet-N, N = 6n+2.")
+        list[int] | None,
+        typer.Option("--depth", metavar="N", rich_help_panel=WHAT, help="The paper's ResNet-N, N = 6n+2."),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODEL", rich_help_panel=WHAT, help="Any other net: a name or a YAML file.",
-                     autocompletion=complete_model),
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", rich_help_panel=WHAT, autocompletion=complete_model,
+                     help="Any other net: a name or a YAML file. Given more than once, as --depth may be: one net "
+                     "after the other, in one table and picture."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -115,7 +118,7 @@ def train_cifar(
     """Train a net on CIFAR as its paper does; stopped at any time, it can be resumed exactly."""
     from resnetcli.report.limits import parse_count
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.several import train
+    from resnetcli.train.nets import train_nets
     from resnetcli.train.start import Asked, depth_model
     from resnetcli.view.train import Screen
 
@@ -123,26 +126,25 @@ def train_cifar(
         counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip
         zoo = Zoo()
-        if depth is not None and model is not None:
-            raise UsageError("`--depth` is of the paper's ResNet, `--model` of any net", "one of the two")
-        if depth is None and model is None and settings:
-            raise UsageError(f"`{settings[0]}` is of no model", "name it with `--model`")
-        name, given = (None, dict[str, int]()) if model is None else _one_model([model, *(settings or [])], zoo)
-        if depth is not None:
-            if settings:
-                raise UsageError(f"`{settings[0]}` beside `--depth`", "for parameters: `--model cifar_resnet depth=56`")
-            name, given = depth_model(depth, zoo)
+        if settings and depth:
+            raise UsageError(f"`{settings[0]}` beside `--depth`", "for parameters: `--model cifar_resnet depth=56`")
+        if settings and len(model or []) != 1:
+            of = "no model" if not model else "which model?"
+            raise UsageError(f"`{settings[0]}` is of {of}", "name one with `--model`")
+        nets = [_one_model([name, *(settings or [])], zoo) for name in model or []]
+        nets += [depth_model(each, zoo) for each in depth or []]
         asked = Asked(
-            name, given, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,
+            None, {}, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,
             channels_last or None, compile or None, cuda_graph or None, threads, counts["train-split"], bn_batch,
             checkpoint_every, eval_every, team, tensorboard or None,
         )  # fmt: skip
+        wanted = [replace(asked, model=name, parameters=given) for name, given in nets] or [asked]
         screen = Screen()
         try:
-            ended = train(asked, screen, out=_path(out), resume=_path(resume), seeds=seeds)
+            trained = train_nets(wanted, screen, out=_path(out), resume=_path(resume), seeds=seeds)
         finally:
             screen.end()
-        _show(ended, format)
+        _show(trained, format)
 
 
 @contextlib.contextmanager
@@ -174,7 +176,7 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
 def _one_model(words: list[str], zoo: Zoo) -> tuple[str, dict[str, int]]:
     found = asked_models(words, zoo)
     if len(found) != 1:
-        raise UsageError(f"one net is trained at a time, not {len(found)}", "`name=value` words are its parameters")
+        raise UsageError(f"`{found[1][0]}` is no parameter of `{found[0][0]}`", "for another net, `--model` once more")
     return found[0]
 
 
@@ -184,47 +186,59 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _show(ended: Ended, format: Format) -> None:
+def _show(trained: Trained, format: Format) -> None:
     """The results, and how it ended as the exit code."""
+    from resnetcli.train.nets import nets_record
     from resnetcli.view.output import print_json
     from resnetcli.view.train import results_lines, results_sheet, seeds_sheet
 
-    several = ended.summary
-    if format is Format.json and (several is not None or ended.results):
-        print_json(several if several is not None else ended.results[0])
-    elif ended.results:
-        if several is not None:
-            print_sheet(seeds_sheet(ended.results), format)
-        if several is None or format is not Format.csv:
-            print_sheet(results_sheet(ended.results, several), format, after=results_lines(ended.results, ended.path))
-    _draw(ended)
-    if ended.stopped:
-        number = signal.Signals(ended.stopped)
-        complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {ended.path}` goes on")
-    for what in ended.outcome.unsaved:
-        complain(f"error: {what} could not be written to `{ended.path}`")
-    if ended.outcome.unsaved:
-        complain(f"hint: make room, then `resnet-cli train-cifar --resume {ended.path}` goes on from what is there")
-    for what in ended.failed:
+    found = [each for each in trained.ended if each.results]
+    if format is Format.json:
+        if trained.several:
+            print_json(nets_record(trained))
+        elif found:
+            print_json(found[0].results[0] if found[0].summary is None else found[0].summary)
+    elif found:
+        if not trained.several and found[0].summary is not None:
+            print_sheet(seeds_sheet(found[0].results), format)
+        if trained.several or found[0].summary is None or format is not Format.csv:
+            print_sheet(results_sheet(found), format, after=results_lines(found))
+    _draw(trained)
+    if trained.stopped:
+        number = signal.Signals(trained.stopped)
+        complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {trained.path}` goes on")
+    unsaved = [(what, each.path) for each in trained.ended for what in each.outcome.unsaved]
+    for what, path in unsaved:
+        complain(f"error: {what} could not be written to `{path}`")
+    if unsaved:
+        complain(f"hint: make room, then `resnet-cli train-cifar --resume {trained.path}` goes on from what is there")
+    for what in trained.failed:
         complain(f"error: not finished: {what}")
-    if ended.outcome.unsaved or ended.failed:
+    if unsaved or trained.failed:
         raise typer.Exit(3)
-    if ended.stopped:
-        raise typer.Exit(128 + ended.stopped)
+    if trained.stopped:
+        raise typer.Exit(128 + trained.stopped)
 
 
-def _draw(ended: Ended) -> None:
-    """The picture of every run that has finished, in its directory; without it a run is none the worse."""
+def _draw(trained: Trained) -> None:
+    """The picture of every run that has finished, and of all together, in their directories."""
     from resnetcli.train.run import seed_folder
-    from resnetcli.view.curves import draw_run
+    from resnetcli.view.curves import PICTURE_FILE, draw_run
 
-    several = ended.summary is not None
-    seeds = [seed_folder(ended.path, result["seed"]) for result in ended.results] if several else []
+    places: list[Path] = []
+    for each in trained.ended:
+        if each.summary is not None:
+            places += [seed_folder(each.path, result["seed"]) for result in each.results]
+        places += [each.path] if each.results else []
+    places += [trained.path] if trained.several and places else []
     try:
-        for place in [*seeds, *([ended.path] if ended.results else [])]:
+        for place in places:
             draw_run(place)
-    except (ResourceError, UsageError) as error:
+    except (ResourceError, UsageError) as error:  # without it a run is none the worse
         complain(f"warning: no picture of the curves: {error.message}")
+    else:
+        if trained.several and places:
+            complain(f"drawn: {clean(str(trained.path / PICTURE_FILE))}")
 
 
 @app.command("eval")

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnetcli.cgroup import own_folders
+
 Ask = Callable[[Sequence[str]], str | None]
 """Runs a command and returns what it prints; None if that fails."""
 
@@ -198,29 +200,19 @@ def _times(stat: Path, ours: frozenset[int]) -> tuple[float | None, float | None
 
 
 def _throttled(root: Path) -> float | None:
-    """Of our control group and those above it, any of which may have a limit.
+    """Of our control group and those above it.
 
     The second version's `throttled_usec`, or the first's `throttled_time` in nanoseconds.
     """
-    for place, key, unit in (
+    for mount, key, unit in (
         ("", "throttled_usec", 1e6), ("cpu", "throttled_time", 1e9), ("cpu,cpuacct", "throttled_time", 1e9)
     ):  # fmt: skip
-        files = [root / "sys/fs/cgroup" / place / group / "cpu.stat" for group in _groups(root, place)]
+        files = [folder / "cpu.stat" for folder in own_folders(mount, "cpu" if mount else "", root)]
         fields = [line.partition(" ") for file in files for line in _text(file).splitlines()]
         found = [number for name, _, value in fields if name == key and (number := _number(value)) is not None]
         if found:
             return sum(found) / unit
     return None
-
-
-def _groups(root: Path, place: str) -> list[Path]:
-    """Ours and those above it, of the second version where no place is named."""
-    for line in _text(root / "proc/self/cgroup").splitlines():  # `4:cpu,cpuacct:/user.slice`, `0::/user.slice`
-        controllers, _, path = line.partition(":")[2].partition(":")
-        if ("cpu" in controllers.split(",") if place else not controllers) and ".." not in path:
-            own = Path(path.lstrip("/"))
-            return [own, *own.parents]
-    return [Path()]
 
 
 def _governor(processors: Path, ours: frozenset[int]) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from resnetcli.cgroup import own_folders
 from resnetcli.errors import ResourceError
 
 
@@ -17,11 +18,14 @@ class NoRoom(ResourceError):  # noqa: N818 - what is the matter
     """A memory that does not suffice."""
 
 
-def physical_memory() -> int:
-    """Bytes this process may use: the machine's memory, or its container's if that has less."""
+def physical_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may use: the machine's memory, or its container's or job's if that has less."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # the file says "max" where the container has no limit
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    limits = [folder / "memory.max" for folder in own_folders("", "", root)]
+    limits += [folder / "memory.limit_in_bytes" for folder in own_folders("memory", "memory", root)]
+    for limit in limits:
+        with suppress(OSError, ValueError):  # the file says "max" where there is no limit
+            total = min(total, int(limit.read_text()))
     return total
 
 

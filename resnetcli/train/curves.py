@@ -18,7 +18,17 @@ from pathlib import Path
 from resnetcli.errors import UsageError, plural
 from resnetcli.train.keys import MAX_LR, MAX_MILESTONES
 from resnetcli.train.metrics import Point, read_metrics
-from resnetcli.train.run import CONFIG_FILE, MAX_ITERATIONS, SEEDS_FILE, Config, Record, Run, open_run
+from resnetcli.train.run import (
+    CONFIG_FILE,
+    MAX_ITERATIONS,
+    SEEDS_FILE,
+    Config,
+    Record,
+    Run,
+    has_nets,
+    net_folders,
+    open_run,
+)
 from resnetcli.train.schedule import Rate, Schedule
 
 _SEED = re.compile(r"seed([0-9]{1,19})")
@@ -92,11 +102,15 @@ class Curves:
 def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
     """A curve for each run or directory of seeds that has been read at least once; the others are noted.
 
-    Raises UsageError for what is no run, for metrics that no run has written, and if there is no reading at all.
+    A directory of several nets stands for all that are in it. Raises UsageError for what is no run, for metrics that no
+    run has written, and if there is no reading at all.
     """
     found: list[Curve] = []
     notes: list[str] = []
-    for path in dict.fromkeys(Path(path) for path in paths):
+    places: dict[Path, None] = {}  # each once
+    for asked in map(Path, paths):
+        places |= dict.fromkeys(net_folders(asked) if has_nets(asked) else [asked])
+    for path in places:
         curve = _curve(path, _runs(path), notes)
         if curve is not None:
             found.append(curve)

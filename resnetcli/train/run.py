@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,13 +26,18 @@ from resnetcli.disk import draft_of, load_json, write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
 
 SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/seeds@1"
-CONFIG_FILE, RESULT_FILE, SUMMARY_FILE, SEEDS_FILE = "config.json", "result.json", "summary.json", "seeds.json"
+NETS = "resnet-cli/group@1"
+CONFIG_FILE, RESULT_FILE, SUMMARY_FILE = "config.json", "result.json", "summary.json"
+SEEDS_FILE, NETS_FILE = "seeds.json", "nets.json"
+"""What a directory of several runs has instead of a configuration."""
 SPEC_FILE, MODEL_FILE, RECIPE_FILE = "spec.yaml", "model.yaml", "recipe.yaml"
 METRICS_FILE, TABLE_FILE, LOCK_FILE = "metrics.jsonl", "metrics.csv", ".lock"
 EVENT_FILES = "events.out.tfevents.*.resnet-cli"
 MAX_JSON = 2**20
 """Bytes of a configuration or a result, which takes some 5 KB."""
 MAX_ITERATIONS = 10**9
+MAX_NETS = 100
+"""In one directory."""
 LARGEST = sys.float_info.max
 Record = dict[str, Any]
 
@@ -202,6 +207,8 @@ def _taken(path: Path) -> UsageError:
         return UsageError(f"`{path}` is a run already", f"`--resume {path}` goes on with it; `--out` names another")
     if (path / SEEDS_FILE).exists():
         return UsageError(f"`{path}` has several seeds already", f"`--resume {path}` goes on; `--out` names another")
+    if (path / NETS_FILE).exists():
+        return UsageError(f"`{path}` has several nets already", f"`--resume {path}` goes on; `--out` names another")
     if (path / LOCK_FILE).exists() and not _has_happened(path):  # which `ls` does not show
         return UsageError(f"`{path}` was begun and is no run yet", "remove it if nothing is begun there now")
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
@@ -222,7 +229,8 @@ def discard(path: Path) -> None:
     """Takes away a run's directory in which nothing has happened; one with a reading or a checkpoint stays."""
     if _has_happened(path):
         return
-    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, LOCK_FILE)
+    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, NETS_FILE,
+             LOCK_FILE)  # fmt: skip
     for file in (*(path / name for name in names), *path.glob(EVENT_FILES)):
         file.unlink(missing_ok=True)
         draft_of(file).unlink(missing_ok=True)
@@ -352,9 +360,32 @@ def _config(record: Record, path: Path) -> Config:
     return Config(**values | {"printed": tuple(Printed(**entry) for entry in printed)})
 
 
-# --- several seeds -----------------------------------------------------------------------------------------------
+# --- several runs ------------------------------------------------------------------------------------------------
 
 
 def seed_folder(path: Path, seed: int) -> Path:
     """Where one seed's run lies among several."""
     return path / f"seed{seed}"
+
+
+def has_nets(path: Path) -> bool:
+    """Whether it is a directory of several nets."""
+    return os.path.isfile(path / NETS_FILE)  # noqa: PTH113 - Path's raises for a name too long to exist
+
+
+def write_nets(path: Path, names: Sequence[str]) -> None:
+    """Makes a directory one of several nets, each in a folder of that name."""
+    write_json(path / NETS_FILE, {"schema": NETS, "nets": list(names)})
+
+
+def net_folders(path: Path) -> list[Path]:
+    """Where each of several nets lies, in order. Raises UsageError for a list that `write_nets` has not written."""
+    names = read_record(path / NETS_FILE, NETS).get("nets")
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_NETS or not all(map(_is_name, names)):
+        raise UsageError(f"`{path / NETS_FILE}` is not whole")
+    return [path / name for name in names]
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a folder's, in the directory and nowhere else."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\0"}

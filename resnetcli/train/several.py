@@ -112,11 +112,13 @@ def _new(asked: Asked, audience: Audience, out: Path | None) -> Ended:
 
 
 def _begin(prepared: Prepared, path: Path, audience: Audience) -> Outcome:
-    def make() -> Run:
-        return create(path, prepared.config, spec=prepared.spec_text, model=prepared.model_text,
-                      recipe=prepared.recipe_text)  # fmt: skip
+    return _go(prepared, lambda: create_run(path, prepared), audience)
 
-    return _go(prepared, make, audience)
+
+def create_run(path: Path, prepared: Prepared) -> Run:
+    """A new run's directory. Raises what `create` raises."""
+    return create(path, prepared.config, spec=prepared.spec_text, model=prepared.model_text,
+                  recipe=prepared.recipe_text)  # fmt: skip
 
 
 def _go(prepared: Prepared, run: Run | Callable[[], Run], audience: Audience) -> Outcome:
@@ -163,17 +165,27 @@ def _results(outcomes: Sequence[Outcome]) -> tuple[Record, ...]:
 
 
 def _new_seeds(asked: Asked, audience: Audience, out: Path | None, seeds: int) -> Ended:
-    if not 1 <= seeds <= MAX_SEEDS:
-        raise UsageError(f"`--seeds {seeds}` is out of range", f"from 1 to {MAX_SEEDS:,}")
+    require_seeds(seeds)
     first = asked.seed or 0
     if out is not None:
         require_new(out)
     prepared = prepare(asked, Zoo(), audience.say)
     path = out or default_name(prepared.config, several=True)
-    with new_directory(path):
-        write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
+    create_seeds(path, first, seeds)
     with only_one(path):
         return _each(path, range(first, first + seeds), prepared, asked, audience)
+
+
+def require_seeds(seeds: int) -> None:
+    """Raises UsageError for a number of seeds that cannot be."""
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UsageError(f"`--seeds {seeds}` is out of range", f"from 1 to {MAX_SEEDS:,}")
+
+
+def create_seeds(path: Path, first: int, seeds: int) -> None:
+    """A new directory for a run of each seed. Raises what `new_directory` raises."""
+    with new_directory(path):
+        write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
 
 
 def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None) -> Ended:

@@ -146,9 +146,14 @@ def depth_model(depth: int, zoo: Zoo) -> tuple[str, dict[str, int]]:
 
 def default_name(config: Config, *, several: bool = False) -> Path:
     """`runs/cifar_resnet56-cifar10-seed0`; for several seeds without the last part."""
-    settings = "".join(f"-{name}{value}" for name, value in sorted(config.parameters.items()))
     end = "" if several else f"-seed{config.seed}"
-    return Path("runs") / f"{Path(config.model).absolute().stem}{settings}-{config.data}{end}"
+    return Path("runs") / f"{net_name(config)}-{config.data}{end}"
+
+
+def net_name(config: Config) -> str:
+    """What a net's folder is called: `cifar_resnet56`, `my_net-depth20`."""
+    settings = "".join(f"-{name}{value}" for name, value in sorted(config.parameters.items()))
+    return f"{Path(config.model).absolute().stem}{settings}"
 
 
 # --- a new run -----------------------------------------------------------------------------------------------------

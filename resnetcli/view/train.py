@@ -19,6 +19,7 @@ from resnetcli.view.sheet import Cell, Column, Sheet, cell
 if TYPE_CHECKING:
     from resnetcli.train.metrics import Point
     from resnetcli.train.run import Config
+    from resnetcli.train.several import Ended
 
 REDRAWN_S, LINE_S = 0.1, 10.0
 """How often the bar moves on a terminal, and how often a line is written where there is none."""
@@ -160,21 +161,31 @@ RUN_COLUMNS = (
     Column("std", "std"),
     Column("best", "best", spare=1),
     Column("printed %", "printed", "left"),
+    Column("data", "data", "left", shown=False),
 )
 OF_SEVERAL = ("seeds", "std", "best")
 """Columns that say nothing of one run."""
 
 
-def results_sheet(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None = None) -> Sheet:
-    """As the paper's Table 6: the net's final test error, and what papers print."""
-    first = results[0]
+def results_sheet(nets: Sequence[Ended]) -> Sheet:
+    """As the paper's Table 6: each net's final test error, over its seeds, and what papers print."""
+    rows = tuple(_result(net.results, net.summary) for net in nets)
+    empty = (
+        *(OF_SEVERAL if all(len(net.results) == 1 for net in nets) else ()),
+        *(() if any(net.results[0]["printed"] for net in nets) else ("printed",)),
+    )
+    columns = (replace(column, shown=column.shown and column.key not in empty) for column in RUN_COLUMNS)
+    return Sheet(tuple(columns), rows)
+
+
+def _result(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None) -> tuple[Cell, ...]:
+    first, seeds = results[0], len(results)
     error = first["final_test_error_percent"]
     spread: Mapping[str, Any] = {"mean": error, "std": None, "best": error}
     if summary is not None:
         spread = summary["final_test_error_percent"]
-    seeds = len(results)
-    name = first["model"] + "".join(f" {key}={value}" for key, value in first["parameters"].items())
-    row = (
+    name = _name(first)
+    return (
         cell(name, clean(name)),
         cell(first["params"], short(first["params"])),
         cell(first["iterations"], exact(first["iterations"])),
@@ -183,9 +194,13 @@ def results_sheet(results: Sequence[Mapping[str, Any]], summary: Mapping[str, An
         _error(spread["std"]),
         _error(spread["best"] if seeds > 1 else None),
         cell("; ".join(map(_printed, first["printed"])) or None),
+        cell(first["data"], clean(first["data"])),
     )
-    empty = (*(OF_SEVERAL if seeds == 1 else ()), *(() if first["printed"] else ("printed",)))
-    return Sheet(tuple(replace(column, shown=column.key not in empty) for column in RUN_COLUMNS), (row,))
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """The net as it was asked for, with what was set of it."""
+    return " ".join([record["model"], *(f"{key}={value}" for key, value in record["parameters"].items())])
 
 
 def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
@@ -196,6 +211,7 @@ def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
         Column("train error %", "final_train_error_percent"),
         Column("images/s", "images_per_s"),
         Column("time", "wall_s"),
+        Column("data", "data", "left", shown=False),
     )
     rows = tuple(
         (
@@ -204,28 +220,33 @@ def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
             _error(result["final_train_error_percent"]),
             cell(result["images_per_s"], rate(result["images_per_s"]) if result["images_per_s"] else ""),
             cell(result["wall_s"], time_text(result["wall_s"])),
+            cell(result["data"], clean(result["data"])),
         )
         for result in results
     )
     return Sheet(columns, rows)
 
 
-def results_lines(results: Sequence[Mapping[str, Any]], place: Path) -> list[str]:
+def results_lines(nets: Sequence[Ended]) -> list[str]:
     """The conditions below."""
-    first = results[0]
-    one = len(results) == 1
-    took = (
-        f"{rate(first['images_per_s'])} images/s, {time_text(first['wall_s'])}; "
-        if one and first["images_per_s"]
-        else ""
-    )
-    lines = [
-        f"of the last iteration, on all {plural(first['test_images'], 'test image')} of {clean(first['data'])}",
-        f"recipe {clean(first['recipe'])}; {took}{clean(str(place))}",
-    ]
-    if one:
-        lines.insert(1, f"training images without augmentation: {first['final_train_error_percent']:.2f}%")
-    return lines + [f"not as in the paper: {clean(text)}" for text in first["deviations"]]
+    first = nets[0].results[0]
+    lines = [f"of the last iteration, on all {plural(first['test_images'], 'test image')} of {clean(first['data'])}"]
+    whose: dict[str, list[str]] = {}
+    for net in nets:
+        result = net.results[0]
+        of = f"{clean(_name(result))}: " if len(nets) > 1 else ""
+        took = ""
+        if len(net.results) == 1:
+            lines.append(f"{of}training images without augmentation: {result['final_train_error_percent']:.2f}%")
+            if result["images_per_s"]:
+                took = f"{rate(result['images_per_s'])} images/s, {time_text(result['wall_s'])}; "
+        lines.append(f"{of}recipe {clean(result['recipe'])}; {took}{clean(str(net.path))}")
+        for text in result["deviations"]:
+            whose.setdefault(text, []).append(_name(result))
+    for text, names in whose.items():
+        only = "" if len(names) == len(nets) else f" ({', '.join(names)})"
+        lines.append(f"not as in the paper: {clean(text)}{clean(only)}")
+    return lines
 
 
 def _printed(entry: Mapping[str, Any]) -> str:
@@ -245,22 +266,24 @@ def eval_sheet(record: Mapping[str, Any]) -> Sheet:
         Column("images", "images"),
         Column("wrong", "wrong"),
         Column("error %", "error_percent"),
+        Column("data", "data", "left", shown=False),
     )
+    data = cell(record["data"], clean(record["data"]))
     rows = tuple(
         (cell(entry["name"], clean(entry["name"])), cell(entry["images"], exact(entry["images"])),
-         cell(entry["wrong"], exact(entry["wrong"])), _error(entry["error_percent"]))
+         cell(entry["wrong"], exact(entry["wrong"])), _error(entry["error_percent"]), data)
         for entry in record["classes"]
     )  # fmt: skip
     total = (cell("all"), cell(record["images"], exact(record["images"])),
-             cell(record["wrong"], exact(record["wrong"])), _error(record["error_percent"]))  # fmt: skip
+             cell(record["wrong"], exact(record["wrong"])), _error(record["error_percent"]), data)  # fmt: skip
     return Sheet(columns, rows, total)
 
 
 def eval_lines(record: Mapping[str, Any]) -> list[str]:
     """What was evaluated."""
-    name = record["model"] + "".join(f" {key}={value}" for key, value in record["parameters"].items())
+    loss = "not finite" if record["loss"] is None else format(record["loss"], ".4f")
     return [
-        f"{clean(name)}, seed {record['seed']}, after {exact(record['iteration'])} of {exact(record['iterations'])} "
-        f"iterations; loss {'not finite' if record['loss'] is None else format(record['loss'], '.4f')}",
+        f"{clean(_name(record))}, seed {record['seed']}, after {exact(record['iteration'])} of "
+        f"{exact(record['iterations'])} iterations; loss {loss}",
         f"test set of {clean(record['data'])}",
     ]

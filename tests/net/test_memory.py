@@ -11,12 +11,27 @@ from resnetcli.net.memory import fitting, gigabytes, physical_memory, require
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def test_a_container_s_limit_counts_and_none_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda path: "max\n")
-    total = physical_memory()
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [
+        ("0::/", "memory.max"),
+        ("0::/system.slice/job.scope", "system.slice/job.scope/memory.max"),
+        ("0::/system.slice/job.scope", "system.slice/memory.max"),
+        ("5:memory:/slurm/job_7", "memory/slurm/job_7/memory.limit_in_bytes"),
+        ("5:memory:/slurm/job_7", "memory/memory.limit_in_bytes"),
+    ],
+)
+def test_the_limit_of_a_container_or_job_counts_and_none_does_not(tmp_path: Path, line: str, limit: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"1:name=systemd:/elsewhere\n{line}\n")
+    file = tmp_path / "sys/fs/cgroup" / limit
+    file.parent.mkdir(parents=True)
+    total = physical_memory(tmp_path)
     assert total > 2**28
-    monkeypatch.setattr(Path, "read_text", lambda path: "1048576\n")
-    assert physical_memory() == 2**20
+    for text, found in (("max\n", total), ("9223372036854771712\n", total), ("1048576\n", 2**20)):
+        file.write_text(text)
+        assert physical_memory(tmp_path) == found
+    assert physical_memory() >= 2**28
 
 
 def test_more_than_the_machine_has_is_refused_on_a_cpu_only() -> None:

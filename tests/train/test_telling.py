@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from resnetcli.data.dataset import Split, make_dataset
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.metrics import Point
+from resnetcli.train.session import Outcome
+from resnetcli.train.several import Ended
 from resnetcli.train.start import Asked, default_recipe, prepare, printed
 from resnetcli.view.train import Screen, opening, results_lines, results_sheet, time_text
 from tests.train.tiny import CONFIG, config
@@ -36,11 +39,16 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal() -> None:
     )  # fmt: skip
     result = {
         "recipe": evil, "data": evil, "deviations": [evil], "test_images": 1, "final_train_error_percent": 1.0,
-        "images_per_s": 1.0, "wall_s": 1.0,
+        "images_per_s": 1.0, "wall_s": 1.0, "model": evil, "parameters": {evil: 1},
     }  # fmt: skip
-    lines = [*opening(made, Path(evil)), *results_lines([result], Path(evil))]
+    one = Ended(Path(evil), Outcome(result), (result,))
+    lines = [*opening(made, Path(evil)), *results_lines([one])]
     assert all(line.isprintable() for line in lines)
     assert sum(line.count("evil") for line in lines) == 12
+    other = replace(one, results=(result | {"deviations": []},))
+    several = results_lines([one, other])
+    assert all(line.isprintable() for line in several)
+    assert several[-1].endswith("evil=1)")  # whose deviation it is, where not all have it
 
 
 def test_where_nobody_looks_there_is_a_line_now_and_then() -> None:
@@ -141,16 +149,20 @@ def test_errors_beside_a_paper_s_are_not_taken_for_those_of_its_recipe(
 def test_the_table_has_the_printed_errors_beside_ours() -> None:
     result = {
         "model": "cifar_resnet110", "parameters": {}, "params": 1727962, "iterations": 64000,
-        "final_test_error_percent": 6.5,
+        "final_test_error_percent": 6.5, "data": "CIFAR-10 (verified)",
         "printed": [{"printed": "6.43", "protocol": "test-best5", "source": "arXiv:1512.03385"}],
     }  # fmt: skip
     summary = {"final_test_error_percent": {"mean": 6.554, "std": 0.161, "best": 6.4}}
-    one, several = results_sheet([result]), results_sheet([result, result], summary)
+    alone = Ended(Path("run"), Outcome(result), (result,))
+    seeds = Ended(Path("all"), Outcome(result), (result, result), summary)
+    one, several = results_sheet([alone]), results_sheet([seeds])
     assert [cell.text for cell in one.rows[0]] == [
-        "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (best5, arXiv:1512.03385)"
+        "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (best5, arXiv:1512.03385)",
+        "CIFAR-10 (verified)",
     ]  # fmt: skip
     assert [cell.text for cell in several.rows[0]][3:7] == ["2", "6.55", "0.16", "6.40"]
-    unprinted = results_sheet([result | {"printed": []}])
+    assert results_sheet([alone, seeds]).rows == (*one.rows, *several.rows)
+    unprinted = results_sheet([replace(alone, results=(result | {"printed": []},))])
     shown = [[column.head for column in sheet.columns if column.shown] for sheet in (unprinted, one, several)]
     assert shown[0] == ["net", "params", "iterations", "test error %"]  # what says nothing is left out
     assert shown[1] == [*shown[0], "printed %"]

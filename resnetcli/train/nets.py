@@ -1,0 +1,130 @@
+"""Several nets, trained one after the other into one directory: what they come to belongs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.spec.zoo import Zoo
+from resnetcli.train.run import (
+    MAX_NETS,
+    Record,
+    discard,
+    has_nets,
+    net_folders,
+    new_directory,
+    require_new,
+    seed_folder,
+    write_nets,
+)
+from resnetcli.train.several import Audience, Ended, create_run, create_seeds, require_seeds, train
+from resnetcli.train.start import Asked, Prepared, net_name, prepare
+
+RESULTS = "resnet-cli/nets@1"
+LONG = 100
+"""Characters of the names of all nets that a directory's own name can have in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of one net, or of several."""
+
+    path: Path
+    ended: tuple[Ended, ...]
+    """Of each net that was begun, in order."""
+    stopped: int = 0
+    """The signal that kept something from being finished; 0 if none did."""
+    failed: tuple[str, ...] = ()
+    """Nets and seeds that could not be trained to their end, and why."""
+    several: bool = False
+    """Whether each net has a folder in it."""
+
+
+def train_nets(
+    asked: Sequence[Asked], audience: Audience, *, out: Path | None = None, resume: Path | None = None,
+    seeds: int | None = None,
+) -> Trained:  # fmt: skip
+    """Trains one net, or several in turn, unless it is stopped; one that fails does not keep the others from their end.
+
+    What is asked for differs in model and parameters only. Raises UsageError, SpecError and ResourceError for what
+    cannot be begun or gone on with, and where a single net cannot be finished.
+    """
+    if resume is not None and len(asked) > 1:
+        raise UsageError("`--resume` knows which nets there are", "leave `--model` and `--depth` out")
+    if resume is not None and has_nets(resume):
+        return _go_on(resume, asked[0], audience, out, seeds)
+    if len(asked) > 1:
+        path, first = _begin(asked, audience, out, seeds), asked[0]
+        begun = Asked(data_dir=first.data_dir, download=first.download, team=first.team, tensorboard=first.tensorboard)
+        return _go_on(path, begun, audience)
+    ended = train(asked[0], audience, out=out, resume=resume, seeds=seeds)
+    return Trained(ended.path, (ended,), ended.stopped, ended.failed)
+
+
+def _begin(asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: int | None) -> Path:
+    """A directory with everything of every net but its first step: what is wrong with the last is told before that."""
+    if len(asked) > MAX_NETS:
+        raise UsageError(f"{len(asked)} nets at once", f"at most {MAX_NETS}")
+    if seeds is not None:
+        require_seeds(seeds)
+    if out is not None:
+        require_new(out)
+    zoo = Zoo()
+    prepared: list[Prepared] = []
+    for net in asked:
+        prepared.append(prepare(net, zoo, audience.say, prepared[0].data if prepared else None))
+    names = [net_name(each.config) for each in prepared]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"`{twice}` is named twice", "for several seeds: `--seeds`")
+    joined = "+".join(names)
+    short = joined if len(joined) <= LONG else f"{names[0]}+{len(names) - 1}"
+    path = out or Path("runs") / f"{short}-{prepared[0].config.data}"
+    made: list[Path] = []
+    with new_directory(path):
+        write_nets(path, names)
+        try:
+            for name, each in zip(names, prepared, strict=True):
+                folder, seed = path / name, each.config.seed
+                if seeds is not None:
+                    create_seeds(folder, seed, seeds)
+                    made.append(folder)
+                made.append(folder if seeds is None else seed_folder(folder, seed))
+                create_run(made[-1], each)
+        except BaseException:
+            for folder in reversed(made):
+                with suppress(OSError):
+                    discard(folder)
+            raise
+    return path
+
+
+def _go_on(
+    path: Path, asked: Asked, audience: Audience, out: Path | None = None, seeds: int | None = None
+) -> Trained:  # fmt: skip
+    """Every net that has not finished, in turn."""
+    ended: list[Ended] = []
+    failed: list[str] = []
+    stopped = 0
+    places = net_folders(path)
+    for number, place in enumerate(places, 1):
+        try:
+            ended.append(train(asked, audience, out=out, resume=place, seeds=seeds))
+        except ResourceError as error:
+            failed.append(f"{place.name}: {error.message}")
+            audience.say(str(error))
+            continue
+        failed += [f"{place.name}, {what}" for what in ended[-1].failed]
+        if signal := ended[-1].outcome.signal:
+            stopped = ended[-1].stopped or (signal if number < len(places) else 0)
+            break
+    return Trained(path, tuple(ended), stopped, tuple(failed), several=True)
+
+
+def nets_record(trained: Trained) -> Record:
+    """`resnet-cli/nets@1`: what each net came to, as it would be by itself."""
+    found = [each.summary if each.summary is not None else each.results[0] for each in trained.ended if each.results]
+    return {"schema": RESULTS, "nets": found}

@@ -1,0 +1,161 @@
+"""Several nets trained by one command, side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnetcli.disk import write_whole
+from resnetcli.train.loop import Trainer
+from resnetcli.train.run import net_folders
+from tests.cli.test_cli import run
+from tests.cli.test_train import weights
+from tests.train import tiny
+
+pytestmark = pytest.mark.usefixtures("same_threads")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two nets, one of them with two blocks to a stage, with a recipe and data."""
+    monkeypatch.chdir(tmp_path)
+    deep = tiny.NET.replace("name: tiny", "name: deep").replace("n: 1", "n: 2")
+    (tiny.files(tmp_path) / "deep.yaml").write_text(deep)
+    return tmp_path
+
+
+def words(folder: Path, out: str = "all") -> list[str]:
+    return [*tiny.words(folder, out), "--model", "deep.yaml"]
+
+
+def test_several_nets_are_trained_in_turn_as_each_would_be_alone(folder: Path) -> None:
+    result = run(words(folder))
+    assert result.exit_code == 0, result.output
+    assert net_folders(folder / "all") == [folder / "all" / "tiny", folder / "all" / "deep"]
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines if line and line[0].endswith("yaml")] == [str(folder / "tiny.yaml"), "deep.yaml"]
+    assert "deep.yaml: training images without augmentation: " in result.stdout
+    assert result.stderr.splitlines()[-1] == f"drawn: {folder / 'all' / 'curves.png'}"
+    for place in ("all", "all/tiny", "all/deep"):
+        assert (folder / place / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run(tiny.words(folder, "alone")).exit_code == 0
+    assert weights(folder / "all" / "tiny") == weights(folder / "alone")
+    drawn = run("curves all --format csv")
+    assert drawn.exit_code == 0
+    assert {row["net"] for row in csv.DictReader(io.StringIO(drawn.stdout))} == {"tiny", "deep"}
+    again = run("train-cifar --resume all --format json")
+    assert again.exit_code == 0
+    assert again.stderr.count("has finished") == 2
+    record = json.loads(again.stdout)
+    assert record["schema"] == "resnet-cli/nets@1"
+    results = [folder / "all" / net / "result.json" for net in ("tiny", "deep")]
+    assert record["nets"] == [json.loads(result.read_text()) for result in results]
+
+
+def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
+    result = run([*words(folder), "--seeds", "2", "--seed", "3", "--format", "json"])
+    assert result.exit_code == 0, result.output
+    nets = json.loads(result.stdout)["nets"]
+    assert [net["schema"] for net in nets] == ["resnet-cli/seeds@1"] * 2
+    assert [net["finished"] for net in nets] == [[3, 4]] * 2
+    table = run("train-cifar --resume all --format csv")
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert [row["seeds"] for row in rows] == ["2", "2"]
+    assert [float(row["final_test_error_percent"]) for row in rows] == [
+        net["final_test_error_percent"]["mean"] for net in nets
+    ]
+    assert {row["data"] for row in rows} == {nets[0]["data"]}
+
+
+def test_what_is_wrong_with_the_last_net_is_told_before_the_first_is_trained(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    for last, said in (("cifar_resne", "did you mean `cifar_resnet`"), ("tiny.yaml", "`tiny` is named twice")):
+        result = run([*words(folder), "--model", last])
+        assert result.exit_code == 2, result.output
+        assert said in result.stderr
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_nets_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer) -> None:
+        if self.iteration == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", interrupted)
+        stopped = run(words(folder))
+    assert stopped.exit_code == 143
+    assert f"`resnet-cli train-cifar --resume {folder / 'all'}` goes on" in stopped.stderr
+    assert not list((folder / "all" / "deep").glob("checkpoint-*"))
+    assert not (folder / "all" / "curves.png").exists()
+    other = run("train-cifar --resume all --seed 9")
+    assert other.exit_code == 2
+    assert "was started otherwise: seed: 0, now 9" in other.stderr
+    assert run("train-cifar --resume all").exit_code == 0
+    assert run(tiny.words(folder, "alone")).exit_code == 0
+    assert weights(folder / "all" / "tiny") == weights(folder / "alone")
+    assert (folder / "all" / "deep" / "result.json").is_file()
+
+
+def test_a_net_that_diverges_does_not_keep_the_others_from_their_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, trainers = Trainer.step, list[Trainer]()
+
+    def diverging(self: Trainer) -> None:
+        trainers.append(self)
+        if self is trainers[0] and self.iteration == 7:
+            with torch.no_grad():
+                next(self.net.parameters()).fill_(float("nan"))
+        step(self)
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    result = run([*words(folder), "--format", "json"])
+    assert result.exit_code == 3
+    assert "error: not finished: tiny: the loss or a gradient of iteration 8 is not finite" in result.stderr
+    assert [net["model"] for net in json.loads(result.stdout)["nets"]] == ["deep.yaml"]
+
+
+def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if "deep" in path.parts:
+            raise OSError(28, "No space left on device")
+        write_whole(path, data)
+
+    monkeypatch.setattr("resnetcli.train.run.write_whole", full)
+    result = run(words(folder))
+    assert result.exit_code == 3
+    assert "No space left on device" in result.stderr
+    assert not (folder / "all").exists()
+
+
+def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(folder: Path) -> None:
+    assert run(words(folder)).exit_code == 0
+    again = run(words(folder))
+    assert again.exit_code == 2
+    assert again.stderr.startswith(f"error: `{folder / 'all'}` has several nets already\nhint: `--resume ")
+    others = run("train-cifar --resume all --depth 20 --depth 56")
+    assert others.exit_code == 2
+    assert others.stderr.startswith("error: `--resume` knows which nets there are")
+
+
+@pytest.mark.parametrize(
+    "nets", [[], "tiny", ["../tiny"], ["tiny", ".."], [""], ["a\0"], [3], ["tiny"] * 101, {"tiny": 1}], ids=repr
+)
+def test_a_list_of_nets_that_nobody_has_written_is_refused(folder: Path, nets: object) -> None:
+    (folder / "all").mkdir()
+    (folder / "all" / "nets.json").write_text(json.dumps({"schema": "resnet-cli/group@1", "nets": nets}))
+    for command in ("train-cifar --resume all", "curves all"):
+        result = run(command)
+        assert result.exit_code == 2, result.output
+        assert "nets.json` is not whole" in result.stderr
