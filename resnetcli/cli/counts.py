@@ -119,8 +119,6 @@ def profile(
 
 
 def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
-    from resnetcli.report.records import profile_record
-    from resnetcli.view.ladder import ladder_lines, ladder_sheet
     from resnetcli.view.output import bar_width, print_json
     from resnetcli.view.profile import (
         conditions,
@@ -136,6 +134,8 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     )
 
     if format is Format.json:
+        from resnetcli.report.records import profile_record
+
         print_json(profile_record(found))
         return
     sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
@@ -149,6 +149,8 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     if (published := published_sheet(found)) is not None:
         print_sheet(published, format)
     if found.ladders:
+        from resnetcli.view.ladder import ladder_lines, ladder_sheet
+
         print_sheet(ladder_sheet(found.ladders), format, after=ladder_lines(found.ladders))
     if found.measurements:
         after = conditions(found.measurements, energy=energy) + failure_lines(found.failures)

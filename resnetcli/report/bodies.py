@@ -180,6 +180,7 @@ def align(
 
 
 def few(a: Many[tuple[Item, ...]], b: Many[tuple[Item, ...]]) -> bool:
+    """Whether two lists of bodies are short enough to be searched for what corresponds to what."""
     return sum(map(_weight, a)) * sum(map(_weight, b)) <= 100 * MANY
 
 

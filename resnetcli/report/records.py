@@ -14,7 +14,6 @@ from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.report.compare import label
 from resnetcli.report.profile import Profile, parts
-from resnetcli.report.saved import conditions_of, floor_of
 from resnetcli.spec.words import item_text
 
 if TYPE_CHECKING:
@@ -222,6 +221,8 @@ def measurement_records(comparison: Comparison) -> dict[int, list[Mapping[str, A
 
 def saved_record(comparison: Comparison) -> Record:
     """`resnet-cli/saved@1`: what a later run is held against, without the samples."""
+    from resnetcli.report.saved import conditions_of, floor_of  # which counting has no use for
+
     measured = measurement_records(comparison)
     figures = (
         "median_s", "interval_s", "iqr_s", "min_s", "p90_s", "p99_s", "n", "stopped", "throughput_img_s",

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from resnetcli.errors import plural
 from resnetcli.report.convention import Convention, Tally, formula
-from resnetcli.report.reconcile import Candidate, Reconciliation, Variant
 from resnetcli.view.numbers import exact, short
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
     from resnetcli.report.crosscheck import Crosscheck, Crosschecked
+    from resnetcli.report.reconcile import Candidate, Reconciliation, Variant
 
 FEW = 4
 """Nets whose sums are written out below a table of several."""

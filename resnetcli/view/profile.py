@@ -8,11 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from resnetcli.errors import plural
-from resnetcli.measure.best import deviates
-from resnetcli.measure.statistics import P99_LEAST
 from resnetcli.plan.memory import memory
-from resnetcli.plan.receptive import Receptive
-from resnetcli.plan.receptive import receptive as sees
 from resnetcli.plan.training import is_traced, training
 from resnetcli.report.profile import By, Failure, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
@@ -23,6 +19,8 @@ from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
+    from resnetcli.plan.plan import Plan
+    from resnetcli.plan.receptive import Receptive
 
 _FIGURE = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
@@ -42,7 +40,7 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
     `receptive` adds what each part sees of the image.
     """
-    fields = sees(profile.plan) if receptive else ()
+    fields = _fields(profile.plan) if receptive else ()
     found = parts(profile, by)
     total, work = profile.counts.total, profile.tally.total
     most = max((part.figure for part in found), default=0) or 1
@@ -87,6 +85,12 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
 FIELDS = ("field", "stride", "padding")
 """Columns of what is seen of the image."""
+
+
+def _fields(plan: Plan) -> Sequence[Receptive]:
+    from resnetcli.plan.receptive import receptive  # which only who asks for it waits for
+
+    return receptive(plan)
 
 
 def field_texts(seen: Receptive) -> tuple[str, str, str]:
@@ -378,6 +382,9 @@ def _end_line(measurements: Sequence[Measurement]) -> str:
 
 def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
     """Under what measurements made in one go hold; whether `energy` was asked for."""
+    from resnetcli.measure.best import deviates
+    from resnetcli.measure.statistics import P99_LEAST
+
     m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
     lines = [

@@ -489,6 +489,17 @@ def test_predicting_and_explaining_without_a_device_load_no_torch() -> None:
         assert "floor" in result.stdout
 
 
+def test_counting_loads_only_what_it_takes() -> None:
+    measuring = ("measure.best", "plan.receptive", "report.records", "report.reconcile", "report.saved", "view.ladder")
+    unused = {"torch", "numpy", "pandas", *(f"resnetcli.{name}" for name in measuring)}
+    code = (
+        "import sys; sys.argv = ['resnet-cli', 'profile', 'resnet50']; from resnetcli.cli.main import main\n"
+        f"try:\n    main()\nfinally:\n    loaded = {unused} & {{*sys.modules}}\n    assert not loaded, loaded"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
 
