@@ -102,20 +102,17 @@ def profile(
     settings = running(
         device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
     )
-    made = partial(
-        profile_model, name, given, input=input, aux=aux, batch=batches, zoo=zoo, modules=True,
-        convention=counting(convention, flops),
-    )  # fmt: skip
-    amiss: ResourceError | None = None
     with progress(device, name) as tell:
-        try:
-            found = made(device=device, time_budget_s=seconds, settings=settings, best=best, memory=memory,
-                         energy=energy, tell=tell)  # fmt: skip
-        except ResourceError as error:  # what it costs is known all the same
-            found, amiss = made(), error
+        found = profile_model(
+            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
+            settings=settings, best=best, memory=memory, energy=energy, modules=True,
+            convention=counting(convention, flops), tell=tell,
+        )  # fmt: skip
     _print_profile(found, by, format, receptive=receptive, energy=energy)
-    if amiss is not None:
-        raise amiss
+    if device is not None and not found.measurements:
+        for failure in found.failures:
+            complain(f"error: {failure.problem}")
+        raise typer.Exit(3)
 
 
 def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
@@ -141,7 +138,7 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
     if format is Format.csv:
         print_sheet(with_times(sheet, found.measurements), format)
-        for line in failure_lines(found.failures):
+        for line in failure_lines(found.failures) if found.measurements else []:
             complain(line)
         return
     note = unjudged(found)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnetcli.errors import UsageError
 from resnetcli.measure import training
@@ -88,6 +88,8 @@ def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings:
         first_call_s, peak = _first_call(made.call, made.images, place, clock)
         deviation = made.check() if made.check else None
     waited, queued = _timers(made.call, place, clock)
+    if is_traced(plan):  # which may fail at any call
+        waited, queued = _explaining(waited, plan, settings), _explaining(queued, plan, settings)
     step = made.step
     return Ready(
         place, batch, waited, queued, first_call_s, peak, settings,
@@ -115,13 +117,19 @@ def set_up(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: 
     require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
     if settings.mode == "train":  # half of it at least where values are cast to bf16
         require(what, memory(plan, "train").bytes(batch) // (2 if settings.dtype == "bf16" else 1), place, hint)
-    net = model(plan, place) if is_traced(plan) else weights(plan, place)
-    # Never zeros: arithmetic on zeros draws less power and can be faster.
-    x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
-    with torch.no_grad(), explained(plan, settings):
-        calibrate(net, x, plan)
-    if isinstance(net, Net) and settings.mode == "train":
-        return _set_up_training(plan, net, x, settings, place, clock)
+    with model(plan, place) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
+        # Never zeros: arithmetic on zeros draws less power and can be faster.
+        x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
+        with torch.no_grad(), explained(plan, settings):
+            calibrate(net, x, plan)
+        if isinstance(net, Net) and settings.mode == "train":
+            return _set_up_training(plan, net, x, settings, place, clock)
+        return _set_up_inference(plan, net, x, settings, place, clock)
+
+
+def _set_up_inference(
+    plan: Plan, net: nn.Module, x: Tensor, settings: Settings, place: torch.device, clock: Clock
+) -> Prepared:
     with explained(plan, settings):
         expected = None if settings.plain else reference(plan, net, x)
         start = clock()
@@ -221,6 +229,14 @@ def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tu
         return host, host  # a CPU has returned when it has finished
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     return waited, queued
+
+
+def _explaining(timer: Timer, plan: Plan, settings: Settings) -> Timer:
+    def timed(calls: int) -> float:
+        with explained(plan, settings):  # the clock runs within
+            return timer(calls)
+
+    return timed
 
 
 def _wait(place: torch.device) -> None:

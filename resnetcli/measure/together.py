@@ -102,7 +102,8 @@ def measure_together(
         if compared and again is not None:
             warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
             timers.append(again.waited)
-        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, "use a smaller `--batch`"):
+        fewer = "" if batch == 1 else "use a smaller `--batch`"
+        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, fewer):
             rounds = take_turns(
                 timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
                 budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),

@@ -8,7 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,15 +76,17 @@ def weights(plan: Plan, place: torch.device) -> Net:
         return build(plan, device=place, dtype=torch.float32, init=fill).eval()
 
 
-def model(plan: Plan, place: torch.device) -> nn.Module:
+@contextmanager
+def model(plan: Plan, place: torch.device) -> Iterator[nn.Module]:
     """Likewise the PyTorch model that a plan was seen of, its weights as it makes them but for BatchNorm's shifts.
 
-    Raises UsageError where it cannot be made again.
+    It is to be compiled within: `made_again` says why. Raises UsageError where it cannot be made again.
     """
-    with torch.inference_mode(False):
-        net = made_again(plan).to(place, torch.float32)
-        shift(net)
-        return net
+    with ExitStack() as stack:
+        with torch.inference_mode(False):
+            net = stack.enter_context(made_again(plan)).to(place, torch.float32)
+            shift(net)
+        yield net
 
 
 def fill(net: nn.Module) -> None:
@@ -113,11 +115,13 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
         images = torch.cat((x, torch.randn_like(x)))
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
-        norm.train().momentum = 1.0
+        norm.train()
+        norm.momentum = 1.0
     if norms:
         net(images)
     for norm in norms:
-        norm.eval().momentum = 0.1
+        norm.eval()
+        norm.momentum = 0.1
 
 
 def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor) -> Variant:
@@ -171,6 +175,8 @@ def _start(net: nn.Module, x: Tensor, settings: Settings) -> Call:
             return net
         case "inductor":
             compiled: Call = torch.compile(net, dynamic=False)
+            if not isinstance(net, Net):  # of which the compiler has to find what belongs to it, as it now can
+                compiled(x)
             return compiled
         case "torchscript":
             return _torchscript(net, x)
@@ -355,7 +361,9 @@ def explained(plan: Plan, settings: Settings) -> Iterator[None]:
         yield
     except (UsageError, ResourceError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not is_traced(plan):
+            raise  # a model may not end whoever measures it
         text = (str(error).strip().splitlines() or [""])[0]
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
             raise

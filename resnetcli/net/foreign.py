@@ -6,7 +6,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -66,17 +66,22 @@ def trace_reference(
         return first_to_run(attempts, input, name, foreign.title, foreign.file), foreign
 
 
-def made_again(plan: Plan) -> nn.Module:
+@contextmanager
+def made_again(plan: Plan) -> Iterator[nn.Module]:
     """The net that a plan was seen of, made once more with all its weights, in evaluation: its file is run again.
 
-    Raises what `trace_reference` raises, and UsageError for a plan of a module in hand, which nothing leads back to.
+    What the file imports from beside it is known to Python while this lasts: compilers look it up by name. Raises what
+    `trace_reference` raises, and UsageError for a plan of a module in hand, which nothing leads back to.
     """
     reference = module_reference(plan.name)
     if reference is None:
         raise UsageError(f"`{plan.name}` was only counted: nothing says how to make it again",
                          "name it as `net.py:Net`, `torchvision:NAME` or `timm:NAME`")  # fmt: skip
-    with undisturbed(), found(reference, plan.parameters) as foreign:
-        return foreign.make().eval()
+    with ExitStack() as stack:
+        with undisturbed():
+            net = stack.enter_context(found(reference, plan.parameters)).make()
+        net.eval()  # whose value is not used: somebody's own `train` may give none
+        yield net
 
 
 @contextmanager

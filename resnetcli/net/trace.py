@@ -245,7 +245,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.failed = ""
 
     def run(self, name: str, title: str) -> Trace:
-        module = self.module.eval()
+        module = self.module
+        module.eval()  # whose value is not used: somebody's own `train` may give none
         image = self._image()
         _accepts_one_image(module, image, title)
         parameters: Iterable[Any] = module.parameters()

@@ -268,21 +268,15 @@ def _best(
     from resnetcli.measure.sampling import part
 
     profiles: list[Profile] = []
-    error: ResourceError | None = None
     for number, profile in enumerate(comparison.profiles):
         piece = part(tell, number, len(comparison.profiles) + 1)
-        try:
-            ladders, found, failures = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
-        except ResourceError as problem:
-            error = problem
-            profiles.append(replace(profile, failures=(failed(device, batches[0], problem),)))
-            continue
+        ladders, found, failures = climb_all(profile.plan, device, batches, time_budget_s, settings, piece)
         profiles.append(replace(profile, ladders=ladders, measurements=found, failures=failures))
-    if error is not None and not any(profile.measurements for profile in profiles):
-        raise error
+    if not any(profile.measurements for profile in profiles):
+        raise ResourceError(profiles[-1].failures[-1].problem)
     base = next((n for n, each in enumerate(comparison.profiles) if each is comparison.baseline), None)
     climbed = replace(comparison, profiles=tuple(profiles), baseline=None if base is None else profiles[base])
-    places = [number for number, profile in enumerate(profiles) if profile.ladders]
+    places = [number for number, profile in enumerate(profiles) if profile.measurements]
     if len(places) < 2 or (base is not None and base not in places):
         return climbed  # nothing to be compared with
 
@@ -299,7 +293,7 @@ def _best(
         except ResourceError as error:
             return Together((error,) * len(jobs), (None,) * len(jobs), None, 0, False)
 
-    cleared = [replace(p, measurements=(), failures=()) if p.ladders else p for p in profiles]
+    cleared = [replace(p, measurements=(), failures=()) if p.measurements else p for p in profiles]
     bare = replace(climbed, profiles=tuple(cleared), baseline=None if base is None else cleared[base])
     last = part(tell, len(profiles), len(profiles) + 1)
     return _contested(bare, device, batches, places, time_them, last)

@@ -156,10 +156,13 @@ def profile(
     Raises UsageError and SpecError as `load` does, UsageError for a device or convention there is not, ResourceError
     if memory does not suffice.
     """
-    return profile_model(
+    found = profile_model(
         os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device, convention=convention,
         time_budget_s=time_budget_s, settings=settings, best=best, memory=memory, energy=energy, modules=True,
     )  # fmt: skip
+    if device is not None and not found.measurements:
+        raise ResourceError(found.failures[-1].problem)
+    return found
 
 
 def profile_module(module: nn.Module, /, *, input: Size | None = None, name: str | None = None) -> Profile:
@@ -194,8 +197,7 @@ def profile_model(
     """`profile` with the parameters as a mapping, so that none of their names can be taken for an option.
 
     PyTorch models are profiled only with `modules`: what works on specs must not run a file. `tell` is told how much
-    of the measuring is done, from 0 to 1. What does not fit at one batch is among the profile's failures; ResourceError
-    is raised if nothing fits.
+    of the measuring is done, from 0 to 1. What could not be measured is among the profile's failures, even if all is.
     """
     zoo = zoo or Zoo()
     check_best(best, settings, energy)
@@ -233,7 +235,7 @@ def _measure(
     plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
     tell: Callable[[float], None], *, energy: bool,
 ) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
-    """One measurement a batch. Raises the last ResourceError if nothing could be measured."""
+    """One measurement a batch, and what there could be none of."""
     from resnetcli.measure.latency import measure
     from resnetcli.measure.sampling import part
 
@@ -248,8 +250,6 @@ def _measure(
             )  # fmt: skip
         except ResourceError as error:
             failures.append(failed(device, batch, error))
-            if number == len(batches) - 1 and not found:
-                raise
     return tuple(found), tuple(failures)
 
 
@@ -289,10 +289,7 @@ def climb_all(
     plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
     tell: Callable[[float], None],
 ) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
-    """A ladder for each batch, the best of each, and batches where nothing passed.
-
-    Raises the last's ResourceError if that is so of all.
-    """
+    """A ladder for each batch, the best of each, and batches where nothing passed."""
     from resnetcli.measure.best import climb
     from resnetcli.measure.sampling import part
 
@@ -309,8 +306,6 @@ def climb_all(
             best = ladder.best
         except ResourceError as error:
             failures.append(failed(device, ladder.batch, error))
-            if len(failures) == len(ladders):
-                raise
             continue
         assert best.measurement is not None
         found.append(best.measurement)

@@ -14,13 +14,14 @@ from resnetcli.train.run import (
     Record,
     discard,
     has_nets,
+    is_folder_name,
     net_folders,
     new_directory,
     require_new,
     seed_folder,
     write_nets,
 )
-from resnetcli.train.several import Audience, Ended, create_run, create_seeds, require_seeds, train
+from resnetcli.train.several import Audience, Ended, create_run, create_seeds, find_begun, require_seeds, train
 from resnetcli.train.start import Asked, Prepared, net_name, prepare
 
 RESULTS = "resnet-cli/nets@1"
@@ -52,7 +53,7 @@ def train_nets(
     What is asked for differs in model and parameters only. Raises UsageError, SpecError and ResourceError for what
     cannot be begun or gone on with, and where a single net cannot be finished.
     """
-    if resume is not None and len(asked) > 1:
+    if resume is not None and (len(asked) > 1 or (asked[0].model is not None and has_nets(resume))):
         raise UsageError("`--resume` knows which nets there are", "leave `--model` and `--depth` out")
     if resume is not None and has_nets(resume):
         return _go_on(resume, asked[0], audience, out, seeds)
@@ -77,8 +78,14 @@ def _begin(asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: 
     for net in asked:
         prepared.append(prepare(net, zoo, audience.say, prepared[0].data if prepared else None))
     names = [net_name(each.config) for each in prepared]
+    wrong = next((name for name in names if not is_folder_name(name)), None)
+    if wrong is not None:
+        raise UsageError(f"`{wrong}` is no name for a net's folder", "rename the file")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
+        nets = {each.config.spec for name, each in zip(names, prepared, strict=True) if name == twice}
+        if len(nets) > 1:
+            raise UsageError(f"two nets are called `{twice}`", "each has a folder of that name: rename a file")
         raise UsageError(f"`{twice}` is named twice", "for several seeds: `--seeds`")
     joined = "+".join(names)
     short = joined if len(joined) <= LONG else f"{names[0]}+{len(names) - 1}"
@@ -92,8 +99,9 @@ def _begin(asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: 
                 if seeds is not None:
                     create_seeds(folder, seed, seeds)
                     made.append(folder)
-                made.append(folder if seeds is None else seed_folder(folder, seed))
-                create_run(made[-1], each)
+                place = folder if seeds is None else seed_folder(folder, seed)
+                create_run(place, each)
+                made.append(place)  # now that it is this run's: whatever was there before is not taken away
         except BaseException:
             for folder in reversed(made):
                 with suppress(OSError):
@@ -110,6 +118,8 @@ def _go_on(
     failed: list[str] = []
     stopped = 0
     places = net_folders(path)
+    for place in places:  # what is wrong with the last is told before the first is gone on with
+        find_begun(place, asked, seeds)
     for number, place in enumerate(places, 1):
         try:
             ended.append(train(asked, audience, out=out, resume=place, seeds=seeds))

@@ -381,11 +381,11 @@ def write_nets(path: Path, names: Sequence[str]) -> None:
 def net_folders(path: Path) -> list[Path]:
     """Where each of several nets lies, in order. Raises UsageError for a list that `write_nets` has not written."""
     names = read_record(path / NETS_FILE, NETS).get("nets")
-    if not isinstance(names, list) or not 1 <= len(names) <= MAX_NETS or not all(map(_is_name, names)):
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_NETS or not all(map(is_folder_name, names)):
         raise UsageError(f"`{path / NETS_FILE}` is not whole")
     return [path / name for name in names]
 
 
-def _is_name(name: object) -> bool:
-    """Whether it is a folder's, in the directory and nowhere else."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\0"}
+def is_folder_name(name: object) -> bool:
+    """Whether it is a folder's, in the directory and nowhere else, and can be shown as it is."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and name.isprintable()

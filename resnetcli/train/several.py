@@ -87,13 +87,10 @@ def train(
         return _new_seeds(asked, audience, out, seeds) if seeds is not None else _new(asked, audience, out)
     if out is not None:
         raise UsageError("`--resume` goes on in the run's own directory", "leave `--out` out")
-    if os.path.isfile(resume / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
-        return _more_seeds(resume, asked, audience, seeds)
-    if seeds is not None:
-        raise UsageError(f"`{resume}` is a run of one seed", "leave `--seeds` out")
-    run = open_run(resume)
+    run, every = find_begun(resume, asked, seeds)
+    if every is not None:
+        return _more_seeds(resume, run, every, replace(asked, seed=None), audience)
     if (result := run.result) is not None:
-        require_as_asked(run, asked)
         audience.say(f"`{resume}` has finished its {plural(run.config.iterations, 'iteration')}")
         _show(run, asked, audience)
         return Ended(resume, Outcome(result), (result,))
@@ -188,7 +185,17 @@ def create_seeds(path: Path, first: int, seeds: int) -> None:
         write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
 
 
-def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None) -> Ended:
+def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range | None]:
+    """The run in a directory, or the first that was begun of several seeds, and those.
+
+    Raises UsageError for what cannot be gone on with as it is asked for.
+    """
+    if not os.path.isfile(path / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
+        if seeds is not None:
+            raise UsageError(f"`{path}` is a run of one seed", "leave `--seeds` out")
+        run = open_run(path)
+        require_as_asked(run, asked)
+        return run, None
     record = read_record(path / SEEDS_FILE, SEEDS)
     first, count = record.get("first"), record.get("count")
     if type(first) is not int or type(count) is not int or not 1 <= count <= MAX_SEEDS or not 0 <= first < 2**63:
@@ -196,12 +203,19 @@ def _more_seeds(path: Path, asked: Asked, audience: Audience, seeds: int | None)
     asked_otherwise = (seeds is not None and seeds != count) or (asked.seed is not None and asked.seed != first)
     if asked_otherwise:
         raise UsageError(f"`{path}` has the seeds {first} to {first + count - 1}", "leave `--seed` and `--seeds` out")
-    begun = [seed for seed in range(first, first + count) if (seed_folder(path, seed) / CONFIG_FILE).is_file()]
-    if not begun:
+    every = range(first, first + count)
+    there = next((seed for seed in every if (seed_folder(path, seed) / CONFIG_FILE).is_file()), None)
+    if there is None:
         raise UsageError(f"no seed of `{path}` was begun", "remove it and start anew")
-    prepared = reopen(open_run(seed_folder(path, begun[0])), replace(asked, seed=None), audience.say)
+    run = open_run(seed_folder(path, there))
+    require_as_asked(run, replace(asked, seed=None))
+    return run, every
+
+
+def _more_seeds(path: Path, run: Run, every: range, asked: Asked, audience: Audience) -> Ended:
+    prepared = reopen(run, asked, audience.say)
     with only_one(path):
-        return _each(path, range(first, first + count), prepared, replace(asked, seed=None), audience)
+        return _each(path, every, prepared, asked, audience)
 
 
 def _each(path: Path, seeds: range, prepared: Prepared, asked: Asked, audience: Audience) -> Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -153,7 +154,7 @@ def default_name(config: Config, *, several: bool = False) -> Path:
 def net_name(config: Config) -> str:
     """What a net's folder is called: `cifar_resnet56`, `my_net-depth20`."""
     settings = "".join(f"-{name}{value}" for name, value in sorted(config.parameters.items()))
-    return f"{Path(config.model).absolute().stem}{settings}"
+    return f"{Path(os.path.abspath(config.model)).stem}{settings}"  # noqa: PTH100 - `..` is a name, too
 
 
 # --- a new run -----------------------------------------------------------------------------------------------------

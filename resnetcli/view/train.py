@@ -49,7 +49,7 @@ class Screen:
 
     def begin(self, config: Config, run: Path) -> None:
         """What is trained, on what, how, and where that is not the paper."""
-        self._name, self._total, self._batch = Path(config.model).stem, config.iterations, config.batch_size
+        self._name, self._total, self._batch = clean(Path(config.model).stem), config.iterations, config.batch_size
         self._iteration, self._text, self._last = 0, "", self.clock()
         for line in opening(config, run):
             self.say(line)

@@ -75,8 +75,17 @@ def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
 
 
 def test_what_is_wrong_with_the_last_net_is_told_before_the_first_is_trained(folder: Path) -> None:
+    (folder / "other").mkdir()
+    for file in ("other/tiny.yaml", "..yaml", "a\n.yaml"):
+        (folder / file).write_text((folder / "deep.yaml").read_text())
     before = sorted(folder.rglob("*"))
-    for last, said in (("cifar_resne", "did you mean `cifar_resnet`"), ("tiny.yaml", "`tiny` is named twice")):
+    for last, said in (
+        ("cifar_resne", "did you mean `cifar_resnet`"),
+        ("tiny.yaml", "`tiny` is named twice"),
+        ("..yaml", "`.` is no name for a net's folder"),
+        ("a\n.yaml", "is no name for a net's folder"),
+        ("other/tiny.yaml", "two nets are called `tiny`\nhint: each has a folder of that name: rename a file"),
+    ):
         result = run([*words(folder), "--model", last])
         assert result.exit_code == 2, result.output
         assert said in result.stderr
@@ -101,6 +110,17 @@ def test_nets_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypa
     other = run("train-cifar --resume all --seed 9")
     assert other.exit_code == 2
     assert "was started otherwise: seed: 0, now 9" in other.stderr
+    checkpoints = sorted((folder / "all" / "tiny").glob("checkpoint-*"))
+    one = run(["train-cifar", "--resume", "all", "--model", str(folder / "tiny.yaml")])
+    assert one.exit_code == 2
+    assert one.stderr.startswith("error: `--resume` knows which nets there are")
+    config = folder / "all" / "deep" / "config.json"
+    config.rename(folder / "kept.json")
+    broken = run("train-cifar --resume all")
+    assert broken.exit_code == 2
+    assert "`all/deep` is not a run" in broken.stderr
+    assert sorted((folder / "all" / "tiny").glob("checkpoint-*")) == checkpoints  # the first was not gone on with
+    (folder / "kept.json").rename(config)
     assert run("train-cifar --resume all").exit_code == 0
     assert run(tiny.words(folder, "alone")).exit_code == 0
     assert weights(folder / "all" / "tiny") == weights(folder / "alone")
@@ -149,8 +169,23 @@ def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(fo
     assert others.stderr.startswith("error: `--resume` knows which nets there are")
 
 
+def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tiny.words(folder)).exit_code == 0
+    (folder / "run" / "inside").mkdir()
+    monkeypatch.chdir(folder / "run" / "inside")
+    deep = ["--model", str(folder / "deep.yaml")]
+    result = run([*tiny.words(folder)[:1], "--model", "../", *deep, *tiny.words(folder, "all")[3:]])
+    assert (folder / "recipe.yaml").is_file()  # beside the new directory, of a name that runs have in theirs
+    assert result.exit_code == 0, result.output
+    assert [place.name for place in net_folders(folder / "all")] == ["run", "deep"]
+
+
 @pytest.mark.parametrize(
-    "nets", [[], "tiny", ["../tiny"], ["tiny", ".."], [""], ["a\0"], [3], ["tiny"] * 101, {"tiny": 1}], ids=repr
+    "nets",
+    [[], "tiny", ["../tiny"], ["tiny", ".."], [""], ["a\0"], ["\x1b[2J"], ["\ud800"], [3], ["tiny"] * 101, {"tiny": 1}],
+    ids=repr,
 )
 def test_a_list_of_nets_that_nobody_has_written_is_refused(folder: Path, nets: object) -> None:
     (folder / "all").mkdir()

@@ -152,6 +152,10 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
     assert alone.exit_code == 3
     assert "with a batch of 100000000000 would take" in alone.stderr
     assert "269,722 parameters" in alone.stdout  # what it costs is known all the same
+    none = run("profile cifar_resnet20 --device cpu --batch 100000000000,200000000000 --format json")
+    assert none.exit_code == 3
+    assert [failure["batch"] for failure in json.loads(none.stdout)["failures"]] == [100000000000, 200000000000]
+    assert none.stderr.count("error: ") == 2
 
 
 @pytest.mark.parametrize(

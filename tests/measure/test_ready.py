@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,22 @@ class Single(nn.Conv2d):
             raise RuntimeError("one at a time")
         return super().forward(x)
 
+class Tired(nn.Conv2d):
+    def __init__(self, calls):
+        super().__init__(3, 8, 3)
+        self.left = calls
+
+    def forward(self, x):
+        self.left -= 1
+        if self.left < 0:
+            raise SystemExit("tired")
+        return super().forward(x)
+
+class Frozen(nn.Sequential):
+    def train(self, mode=True):  # as many write it, without a value
+        super().train(False)
+
+frozen = lambda: Frozen(nn.Conv2d(3, 8, 3), nn.Dropout())
 there = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False))
 """
 
@@ -137,6 +155,13 @@ def test_a_pytorch_model_has_the_weights_its_own_code_draws_and_runs_on_any_batc
         assert as_tuple(set_up(seen("there"), CPU, 2, lambda: 0.0, Settings()).call())[0].shape == (2, 8, 14, 14)
 
 
+def test_a_model_whose_own_train_gives_nothing_back_is_counted_and_run(seen: Callable[..., Plan]) -> None:
+    with on_device(CPU), applied(Settings(), CPU):
+        (found,) = as_tuple(set_up(seen("frozen"), CPU, 1, lambda: 0.0, Settings()).call())
+    assert found.shape == (1, 8, 14, 14)
+    assert found.all()  # nothing was dropped
+
+
 @pytest.mark.parametrize(
     ("name", "made", "message"),
     [
@@ -160,7 +185,35 @@ def test_a_pytorch_model_that_fails_on_a_batch_is_a_line_and_no_traceback(seen: 
             prepare(plan, CPU, 2, lambda: 0.0)
 
 
+@pytest.mark.parametrize("calls", [1, 2, 5])
+def test_a_pytorch_model_that_ends_itself_at_some_call_is_a_line_and_ends_nothing_else(
+    calls: int, seen: Callable[..., Plan]
+) -> None:
+    plan = seen("Tired", calls=calls)
+    words = r"net\.py:Tired` as fp32 cannot be run: SystemExit: tired"
+    with on_device(CPU), applied(Settings(), CPU), pytest.raises(ResourceError, match=words):
+        prepare(plan, CPU, 1, lambda: 0.0).waited(9)
+
+
 def test_a_module_in_hand_is_counted_and_nothing_leads_back_to_it() -> None:
     plan = of_module(torch.nn.Conv2d(3, 8, 3), Shape(3, 16, 16), None).plan
     with on_device(CPU), applied(Settings(), CPU), pytest.raises(UsageError, match="`Conv2d` was only counted"):
         set_up(plan, CPU, 1, lambda: 0.0, Settings())
+
+
+def test_a_compiler_finds_what_a_file_imports_from_beside_it_and_nothing_stays_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = "class Block(nn.Conv2d):\n    def forward(self, x):\n        return torch.relu(super().forward(x))\n"
+    (tmp_path / "beside.py").write_text(f"import torch\nfrom torch import nn\n\n{block}")
+    net = tmp_path / "net.py"
+    net.write_text("from beside import Block\nfrom torch import nn\nNet = lambda: nn.Sequential(Block(3, 8, 3))\n")
+    plan = of_reference(f"{net}:Net", {}, Shape(3, 16, 16)).plan
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # which writes no code
+    made = Settings(runtime="inductor")
+    with on_device(CPU), applied(made, CPU):
+        found = prepare(plan, CPU, 2, lambda: 0.0, made)
+        assert found.waited(2) == 0.0
+    assert found.deviation is not None
+    assert found.deviation.outputs < 1e-6
+    assert not {"beside", "_resnetcli_run_net"} & set(sys.modules)

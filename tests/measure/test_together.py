@@ -120,6 +120,7 @@ def test_a_device_that_vanishes_is_an_error_in_one_line(monkeypatch: pytest.Monk
     assert caught.value.message == (
         "2 nets at once with a batch of 1 could not be run on `cpu`: CUDA error: device-side assert triggered"
     )
+    assert caught.value.hint == ""  # there is no smaller batch
 
 
 def test_what_else_goes_on_is_read_once_all_nets_are_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

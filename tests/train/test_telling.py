@@ -49,6 +49,12 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal() -> None:
     several = results_lines([one, other])
     assert all(line.isprintable() for line in several)
     assert several[-1].endswith("evil=1)")  # whose deviation it is, where not all have it
+    out, now = Terminal(), iter(range(100))
+    screen = Screen(out, clock=lambda: next(now))
+    screen.begin(made, Path(evil))
+    screen.stepped(1)
+    assert "evil  1/40" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
 def test_where_nobody_looks_there_is_a_line_now_and_then() -> None:
