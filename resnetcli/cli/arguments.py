@@ -15,6 +15,11 @@ Asked = tuple[str, dict[str, int]]
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
+def words_of(text: str) -> list[str]:
+    """One option's model and the settings behind it: `net.yaml width=8`; a path may have spaces in it."""
+    return re.split(r"\s+(?=[^\s=/]+=)", text.strip())
+
+
 def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
     """Models with the `name=value` settings that follow each; wildcards stand for every name they match.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
-from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import ResourceError, UsageError, clean
 
 if TYPE_CHECKING:
@@ -128,10 +128,12 @@ def train_cifar(
         zoo = Zoo()
         if settings and depth:
             raise UsageError(f"`{settings[0]}` beside `--depth`", "for parameters: `--model cifar_resnet depth=56`")
-        if settings and len(model or []) != 1:
-            of = "no model" if not model else "which model?"
-            raise UsageError(f"`{settings[0]}` is of {of}", "name one with `--model`")
-        nets = [_one_model([name, *(settings or [])], zoo) for name in model or []]
+        if settings and not model:
+            raise UsageError(f"`{settings[0]}` is of no model", "name it with `--model`")
+        if settings and len(model or []) > 1:
+            example = f'`--model "{(model or [])[0]} {settings[0]}"`'
+            raise UsageError(f"`{settings[0]}` could be of each of several nets", f"say of which: {example}")
+        nets = [_one_model([*words_of(name), *(settings or [])], zoo) for name in model or []]
         nets += [depth_model(each, zoo) for each in depth or []]
         asked = Asked(
             None, {}, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,

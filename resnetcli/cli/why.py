@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +23,7 @@ from resnetcli.cli.app import (
     print_lines,
     print_sheet,
 )
-from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import UsageError, clean
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def explain(
     from resnetcli.view.roofline import summary
 
     zoo = Zoo()
-    words = [] if vs is None else re.split(r"\s+(?=[^\s=/]+=)", vs.strip())  # a path may have spaces in it
+    words = [] if vs is None else words_of(vs)
     asked = asked_models([*models, *words], zoo)
     if len(asked) != (1 if vs is None else 2):
         raise UsageError("`explain` takes one model, and one more with `--vs`")
@@ -190,6 +189,7 @@ def explain(
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
     if roofline is not None:
         write_text(roofline, roofline_svg(found[0]))
+        complain(f"drawn: {clean(str(roofline))}")
     if format is Format.json:
         print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
     else:

@@ -57,6 +57,8 @@ def load(
     """
     if name not in TITLES:
         hint = did_you_mean(name, TITLES, f"there are {', '.join(f'`{each}`' for each in TITLES)}")
+        if os.path.isdir(name):  # noqa: PTH112 - Path's raises for a name too long to exist
+            hint = f"a folder is named by `--data-dir`: `--data custom --data-dir {name}`"
         raise UsageError(f"there is no data set `{name}`", hint)
     if name == "synthetic":
         return synthetic()

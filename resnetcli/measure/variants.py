@@ -107,18 +107,21 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
 
     With the initial ones every residual block doubles the variance, and a deep net would be timed on infinities.
     """
-    single = is_traced(plan) or any(  # what a PyTorch model has inside is not known
+    single = any(
         isinstance(step.op, BatchNorm) and step.shape.n * step.shape.h * step.shape.w == 1 for step in plan.steps
     )
-    images = x[: 2 if single else 1]
-    if single and len(x) == 1:
-        images = torch.cat((x, torch.randn_like(x)))
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
     if norms:
-        net(images)
+        two = x[:2] if len(x) > 1 else torch.cat((x, torch.randn_like(x)))
+        try:
+            net(two if single else x[:1])
+        except ValueError:  # BatchNorm's own for a single value, which inside a PyTorch model nobody sees before
+            if not is_traced(plan):
+                raise
+            net(two)
     for norm in norms:
         norm.eval()
         norm.momentum = 0.1

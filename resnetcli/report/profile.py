@@ -254,8 +254,9 @@ def _measure(
 
 
 def failed(device: str, batch: int, error: ResourceError) -> Failure:
-    """The failure that an error is, with what to do about it."""
-    return Failure(device, batch, "; ".join(filter(None, (error.message, error.hint))))
+    """The failure that an error is, with the batch and what to do about it."""
+    problem = error.message if "batch" in error.message else f"{error.message}, at batch {batch}"
+    return Failure(device, batch, "; ".join(filter(None, (problem, error.hint))))
 
 
 def check_best(best: bool, settings: Settings, energy: bool) -> None:

@@ -221,6 +221,9 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not os.path.isdir(place):  # noqa: PTH112 - Path's raises for a name too long to exist
         raise UsageError(f"there is no directory `{path}`", hint)
     if not os.path.isfile(place / CONFIG_FILE):  # noqa: PTH113
+        inside = next(iter(sorted(place.glob(f"*/{CONFIG_FILE}")) or sorted(place.glob(f"*/*/{CONFIG_FILE}"))), None)
+        if inside is not None:
+            hint = f"there are runs in it, for example `{inside.parent}`"
         raise UsageError(f"`{path}` is not a run: it has no {CONFIG_FILE}", hint)
     return Run(place, _config(read_record(place / CONFIG_FILE, SCHEMA), place / CONFIG_FILE))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
-    """A row a rung, in the order they were climbed; what failed says why."""
+    """A row a rung, in the order they were climbed; why one failed stands below (`ladder_lines`)."""
     several = len(ladders) > 1
     rungs = [rung for ladder in ladders for rung in ladder.rungs]
     columns = (
@@ -40,8 +40,8 @@ def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
     best = rung.passed and rung is ladder.best
     if m is None:
         return (
-            cell(rung.settings.text), cell(ladder.batch), *(cell(None) for _ in range(7)), cell(rung.problem), cell(""),
-            cell(""),
+            cell(rung.settings.text), cell(ladder.batch), *(cell(None) for _ in range(7)),
+            cell(rung.problem, "not run"), cell(""), cell(""),
         )  # fmt: skip
     memory, off = m.peak_memory_bytes, deviation(m)
     return (
@@ -54,7 +54,7 @@ def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
         cell(memory, "-" if memory is None else size_of(memory)),
         cell(m.prepare_s, duration(m.prepare_s)),
         cell(off, "" if off is None else f"{off:.1e}"),
-        cell(rung.problem),
+        cell(rung.problem, "not right" if rung.problem else ""),
         cell("best" if best else ""),
         noisy_cell(m),
     )
@@ -74,7 +74,11 @@ def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
         for ladder in ladders
         if ladder.ties
     ]
+    problems = dict.fromkeys(
+        f"{rung.settings.text}: {rung.problem}" for ladder in ladders for rung in ladder.rungs if rung.problem
+    )
     lines = [
+        *problems,
         *ties,
         "each in a process of its own, one after the other; prepared in: cast, folded, compiled and called once",
     ]

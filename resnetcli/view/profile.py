@@ -380,6 +380,16 @@ def _end_line(measurements: Sequence[Measurement]) -> str:
     return f"the time budget ended before {which} within 1%"
 
 
+def _prepared(measurements: Sequence[Measurement]) -> str:
+    """How they were run and what that took to prepare, unless it is eager fp32 or not one way for all."""
+    ways = {(m.settings, m.runtime) for m in measurements}
+    if len(ways) > 1 or ways == {("fp32", "eager")}:
+        return ""
+    times = sorted(m.prepare_s for m in measurements)
+    upto = f" to {duration(times[-1])}" if len(times) > 1 else ""
+    return f"; {measurements[0].settings}, prepared in {duration(times[0])}{upto}"
+
+
 def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
     """Under what measurements made in one go hold; whether `energy` was asked for."""
     from resnetcli.measure.best import deviates
@@ -398,8 +408,7 @@ def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> 
             "that their medians need not add up"
         )
     lines += [*_memory_lines(measurements), *(_energy_lines(measurements) if energy else ())]
-    if m.runtime != "eager" or m.settings != "fp32":
-        lines[0] += f"; {m.settings}, prepared in {duration(m.prepare_s)}"
+    lines[0] += _prepared(measurements)
     lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]
     if not all(m.warmup_settled for m in measurements):
         lines.append("*: times were still moving when the warm-up had to end")

@@ -47,6 +47,8 @@ def _condition(key: str, value: str) -> str:
     key, value = clean(key, 80), clean(value, 200)
     if key == "last_cache_bytes" and value.isdecimal():
         return f"last cache {size_of(int(value))}"
+    if value == "1" and key.endswith("s"):  # `1 thread`
+        key = key.removesuffix("s")
     return value if key == "printed" else f"{value} {key}" if value.isdecimal() else f"{key} {value}"
 
 

@@ -621,6 +621,7 @@ def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.
     assert 0 < record["net"]["floor"]["floor_s"] < record["net"]["measured_s"]
     assert sum(record["net"]["shares"].values()) == pytest.approx(1)
     assert record["vs"]["net"]["model"] == "cifar_resnet32"
+    assert f"drawn: {drawing}" in result.stderr
     assert drawing.read_text().startswith("<svg")
 
 

@@ -231,7 +231,8 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     result = run("profile cifar_resnet56 --device cpu --best --batch 1,8")
     assert result.exit_code == 0, result.stderr
     assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
-    assert result.stdout.count("out of memory") == 3  # each rung, and below the table
+    assert result.stdout.count("not run") == 2
+    assert result.stdout.count("out of memory") == 3  # of each rung, and of the batch, below the table
     result = run("profile cifar_resnet56 --device cpu --best --batch 1,8 --format csv")
     assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["row"] == "total"] == ["1"]
     assert result.stderr == "not measured: nothing could be measured at batch 8: out of memory\n"

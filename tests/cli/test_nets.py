@@ -59,6 +59,16 @@ def test_several_nets_are_trained_in_turn_as_each_would_be_alone(folder: Path) -
     assert record["nets"] == [json.loads(result.read_text()) for result in results]
 
 
+def test_each_of_several_nets_can_have_its_own_parameters_and_what_is_in_it_is_named(folder: Path) -> None:
+    result = run([*tiny.words(folder, "all"), "--model", "tiny.yaml n=2", "--iterations", "4"])
+    assert result.exit_code == 0, result.output
+    assert net_folders(folder / "all") == [folder / "all" / "tiny", folder / "all" / "tiny-n2"]
+    assert "tiny.yaml n=2" in result.stdout
+    tested = run("eval all")
+    assert tested.exit_code == 2
+    assert tested.stderr.endswith(f"hint: there are runs in it, for example `{Path('all') / 'tiny'}`\n")
+
+
 def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
     result = run([*words(folder), "--seeds", "2", "--seed", "3", "--format", "json"])
     assert result.exit_code == 0, result.output

@@ -441,7 +441,10 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
     [
         ("train-cifar", "what shall be trained?"),
         ("train-cifar --depth 20 --depth 55", "`--depth 50` or `--depth 56`"),
-        ("train-cifar n=1 --model cifar_resnet --model cifar_plain", "`n=1` is of which model?"),
+        (
+            "train-cifar n=1 --model cifar_resnet --model cifar_plain",
+            '`n=1` could be of each of several nets\nhint: say of which: `--model "cifar_resnet n=1"`',
+        ),
         ("train-cifar --depth 55", "`--depth 50` or `--depth 56`"),
         ("train-cifar --depth 3", "`--depth 8` or `--depth 14`"),
         ("train-cifar depth=20", "`depth=20` is of no model"),
@@ -470,6 +473,7 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
         ("train-cifar --resume nowhere", "there is no directory `nowhere`"),
         ("train-cifar --resume .", "is not a run"),
         ("eval .", "is not a run"),
+        ("train-cifar --depth 8 --data data", "`--data custom --data-dir data`"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_made(folder: Path, command: str, said: str) -> None:

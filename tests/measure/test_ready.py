@@ -89,9 +89,9 @@ class Net(nn.Module):
         print("run")
         return {"logits": self.head(self.norm(self.stem(x).flatten(1)))}
 
-class Single(nn.Conv2d):
+class Single(nn.Sequential):
     def __init__(self):
-        super().__init__(3, 8, 3)
+        super().__init__(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
 
     def forward(self, x):
         if len(x) > 1:
