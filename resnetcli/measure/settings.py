@@ -241,6 +241,8 @@ def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Of glibc's `mallopt`."""
+OTHER_ALLOCATORS = ("mallctl", "tc_malloc", "mi_malloc")
+"""What only jemalloc, tcmalloc and mimalloc have, which are loaded before the C library where they are used."""
 
 
 def keep_memory() -> None:
@@ -263,10 +265,12 @@ def _tell_glibc(options: Mapping[int, int]) -> None:
 
 
 def _mallopt() -> Callable[[int, int], object] | None:
-    """glibc's; None from another C library, and where another allocator was loaded before it, as jemalloc is."""
+    """glibc's; None from another C library, and where another allocator has been loaded before it."""
     try:
-        glibc = ctypes.CDLL("libc.so.6")
-        used, known = (ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (ctypes.CDLL(None), glibc))
-        return cast("Callable[[int, int], object]", glibc.mallopt) if used == known else None
+        loaded = ctypes.CDLL(None)
+        # Not by the address of `malloc`, which in some programs, Debian's Python among them, is the program's own stub.
+        if any(hasattr(loaded, name) for name in OTHER_ALLOCATORS):
+            return None
+        return cast("Callable[[int, int], object]", ctypes.CDLL("libc.so.6").mallopt)
     except (OSError, AttributeError, TypeError):
         return None

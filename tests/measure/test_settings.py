@@ -109,11 +109,12 @@ def test_another_c_library_is_not_said_to_keep_memory(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
-def test_another_allocator_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is loaded before the C library gives all programs another `malloc`."""
+@pytest.mark.parametrize("own", ["mallctl", "tc_malloc", "mi_malloc"])
+def test_another_allocator_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    """One that is loaded before the C library, as jemalloc may be."""
     libc = ctypes.CDLL(None)
     require_possible(settings(keep_memory=True), "cpu")
-    loaded = SimpleNamespace(malloc=libc.calloc, mallopt=libc.mallopt)
+    loaded = SimpleNamespace(mallopt=libc.mallopt, **{own: libc.malloc})
     monkeypatch.setattr("resnetcli.measure.settings.ctypes.CDLL", lambda name: loaded if name is None else libc)
     with pytest.raises(UsageError, match="only the GNU C library"):
         require_possible(settings(keep_memory=True), "cpu")
