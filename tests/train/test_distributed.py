@@ -327,7 +327,7 @@ def test_no_order_goes_beyond_what_the_session_looks_at_nor_beyond_a_signal(devi
     [(["--batch-size", "9"], "error: a batch of 9 does not split over 2 processes\nhint: `--batch-size 8`"),
      (["--bn-batch", "8"], "error: BatchNorm is over 8 images, and each of 2 processes has 4 of a batch"),
      (["--recipe", "resmet"], "error: unknown recipe `resmet`\nhint: did you mean"),
-     (["--depth", "57"], "error: `--depth` is of the paper's ResNet, `--model` of any net")],
+     (["--depth", "57"], "error: no ResNet of He et al. has 57 layers for CIFAR")],
 )  # fmt: skip
 def test_bad_input_is_told_once_and_ends_all(folder: Path, more: list[str], said: str) -> None:
     ended = together([*tiny.words(folder), *more], folder)
