@@ -255,7 +255,8 @@ def _measure(
 
 def failed(device: str, batch: int, error: ResourceError) -> Failure:
     """The failure that an error is, with the batch and what to do about it."""
-    problem = error.message if "batch" in error.message else f"{error.message}, at batch {batch}"
+    named = any(f"{words} {batch}" in error.message for words in ("batch of", "at batch"))
+    problem = error.message if named else f"{error.message}, at batch {batch}"
     return Failure(device, batch, "; ".join(filter(None, (problem, error.hint))))
 
 

@@ -534,14 +534,14 @@ def test_it_is_timed_with_nets_of_specs_and_its_file_is_announced_once(file: str
 
 def test_a_batch_on_which_it_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "two.py").write_text(
+    (tmp_path / "batch.py").write_text(
         "from torch import nn\nclass Two(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 4, 3)\n"
         "    def forward(self, x):\n        if len(x) == 2:\n            raise KeyError('never two')\n"
         "        return super().forward(x)\n"
     )
-    result = run("profile two.py:Two --input 3x8x8 --device cpu --batch 1,2,3 --time-budget 20ms")
+    result = run("profile batch.py:Two --input 3x8x8 --device cpu --batch 1,2,3 --time-budget 20ms")
     assert result.exit_code == 0, result.stderr
-    assert "not measured: `two.py:Two` as fp32 cannot be run: KeyError: 'never two', at batch 2\n" in result.stdout
+    assert "not measured: `batch.py:Two` as fp32 cannot be run: KeyError: 'never two', at batch 2\n" in result.stdout
     assert "cpu fp32, batch 3" in result.stdout
 
 
