@@ -151,7 +151,7 @@ Counting = Annotated[
     typer.Option(
         "--convention",
         metavar="NAME",
-        help="Count as a tool does: macs, flops, fvcore, fvcore-train, thop, ptflops, ptflops-aten, torchinfo, "
+        help="Count as a tool does: macs, flops, fvcore, fvcore-train, thop, ptflops, ptflops-aten, mmcv, torchinfo, "
         "calflops, torch, darknet.",
     ),
 ]

@@ -30,7 +30,7 @@ def reconcile(
     import resnetcli.report.reconcile as report
     from resnetcli.report.records import reconcile_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.convention import candidates_sheet, reconcile_heading, reconcile_notes, tools_sheet
+    from resnetcli.view.convention import candidates_sheet, own_heading, own_sheet, reconcile_heading, reconcile_notes
     from resnetcli.view.output import print_json
 
     zoo = Zoo()
@@ -49,8 +49,8 @@ def reconcile(
         print_sheet(candidates_sheet(found, most=None), format)
     else:
         print_sheet(candidates_sheet(found), format, reconcile_heading(found))
-        print_sheet(tools_sheet(found), format, ["what each tool says of the net as asked"], reconcile_notes(found))
-    if not found.explained:
+        print_sheet(own_sheet(found), format, [own_heading(found)], reconcile_notes(found))
+    if not found.matches:
         raise typer.Exit(1)
 
 

@@ -83,6 +83,13 @@ def _ptflops_aten(net: nn.Module, x: Tensor) -> Counted:
     return _ptflops(net, x, "aten")
 
 
+def _mmcv(net: nn.Module, x: Tensor) -> Counted:
+    from mmcv.cnn import get_model_complexity_info
+
+    macs, params = get_model_complexity_info(net, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False)
+    return int(macs), int(params)
+
+
 def _torchinfo(net: nn.Module, x: Tensor) -> Counted:
     from torchinfo import summary
 
@@ -112,12 +119,21 @@ COUNTERS: Mapping[str, Counter] = MappingProxyType(
         "thop": Counter("thop", _thop),
         "ptflops": Counter("ptflops", _ptflops),
         "ptflops-aten": Counter("ptflops", _ptflops_aten),
+        "mmcv": Counter("mmcv", _mmcv),
         "torchinfo": Counter("torchinfo", _torchinfo),
         "calflops": Counter("calflops", _calflops),
         "torch": Counter("torch", _torch),
     }
 )
 """Convention -> the tool it is of, as far as a tool counts built modules."""
+
+
+def _version(package: str) -> str:
+    """Of the distribution that brings a package; MMCV is published under three names."""
+    for name in (package, f"{package}-lite", f"{package}-full"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return ""
 
 
 def readings(plan: Plan) -> Iterator[Reading]:
@@ -138,7 +154,7 @@ def read_counter(convention: str, net: nn.Module, plan: Plan, images: int = 1) -
     counter = COUNTERS[convention]
     if importlib.util.find_spec(counter.package) is None:
         return Reading(convention, counter.package, "", None, None, "not installed")
-    version = importlib.metadata.version(counter.package)
+    version = _version(counter.package)
     x = torch.zeros(images, plan.input.c, plan.input.h, plan.input.w)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -207,6 +207,27 @@ _ALL = (
         defects=(Defect("it leaves the module in evaluation mode, and its hooks in it"),),
     ),
     Convention(
+        "mmcv",
+        "MMCV get_model_complexity_info (as FLOPs), MMPretrain's model zoo; ptflops of 2021",
+        "eval",
+        "MACs",
+        {
+            "macs": 1,
+            "conv_bias": 1,
+            "batchnorm": 2,
+            "relu": 1,
+            "leaky_relu": 1,
+            "prelu": 1,
+            "pool_in": 1,
+            "adaptive_max_in": 1,
+            "adaptive_avg_in": 1,
+        },
+        defects=(
+            Defect("the bias of a convolution counts, that of a fully connected layer does not", _mixed_bias),
+            Defect("it leaves the model in evaluation mode, and its counters in the modules"),
+        ),
+    ),
+    Convention(
         "torchinfo",
         "torchinfo summary (as mult-adds)",
         "eval",
@@ -254,7 +275,9 @@ _ALL = (
 )
 CONVENTIONS: Mapping[str, Convention] = MappingProxyType({convention.name: convention for convention in _ALL})
 """By name, in the order they are listed in."""
-ALIASES: Mapping[str, str] = MappingProxyType({"pycls": "ptflops-aten", "timm": "fvcore", "deepspeed": "calflops"})
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"pycls": "ptflops-aten", "mmpretrain": "mmcv", "timm": "fvcore", "deepspeed": "calflops"}
+)
 """Other names -> the convention they are."""
 DEFAULT = "macs"
 

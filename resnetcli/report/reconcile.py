@@ -1,36 +1,38 @@
-"""Where a figure that somebody printed comes from: the convention, and the variant of the net, that give it."""
+"""Where a published figure comes from: the convention, and the variant of the model, that give it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from itertools import chain
+from typing import Literal
 
-from resnetcli.errors import SpecError, UsageError
-from resnetcli.ops import BatchNorm, Linear, Shape
-from resnetcli.plan.count import count
+from resnetcli.errors import UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.report.convention import Tally, formula, tallies
+from resnetcli.report.convention import Tally, tallies
 from resnetcli.report.profile import Size, as_shape, settings_text
+from resnetcli.report.readings import Quantity, Reading, readings
+from resnetcli.report.variants import Variant, far_variants, near_variants
 from resnetcli.report.verdict import Verdict, judge
 from resnetcli.spec.numbers import printed_figure
 from resnetcli.spec.read import read
-from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
 
-SIZES = (192, 224, 227, 256, 288, 299, 320, 331, 384)
-"""Of square images that nets are usually run on."""
-NO_WORK = {"params", "running_statistics", "activations"}
-"""Parts of readings that are not of work."""
 NEAREST = 5
 """Candidates named for a figure that nothing gives."""
+BINARY = {1: "1024", 2: "1024^2", 3: "1024^3", 4: "1024^4"}
+"""Power of a prefix -> what K, M, G and T are in binary units."""
+DIGITS = {1: 3, 2: 4}
+"""Deviations from the usual reading of the model itself -> significant digits from which a match is no coincidence."""
+MANY_DIGITS = 6
+"""The same for more deviations."""
 _FIGURE = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?|[0-9]{1,3}(?:[_,][0-9]{3})+)(?:E\+?([0-9]{1,2}))? ?([KMGTB]?)"
-    r" ?(?:((?:FL)?OPS?|MACS?|MULTIPLY-ADDS)|(PARAMS?|PARAMETERS))?",
+    r"([0-9]+(?:\.[0-9]+)?|[0-9]{1,3}(?:[_,][0-9]{3})+)"
+    r"(?:E\+?([0-9]{1,2})| ?[X×*·] ?10(?:\^|\*\*)?([0-9]{1,2}))? ?([KMGTB]?)"
+    r" ?(?:((?:FL)?OPS?|MACS?|MULT(?:IPLY)?-ADDS?|MADDS?)|(PARAM(?:ETER)?S?)|(ACT(?:IVATION)?S?))?",
     re.IGNORECASE,
 )
 
@@ -44,50 +46,102 @@ class Figure:
     """4130000000 for `4.13G`."""
     quantum: Decimal
     """What its last digit stands for: 10000000."""
-    of_params: bool = False
-    """Whether it says itself that it is of parameters: `25.6M params`."""
-    of_work: bool = False
-    """Whether it says itself that it is of work: `8.2 GFLOPs`, which papers write for MACs too, `4.1G MACs`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """The net that was asked about, or one that is easily taken for it."""
-
-    model: str
-    settings: str
-    """`C=8 d=14`."""
-    input: Shape
-    aux: bool
-    """With the auxiliary training heads."""
-    text: str
-    """How it differs: `as asked`, `with auxiliary heads`, `at 3 x 256 x 256`, `resnet50_v1`."""
+    digits: int
+    """Significant digits."""
+    power: int = 0
+    """Of a thousand in its prefix: 3 for `G`."""
+    quantity: Quantity | None = None
+    """What it says it counts: `25.6M params`. Papers write `4.1 GFLOPs` for MACs too, so both are work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One number that a net can be said to have."""
+    """A reading of a variant, compared with the figure."""
 
     variant: Variant
-    reading: str
-    """What is counted: `thop`, `2 x fvcore`, `parameters`; conventions with the same formula together."""
-    conventions: tuple[str, ...]
-    """Those that give it as it is; none for another reading."""
-    parts: Mapping[str, int]
-    """They sum to the total."""
-    text: str
-    """The same as people write it, with how many there are of each: `4,089,184,256 macs + 4 x 11,113,984 batchnorm`."""
-    verdict: Verdict
-    """Whether it rounds or truncates to the figure, or differs."""
-    difference: int
-    """Total minus the figure."""
+    of: Reading
+    figure: Figure
+    binary: bool = False
+    """Whether the figure's prefix is taken as a power of 1024."""
     rank: int = 0
-    """How far down the list of readings it stands, which begins with the likeliest."""
+    """Its place among the readings of the variant, the likeliest first."""
+
+    @property
+    def reading(self) -> str:
+        """What is counted: `thop`, `2 x fvcore`, `parameters in units of 1024^2`."""
+        return f"{self.of.name} in units of {BINARY[self.figure.power]}" if self.binary else self.of.name
+
+    @property
+    def conventions(self) -> tuple[str, ...]:
+        """Those whose total this is; empty for another reading."""
+        return self.of.conventions
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """They sum to the total."""
+        return self.of.parts
+
+    @property
+    def text(self) -> str:
+        """The sum as it is written."""
+        return self.of.text
 
     @property
     def total(self) -> int:
         """The sum of the parts."""
-        return sum(self.parts.values())
+        return self.of.total
+
+    @property
+    def target(self) -> Decimal:
+        """The figure in the candidate's units."""
+        return self.figure.value * self._unit
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the number as it is printed rounds or truncates to the figure, or differs."""
+        return judge(_Scaled(self.target, self.figure.quantum * self._unit), self.of.printed)
+
+    @property
+    def matches(self) -> bool:
+        """Whether it gives the figure and is worth naming."""
+        return self.possible and self.verdict != "differs"
+
+    @property
+    def difference(self) -> int:
+        """Total minus the figure."""
+        return int(self.total - self.target)
+
+    @property
+    def deviations(self) -> int:
+        """How far it is from the usual reading of the model itself."""
+        return self.variant.distance + self.of.oddity + 2 * self.binary
+
+    @property
+    def likely(self) -> bool:
+        """Whether a match is the cause, and not a coincidence.
+
+        Hundreds of candidates are compared, so some match a figure of few digits by chance: what deviates must round to
+        the figure, and agree in the more digits the further it deviates.
+        """
+        needed = MANY_DIGITS if self.variant.distance > 1 else DIGITS.get(self.deviations, MANY_DIGITS)
+        return not self.deviations or (self.verdict == "rounds" and self.figure.digits >= needed)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a match is worth naming: what deviates far is not, for a figure of few digits."""
+        if self.deviations < 2 or not (self.variant.distance or self.binary):
+            return True
+        return self.figure.digits >= DIGITS.get(self.deviations - 1, MANY_DIGITS)
+
+    @property
+    def _unit(self) -> Decimal:
+        return (Decimal(1024) / 1000) ** self.figure.power if self.binary else Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    value: Decimal
+    quantum: Decimal
 
 
 @dataclass(frozen=True)
@@ -99,20 +153,34 @@ class Reconciliation:
     parameters: Mapping[str, int]
     figure: Figure
     matches: tuple[Candidate, ...] = field(repr=False)
-    """What gives the figure, the most plausible first: the net itself before its variants. Empty: unexplained."""
+    """What gives the figure, the likeliest first. Empty: unexplained."""
     nearest: tuple[Candidate, ...] = field(repr=False)
     """What comes nearest to an unexplained figure."""
     tools: Mapping[str, Tally] = field(repr=False)
-    """The net as it was asked for, under every convention."""
+    """The model itself under every convention."""
+    own: tuple[Candidate, ...] = field(repr=False)
+    """Every reading of the model itself, matching or not."""
 
     @property
     def explained(self) -> bool:
-        """Whether anything gives the figure."""
-        return bool(self.matches)
+        """Whether something gives the figure that is likely to be its cause."""
+        return any(match.likely for match in self.matches)
+
+    @property
+    def answer(self) -> Literal["explained", "possible", "unexplained"]:
+        """How sure the answer is: `possible` where what gives the figure may do so by chance."""
+        return "explained" if self.explained else "possible" if self.matches else "unexplained"
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the figure says it counts, or what the best candidate counts."""
+        if self.figure.quantity or not (best := self.matches or self.nearest):
+            return self.figure.quantity or "work"
+        return best[0].of.quantity
 
     @cached_property
     def itself(self) -> tuple[Candidate, ...]:
-        """The matches of the net as it was asked for."""
+        """The matches of the model itself."""
         return tuple(match for match in self.matches if match.variant == self.variant)
 
 
@@ -124,11 +192,14 @@ def parse_figure(figure: str | int) -> Figure:
     found = _FIGURE.fullmatch(text.strip())
     if found is None or len(text) > 40:
         raise UsageError(f"`{text}` is not a figure", "digits as printed and K, M, G, T or B: 4.13G, 4133742592, 25.6M")
-    number, last = printed_figure(re.sub("[_,]", "", found[1]), found[3].upper())
+    number, last = printed_figure(re.sub("[_,]", "", found[1]), found[4].upper())
     if not number:
-        raise UsageError(f"`{text}` is nothing to explain")
-    power = 10 ** int(found[2] or 0)
-    return Figure(text.strip(), number * power, last * power, of_params=bool(found[5]), of_work=bool(found[4]))
+        raise UsageError(f"`{text}` is zero: nothing to explain")
+    factor = 10 ** int(found[2] or found[3] or 0)
+    quantity: Quantity | None = "work" if found[5] else "params" if found[6] else "activations" if found[7] else None
+    digits = len(re.sub("[^0-9]", "", found[1]).lstrip("0"))
+    power = " KMGT".index(found[4].upper().replace("B", "G") or " ")
+    return Figure(text.strip(), number * factor, last * factor, digits, power, quantity)
 
 
 def reconcile(
@@ -140,21 +211,45 @@ def reconcile(
     aux: bool = False,
     zoo: Zoo | None = None,
 ) -> Reconciliation:
-    """What gives a figure of a model: conventions, and variants of the net.
+    """What gives a published figure of a model: conventions, and variants of the model.
 
-    Raises UsageError and SpecError as `load` does, UsageError for what is no figure.
+    Raises UsageError and SpecError as `load` does, UsageError for what is not a figure.
     """
     zoo, wanted, settings = zoo or Zoo(), parse_figure(figure), dict(parameters or {})
     spec = read(model, zoo=zoo, input=as_shape(input), parameters=settings)
     plan = lower(spec, aux=aux)
     itself = Variant(model, settings_text(settings), plan.input, aux and bool(spec.aux), "as asked")
-    found: list[Candidate] = []
-    for variant, other in chain([(itself, plan)], _variants(model, settings, spec, itself, zoo)):
-        found += _readings(variant, other, wanted)
+    own = _candidates(itself, plan, wanted)
+    found = [*own]
+    for variants in (near_variants, far_variants):
+        if variants is far_variants and any(candidate.matches for candidate in found):
+            break
+        for variant, other in variants(itself, settings, spec, zoo):
+            found += _candidates(variant, other, wanted)
     found = _distinct(found)
-    matches = sorted((c for c in found if c.verdict != "differs"), key=lambda c: (c.variant != itself, c.rank))
-    nearest = [] if matches else sorted(found, key=lambda candidate: abs(candidate.difference))[:NEAREST]
-    return Reconciliation(itself, spec.title, plan.parameters, wanted, tuple(matches), tuple(nearest), tallies(plan))
+    matches = sorted((candidate for candidate in found if candidate.matches), key=_order)
+    near = [candidate for candidate in found if candidate.deviations < 2 and not matches]
+    nearest = sorted(near, key=lambda candidate: abs(candidate.difference))[:NEAREST]
+    return Reconciliation(
+        itself, spec.title, plan.parameters, wanted, tuple(matches), tuple(nearest), tallies(plan), tuple(own)
+    )
+
+
+def _candidates(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]:
+    """The readings of a model that count what the figure counts, in both kinds of units."""
+    return [
+        Candidate(variant, reading, figure, binary, rank)
+        for rank, reading in enumerate(readings(plan))
+        if figure.quantity in (None, reading.quantity)
+        if reading.quantity == "params" or figure.digits >= MANY_DIGITS or not variant.of_classes
+        for binary in ((False, True) if figure.power else (False,))
+    ]
+
+
+def _order(candidate: Candidate) -> tuple[bool, int, int, int, bool]:
+    """The likeliest first."""
+    likely, rounds = candidate.likely, candidate.verdict == "rounds"
+    return not likely, candidate.deviations, candidate.variant.distance, candidate.rank, not rounds
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -163,81 +258,3 @@ def _distinct(found: list[Candidate]) -> list[Candidate]:
     for candidate in found:
         first.setdefault((candidate.reading, tuple(candidate.parts.items())), candidate)
     return list(first.values())
-
-
-def _variants(
-    model: str, settings: Mapping[str, int], spec: Spec, itself: Variant, zoo: Zoo
-) -> Iterator[tuple[Variant, Plan]]:
-    """Nets that are taken for this one, the likeliest first: with the heads, relatives, at other sizes."""
-    if spec.aux:
-        text = "without auxiliary heads" if itself.aux else "with auxiliary heads"
-        yield Variant(model, itself.settings, itself.input, not itself.aux, text), lower(spec, aux=not itself.aux)
-    for name in () if settings else relatives(model, spec, zoo):
-        try:
-            plan = lower(read(name, zoo=zoo, input=itself.input))
-        except SpecError:  # it does not take images of that size
-            continue
-        yield Variant(name, "", plan.input, False, name), plan
-    for size in sorted(SIZES, key=lambda size: abs(size - itself.input.h)):
-        shape = Shape(itself.input.c, size, size)
-        if shape == itself.input:
-            continue
-        try:
-            plan = lower(read(model, zoo=zoo, input=shape, parameters=settings), aux=itself.aux)
-        except SpecError:
-            continue
-        yield Variant(model, itself.settings, shape, itself.aux, f"at {shape}"), plan
-
-
-def relatives(model: str, spec: Spec, zoo: Zoo) -> list[str]:
-    """Nets of the zoo that extend this one or are extended by it, or whose name is its name with something added."""
-    near = set(spec.extends) & zoo.files.keys()
-    for name, path in zoo.files.items():
-        found = re.search(r"^extends: *([^\s#]+)", path.read_text("utf-8"), re.MULTILINE)
-        if name.startswith(model) or (found and found[1] in (model, *spec.extends)):
-            near.add(name)
-    near.discard(model)
-    places = {name: place for place, name in enumerate(zoo.files)}
-    return sorted(near, key=lambda name: (not name.startswith(model), not name.startswith(f"{model}_v"), places[name]))
-
-
-def _readings(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]:
-    """Every number of one net, the likeliest first, each with its verdict."""
-    found: list[Candidate] = []
-
-    def add(reading: str, parts: Mapping[str, int], text: str, *conventions: str) -> None:
-        total = sum(parts.values())
-        verdict = judge(figure, total) if total else "differs"
-        difference = int(total - figure.value)
-        rank = len(found)
-        found.append(Candidate(variant, reading, conventions, parts, text, verdict, difference, rank))
-
-    counts, by_tool = count(plan), tallies(plan)
-    same: dict[tuple[tuple[str, int], ...], list[Tally]] = {}
-    for tally in by_tool.values():
-        same.setdefault(tuple(tally.parts.items()), []).append(tally)
-    for equal in same.values():
-        names = tuple(tally.name for tally in equal)
-        first = equal[0]
-        weights = {kind: first.convention.weights[kind] for kind in first.parts}
-        add(", ".join(names), first.parts, formula(weights, first.numbers), *names)
-    add("parameters", {"params": counts.params}, f"{counts.params:,} params")
-    running = sum(cost.params for step, cost in zip(plan.steps, counts.steps, strict=True)
-                  if isinstance(step.op, BatchNorm))  # fmt: skip
-    if running:  # a mean for each scale, a variance for each shift
-        add("parameters and BatchNorm's running statistics", {"params": counts.params, "running_statistics": running},
-            f"{counts.params:,} params + {running:,} running_statistics")  # fmt: skip
-    add("activations", {"activations": counts.activations}, f"{counts.activations:,} activations")
-    fc = sum(cost.macs for step, cost in zip(plan.steps, counts.steps, strict=True) if isinstance(step.op, Linear))
-    for factor in (1, 2) if fc and fc != counts.macs else ():
-        conv, times = counts.macs - fc, f"{factor} x " if factor > 1 else ""
-        add(f"{times}macs of convolutions alone", {"conv_macs": factor * conv}, f"{times}{conv:,} conv_macs")
-    for tally in by_tool.values():
-        weights = {kind: tally.convention.weights[kind] for kind in tally.parts}
-        if tally.convention.unit == "MACs" and len(tally.parts) > 1:  # 2 x macs is the convention `flops`
-            double = {kind: 2 * part for kind, part in tally.parts.items()}
-            add(f"2 x {tally.name}", double, formula({kind: 2 * w for kind, w in weights.items()}, tally.numbers))
-    if figure.of_params or figure.of_work:
-        found = [candidate for candidate in found if (candidate.parts.keys() <= NO_WORK) == figure.of_params]
-        found = [candidate for candidate in found if figure.of_work or "params" in candidate.parts]
-    return found

@@ -382,6 +382,8 @@ def reconcile_record(found: Reconciliation) -> Record:
         "input": _sizes(found.variant.input),
         "figure": found.figure.printed,
         "value": int(found.figure.value),
+        "quantity": found.quantity,
+        "answer": found.answer,
         "explained": found.explained,
         "matches": [_candidate(candidate) for candidate in found.matches],
         "nearest": [_candidate(candidate) for candidate in found.nearest],
@@ -397,11 +399,13 @@ def _candidate(candidate: Candidate) -> Record:
         "aux": variant.aux,
         "variant": variant.text,
         "reading": candidate.reading,
+        "quantity": candidate.of.quantity,
         "conventions": list(candidate.conventions),
         "total": candidate.total,
         "parts": dict(candidate.parts),
         "verdict": candidate.verdict,
         "difference": candidate.difference,
+        "likely": candidate.likely and candidate.matches,
     }
 
 

@@ -12,13 +12,15 @@ from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
     from resnetcli.report.crosscheck import Crosscheck, Crosschecked
-    from resnetcli.report.reconcile import Candidate, Reconciliation, Variant
+    from resnetcli.report.reconcile import Candidate, Reconciliation
+    from resnetcli.report.variants import Variant
 
 FEW = 4
 """Nets whose sums are written out below a table of several."""
 MOST = 12
 """Explanations that a table shows."""
 _HEADS = {"macs": "MACs", "flops": "FLOPs"}
+_QUANTITIES = {"params": "parameters", "activations": "activations"}
 _MODES = {"eval": ", in evaluation", "train": ", in training", "any": ""}
 
 
@@ -62,22 +64,21 @@ def sum_text(tally: Tally) -> str:
 
 
 def reconcile_heading(found: Reconciliation) -> list[str]:
-    """What was asked, and in a sentence the answer."""
+    """What was asked, and the answer in a sentence."""
     variant, figure = found.variant, found.figure.printed
     name = " ".join(filter(None, (variant.model, variant.settings)))
     heads = ", with auxiliary heads" if variant.aux else ""
-    lines = [f"{found.title}   {name}   {variant.input}{heads}"]
-    if not found.explained:
-        return [*lines, f"{figure} is unexplained: no convention gives it, of this net or a variant; nearest are"]
-    best = found.matches[0]
-    where = "" if best.variant == variant else f" of {best.variant.text}" if best.variant.model != variant.model else (
-        f" {best.variant.text}"
-    )  # fmt: skip
-    verb = "is" if best.total == found.figure.value else best.verdict
-    others = len(found.matches) - 1
-    more = f"; so do {others} more" if others > 1 else "; so does 1 more" if others else ""
-    end = f"{exact(best.total)} {verb} {'it' if verb == 'is' else 'to it'}"
-    return [*lines, f"{figure} is explained: {best.reading}{where}, {end}{more}"]
+    title = f"{found.title}   {name}   {variant.input}{heads}"
+    if found.answer == "unexplained":
+        return [title, f"{figure} is unexplained: no convention gives it, for this model or a variant; nearest"]
+    best, others = found.matches[0], len(found.matches) - 1
+    more = f"; {others} more below" if others else ""
+    verb = "equals" if not best.difference else best.verdict
+    end = f"{exact(best.total)} {verb} {'it' if verb == 'equals' else 'to it'}{more}"
+    if found.explained:
+        return [title, f"{figure} is explained: {best.reading}{_of(best.variant, variant)}, {end}"]
+    return [title, f"{figure} may be {best.reading}{_of(best.variant, variant)}: {end}",
+            "too few digits to tell a cause from a coincidence"]  # fmt: skip
 
 
 def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
@@ -87,7 +88,7 @@ def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
         Column("counted as", "reading", "left", "bold"),
         Column("net", "variant", "left", shown=False),
         Column("total", "total"),
-        Column("verdict", "verdict", "left", shown=found.explained),
+        Column("verdict", "verdict", "left", shown=bool(found.matches)),
         Column("off by", "difference", spare=1),
         Column("sum of", "sum", "left", "dim", wrap=True),
     )
@@ -106,7 +107,7 @@ def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
 
 
 def _of(variant: Variant, asked: Variant) -> str:
-    """Whose the reading is, if not of the net as it was asked for."""
+    """The variant, if it is not the model as asked."""
     return "" if variant == asked else f", {variant.text}"
 
 
@@ -117,8 +118,19 @@ def _off(difference: int, total: int) -> str:
     return f"{100 * difference / reference:+.2f}%" if reference else f"{difference:+,}"
 
 
+def own_sheet(found: Reconciliation) -> Sheet:
+    """What is published of the model as asked, of the quantity that the figure counts."""
+    return tools_sheet(found) if found.quantity == "work" else readings_sheet(found)
+
+
+def own_heading(found: Reconciliation) -> str:
+    """The heading of that table."""
+    work = "every tool's figure for the model as asked"
+    return work if found.quantity == "work" else f"{_QUANTITIES[found.quantity]} of the model as asked"
+
+
 def tools_sheet(found: Reconciliation) -> Sheet:
-    """The net as it was asked for, under every convention."""
+    """The model as asked, under every convention."""
     columns = (
         Column("convention", "convention", "left", "bold"),
         Column("says", "total"),
@@ -140,11 +152,34 @@ def tools_sheet(found: Reconciliation) -> Sheet:
     return Sheet(columns, tuple(map(line, found.tools.values())))
 
 
+def readings_sheet(found: Reconciliation) -> Sheet:
+    """The model as asked: each way to count the quantity."""
+    columns = (
+        Column("counted as", "reading", "left", "bold"),
+        Column("total", "total"),
+        Column("from the figure", "difference", spare=1),
+        Column("sum of", "sum", "left", "dim", wrap=True),
+    )
+    own = [each for each in found.own if each.of.quantity == found.quantity and not each.binary]
+    return Sheet(
+        columns,
+        tuple(
+            (
+                cell(each.reading),
+                cell(each.total, exact(each.total)),
+                cell(each.difference, _off(each.difference, each.total)),
+                cell(each.text),
+            )
+            for each in own
+        ),
+    )
+
+
 def reconcile_notes(found: Reconciliation) -> list[str]:
     """What was left out, and what it all holds for."""
     lines = []
     if (left := len(found.matches) - MOST) > 0:
-        lines.append(f"{left} more variants give it (--format json has them all): a figure of few digits fits many")
+        lines.append(f"{left} more give it (--format json lists all): many numbers fit a figure of few digits")
     return [*lines, "counted for one image; kinds of elements and conventions: docs/counting.md"]
 
 

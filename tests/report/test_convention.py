@@ -37,6 +37,7 @@ PRINTED = [  # as the tools themselves print them
     ("thop", 4_133_742_592, 4_288_184_320),
     ("ptflops", 4_132_436_968, 4_286_878_696),
     ("ptflops-aten", 4_089_185_256, 4_230_480_872),
+    ("mmcv", 4_121_924_096, 4_273_079_296),
     ("torchinfo", 4_089_238_376, 4_230_549_096),
     ("calflops", 8_211_108_352, 8_503_559_168),
     ("torch", 8_178_368_512, 8_460_959_744),
@@ -124,7 +125,7 @@ def test_a_formula_reads_as_one_writes_it() -> None:
 
 def test_an_alias_is_the_convention_it_stands_for() -> None:
     assert {alias: find_convention(alias).name for alias in ALIASES} == {
-        "pycls": "ptflops-aten", "timm": "fvcore", "deepspeed": "calflops",
+        "pycls": "ptflops-aten", "mmpretrain": "mmcv", "timm": "fvcore", "deepspeed": "calflops",
     }  # fmt: skip
 
 
