@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.report.verdict import Judged
 from resnetcli.spec.papers import Paper
+from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo, natural
 
 
@@ -42,43 +45,54 @@ def paper_tables(*words: str, zoo: Zoo | None = None) -> tuple[PaperTable, ...]:
     Raises UsageError if none does.
     """
     zoo = zoo or Zoo()
-    lines: dict[tuple[str, str], dict[tuple[int, str], list[tuple[Profile, Judged]]]] = {}
+    found: dict[_Key, list[tuple[int, str, int]]] = {}
     for name in zoo.files:
-        profile = profile_model(name, {}, zoo=zoo)
-        for entry in profile.judged:
-            published = entry.published
-            paper = zoo.paper(published.source)
-            if paper is None:
-                continue
-            rows = lines.setdefault((paper.key, published.table), {})
-            place = published.row or len(zoo.files) + 1  # those of no known place stand below the others
-            rows.setdefault((place, name), []).append((profile, entry))
+        for index, published in enumerate(read(name, zoo=zoo).published):
+            if (paper := zoo.paper(published.source)) is not None:
+                place = published.row or len(zoo.files) + 1  # those of no known place stand below the others
+                found.setdefault((paper.key, published.table), []).append((place, name, index))
     order = list(zoo.papers)
-    tables = [
-        PaperTable(zoo.papers[key], table, tuple(_row(found) for _, found in sorted(rows.items())))
-        for (key, table), rows in sorted(lines.items(), key=lambda t: (order.index(t[0][0]), natural(t[0][1])))
-    ]
-    wanted = " ".join(words).lower()
-    if not wanted:
-        return tuple(tables)
-    found = [table for table in tables if _matches(wanted, table)]
-    found = found or [table for table in tables if _resembles(wanted, table)]
-    if not found:
-        names = [table.name for table in tables]
-        raise UsageError(
-            f"no table matches `{' '.join(words)}`", did_you_mean(wanted, names, "see `resnet-cli papers --list`")
+    keys = sorted(found, key=lambda key: (order.index(key[0]), natural(key[1])))
+    if "".join(words).strip():
+        keys = _asked(words, keys, zoo)
+    profiles = {name: profile_model(name, {}, zoo=zoo) for name in {name for key in keys for _, name, _ in found[key]}}
+    return tuple(
+        PaperTable(
+            zoo.papers[key[0]],
+            key[1],
+            tuple(
+                _row(profiles[name], [index for *_, index in entries])
+                for (_, name), entries in groupby(sorted(found[key]), key=itemgetter(0, 1))
+            ),
         )
-    return tuple(found)
+        for key in keys
+    )
 
 
-def _row(found: list[tuple[Profile, Judged]]) -> PaperRow:
-    profile, entry = found[0]
-    return PaperRow(entry.published.label or profile.spec.title, profile, tuple(entry for _, entry in found))
+_Key = tuple[str, str]
+"""A paper's key and one of its tables."""
 
 
-def _matches(wanted: str, table: PaperTable) -> bool:
+def _asked(words: tuple[str, ...], keys: list[_Key], zoo: Zoo) -> list[_Key]:
+    """The tables that words name, or else those they resemble. Raises UsageError if there is none."""
+    wanted = " ".join(words).lower()
+    for matches in (_matches, _resembles):
+        if found := [key for key in keys if matches(wanted, zoo.papers[key[0]], key[1])]:
+            return found
+    names = [f"{zoo.papers[key].name} {table}" for key, table in keys]
+    raise UsageError(
+        f"no table matches `{' '.join(words)}`", did_you_mean(wanted, names, "see `resnet-cli papers --list`")
+    )
+
+
+def _row(profile: Profile, entries: list[int]) -> PaperRow:
+    judged = tuple(profile.judged[index] for index in entries)
+    return PaperRow(judged[0].published.label or profile.spec.title, profile, judged)
+
+
+def _matches(wanted: str, paper: Paper, table: str) -> bool:
     """Whether what was asked for names the paper, and behind it nothing, the table, or the table's number."""
-    paper, rest = table.paper, table.table.lower()
+    rest = table.lower()
     for name in (paper.name, paper.key, paper.key.removeprefix("arXiv:"), paper.title):
         if wanted.startswith(name.lower()):
             behind = wanted[len(name) :].strip(" ,:")
@@ -88,8 +102,8 @@ def _matches(wanted: str, table: PaperTable) -> bool:
     return False
 
 
-def _resembles(wanted: str, table: PaperTable) -> bool:
+def _resembles(wanted: str, paper: Paper, table: str) -> bool:
     """Whether every word that was asked for begins a word of the paper's name, key or title, or of the table's."""
-    words = re.findall(r"[a-z0-9]+", f"{table.paper.citation} {table.name}".lower())
+    words = re.findall(r"[a-z0-9]+", f"{paper.citation} {paper.name} {table}".lower())
     asked = re.findall(r"[a-z0-9]+", wanted)
     return bool(asked) and all(any(word.startswith(start) for word in words) for start in asked)
