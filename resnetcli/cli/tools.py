@@ -34,10 +34,7 @@ def reconcile(
     from resnetcli.view.output import print_json
 
     zoo = Zoo()
-    *models, figure = words
-    if not models:
-        raise UsageError("`reconcile` takes a model and a figure", "for example `resnet-cli reconcile resnet50 4.13G`")
-    report.parse_figure(figure)
+    models, figure = _model_and_figure(words)
     asked = asked_models(models, zoo)
     if len(asked) != 1:
         raise UsageError(f"`reconcile` takes one model and one figure, not {len(asked)} models", "the figure is last")
@@ -52,6 +49,32 @@ def reconcile(
         print_sheet(own_sheet(found), format, [own_heading(found)], reconcile_notes(found))
     if not found.matches:
         raise typer.Exit(1)
+
+
+def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
+    """The words before a figure, and the figure, of which `4.1 G FLOPs` has three. Raises UsageError without either."""
+    from resnetcli.report.reconcile import parse_figure
+
+    example = "for example `resnet-cli reconcile resnet50 4.13G`"
+    if len(words) < 2:
+        raise UsageError("`reconcile` takes a model and a figure", example)
+    for length in range(min(3, len(words) - 1), 1, -1):
+        if _is_figure(" ".join(words[-length:])):
+            return words[:-length], " ".join(words[-length:])
+    if _is_figure(words[0]) and not _is_figure(words[-1]):
+        raise UsageError("the figure is last", f"`resnet-cli reconcile {' '.join((*words[1:], words[0]))}`")
+    parse_figure(words[-1])
+    return words[:-1], words[-1]
+
+
+def _is_figure(text: str) -> bool:
+    from resnetcli.report.reconcile import parse_figure
+
+    try:
+        parse_figure(text)
+    except UsageError:
+        return False
+    return True
 
 
 @app.command()

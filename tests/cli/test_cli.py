@@ -262,6 +262,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("verify nothing", "unknown model `nothing`"),
         ("reconcile resnet50 4.1", "`4.1` has no unit"),
         ("reconcile resnet50 4_G", "is not a figure"),
+        ("reconcile 4.1G resnet50", "hint: `resnet-cli reconcile resnet50 4.1G`"),
         ("reconcile resnet50 0G", "nothing to explain"),
         ("fit resnet50 --memory 16", "`16` has no unit"),
         ("fit resnet50 --memory 16GB --optimizer adam", "an optimizer is of training"),
@@ -640,3 +641,10 @@ def test_what_is_not_to_be_relied_upon_is_said_beside_a_csv_of_times_too(monkeyp
     shown = run("explain resnet18 --device cpu --format csv")
     assert shown.exit_code == 0
     assert "warning: noisy: resnet18: busy; not to be relied upon" in shown.stderr
+
+
+@pytest.mark.parametrize("words", ["25.6 M", "25.6M params", "25.6 M parameters"])
+def test_a_figure_may_be_several_words(words: str) -> None:
+    result = run(f"reconcile resnet50 {words}")
+    assert result.exit_code == 0
+    assert f"{words} is explained: parameters" in result.stdout
