@@ -57,4 +57,4 @@ def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
 
 def gigabytes(size: int) -> str:
     """`size` bytes in words: "25.3 GB"."""
-    return f"{size / 1e9:.3g} GB" if size < 1e12 else f"{size / 1e12:,.4g} TB"
+    return f"{size / 1e9:.3g} GB" if size < 999.5e9 else f"{size / 1e12:,.4g} TB"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.profile import Profile
 from resnetcli.report.verdict import Judged
-from resnetcli.spec.header import FIGURES
+from resnetcli.spec.header import FIGURES, parse_protocol
 from resnetcli.spec.zoo import Zoo
 
 
@@ -64,10 +64,10 @@ def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Acc
     Raises UsageError if no net has a figure under it.
     """
     nets = Counter(name for p in profiles for name in dict.fromkeys(e.published.protocol for e in p.judged) if name)
-    protocol = protocol.replace(" ", "-") if protocol else None
+    protocol = None if protocol is None else parse_protocol(protocol) or protocol
     if not nets:
         raise UsageError("no accuracy is published for these nets", "`resnet-cli papers` shows what papers print")
-    protocol = protocol or nets.most_common(1)[0][0]
+    protocol = nets.most_common(1)[0][0] if protocol is None else protocol
     if protocol not in nets:
         known = did_you_mean(protocol, nets, f"there is {', '.join(nets)}")
         raise UsageError(f"nothing is published for these nets under `{protocol}`", known)

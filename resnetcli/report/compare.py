@@ -176,7 +176,7 @@ def compare(
     if not profiles:
         raise UsageError(f"no net of {len(counted)} costs so little", "raise `--max-params` or `--max-macs`")
     left_out = tuple(label(p) for p in counted if p not in profiles)
-    printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol else None
+    printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
     found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed, (), left_out, limits)
     if sort is not None:
         _sort_key(found, sort, measured=device is not None)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from resnetcli.errors import Problems, clean, did_you_mean
+from resnetcli.errors import Problems, clean, did_you_mean, nearest
 from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS
 from resnetcli.spec.lineage import entries
@@ -22,6 +22,11 @@ ACCURACY = ("top", "mAP")
 """How the names of figures of accuracy begin."""
 FACTS = ("source", "table", "protocol", "dataset", "note", "label", "detail")
 """What an entry of `published:` says of its figures."""
+PROTOCOLS = (
+    "single-crop-224", "10-crop", "single-model-multi-crop", "detection", "test", "test-set", "test-best5",
+    "test-mean5", "test-median5",
+)  # fmt: skip
+"""How an accuracy may have been evaluated, each with a number that may be another."""
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
@@ -40,6 +45,13 @@ def parse_input(text: str) -> Shape | None:
     if c == h > w and w in (1, 3, 4):
         return None  # height x width x channels, as images are often written
     return Shape(c, h, w) if 0 < c <= MAX_CHANNELS and 0 < h <= MAX_SIZE and 0 < w <= MAX_SIZE else None
+
+
+def parse_protocol(text: str) -> str | None:
+    """`Single crop 224` as `single-crop-224`; None for a protocol that is not known."""
+    name = re.sub(r"[\s_-]+", "-", text.strip().lower())
+    forms = "|".join(re.sub("[0-9]+", "[1-9][0-9]{0,4}", form) for form in PROTOCOLS)
+    return name if re.fullmatch(forms, name) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +151,8 @@ class Header:
                     row = int(node.value)
                 else:
                     self.problems.add("`row` is which row of the table it is, from 1", node.at)
+            elif key.value == "protocol":
+                facts["protocol"] = self.protocol(key, node)
             elif key.value in FACTS:
                 facts[key.value] = self.text(key, node)
             elif key.value not in FIGURES:
@@ -152,10 +166,19 @@ class Header:
             if not any(key.value == fact for key, _ in entry.pairs):
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
         for figure, _, _, _ in figures:
-            if figure.startswith(ACCURACY) and not (facts.get("protocol") and facts.get("dataset")):
+            if figure.startswith(ACCURACY) and not {"protocol", "dataset"} <= facts.keys():
                 hint = "accuracies under different conditions do not compare"
                 self.problems.add(f"`{figure}` needs its `dataset` and `protocol`", entry.at, hint)
         return [Published(figure, text, value, last, **facts, row=row) for figure, text, value, last in figures]
+
+    def protocol(self, key: Text, node: Node) -> str:
+        name = parse_protocol(text := self.text(key, node))
+        if text and name is None:
+            close = nearest(re.sub(r"\s+", "-", text.lower()), PROTOCOLS)
+            known = f"known: {', '.join(PROTOCOLS)}, also with other numbers; anything else can be said in `detail`"
+            hint = f"did you mean {' or '.join(f'`{form}`' for form in close)}? {known}" if close else known
+            self.problems.add(f"unknown protocol `{text}`", node.at, hint)
+        return name or ""
 
     def expect(self, key: Text, node: Node) -> Expect | None:
         figures: dict[str, int] = {}

@@ -40,14 +40,16 @@ def fit_sheet(fit: Fit) -> Sheet:
         Column("at the peak", "part", "left", "bold"),
         Column("memory", "bytes"),
         Column("share", "share"),
+        Column("batch", "batch", shown=False),
     )
     total = fit.peak_bytes
     rows = tuple(
-        (cell(part, NAMES[part]), cell(size, size_of(size)), cell(round(size / total, 6), percent(size / total)))
+        (cell(part, NAMES[part]), cell(size, size_of(size)), cell(round(size / total, 6), percent(size / total)),
+         cell(fit.batch))
         for part, size in fit.breakdown().items()
         if size
     )
-    return Sheet(columns, rows, (cell("total"), cell(total, size_of(total)), cell(1, percent(1))))
+    return Sheet(columns, rows, (cell("total"), cell(total, size_of(total)), cell(1, percent(1)), cell(fit.batch)))
 
 
 def fit_notes(fit: Fit) -> list[str]:

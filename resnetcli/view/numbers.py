@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
-_PREFIXES = ((10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K"))
-_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_PREFIXES = ("", "K", "M", "G", "T", "P", "E")
+_TIMES = ((0, "s"), (-3, "ms"), (-6, "us"), (-9, "ns"))
+_DIGITS = 4
+"""Significant digits of a figure that is not written exactly."""
 
 
 def short(value: int) -> str:
     """Four significant digits: 25557032 -> `25.56M`; below a thousand the number itself."""
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            return f"{_significant(value / size)}{prefix}"
-    return str(value)
+    return _prefixed(value, "{}{}")
 
 
 def exact(value: int) -> str:
@@ -23,28 +23,45 @@ def exact(value: int) -> str:
 
 def size_of(value: int) -> str:
     """Bytes in decimal units: 100228128 -> `100.2 MB`."""
-    for size, prefix in _PREFIXES:
-        if abs(value) >= size:
-            return f"{_significant(value / size)} {'k' if prefix == 'K' else prefix}B"
-    return f"{value} B"
+    return _prefixed(value, "{} {}B").replace("KB", "kB")
 
 
 def duration(seconds: float) -> str:
     """0.0123456 -> `12.35 ms`."""
-    for size, unit in _TIMES:
-        if seconds >= size:
-            return f"{_significant(seconds / size)} {unit}"
-    return "0 s" if seconds == 0 else f"{seconds:.3g} s"
+    if not seconds or not math.isfinite(seconds):
+        return f"{seconds or 0:g} s"
+    rounded = _rounded(seconds)
+    power, unit = next((each for each in _TIMES if rounded.adjusted() >= each[0]), (None, "s"))
+    if power is None or rounded.adjusted() > 12:
+        return f"{seconds:.3g} s"
+    return f"{rounded.scaleb(-power):f} {unit}" if rounded.adjusted() < _DIGITS else f"{seconds:.0f} s"
 
 
 def rate(per_second: float) -> str:
     """Images per second: `1,234` or `81.23`."""
-    return f"{per_second:,.0f}" if per_second >= 1000 else _significant(per_second)
+    if not per_second or not math.isfinite(per_second):
+        return f"{per_second or 0:g}"
+    rounded = _rounded(per_second)
+    if rounded.adjusted() >= _DIGITS - 1:
+        return f"{per_second:,.0f}"
+    return f"{rounded:f}" if rounded.adjusted() >= -_DIGITS else f"{rounded:.3e}"
 
 
 def percent(share: float) -> str:
     """`12.3%`."""
-    return f"{100 * share:.1f}%"
+    text = f"{100 * share:.1f}%"
+    return "0.0%" if text == "-0.0%" else text
+
+
+def factor(ratio: float, digits: int = 3) -> str:
+    """Some significant digits, written out: `2.67`, `12.3`, `1,230`."""
+    if not math.isfinite(ratio) or not ratio:
+        return f"{ratio:g}"
+    rounded = _rounded(ratio, digits)
+    if -4 <= rounded.adjusted() < 9:
+        text = f"{rounded:,f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{ratio:.3g}"
 
 
 def change(value: float, reference: float) -> str:
@@ -54,12 +71,23 @@ def change(value: float, reference: float) -> str:
     ratio = value / reference
     if ratio == 1:
         return "="
-    return f"x{ratio:.3g}" if ratio >= 2 else f"{100 * (ratio - 1):+.1f}%"
+    return f"{100 * (ratio - 1):+.1f}%" if ratio < 1.9995 else f"x{factor(ratio)}"  # from what rounds to +100.0%
 
 
-def _significant(value: float, digits: int = 4) -> str:
-    whole = len(str(math.floor(abs(value)))) if value else 1
-    return f"{value:.{max(0, digits - whole)}f}"
+def _prefixed(value: int, form: str) -> str:
+    """Rounded first, for 999,960 is `1.000M`; below a thousand the number itself."""
+    if abs(value) < 1000:
+        return form.format(value, "")
+    rounded = _rounded(value)
+    thousands = rounded.adjusted() // 3
+    if thousands >= len(_PREFIXES):
+        return form.format(f"{rounded:.{_DIGITS - 1}e}", "")
+    return form.format(f"{rounded.scaleb(-3 * thousands):f}", _PREFIXES[thousands])
+
+
+def _rounded(value: float, digits: int = _DIGITS) -> Decimal:
+    """To so many significant digits, all of them written: 999.96 is 1000 and 0.5 is 0.5000."""
+    return Decimal(f"{Decimal(value):.{digits - 1}e}")
 
 
 def bar(share: float, width: int) -> str:
@@ -86,8 +114,3 @@ _FIGURES = {
 def figure_name(figure: str) -> str:
     """What people call a published figure: `top1_error` -> `top-1 error %`."""
     return _FIGURES.get(figure, figure)
-
-
-def spoken(condition: str) -> str:
-    """A protocol or dataset as people write it: `single-crop-224` -> `single crop 224`."""
-    return condition if " " in condition else condition.replace("-", " ")

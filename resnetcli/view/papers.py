@@ -9,7 +9,7 @@ from resnetcli.report.verdict import Judged
 from resnetcli.report.verify import Verification
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.spec import Published
-from resnetcli.view.numbers import figure_name, short, spoken
+from resnetcli.view.numbers import figure_name, short
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 Key = tuple[str, ...]
@@ -31,7 +31,7 @@ def paper_sheet(table: PaperTable) -> Sheet:
     columns = [Column("net", "label", "left", "bold"), Column("model", "model", "left", spare=1)]
     columns += [Column(name, name, "left", wrap=True) for name in told]
     for k in keys:
-        head = ", ".join([figure_name(k[0]), *filter(None, map(spoken, k[1:]))])
+        head = ", ".join([figure_name(k[0]), *filter(None, k[1:])])
         columns.append(Column(head, "_".join(filter(None, k)), wrap=True))
         if k in counted:
             columns.append(Column("counted", f"{k[0]}_counted", style="dim"))
@@ -42,7 +42,7 @@ def paper_sheet(table: PaperTable) -> Sheet:
         cells = [
             cell(row.label),
             cell(row.profile.model),
-            *(cell(_told(row, name), spoken(_told(row, name))) for name in told),
+            *(cell(_told(row, name)) for name in told),
         ]
         for k in keys:
             found = [entry for entry in row.entries if key(entry.published) == k]
@@ -100,7 +100,7 @@ def paper_heading(table: PaperTable) -> str:
 def paper_notes(table: PaperTable) -> list[str]:
     """The conditions that all figures share, and why a count is not what is printed."""
     alone = [values[0] if len(values := _values(table, name)) == 1 else "" for name in ("dataset", "protocol")]
-    shared = ", ".join(filter(None, (alone[0], spoken(alone[1]), _shared(table, "detail"))))
+    shared = ", ".join(filter(None, (*alone, _shared(table, "detail"))))
     lines = [shared] if shared else []
     differing = [(row.profile, e) for row in table.rows for e in row.entries if e.verdict == "differs"]
     return lines + [f"{profile.model}: {_reason(entry)}" for profile, entry in differing]

@@ -14,7 +14,7 @@ from resnetcli.report.profile import By, Failure, Part, Profile, parts, settings
 from resnetcli.report.verdict import Judged
 from resnetcli.view.convention import convention_lines, work_head, work_key, work_text
 from resnetcli.view.fit import memory_line, training_line
-from resnetcli.view.numbers import bar, change, duration, exact, figure_name, percent, rate, short, size_of, spoken
+from resnetcli.view.numbers import bar, change, duration, exact, factor, figure_name, percent, rate, short, size_of
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _published_line(entry: Judged) -> tuple[Cell, ...]:
         cell(entry.counted, "" if entry.counted is None else short(entry.counted)),
         cell(entry.verdict),
         cell(published.dataset),
-        cell(published.protocol, spoken(published.protocol)),
+        cell(published.protocol),
         cell(f"{published.source} {published.table}", f"{published.source.removeprefix('arXiv:')} {published.table}"),
         cell(published.note),
         cell(published.detail),
@@ -256,7 +256,7 @@ def extra_cells(m: Measurement) -> tuple[Cell, ...]:
     return (
         *(cell(phase.median_s, duration(phase.median_s)) for phase in each),
         *(cell(None) for _ in range(3 - len(each))),
-        *(cell(value, f"{value:.3g}") for value in joules),
+        *(cell(value, factor(value)) for value in joules),
         *(cell(None) for _ in range(2 - len(joules))),
     )
 

@@ -16,7 +16,7 @@ from resnetcli.report.roofline import (
     Tested,
     bounds_of,
 )
-from resnetcli.view.numbers import change, duration, percent, rate, short, size_of
+from resnetcli.view.numbers import change, duration, factor, percent, rate, short, size_of
 from resnetcli.view.profile import noisy_cell, worst_reasons
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -215,7 +215,7 @@ def _longer(ratio: float) -> str:
     if abs(ratio - 1) < 0.005:
         return "as long as"
     if ratio >= 2:
-        return f"{ratio:.3g} x as long as"
+        return f"{factor(ratio)} x as long as"
     return f"{percent(abs(ratio - 1))} {'longer' if ratio > 1 else 'less time'} than"
 
 
@@ -223,7 +223,7 @@ def _higher(ratio: float) -> str:
     if abs(ratio - 1) < 0.005:
         return "the floor of"
     if ratio >= 2:
-        return f"a floor {ratio:.3g} x that of"
+        return f"a floor {factor(ratio)} x that of"
     return f"a floor {percent(abs(ratio - 1))} {'above' if ratio > 1 else 'below'} that of"
 
 
@@ -233,7 +233,7 @@ def _more(ratio: float | None, what: str) -> str:
     if abs(ratio - 1) < 0.005:
         return f"the same {what}"
     if ratio >= 2:
-        return f"{ratio:.3g} x the {what}"
+        return f"{factor(ratio)} x the {what}"
     return f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} {what}"
 
 
@@ -358,7 +358,7 @@ def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
     now = found.executed.seconds
     rows = tuple(
         (cell(each.setting), cell(each.seconds, duration(each.seconds)),
-         cell(each.seconds / now, f"{now / each.seconds:.2g}x"), *(_timed(each) if timed else ()),
+         cell(each.seconds / now, f"{factor(now / each.seconds, 2)}x"), *(_timed(each) if timed else ()),
          cell(each.problem or each.why))
         for each in tried
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from resnetcli.errors import clean, plural
 from resnetcli.train.deviations import setting_text
 from resnetcli.train.recipe import Augmentation
-from resnetcli.view.numbers import bar, exact, rate, short, spoken
+from resnetcli.view.numbers import bar, exact, rate, short
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def opening(config: Config, run: Path) -> list[str]:
 
 def time_text(seconds: float) -> str:
     """As one says it: `41 s`, `12 min`, `4 h 32 min`, `3 days 4 h`."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     if seconds < 1:
         return "less than 1 s"
     if seconds < 90:
@@ -250,8 +253,7 @@ def results_lines(nets: Sequence[Ended]) -> list[str]:
 
 
 def _printed(entry: Mapping[str, Any]) -> str:
-    what = spoken(entry["protocol"].removeprefix("test").lstrip("-"))
-    where = ", ".join(filter(None, (what, entry["source"])))
+    where = ", ".join(filter(None, (entry["protocol"], entry["source"])))
     return clean(f"{entry['printed']} ({where})")
 
 

@@ -53,7 +53,7 @@ table:
   end: average pool, 1000-d fc, softmax
 aux: {a: [global avg, fc 7]}
 published:
-  - {params: 25.5M, top1_error: 22.2, dataset: D, protocol: p, source: "arXiv:1", table: T, note: "cause unknown"}
+  - {params: 25.5M, top1_error: 22.2, dataset: D, protocol: test, source: "arXiv:1", table: T, note: "cause unknown"}
 expect: {params: 5, depth: 3, sizes: [1, 2]}
 """
 SEEDS = [CORNERS, *(path.read_text(encoding="utf-8") for path in ZOO.files.values())]

@@ -122,6 +122,18 @@ def test_accuracies_are_of_one_protocol_and_name_every_source() -> None:
     assert "10-crop" in found.accuracy.others
 
 
+@pytest.mark.parametrize("name", ["single-crop-224", "single crop 224", "Single_Crop-224"])
+def test_a_protocol_is_known_however_it_is_spaced(name: str) -> None:
+    found = compare("resnet50", protocol=name, zoo=ZOO)
+    assert found.accuracy is not None
+    assert found.accuracy.protocol == "single-crop-224"
+
+
+def test_an_empty_protocol_is_not_taken_for_none() -> None:
+    with pytest.raises(UsageError, match="under ``"):
+        compare("resnet50", protocol="", zoo=ZOO)
+
+
 def test_without_a_protocol_it_is_the_one_most_nets_have() -> None:
     found = compare("resnet50", "resnet50_v1", "resnet101_v1", "resnet34_c", accuracy=True, zoo=ZOO)
     assert found.accuracy is not None
