@@ -128,7 +128,7 @@ class ResourceError(Exception):
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"error: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+        return f"error: {clean(self.message, 2000)}" + (f"\nhint: {clean(self.hint, 2000)}" if self.hint else "")
 
 
 @dataclass(slots=True)

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from resnetcli.cli.arguments import complete_model
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean
@@ -19,13 +20,36 @@ if TYPE_CHECKING:
     from resnetcli.measure.settings import Settings
     from resnetcli.view.sheet import Sheet
 
+PANELS = {
+    "Explore": ("list", "info", "show", "papers"),
+    "Analyze": ("profile", "compare", "diff", "fit"),
+    "Benchmark": ("calibrate", "explain", "predict"),
+    "Train": ("train-cifar", "eval", "curves", "data"),
+    "Specs": ("check", "fmt"),
+    "Audit": ("verify", "crosscheck", "reconcile"),
+}
+"""The commands in the order of the help, by the head of its panels."""
+
+
+class Commands(TyperGroup):
+    """Commands in the order of `PANELS`, not of the imports that define them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, those that no panel has last."""
+        order = [name for names in PANELS.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
+
 app = typer.Typer(
     name="resnet-cli",
+    cls=Commands,
     no_args_is_help=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+MOST_NOTES = 3
+"""Lines below a table that say what its figures hold for; Markdown and JSON have all of it."""
 
 
 class Format(StrEnum):
@@ -70,9 +94,12 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def complain(message: str) -> None:
+    """Prints to stderr, which is what a person reads beside the result."""
+    from resnetcli.view.safe import no_commands, printable
+
     sys.stdout.flush()
     with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
-        print(message, file=sys.stderr)
+        print(no_commands(printable(message, "\n\t")), file=sys.stderr)
 
 
 Models = Annotated[
@@ -234,29 +261,40 @@ def announce_files(asked: Sequence[tuple[str, object]]) -> None:
 
     references = [module_reference(name) for name, _ in asked]
     for file in dict.fromkeys(found[0] for found in references if found and found[0].endswith(".py") and found[1]):
-        complain(f"running {clean(file)}")
+        complain(f"running {file}")
 
 
-def print_sheet(sheet: Sheet, format: Format, before: list[str] | None = None, after: list[str] | None = None) -> None:
+def print_sheet(
+    sheet: Sheet, format: Format, before: Sequence[str] = (), after: Sequence[str] = (), notes: Sequence[str] = (), *,
+    below: bool = False,
+) -> None:  # fmt: skip
+    """A table with lines before and after it; `below`: under another one.
+
+    `after` is what came out, and warnings: all of it is printed. `notes` say what figures hold for, the most important
+    first; a terminal gets the first few, with what the columns mean that it shows.
+    """
     from resnetcli.view.output import print_sheet, write
-    from resnetcli.view.sheet import to_csv, to_markdown
+    from resnetcli.view.sheet import legend, to_csv, to_markdown
 
     if format is Format.csv:
         write(to_csv(sheet))
         return
-    print_lines(before or [], format)
     if format is Format.md:
+        print_lines(before, format)
         write(to_markdown(sheet) + "\n")
-    else:
-        print_sheet(sheet)
-    print_lines(after or [], format)
+        print_lines([*after, *notes, *filter(None, [legend(sheet)])], format)
+        return
+    print_lines([*([""] if below else []), *before, *([""] if before else [])], format)
+    meaning = legend(print_sheet(sheet))
+    said = [*after, *[*notes[:1], *([meaning] if meaning else []), *notes[1:]][:MOST_NOTES]]
+    print_lines(["", *said] if said else [], format)
 
 
-def print_lines(lines: list[str], format: Format) -> None:
-    from resnetcli.view.output import console, write
+def print_lines(lines: Sequence[str], format: Format = Format.table) -> None:
+    from resnetcli.view.output import print_texts, write
+    from resnetcli.view.safe import markdown_line
 
     if format is Format.md:
-        write("".join(f"{line}  \n" for line in lines) + ("\n" if lines else ""))
-        return
-    for line in lines:
-        console().print(line)
+        write("".join(f"{markdown_line(line)}  \n" for line in lines) + ("\n" if lines else ""))
+    else:
+        print_texts(lines)

@@ -52,7 +52,7 @@ def fit(
     import resnetcli.report.fit as report
     from resnetcli.report.records import fit_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.fit import fit_heading, fit_notes, fit_sheet
+    from resnetcli.view.fit import fit_conditions, fit_heading, fit_notes, fit_sheet
     from resnetcli.view.numbers import size_of
     from resnetcli.view.output import print_json
 
@@ -68,7 +68,7 @@ def fit(
     if format is Format.json:
         print_json(fit_record(found))
     else:
-        print_sheet(fit_sheet(found), format, fit_heading(found), fit_notes(found))
+        print_sheet(fit_sheet(found), format, fit_heading(found), fit_notes(found), [fit_conditions(found)])
     if not found.batch:
         complain(f"`{name}` does not fit: one image needs {size_of(found.peak_bytes)}, not {size_of(found.available)}")
         raise typer.Exit(1)

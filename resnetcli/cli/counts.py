@@ -120,12 +120,13 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     from resnetcli.view.profile import (
         conditions,
         cost_sheet,
+        doubts,
         failure_lines,
-        field_notes,
         heading,
         measured_sheet,
         published_sheet,
         totals,
+        totals_notes,
         unjudged,
         with_times,
     )
@@ -142,16 +143,16 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
             complain(line)
         return
     note = unjudged(found)
-    print_sheet(sheet, format, heading(found), totals(found) + (field_notes() if receptive else []))
+    print_sheet(sheet, format, heading(found), totals(found), totals_notes(found))
     if (published := published_sheet(found)) is not None:
-        print_sheet(published, format)
+        print_sheet(published, format, below=True)
     if found.ladders:
-        from resnetcli.view.ladder import ladder_lines, ladder_sheet
+        from resnetcli.view.ladder import LADDER_NOTE, ladder_lines, ladder_sheet
 
-        print_sheet(ladder_sheet(found.ladders), format, after=ladder_lines(found.ladders))
+        print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
     if found.measurements:
-        after = conditions(found.measurements, energy=energy) + failure_lines(found.failures)
-        print_sheet(measured_sheet(found.measurements), format, after=after)
+        after = doubts(found.measurements, energy=energy) + failure_lines(found.failures)
+        print_sheet(measured_sheet(found.measurements), format, (), after, conditions(found.measurements), below=True)
     if note:
         print_lines([note], format)
 
@@ -218,9 +219,16 @@ def compare(
     from resnetcli.report.limits import parse_batches, parse_count
     from resnetcli.report.records import compare_record, measurement_records, saved_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.compare import caption, changes_lines, changes_sheet, comparison_sheet, contest_lines
+    from resnetcli.view.compare import (
+        caption,
+        changes_lines,
+        changes_sheet,
+        comparison_sheet,
+        contest_lines,
+        results_lines,
+    )
     from resnetcli.view.output import print_json
-    from resnetcli.view.profile import conditions, failure_lines
+    from resnetcli.view.profile import conditions, doubts, failure_lines
 
     zoo = Zoo()
     if all_models and models:
@@ -246,18 +254,18 @@ def compare(
     if format is Format.json:
         print_json(compare_record(found, changes))
     else:
-        after = caption(found)
-        if device is not None:
-            after += contest_lines(found) + conditions(
-                [m for p in found.profiles for m in p.measurements], energy=energy
-            )
+        after, notes = results_lines(found), caption(found)
+        if measured := [m for p in found.profiles for m in p.measurements]:
+            first, *others = conditions(measured)
+            notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
+            after += doubts(measured, energy=energy)
         failed = failure_lines([failure for p in found.profiles for failure in p.failures])
-        print_sheet(comparison_sheet(found), format, after=after + failed)
+        print_sheet(comparison_sheet(found), format, (), after + failed, notes)
         if format is Format.csv:
             for line in failed:
                 complain(line)
         if changes and format is not Format.csv:
-            print_sheet(changes_sheet(changes), format, after=changes_lines(changes))
+            print_sheet(changes_sheet(changes), format, after=changes_lines(changes), below=True)
     if changes and changes.regressed:
         complain("slower than before: " + ", ".join(f"{c.model} at batch {c.batch}" for c in changes.regressed))
         raise typer.Exit(1)
@@ -306,7 +314,7 @@ def diff(
     import resnetcli.report.diff as report
     from resnetcli.report.records import diff_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.diff import diff_heading, diff_sheet, diff_totals, no_difference
+    from resnetcli.view.diff import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
     from resnetcli.view.output import print_json
 
     zoo = Zoo()
@@ -317,7 +325,9 @@ def diff(
     if format is Format.json:
         print_json(diff_record(found))
     elif found.differs or format is Format.csv:
-        print_sheet(diff_sheet(found), format, diff_heading(found), diff_totals(found))
+        print_sheet(diff_sheet(found), format, diff_heading(found), (), diff_notes(found))
+        if format is not Format.csv:
+            print_sheet(totals_sheet(found), format, below=True)
     else:
         print_lines([no_difference(found)], format)
     if exit_code and found.differs:

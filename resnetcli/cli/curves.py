@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
-from resnetcli.errors import clean
 
 if TYPE_CHECKING:
     from resnetcli.train.curves import Curves
@@ -41,10 +40,10 @@ def curves(
         require_suffix(Path(out))
     found = read_curves(runs)
     for note in found.notes:
-        complain(f"warning: {clean(note)}")
+        complain(f"warning: {note}")
     if out is not None:
         draw(found, Path(out), y_max)
-        complain(f"drawn: {clean(out)}")
+        complain(f"drawn: {out}")
     if format is Format.json:
         print_json(curves_record(found))
     elif format is Format.csv:
@@ -76,5 +75,5 @@ def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool)
                 text = Text.assemble(*line)
                 text.rstrip()
                 screen.print(text, no_wrap=True, overflow="ignore", crop=False)
-    after = [*(key_lines(found.curves) if plotted else []), *notes(found.curves)]
-    print_sheet(sheet(found.curves, letters=plotted), format, after=after)
+    after = key_lines(found.curves) if plotted else []
+    print_sheet(sheet(found.curves, letters=plotted), format, (), after, notes(found.curves), below=plotted)

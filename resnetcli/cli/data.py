@@ -12,7 +12,7 @@ from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_she
 from resnetcli.errors import plural
 
 data = typer.Typer(name="data", no_args_is_help=True, help="Data sets: fetch CIFAR, check a set, write one's own.")
-app.add_typer(data)
+app.add_typer(data, rich_help_panel="Train")
 
 
 class Sets(StrEnum):
@@ -36,9 +36,10 @@ def fetch(
     from resnetcli.data.cifar import OFFICIAL
     from resnetcli.data.fetch import fetch as fetch_archive
     from resnetcli.data.read import default_folder
+    from resnetcli.view.output import print_whole
 
     layout = OFFICIAL[name.value].layout("python" if python else "binary")
-    print(fetch_archive(layout.archive, folder or default_folder(), tell=complain))
+    print_whole(str(fetch_archive(layout.archive, folder or default_folder(), tell=complain)))
 
 
 @data.command()
@@ -63,8 +64,8 @@ def check(
     elif format is Format.csv:
         print_sheet(export_sheet(found), format)
     else:
-        for each in found:
-            print_sheet(data_sheet(each), format, data_heading(each), data_notes(each))
+        for number, each in enumerate(found):
+            print_sheet(data_sheet(each), format, data_heading(each), (), data_notes(each), below=number > 0)
     for each in found:
         for warning in data_warnings(each.data):
             complain(f"warning: {warning}")
@@ -89,9 +90,10 @@ def convert(
     """Write a data set as binary records, which training reads with `--data-dir`."""
     from resnetcli.data.convert import convert as convert_set
     from resnetcli.view.data import data_warnings
+    from resnetcli.view.output import print_whole
 
     made = convert_set(source, target, share=share)
     images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"
-    print(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
+    print_whole(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
     for warning in data_warnings(made):
         complain(f"warning: {warning}")

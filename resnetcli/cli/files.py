@@ -37,6 +37,7 @@ def check(
     from resnetcli.report.gate import limits
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.numbers import short
+    from resnetcli.view.output import print_whole
 
     if against is not None and len(files) > 1:
         raise UsageError("`--against` is of one net, and several are to be checked")
@@ -60,7 +61,8 @@ def check(
             _annotate(problem)
         if outcome.profile and not outcome.exit_code:
             counts = outcome.profile.counts
-            print(f"{file}: ok, {short(counts.params)} parameters, {short(counts.macs)} MACs, depth {counts.depth}")
+            figures = f"{short(counts.params)} parameters, {short(counts.macs)} MACs, depth {counts.depth}"
+            print_whole(f"{file}: ok, {figures}")
     if worst:
         raise typer.Exit(worst)
 

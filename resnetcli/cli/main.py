@@ -1,65 +1,70 @@
-"""The command line: arguments in, one library call, a result printed, an exit code. Nothing is decided here."""
+"""The console script: what surrounds the command line, so that nothing in the environment ends in a traceback."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from typing import Annotated
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    from resnetcli.cli.root import app as app
 
-from resnetcli import __version__
-from resnetcli.cli import budget, counts, curves, data, files, tools, train, why, zoo
-from resnetcli.cli.app import app, complain
-
-__all__ = ["app", "main"]
-COMMANDS = (zoo, counts, files, budget, tools, why, train, data, curves)
-"""The modules whose commands there are: a command is known once its module is imported."""
-
-EXAMPLES = """[bold]Examples[/bold]
-
-resnet-cli compare                             ResNet-50 against ResNeXt-50
-
-resnet-cli profile resnext50_32x4d C=8 d=14    with parameters set
-
-resnet-cli profile resnet50 --device cpu       measured as well
-
-resnet-cli show resnet50 resnext50_32x4d       the papers' Table 1
-
-resnet-cli compare "resnext101*" --sort macs   a family
-
-resnet-cli check my_net.yaml                   a table of your own"""
+COMPLETE = "_RESNET_CLI_COMPLETE"
+"""Set by the script that completes commands in a shell."""
+WIDEST = 10_000
+"""Columns, or lines, beyond which a terminal's size is no size."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"resnet-cli {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True, epilog=EXAMPLES)
-def root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Explore and profile convnets written as the papers' Table 1: exact counts, measured latency."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+def tidy(environ: MutableMapping[str, str]) -> None:
+    """Takes away what rich and typer, which read it as they are imported, would stumble over."""
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        value = environ.get(name)
+        if value is not None and not (re.fullmatch("[0-9]{1,5}", value) and 0 < int(value) <= WIDEST):
+            del environ[name]
+    for name in ("TYPER_USE_RICH", "TYPER_STANDARD_TRACEBACK", "_TYPER_STANDARD_TRACEBACK"):
+        environ.pop(name, None)  # nobody is shown a traceback, and help is always formatted alike
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the command line; Ctrl-C ends it quietly from the start, while modules are still imported."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main() -> None:
+    tidy(os.environ)
+    from resnetcli.cli.app import complain
+    from resnetcli.cli.root import app
+    from resnetcli.view.safe import ENCODING_ERRORS
+
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without × still gets its table
+            stream.reconfigure(errors=ENCODING_ERRORS)  # a terminal without × still gets its table
     try:
         app(prog_name="resnet-cli")
     except OSError as error:  # help on a full disk: whatever is printed outside a command
         complain(f"error: {error.strerror or error}")
         sys.exit(3)
+    except (KeyError, ValueError, IndexError):
+        if COMPLETE not in os.environ:
+            raise
+        complain(f"error: `{COMPLETE}` is set, but not what a shell sets for completion beside it\n"
+                 f"hint: `unset {COMPLETE}`")  # fmt: skip
+        sys.exit(2)
+
+
+def __getattr__(name: str) -> Any:
+    """The application, which takes a while to import."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from resnetcli.cli.root import app
+
+    return app

@@ -46,7 +46,7 @@ def reconcile(
         print_sheet(candidates_sheet(found, most=None), format)
     else:
         print_sheet(candidates_sheet(found), format, reconcile_heading(found))
-        print_sheet(own_sheet(found), format, [own_heading(found)], reconcile_notes(found))
+        print_sheet(own_sheet(found), format, [own_heading(found)], (), reconcile_notes(found), below=True)
     if not found.matches:
         raise typer.Exit(1)
 
@@ -99,7 +99,7 @@ def crosscheck(
     from resnetcli.report.profile import profile_model
     from resnetcli.report.records import crosscheck_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.convention import crosscheck_lines, crosscheck_sheet
+    from resnetcli.view.convention import crosscheck_lines, crosscheck_notes, crosscheck_sheet
     from resnetcli.view.output import print_json
 
     zoo = Zoo()
@@ -113,7 +113,7 @@ def crosscheck(
     if format is Format.json:
         print_json(crosscheck_record(nets))
     else:
-        print_sheet(crosscheck_sheet(nets), format, after=crosscheck_lines(nets))
+        print_sheet(crosscheck_sheet(nets), format, (), crosscheck_lines(nets), crosscheck_notes(nets))
     if all(tool.reading.counted is None for net in nets for tool in net.tools):
         complain("no counter could be run: pip install fvcore thop")
         raise typer.Exit(3)

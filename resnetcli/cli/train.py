@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
-from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
@@ -23,15 +23,23 @@ if TYPE_CHECKING:
     from resnetcli.train.nets import Trained
 
 WHAT, HOW, WHERE = "What is trained", "How", "The run"
-DataDir = Annotated[
-    str | None,
-    typer.Option("--data-dir", metavar="DIR", rich_help_panel=WHAT, help="Where the data set lies; the cache without."),
-]
-NoDownload = Annotated[bool, typer.Option("--no-download", rich_help_panel=WHAT, help="Fetch nothing that is missing.")]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="cpu|cuda[:N]", rich_help_panel=HOW, help="A GPU if there is one.")
-]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", rich_help_panel=HOW, help="CPU threads.")]
+
+
+def _data_dir(panel: str | None = None) -> Any:
+    text = "Where the data set lies; the cache without."
+    return typer.Option("--data-dir", metavar="DIR", rich_help_panel=panel, help=text)
+
+
+def _no_download(panel: str | None = None) -> Any:
+    return typer.Option("--no-download", rich_help_panel=panel, help="Fetch nothing that is missing.")
+
+
+def _device(panel: str | None = None) -> Any:
+    return typer.Option("--device", metavar="cpu|cuda[:N]", rich_help_panel=panel, help="A GPU if there is one.")
+
+
+def _threads(panel: str | None = None) -> Any:
+    return typer.Option("--threads", metavar="N", rich_help_panel=panel, help="CPU threads.")
 
 
 @app.command("train-cifar")
@@ -59,8 +67,8 @@ def train_cifar(
         str | None,
         typer.Option("--data", metavar="NAME", rich_help_panel=WHAT, help="cifar10, cifar100, custom, synthetic."),
     ] = None,
-    data_dir: DataDir = None,
-    no_download: NoDownload = False,
+    data_dir: Annotated[str | None, _data_dir(WHAT)] = None,
+    no_download: Annotated[bool, _no_download(WHAT)] = False,
     train_split: Annotated[
         str | None,
         typer.Option("--train-split", metavar="N", rich_help_panel=WHAT,
@@ -81,7 +89,7 @@ def train_cifar(
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="K", rich_help_panel=HOW, help="K runs, seeds N to N+K-1.")
     ] = None,
-    device: Device = None,
+    device: Annotated[str | None, _device(HOW)] = None,
     gpus: Annotated[
         int | None, typer.Option("--gpus", metavar="N", rich_help_panel=HOW, help="N processes here, a GPU each.")
     ] = None,
@@ -95,7 +103,7 @@ def train_cifar(
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", rich_help_panel=HOW, help="A GPU's launches recorded and replayed.")
     ] = False,
-    threads: Threads = None,
+    threads: Annotated[int | None, _threads(HOW)] = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", rich_help_panel=WHERE, help="The run's directory, a new one.")
     ] = None,
@@ -204,7 +212,8 @@ def _show(trained: Trained, format: Format) -> None:
         if not trained.several and found[0].summary is not None:
             print_sheet(seeds_sheet(found[0].results), format)
         if trained.several or found[0].summary is None or format is not Format.csv:
-            print_sheet(results_sheet(found), format, after=results_lines(found))
+            several_seeds = not trained.several and found[0].summary is not None
+            print_sheet(results_sheet(found), format, after=results_lines(found), below=several_seeds)
     _draw(trained)
     if trained.stopped:
         number = signal.Signals(trained.stopped)
@@ -240,7 +249,7 @@ def _draw(trained: Trained) -> None:
         complain(f"warning: no picture of the curves: {error.message}")
     else:
         if trained.several and places:
-            complain(f"drawn: {clean(str(trained.path / PICTURE_FILE))}")
+            complain(f"drawn: {trained.path / PICTURE_FILE}")
 
 
 @app.command("eval")
@@ -250,10 +259,10 @@ def evaluate(
     checkpoint: Annotated[
         int | None, typer.Option("--checkpoint", metavar="N", help="Of iteration N, not the last one.")
     ] = None,
-    data_dir: DataDir = None,
-    no_download: NoDownload = False,
-    device: Device = None,
-    threads: Threads = None,
+    data_dir: Annotated[str | None, _data_dir()] = None,
+    no_download: Annotated[bool, _no_download()] = False,
+    device: Annotated[str | None, _device()] = None,
+    threads: Annotated[int | None, _threads()] = None,
     format: Formats = Format.table,
 ) -> None:
     """Test a run's last checkpoint on the whole test set: its error, and each class's."""

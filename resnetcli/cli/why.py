@@ -20,7 +20,6 @@ from resnetcli.cli.app import (
     budget,
     complain,
     guarded,
-    print_lines,
     print_sheet,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
@@ -82,7 +81,7 @@ def calibrate(
         _warn(ceilings_noise(found))
     else:
         print_sheet(peaks_sheet(found), format, ceilings_heading(found))
-        print_sheet(rates_sheet(found), format, after=[launch_line(found), *ceilings_noise(found)])
+        print_sheet(rates_sheet(found), format, after=[launch_line(found), *ceilings_noise(found)], below=True)
 
 
 def _warn(lines: list[str]) -> None:
@@ -95,7 +94,7 @@ def _tell(what: str) -> None:
     import sys
 
     if sys.stderr.isatty():
-        complain(f"measuring {clean(what)}")
+        complain(f"measuring {what}")
 
 
 @app.command()
@@ -189,7 +188,7 @@ def explain(
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
     if roofline is not None:
         write_text(roofline, roofline_svg(found[0]))
-        complain(f"drawn: {clean(str(roofline))}")
+        complain(f"drawn: {roofline}")
     if format is Format.json:
         print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
     else:
@@ -204,8 +203,8 @@ def _print_explanation(
         difference_sheet,
         doubts,
         heading,
-        notes,
         parts_sheet,
+        split_line,
         suggestions_sheet,
         summary,
     )
@@ -215,13 +214,14 @@ def _print_explanation(
         _warn(doubts(found))
         return
     lines = [summary(found, difference), *heading(found)]
-    print_sheet(parts_sheet("row", found.rows), format, [*lines, *(difference_lines(difference) if difference else [])])
-    print_sheet(parts_sheet("costliest", found.layers()), format, after=notes(found))
+    lines += difference_lines(difference) if difference else []
+    print_sheet(parts_sheet("row", found.rows, legend=False), format, lines)
+    notes = [split_line(found)] if found.split else []
+    print_sheet(parts_sheet("costliest", found.layers()), format, notes=notes, below=True)
     if difference and difference.kinds:
-        print_lines([""], format)
-        print_sheet(difference_sheet(difference), format)
+        print_sheet(difference_sheet(difference), format, below=True)
     if tried:
-        print_sheet(suggestions_sheet(found, tried), format)
+        print_sheet(suggestions_sheet(found, tried), format, below=True)
 
 
 @app.command()
@@ -256,6 +256,7 @@ def predict(
         print_json(predict_record(found))
     else:
         tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
-        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], prediction_notes(found, tested))
+        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], ceilings_warning(ceilings),
+                    prediction_notes(found, tested))  # fmt: skip
         if format is Format.csv:
             _warn(ceilings_warning(ceilings))

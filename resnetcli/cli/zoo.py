@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_lines, print_sheet
+from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError, plural
 
@@ -35,7 +35,7 @@ def list_models(
         print_json(list_record(found))
         return
     number = plural(len(found.profiles), "net")
-    print_sheet(listing_sheet(found), format, after=[f"{number}; counted for one image"])
+    print_sheet(listing_sheet(found), format, notes=[f"{number}; counted for one image"])
 
 
 @app.command()
@@ -51,21 +51,21 @@ def info(
     import resnetcli.report.info as report
     from resnetcli.report.records import info_record
     from resnetcli.view.info import info_sheet
-    from resnetcli.view.output import print_json, text_width, write
+    from resnetcli.view.output import print_json, text_width, write_verbatim
     from resnetcli.view.profile import published_sheet
 
     found = report.info(model)
     if source and format is not Format.table:
         raise UsageError("`--yaml` prints the file itself", "leave `--format` out")
     if source:
-        write(report.starter(found.source))
+        write_verbatim(report.starter(found.source))
     elif format is Format.json:
         print_json(info_record(found))
     else:
         width = text_width() if format is Format.table else None
         print_sheet(info_sheet(found, width, figures=format is Format.csv), format)
         if format is not Format.csv and (published := published_sheet(found.profile)) is not None:
-            print_sheet(published, format)
+            print_sheet(published, format, below=True)
 
 
 @app.command()
@@ -74,7 +74,7 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
     from resnetcli.report.records import show_record
-    from resnetcli.view.output import console, print_json, write
+    from resnetcli.view.output import console, print_json, print_table, print_texts, write
     from resnetcli.view.sheet import to_csv, to_markdown
     from resnetcli.view.table1 import table1_pages, table1_sheet
 
@@ -87,11 +87,10 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
         case Format.md:
             write(to_markdown(table1_sheet(profiles, flops=flops)))
         case Format.table:
-            screen = console()
-            for table in table1_pages(profiles, screen.width, flops=flops):
-                screen.print(table)
+            for table in table1_pages(profiles, console().width, flops=flops):
+                print_table(table)
             per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
-            screen.print(f"counted for {per}; papers call MACs FLOPs", style="dim")
+            print_texts([f"counted for {per}; papers call MACs FLOPs"], style="dim")
 
 
 def _profiles(words: list[str], input: str | None, batch: int) -> list[Profile]:
@@ -128,6 +127,5 @@ def papers(
     elif format is Format.csv:
         print_sheet(figures_sheet(found), format)
     else:
-        for each in found:
-            print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each))
-            print_lines([""], format)
+        for number, each in enumerate(found):
+            print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each), below=number > 0)

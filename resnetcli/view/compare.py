@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnetcli.errors import clean, plural
+from resnetcli.errors import plural
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.profile import Profile
 from resnetcli.view.convention import convention_notes, work_head, work_key
 from resnetcli.view.numbers import change, duration, figure_name, percent, rate, short, size_of
 from resnetcli.view.profile import (
+    HALF_WIDTH,
+    IMAGES_S,
+    PEAK_MEMORY,
+    derived_column,
     extra_cells,
     extra_columns,
     half_width,
@@ -34,16 +38,18 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
     for key, head in (("params", "params"), (work, work_head(convention)), ("activations", "acts")):
         spare = {"params": 3, work: 2, "activations": 7}[key] if measured else 0
-        columns.append(Column(head, key, spare=spare))
-        columns += _relative(base, f"{key}_ratio", spare)
+        columns.append(Column(head, key, spare=spare, legend=ACTS if head == "acts" else ""))
+        if base is not None:
+            columns.append(Column(f"{head}\nchange", f"{key}_ratio", style="cyan", spare=spare, legend=_relative(base)))
         if key != "activations":
             printed = any(_printed(profile, key) for profile in comparison.profiles)
-            columns.append(Column("printed", f"{key}_printed", style="dim", shown=printed, spare=6 if measured else 3))
+            columns.append(Column(f"{head}\nprinted", f"{key}_printed", style="dim", shown=printed,
+                                  spare=6 if measured else 3, legend=_printed_legend(comparison)))  # fmt: skip
     columns.append(Column("depth", "depth", spare=8 if measured else 2))
     for (figure, _), key in comparison.accuracy.keys.items() if comparison.accuracy else ():
         head = key.replace(figure, figure_name(figure), 1)
         columns.append(Column(head, f"{key} sources".replace(" ", "_"), "left", wrap=True))
-        columns.append(Column("", key.replace(" ", "_"), shown=False))  # for programs: the best of them
+        columns.append(Column(f"best {head}", key.replace(" ", "_"), shown=False))  # for programs
     if measured:
         every = [m for profile in comparison.profiles for m in profile.measurements]
         ways = {m.settings for profile in comparison.profiles for m in profile.measurements}
@@ -55,22 +61,22 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
             Column("settings", "settings", "left", wrap=True, shown=len(ways) > 1),
             Column("batch", "batch", shown=sweep),
             Column("median", "median_s"),
-            Column("±", "half_interval"),
-            Column("", "median_ratio", shown=False),  # for programs: what the verdict says in words
-            Column("", "median_ratio_low", shown=False),
-            Column("", "median_ratio_high", shown=False),
+            HALF_WIDTH,
+            Column("ratio", "median_ratio", shown=False),  # for programs: what the verdict says in words
+            Column("from", "median_ratio_low", shown=False),
+            Column("to", "median_ratio_high", shown=False),
             Column(f"against {against}", "verdict", "left", "cyan", wrap=True, shown=judged),
             Column("IQR", "iqr_s", spare=5),
             Column("min", "min_s", spare=9),
             Column("p90", "p90_s", spare=9),
             Column("p99", "p99_s", spare=9, shown=any(m.p99_s is not None for m in every)),
             Column("n", "n", spare=6),
-            Column("images/s", "throughput_img_s", spare=1),
+            Column("images/s", "throughput_img_s", spare=1, legend=IMAGES_S),
             *extra_columns(every),
-            Column("peak memory", "peak_memory_bytes", spare=4),
-            Column("derived", "live_peak_bytes", spare=6, shown=any(m.live_peak_bytes is not None for m in every)),
+            Column("peak memory", "peak_memory_bytes", spare=4, legend=PEAK_MEMORY),
+            derived_column(every, 6),
             *memory_columns(every),
-            Column("", "noisy", "left", "yellow", shown=noisy),
+            Column("noisy", "noisy", "left", "yellow", shown=noisy),
         ]
     lines = []
     for place, profile in enumerate(comparison.profiles):
@@ -81,8 +87,16 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     return Sheet(tuple(columns), tuple(lines))
 
 
-def _relative(base: Profile | None, key: str, spare: int) -> list[Column]:
-    return [] if base is None else [Column("", key, style="cyan", spare=spare)]
+ACTS = "acts: outputs of convolutions and fc"
+
+
+def _relative(base: Profile) -> str:
+    return f"change: relative to {label(base)}"
+
+
+def _printed_legend(comparison: Comparison) -> str:
+    differs = any(e.verdict == "differs" for profile in comparison.profiles for e in profile.judged)
+    return "printed: as the papers have it" + (" (*: differs, see `verify`)" if differs else "")
 
 
 def _counted(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ...]:
@@ -139,7 +153,7 @@ def changes_sheet(found: Changes) -> Sheet:
         Column("batch", "batch"),
         Column("then", "then_s", spare=1),
         Column("now", "now_s", spare=1),
-        Column("", "text", "left", wrap=True),
+        Column("ratio", "text", "left", wrap=True),
         Column("verdict", "verdict", "left", "cyan"),
     )
     lines = [
@@ -159,7 +173,7 @@ def changes_sheet(found: Changes) -> Sheet:
 def changes_lines(found: Changes) -> list[str]:
     """What was not compared."""
     lines = [f"not in {found.file}: {', '.join(found.unsaved)}"] if found.unsaved else []
-    return lines + ([f"not measured now: {clean(', '.join(found.unmeasured))}"] if found.unmeasured else [])
+    return lines + ([f"not measured now: {', '.join(found.unmeasured)}"] if found.unmeasured else [])
 
 
 def contest_lines(comparison: Comparison) -> list[str]:
@@ -189,31 +203,30 @@ def _printed(profile: Profile, key: str) -> str:
 
 
 def caption(comparison: Comparison) -> list[str]:
-    """What the columns are."""
+    """What the figures hold for, the most important first."""
     sizes = {str(profile.plan.input) for profile in comparison.profiles}
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
     convention = comparison.profiles[0].convention
     told = {"macs": "; papers call MACs FLOPs", "flops": "; FLOPs are 2 x MACs"}.get(convention.name, "")
-    lines = [f"counted for one image{where}{told}; acts: outputs of convolutions and fc"]
-    if not told:
-        lines += convention_notes({label(profile): profile.tally for profile in comparison.profiles})
-    judged = [entry for profile in comparison.profiles for entry in profile.judged]
-    notes = ["printed: as the papers have it"] if judged else []
-    notes += ["*: differs, see `verify`"] if any(entry.verdict == "differs" for entry in judged) else []
+    lines = [f"counted for one image{where}{told}"]
     if accuracy := comparison.accuracy:
         datasets = dict.fromkeys(dataset for _, dataset in accuracy.columns)
-        notes.append(f"accuracy as published: {', '.join(datasets)}, {accuracy.protocol}")
-        if accuracy.others:
-            notes.append(f"not shown: {', '.join(accuracy.others)} (--protocol)")
+        others = f"; not shown: {', '.join(accuracy.others)} (--protocol)" if accuracy.others else ""
+        lines.append(f"accuracy as published: {', '.join(datasets)}, {accuracy.protocol}{others}")
+    return lines
+
+
+def results_lines(comparison: Comparison) -> list[str]:
+    """A tool's figures as sums, what was left out, and what there is to say of single nets."""
+    lines = []
+    if comparison.profiles[0].convention.name not in ("macs", "flops"):
+        lines += convention_notes({label(profile): profile.tally for profile in comparison.profiles})
     if comparison.left_out:
         words = " or ".join(
             f"more than {short(most)} {'parameters' if name == 'params' else 'MACs'}"
             for name, most in comparison.limits.items()
         )
-        count = len(comparison.left_out)
-        lines.append(f"left out: {plural(count, 'net')} with {words}")
-    notes += [f"changes relative to {label(comparison.baseline)}"] if comparison.baseline else []
-    lines += ["; ".join(notes)] if notes else []
+        lines.append(f"left out: {plural(len(comparison.left_out), 'net')} with {words}")
     said: dict[str, list[str]] = {}
     for profile in comparison.profiles:
         for note in profile.notes:

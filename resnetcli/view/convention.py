@@ -219,12 +219,7 @@ def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:
 
 
 def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
-    """Why there is no figure, the known defects that bite, each once, and how it came out."""
-    tools = [tool for net in found for tool in net.tools if tool.reading.counted is not None]
-    said_of = {tool.reading.convention: dict[str, None]() for tool in tools}
-    for tool in tools:
-        said_of[tool.reading.convention].update(dict.fromkeys(tool.defects))
-    defects = [f"{name}: {text}" for name, texts in said_of.items() for text in texts]
+    """How it came out, and why there is no figure."""
     verdicts = [tool.verdict for net in found for tool in net.tools]
     said = {verdict: verdicts.count(verdict) for verdict in ("agrees", "differs", "no figure")}
     agree, differ = said["agrees"], said["differs"]
@@ -239,9 +234,13 @@ def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
         for tool in net.tools
         if tool.reading.problem
     )
-    return [
-        *problems,
-        *(["known defects that show here"] if defects else []),
-        *(f"  {text}" for text in defects),
-        counted + missing,
-    ]
+    return [counted + missing, *problems]
+
+
+def crosscheck_notes(found: tuple[Crosschecked, ...]) -> list[str]:
+    """The known defects of the tools that show here, each once."""
+    whose: dict[str, dict[str, None]] = {}
+    for tool in (tool for net in found for tool in net.tools if tool.reading.counted is not None):
+        for text in tool.defects:
+            whose.setdefault(text, {})[tool.reading.convention] = None
+    return [f"known of {', '.join(names)}: {text}" for text, names in whose.items()]

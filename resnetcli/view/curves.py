@@ -14,6 +14,7 @@ from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.train.curves import Curve, Curves, Line, data_texts, read_curves
 from resnetcli.view.numbers import exact
 from resnetcli.view.plot import Axes, Piece, Stroke, letter, plot, ticks
+from resnetcli.view.safe import csv_value
 from resnetcli.view.sheet import Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ def sheet(curves: Sequence[Curve], *, letters: bool = True) -> Sheet:
         spread = f"{test.low[-1]:.2f} - {test.high[-1]:.2f}" if several_here and test.iterations else None
         rows.append((
             *((cell(letter(number)),) if letters else ()),
-            cell(curve.label, clean(curve.label)), cell(curve.reached, so_far),
+            cell(curve.label), cell(curve.reached, so_far),
             *(cell(line.last, "" if line.last is None else f"{line.last:.2f}") for line in (curve.train, test)),
             *((cell(spread),) if several else ()),
         ))  # fmt: skip
@@ -313,7 +314,7 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
 
 def notes(curves: Sequence[Curve]) -> list[str]:
     """What the errors are of; where they are of several data sets, each name has its own."""
-    data = [f"data: {clean(text)}" for text in data_texts(curves)]
+    data = [f"data: {text}" for text in data_texts(curves)]
     return [
         *(data if len(data) == 1 else []),
         "errors are the last that were read; train error: of augmented images, each before the update it went into",
@@ -333,5 +334,6 @@ def csv_text(curves: Sequence[Curve]) -> Iterator[str]:
                        for line in (curve.train, curve.test))  # fmt: skip
         for iteration in sorted({*train, *test}):
             errors = (*train.get(iteration, ("",) * 3), *test.get(iteration, ("",) * 3))
-            writer.writerow((curve.label, curve.path, curve.config.data_text, len(curve.runs), iteration, *errors))
+            values = (curve.label, str(curve.path), curve.config.data_text, len(curve.runs), iteration, *errors)
+            writer.writerow(map(csv_value, values))
         yield out.getvalue()

@@ -8,6 +8,11 @@ from resnetcli.view.numbers import change, exact, percent, short, size_of
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 _HEADS = {"params": "params", "macs": "MACs", "activations": "acts", "memory_bytes": "memory"}
+LEGENDS = {
+    "activations": "acts: outputs of convolutions and fc",
+    "memory_bytes": "memory (derived): every step's output in float32",
+}
+SHARE = "share: of the total difference"
 LONGEST = 160
 """Characters of one change that are shown; programs get all of it."""
 
@@ -27,8 +32,8 @@ def diff_sheet(found: Diff) -> Sheet:
         Column("what changed", "changes", "left", wrap=True),
     ]
     for spare, (key, head) in enumerate(_HEADS.items(), start=2):
-        columns.append(Column(head, key))
-        columns.append(Column("share", f"{key}_share", style="cyan", spare=2 * spare))
+        columns.append(Column(head, key, legend=LEGENDS.get(key, "")))
+        columns.append(Column(f"share of\n{head}", f"{key}_share", style="cyan", spare=2 * spare, legend=SHARE))
     return Sheet(tuple(columns), tuple(_line(found, row) for row in found.rows), _foot(found))
 
 
@@ -64,28 +69,31 @@ def _signed(amounts: Amounts, key: str) -> Cell:
     return cell(value, f"{'+' if value > 0 else '-'}{text}" if value else "=")
 
 
-def diff_totals(found: Diff) -> list[str]:
-    """Both nets' figures, exact, the difference, and what the columns mean."""
+def totals_sheet(found: Diff) -> Sheet:
+    """Both nets' figures, exact, and the difference."""
+    before, after = names_of(found)
     names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory_bytes": "bytes of memory"}
-    totals = found.total_before, found.total_after
-    depths, peaks = (profile.counts.depth for profile in (found.before, found.after)), found.peaks
-    return [
-        *(_both(name, *(total.figure(key) for total in totals)) for key, name in names.items()),
-        _both("depth", *depths),
-        f"peak memory when run (derived): {size_of(peaks[0])} -> {size_of(peaks[1])}",
-        f"{plural(len(found.rows), 'row differs', 'rows differ')}; "
-        f"left out: {plural(found.equal, 'row')} written alike at the same cost",
-        "counted for one image; acts: outputs of convolutions and fc",
-        "memory (derived): every step's output in float32; share: of the total difference",
-    ]
+    pairs = {name: (found.total_before.figure(key), found.total_after.figure(key)) for key, name in names.items()}
+    pairs["depth"] = found.before.counts.depth, found.after.counts.depth
+    pairs["peak memory (derived)"] = found.peaks
+    columns = (
+        Column("in total", "figure", "left", "bold"),
+        Column(before, "before"),
+        Column(after if after != before else f"{after} (second)", "after"),
+        Column("difference", "difference"),
+        Column("change", "change", style="cyan"),
+    )
+    rows = [(cell(name), cell(old, exact(old)), cell(new, exact(new)),
+             cell(new - old, f"{new - old:+,}" if new != old else "="),
+             cell(new / old if old else None, change(new, old) if new != old else ""))
+            for name, (old, new) in pairs.items()]  # fmt: skip
+    return Sheet(columns, tuple(rows))
 
 
-def _both(name: str, before: int, after: int) -> str:
-    """`parameters: 25,557,032 -> 25,028,904, -528,128 (-2.1%)`."""
-    if before == after:
-        return f"{name}: {exact(before)}, equal"
-    relative = f" ({change(after, before)})" if before else ""
-    return f"{name}: {exact(before)} -> {exact(after)}, {after - before:+,}{relative}"
+def diff_notes(found: Diff) -> list[str]:
+    """How much differs."""
+    rows = plural(len(found.rows), "row differs", "rows differ")
+    return [f"{rows}, {plural(found.equal, 'row')} written alike at the same cost left out; counted for one image"]
 
 
 def no_difference(found: Diff) -> str:

@@ -44,8 +44,12 @@ def fit_sheet(fit: Fit) -> Sheet:
     )
     total = fit.peak_bytes
     rows = tuple(
-        (cell(part, NAMES[part]), cell(size, size_of(size)), cell(round(size / total, 6), percent(size / total)),
-         cell(fit.batch))
+        (
+            cell(part, NAMES[part]),
+            cell(size, size_of(size)),
+            cell(round(size / total, 6), percent(size / total)),
+            cell(fit.batch),
+        )
         for part, size in fit.breakdown().items()
         if size
     )
@@ -53,7 +57,7 @@ def fit_sheet(fit: Fit) -> Sheet:
 
 
 def fit_notes(fit: Fit) -> list[str]:
-    """Which step sets the peak, what the next image would take, and the conditions."""
+    """Which step sets the peak, and what the next image would take."""
     of = "one image" if fit.shown_batch == 1 else f"{exact(fit.shown_batch)} images"
     lines = [f"{of} of {fit.plan.input}: the peak is {moment_text(fit.plan, fit.peak)}"]
     if fit.batch:
@@ -63,11 +67,15 @@ def fit_notes(fit: Fit) -> list[str]:
         lines.append(f"{size_of(fit.peak_bytes - fit.available)} more would be needed for one image")
     if fit.spec.aux and fit.memory.mode == "train" and len(fit.plan.outputs) == 1:
         lines.append("without its auxiliary training heads (--aux)")
-    lines += [
-        f"derived from every tensor PyTorch holds, all in {fit.memory.dtype}, without autocast or float32 copies",
-        "not in it: workspaces of convolutions, the GPU's context (some 0.5 GB), fragmentation, the loss",
-    ]
     return lines
+
+
+def fit_conditions(fit: Fit) -> str:
+    """What is counted and what is not."""
+    return (
+        f"derived from every tensor PyTorch holds, all in {fit.memory.dtype}, without autocast; not in it: "
+        "workspaces of convolutions, the GPU's context (some 0.5 GB), fragmentation, the loss"
+    )
 
 
 def moment_text(plan: Plan, moment: Moment) -> str:
@@ -84,10 +92,7 @@ def training_line(cost: TrainingCost) -> str:
     )
 
 
-def memory_line(plan: Plan, memory: Memory) -> str:
-    """What one image takes, in a line."""
+def memory_text(plan: Plan, memory: Memory) -> str:
+    """What one image takes at most, and where."""
     peak = memory.peak()
-    return (
-        f"peak memory of one image in float32 (derived): {size_of(memory.bytes())}, "
-        f"{size_of(peak.bytes())} above the weights, in {place(plan, peak)}"
-    )
+    return f"peak {size_of(memory.bytes())}, {size_of(peak.bytes())} above the weights, in {place(plan, peak)}"

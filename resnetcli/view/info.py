@@ -28,19 +28,19 @@ def info_sheet(info: Info, width: int | None = None, *, figures: bool = False) -
         ("parameters", settings_text(profile.plan.parameters)),
         ("counted", f"{counted}{profile.plan.input}"),
         ("", heads_line(profile)),
-        *(("" if number else "deviations", f"- {text}") for number, text in enumerate(spec.deviations)),
+        *(("" if number else "deviations", text) for number, text in enumerate(spec.deviations)),
         ("file", info.source.label),
     ]
     printed = [entry.published for entry in profile.judged] if figures else []
     facts += [("published", " ".join(filter(None, (p.figure, p.printed, p.dataset, p.protocol, p.source, p.table))))
               for p in printed]  # fmt: skip
     columns = (Column("", "fact", "left", "bold"), Column("", "text", "left"))
-    return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width))) for name, text in facts if text))
+    return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width, listed=text in spec.deviations)))
+                                for name, text in facts if text))  # fmt: skip
 
 
-def _filled(text: str, width: int | None) -> str:
-    return (
-        text
-        if width is None
-        else fill(text, width, subsequent_indent="  " if text.startswith("- ") else "", break_long_words=False)
-    )
+def _filled(text: str, width: int | None, *, listed: bool) -> str:
+    lead, indent = ("- ", "  ") if listed else ("", "")
+    if width is None:
+        return lead + text
+    return fill(text, width, initial_indent=lead, subsequent_indent=indent, break_long_words=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetcli.view.numbers import duration, rate, size_of
-from resnetcli.view.profile import half_width, noisy_cell
+from resnetcli.view.profile import HALF_WIDTH, half_width, noisy_cell
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
         Column("settings", "settings", "left", "bold", wrap=True),
         Column("batch", "batch", shown=several),
         Column("median", "median_s"),
-        Column("±", "half_interval"),
+        HALF_WIDTH,
         Column("speed", "speedup", style="cyan"),
         Column("images/s", "throughput_img_s", spare=2),
         Column("peak memory", "peak_memory_bytes", spare=4),
-        Column("prepared in", "prepare_s", spare=1),
-        Column("off by", "deviation", spare=3),
-        Column("", "problem", "left", "yellow", wrap=True, shown=any(rung.problem for rung in rungs)),
-        Column("", "best", "left", "bold"),
-        Column("", "noisy", "left", "yellow", shown=any(rung.measurement and rung.measurement.noisy for rung in rungs)),
+        Column("prepared in", "prepare_s", spare=1, legend="prepared in: cast, folded, compiled and called once"),
+        Column("off by", "deviation", spare=3, legend=_tolerance_text(rungs)),
+        Column("problem", "problem", "left", "yellow", wrap=True, shown=any(rung.problem for rung in rungs)),
+        Column("best", "best", "left", "bold"),
+        Column(
+            "noisy", "noisy", "left", "yellow", shown=any(rung.measurement and rung.measurement.noisy for rung in rungs)
+        ),
     )
     return Sheet(columns, tuple(_line(ladder, rung) for ladder in ladders for rung in ladder.rungs))
 
@@ -65,10 +67,16 @@ def deviation(m: Measurement) -> float | None:
     return max((value for value in (m.deviation_maps, m.deviation_outputs) if value is not None), default=None)
 
 
+def _tolerance_text(rungs: Sequence[Rung]) -> str:
+    tolerances = {m.dtype: m.tolerance for rung in rungs if (m := rung.measurement) and m.tolerance is not None}
+    if not tolerances:
+        return ""
+    most = ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items())
+    return f"off by: last maps and outputs against eager fp32, relative norm, the worse; at most {most}"
+
+
 def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
-    """What the columns mean, and the tolerances that were held to."""
-    found = [rung.measurement for ladder in ladders for rung in ladder.rungs if rung.measurement]
-    tolerances = {m.dtype: m.tolerance for m in found if m.tolerance is not None}
+    """Why settings failed, and which are not told apart from the best."""
     ties = [
         f"not told apart from the best at batch {ladder.batch}: {', '.join(rung.settings.text for rung in ladder.ties)}"
         for ladder in ladders
@@ -77,15 +85,7 @@ def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
     problems = dict.fromkeys(
         f"{rung.settings.text}: {rung.problem}" for ladder in ladders for rung in ladder.rungs if rung.problem
     )
-    lines = [
-        *problems,
-        *ties,
-        "each in a process of its own, one after the other; prepared in: cast, folded, compiled and called once",
-    ]
-    if tolerances:
-        most = ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items())
-        lines.append(
-            "off by: the worse of last maps and outputs against eager fp32, norm of the difference over the norm; "
-            f"at most {most}"
-        )
-    return lines
+    return [*problems, *ties]
+
+
+LADDER_NOTE = "each in a process of its own, one after the other"

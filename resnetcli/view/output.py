@@ -1,18 +1,40 @@
-"""Where text goes: data to stdout, whole lines when piped, colour only where a terminal can show it."""
+"""Where text goes: data to stdout, whole lines when piped, colour only where a terminal can show it.
+
+Everything that a command prints passes through here (or `cli.app.complain`), which makes it safe for where it goes.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from textwrap import fill
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from resnetcli.view.safe import json_text, no_commands, printable
 from resnetcli.view.sheet import Sheet, comfortable_width, groups, split, to_rich, without_spare
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 PIPED_WIDTH = 10_000
 """Wider than any table: nothing is cut when a program reads it."""
+_TRAILING = re.compile(r" +(?=\n)")
+
+
+class _Log:
+    """A stream whose lines end where their text ends, and are no commands to a workflow's runner."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(no_commands(_TRAILING.sub("", text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def console() -> Console:
@@ -24,7 +46,8 @@ def console() -> Console:
             raise BrokenPipeError  # ours to end quietly; rich's own way out is exit code 1
 
     wide = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Screen(width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    stream = cast("IO[str]", _Log(sys.stdout))
+    return Screen(file=stream, width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
 def bar_width() -> int:
@@ -38,48 +61,96 @@ def text_width() -> int:
     return max(20, min(console().width - 18, 90))
 
 
-def natural_width(table: Table) -> int:
-    """Characters a table takes if nothing is wrapped."""
+def natural_width(table: Table, *, wrapped: bool = False) -> int:
+    """Characters a table takes if nothing is wrapped, or if whatever can be is."""
     from rich.measure import Measurement
 
     screen = console()
-    return Measurement.get(screen, screen.options.update(max_width=PIPED_WIDTH), table).maximum
+    measured = Measurement.get(screen, screen.options.update(max_width=PIPED_WIDTH), table)
+    return measured.minimum if wrapped else measured.maximum
 
 
-def print_sheet(sheet: Sheet) -> None:
-    """A sheet to the terminal.
+def print_sheet(sheet: Sheet) -> Sheet:
+    """A sheet to the terminal; returns it as shown.
 
     Where that is too narrow, spare columns are left out, which is said, and what is still too wide goes on below.
     """
     screen, left_out = console(), []
     while comfortable_width(sheet) > screen.width and (fewer := without_spare(sheet)):
         sheet, head = fewer
+        head = " ".join(head.split("\n"))
         left_out += [head] if head and head not in left_out else []
     if sheet.headings:
         _print_groups(sheet, screen)
     else:
-        for part in split(sheet, screen.width):
-            screen.print(to_rich(part))
-    if left_out:
-        screen.print(f"too narrow for: {', '.join(left_out)}", style="dim")
+        for number, part in enumerate(split(sheet, screen.width)):
+            print_texts([""] if number else [])
+            print_table(to_rich(part))
+    print_texts([f"too narrow for: {', '.join(left_out)}"] if left_out else [], style="dim")
+    return sheet
+
+
+def print_table(table: Table) -> None:
+    """A table without blank edges above and below; its figures are never cut, however narrow the terminal."""
+    from rich.segment import Segment, Segments
+
+    screen = console()
+    table.width = least if (least := natural_width(table, wrapped=True)) > screen.width else None
+    options = screen.options.update_width(max(screen.width, table.width or 0))
+    lines = screen.render_lines(table, options, pad=False)
+    for edge in (0, -1):
+        if lines and not "".join(segment.text for segment in lines[edge]).strip():
+            del lines[edge]
+    for line in lines:
+        while line and not line[-1].text.strip():
+            line.pop()
+        line.append(Segment.line())
+    screen.print(Segments([segment for line in lines for segment in line]), crop=False, end="")
 
 
 def _print_groups(sheet: Sheet, screen: Console) -> None:
-    from rich.padding import Padding
+    print_table(to_rich(sheet, range(0)))
+    for number, (heading, rows) in enumerate(groups(sheet)):
+        print_texts([""] if number else [])
+        screen.print(_text(f" {heading}", "dim"), no_wrap=True, overflow="ellipsis")
+        print_table(to_rich(sheet, rows))
 
-    screen.print("", Padding(to_rich(sheet, range(0)), (0, 0, 0, 1), expand=False))
-    for heading, rows in groups(sheet):
-        screen.print(f" {heading}", style="dim", no_wrap=True, overflow="ellipsis")
-        screen.print(Padding(to_rich(sheet, rows), (0, 0, 0, 1), expand=False), "")
+
+def print_texts(lines: Iterable[str], style: str = "") -> None:
+    """Lines of text, broken between words where the terminal is too narrow."""
+    screen = console()
+    for line in lines:
+        wrapped = line
+        if len(line) > screen.width:  # rich would break a word that is too long, or not break at all
+            wrapped = fill(line, screen.width, break_long_words=False, break_on_hyphens=False)
+        for part in wrapped.split("\n") if wrapped != line else [line]:
+            screen.print(_text(part, style), overflow="ignore", crop=False)
+
+
+def _text(line: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(printable(line), style=style)
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """One JSON object, indented."""
+    """One JSON object, indented; in ASCII where the stream cannot have other characters."""
     import json
 
-    sys.stdout.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    known = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    write(json_text(json.dumps(record, indent=2, ensure_ascii=not known)) + "\n")
+
+
+def print_whole(line: str) -> None:
+    """A line that is never broken, for it may be a path to copy."""
+    write(printable(line) + "\n")
 
 
 def write(text: str) -> None:
-    """Text as it is."""
+    """Markdown, CSV or JSON, made by what knows how to write it."""
+    sys.stdout.write(no_commands(text))
+
+
+def write_verbatim(text: str) -> None:
+    """A file's own text, to be kept as it is."""
     sys.stdout.write(text)

@@ -15,6 +15,9 @@ from resnetcli.view.sheet import Cell, Column, Sheet, cell
 Key = tuple[str, ...]
 """A column of printed figures: which figure, and under which conditions where the table has several."""
 
+MOST_NOTES = 3
+"""Lines below a table; what differs in more is said by `verify`."""
+
 
 def paper_sheet(table: PaperTable) -> Sheet:
     """A paper's table as printed, each figure that can be counted with the count beside it."""
@@ -34,7 +37,8 @@ def paper_sheet(table: PaperTable) -> Sheet:
         head = ", ".join([figure_name(k[0]), *filter(None, k[1:])])
         columns.append(Column(head, "_".join(filter(None, k)), wrap=True))
         if k in counted:
-            columns.append(Column("counted", f"{k[0]}_counted", style="dim"))
+            columns.append(Column(f"counted\n{', '.join([figure_name(k[0]), *filter(None, k[1:])])}",
+                                  "_".join([*filter(None, k), "counted"]), style="dim"))  # fmt: skip
     detailed = bool(_values(table, "detail")) and not _shared(table, "detail")
     columns.append(Column("detail", "detail", "left", "dim", wrap=True, spare=2, shown=detailed))
 
@@ -103,6 +107,10 @@ def paper_notes(table: PaperTable) -> list[str]:
     shared = ", ".join(filter(None, (*alone, _shared(table, "detail"))))
     lines = [shared] if shared else []
     differing = [(row.profile, e) for row in table.rows for e in row.entries if e.verdict == "differs"]
+    if len(lines) + len(differing) > MOST_NOTES:
+        models = dict.fromkeys(profile.model for profile, _ in differing)
+        return [*lines, f"{plural(len(differing), 'count differs', 'counts differ')}, see `resnet-cli verify "
+                f"{' '.join(models)}`"]  # fmt: skip
     return lines + [f"{profile.model}: {_reason(entry)}" for profile, entry in differing]
 
 

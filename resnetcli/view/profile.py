@@ -13,7 +13,7 @@ from resnetcli.plan.training import is_traced, training
 from resnetcli.report.profile import By, Failure, Part, Profile, parts, settings_text
 from resnetcli.report.verdict import Judged
 from resnetcli.view.convention import convention_lines, work_head, work_key, work_text
-from resnetcli.view.fit import memory_line, training_line
+from resnetcli.view.fit import memory_text, training_line
 from resnetcli.view.numbers import bar, change, duration, exact, factor, figure_name, percent, rate, short, size_of
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
@@ -49,7 +49,7 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
         Column(by, by, "left", "bold"),
         Column("steps", "layers", "left", "dim", shown=by == "layer", exported=by == "layer", spare=1),
         Column("output", "output", spare=2 if by != "row" else 0),
-        *(Column(head, head) for head in FIELDS if receptive),
+        *(Column(name, name, legend=meaning) for name, meaning in FIELDS.items() if receptive),
         Column("params", "params"),
         Column(head, work_key(profile.convention)),
         Column("activations", "activations"),
@@ -83,8 +83,12 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
     return Sheet(columns, tuple(map(line, found)), foot)
 
 
-FIELDS = ("field", "stride", "padding")
-"""Columns of what is seen of the image."""
+FIELDS = {
+    "field": "field (derived): pixels of the image that a value sees, by the smallest path and by all together",
+    "stride": "stride: pixels from one value's field to the next",
+    "padding": "padding: pixels of the first one beyond the edge",
+}
+"""Columns of what is seen of the image, and what they mean."""
 
 
 def _fields(plan: Plan) -> Sequence[Receptive]:
@@ -112,26 +116,10 @@ def _range(low: int | Fraction | None, high: int | Fraction | None, unbounded: s
     return "-".join(text for text in texts if text)
 
 
-def field_notes() -> list[str]:
-    """What the columns mean."""
-    return [
-        "field (derived): pixels of the image that a value sees, by the smallest path and by all together",
-        "stride: pixels from one value's field to the next; padding: pixels of the first one beyond the edge",
-    ]
-
-
 def totals(profile: Profile) -> list[str]:
-    """The exact figures, and what they are."""
+    """What was asked for of the whole net beside its row: a convention's sum, auxiliary heads, batches."""
     counts = profile.counts
-    lines = [
-        f"{exact(counts.params)} parameters   {work_text(profile.tally)}",
-        *convention_lines(profile.tally),
-        f"{exact(counts.activations)} activations (outputs of convolutions and fc)   depth {counts.depth}",
-        f"counted for one image, {profile.plan.input}; in float32 (derived): weights {size_of(counts.weight_bytes)}, "
-        f"activations {size_of(counts.activation_bytes)}",
-    ]
-    if not is_traced(profile.plan):
-        lines += [training_line(training(profile.plan).total), memory_line(profile.plan, memory(profile.plan))]
+    lines = convention_lines(profile.tally)
     if heads := heads_line(profile):
         lines.append(heads)
     for batch in profile.batches:
@@ -139,6 +127,21 @@ def totals(profile: Profile) -> list[str]:
             macs, held = batch * counts.macs, batch * counts.activation_bytes
             lines.append(f"a batch of {batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
     return [*lines, *profile.notes]
+
+
+def totals_notes(profile: Profile) -> list[str]:
+    """The exact figures of one image, and what it takes in memory and in training."""
+    counts, plan = profile.counts, profile.plan
+    lines = [
+        f"{exact(counts.params)} parameters   {work_text(profile.tally)}   {exact(counts.activations)} activations "
+        f"(outputs of convolutions and fc)   depth {counts.depth}",
+        f"one image, {plan.input}, in float32 (derived): weights {size_of(counts.weight_bytes)}, "
+        f"activations {size_of(counts.activation_bytes)}",
+    ]
+    if not is_traced(plan):
+        lines[1] += f", {memory_text(plan, memory(plan))}"
+        lines.append(training_line(training(plan).total))
+    return lines
 
 
 def heads_line(profile: Profile) -> str:
@@ -162,7 +165,7 @@ def published_sheet(profile: Profile) -> Sheet | None:
         Column("counted", "counted"),
         Column("verdict", "verdict", "left"),
         Column("dataset", "dataset", "left", wrap=True, shown=any(entry.published.dataset for entry in profile.judged)),
-        Column("protocol", "protocol", "left", wrap=True),
+        Column("protocol", "protocol", "left", wrap=True, shown=any(e.published.protocol for e in profile.judged)),
         Column("source", "source", "left", "dim"),
         Column("note", "note", "left", wrap=True, shown=any(entry.published.note for entry in profile.judged)),
         Column(
@@ -221,29 +224,45 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
         Column("", "settings", shown=False),
         Column("batch", "batch", shown=not sweep),
         Column("median", "median_s"),
-        Column("±", "half_interval"),
+        HALF_WIDTH,
         Column("IQR", "iqr_s", spare=1),
         Column("min", "min_s", spare=1),
         Column("p90", "p90_s", spare=2),
         Column("p99", "p99_s", spare=2, shown=any(m.p99_s is not None for m in measurements)),
         Column("n", "n"),
         Column("outliers", "outliers", spare=3),
-        Column("images/s", "throughput_img_s"),
+        Column("images/s", "throughput_img_s", legend=IMAGES_S),
         *extra_columns(measurements),
-        Column("peak memory", "peak_memory_bytes"),
-        Column("derived", "live_peak_bytes", spare=4, shown=any(m.live_peak_bytes is not None for m in measurements)),
+        Column("peak memory", "peak_memory_bytes", legend=PEAK_MEMORY),
+        derived_column(measurements, 4),
         *memory_columns(measurements),
-        Column("", "noisy", "left", "yellow", shown=any(m.noisy for m in measurements)),
+        Column("noisy", "noisy", "left", "yellow", shown=any(m.noisy for m in measurements)),
     )
     return Sheet(columns, tuple(_measured_line(m, sweep) for m in measurements))
+
+
+HALF_WIDTH = Column("±", "half_interval", legend="±: half the median's 95% interval")
+IMAGES_S = "images/s: with the queue full"
+PEAK_MEMORY = "peak memory: above the weights"
+
+
+def derived_column(measurements: Sequence[Measurement], spare: int) -> Column:
+    """The peak that the plan foresees, where it foresees one."""
+    shown = any(m.live_peak_bytes is not None for m in measurements)
+    meaning = "derived: what tensors take by the plan, without libraries' workspaces"
+    return Column("derived", "live_peak_bytes", spare=spare, shown=shown, legend=meaning)
 
 
 def extra_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
     """The phases of a training step, and energy; shown where there are any."""
     trained, metered = any(m.phases for m in measurements), any(m.energy for m in measurements)
+    step = "forward, backward, optimizer: timed apart, so their medians need not add up"
     return (
-        *(Column(name, f"{name}_s", spare=1, shown=trained) for name in ("forward", "backward", "optimizer")),
-        Column("J/image", "joules_per_image", shown=metered),
+        *(
+            Column(name, f"{name}_s", spare=1, shown=trained, legend=step)
+            for name in ("forward", "backward", "optimizer")
+        ),
+        Column("J/image", "joules_per_image", shown=metered, legend=_energy_text(measurements)),
         Column("above idle", "above_idle_joules_per_image", spare=2, shown=metered),
     )
 
@@ -266,9 +285,9 @@ def memory_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
     asked = [m.memory for m in measurements if m.memory]
     reserved = any(held.reserved_bytes is not None for held in asked)
     return (
-        Column("by itself", "own_peak_bytes", shown=bool(asked)),
+        Column("by itself", "own_peak_bytes", shown=bool(asked), legend="by itself: the peak in a new process"),
         Column("reserved", "own_reserved_bytes", shown=reserved),
-        Column("process", "own_process_bytes", shown=bool(asked)),
+        Column("process", "own_process_bytes", shown=bool(asked), legend="process: all memory it took"),
     )
 
 
@@ -353,22 +372,12 @@ def environment_lines(measurements: Sequence[Measurement]) -> list[str]:
     return [f"environment: {', '.join(parts)}"]
 
 
-def _memory_lines(measurements: Sequence[Measurement]) -> list[str]:
-    lines = []
-    if any(m.live_peak_bytes is not None for m in measurements):
-        lines.append("derived: not measured, what tensors take by the plan, without what libraries work in")
-    if any(m.memory for m in measurements):
-        who = "its driver" if measurements[0].device != "cpu" else "the system"
-        lines.append(f"by itself: measured likewise in a new process; process: all that {who} says the process took")
-    return lines
-
-
-def _energy_lines(measurements: Sequence[Measurement]) -> list[str]:
+def _energy_text(measurements: Sequence[Measurement]) -> str:
     found = [m.energy for m in measurements if m.energy]
     if not found:
-        return ["energy: not available, no meter of this device can be read"]
+        return ""
     seconds, idle = min(each.seconds for each in found), found[0].idle_w
-    return [f"energy by {found[0].source} over {seconds:.1f} s or more; {idle:.0f} W with nothing to do"]
+    return f"J/image: by {found[0].source} over {seconds:.1f} s or more, {idle:.0f} W when idle"
 
 
 def _end_line(measurements: Sequence[Measurement]) -> str:
@@ -390,32 +399,27 @@ def _prepared(measurements: Sequence[Measurement]) -> str:
     return f"; {measurements[0].settings}, prepared in {duration(times[0])}{upto}"
 
 
-def conditions(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
-    """Under what measurements made in one go hold; whether `energy` was asked for."""
-    from resnetcli.measure.best import deviates
-    from resnetcli.measure.statistics import P99_LEAST
-
+def conditions(measurements: Sequence[Measurement]) -> list[str]:
+    """Under what measurements made in one go hold, the most important first."""
     m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
-    lines = [
-        f"measured on {m.device_name}, {plural(m.threads, 'thread')}, torch {m.torch}{tf32}",
-        "±: half the median's 95% interval; images/s with the queue full; memory: the peak above the weights",
-        _end_line(measurements),
+    what = ", training steps" if m.mode == "train" else ""
+    return [
+        f"measured on {m.device_name}, {plural(m.threads, 'thread')}, torch {m.torch}{tf32}{what}"
+        f"{_prepared(measurements)}; {_end_line(measurements)}",
+        *environment_lines(measurements),
     ]
-    if m.mode == "train":
-        lines.append(
-            "a call is a training step: forward with the loss, backward, SGD with momentum; the three timed apart, so "
-            "that their medians need not add up"
-        )
-    lines += [*_memory_lines(measurements), *(_energy_lines(measurements) if energy else ())]
-    lines[0] += _prepared(measurements)
+
+
+def doubts(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
+    """What is not as it should be with measurements; whether `energy` was asked for."""
+    from resnetcli.measure.best import deviates
+
+    lines = ["energy: not available, no meter of this device can be read"] if (
+        energy and not any(m.energy for m in measurements)) else []  # fmt: skip
     lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]
     if not all(m.warmup_settled for m in measurements):
         lines.append("*: times were still moving when the warm-up had to end")
-    fewest = min(m.n for m in measurements)
-    if any(m.p99_s is None for m in measurements):
-        lines.append(f"no p99: it takes {P99_LEAST:,} samples to know one to half a point, not {fewest:,}")
-    lines += environment_lines(measurements)
     if reasons := worst_reasons(measurements):
         lines.append(f"noisy: {'; '.join(reasons)}; not to be relied upon, measure again on a quiet machine")
     return lines

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from html import escape
 
 from resnetcli.errors import clean
 from resnetcli.report.roofline import Explanation, Floor, kind
 from resnetcli.view.numbers import duration, short, size_of
 from resnetcli.view.roofline import SHARES, device_name, flops_a_second, settings_text
+from resnetcli.view.safe import xml
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 560, 110, 70, 60, 30
 COLOURS = {"compute": "#2563eb", "memory": "#d97706", "overhead": "#6b7280"}
@@ -41,8 +41,8 @@ def roofline_svg(found: Explanation) -> str:
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
-        f"{escape(clean(found.title, 80))} on {escape(device_name(ceilings))}</text>",
-        f'<text x="{LEFT}" y="44" fill="#555">{escape(_under(found))}</text>',
+        f"{xml(clean(found.title, 80))} on {xml(device_name(ceilings))}</text>",
+        f'<text x="{LEFT}" y="44" fill="#555">{xml(_under(found))}</text>',
     ]
     for power in range(x0, x1 + 1):
         x = px(10.0**power)
@@ -68,7 +68,7 @@ def roofline_svg(found: Explanation) -> str:
     for x, y, radius, bound, label in sorted(dots, key=lambda dot: -dot[2]):
         out.append(
             f'<circle cx="{px(x)}" cy="{py(y)}" r="{radius:.1f}" fill="{COLOURS[bound]}" fill-opacity="0.45" '
-            f'stroke="{COLOURS[bound]}"><title>{escape(label)}</title></circle>'
+            f'stroke="{COLOURS[bound]}"><title>{xml(label)}</title></circle>'
         )
     middle = (LEFT + WIDTH - RIGHT) // 2
     out.append(f'<text x="{middle}" y="{HEIGHT - 28}" text-anchor="middle">FLOPs a byte moved</text>')

@@ -285,18 +285,23 @@ def shares_line(found: Explanation) -> str:
     return f"{'where the time goes' if found.measurement else 'what the floor is'}   {'   '.join(words)}"
 
 
-def parts_sheet(head: str, parts: Sequence[Part]) -> Sheet:
-    """A row for each part of the net: what it asks for, its floor, and what it took."""
+def parts_sheet(head: str, parts: Sequence[Part], *, legend: bool = True) -> Sheet:
+    """A row for each part of the net: what it asks for, its floor, and what it took; with what its columns mean."""
+    moved, floor = (
+        ("moved: bytes read and written for the batch", "floor: max(FLOPs / peak, bytes / bandwidth) + launches")
+        if legend
+        else ("", "")
+    )
     timed = any(part.measured_s is not None for part in parts)
     columns = (
         Column(head, head, "left", "bold"),
         Column("MACs", "macs", spare=3),
         Column("acts", "activations", spare=4),
-        Column("moved", "bytes"),
+        Column("moved", "bytes", legend=moved),
         Column("FLOPs/B", "intensity", spare=2),
         Column("kernels", "kernels", spare=1),
         Column("bound", "bound", "left"),
-        Column("floor", "floor_s"),
+        Column("floor", "floor_s", legend=floor),
         Column("if fused", "fused_s", spare=5),
         *((Column("measured", "measured_s"), Column("attained", "attained")) if timed else ()),
     )
@@ -336,23 +341,14 @@ def split_line(found: Explanation) -> str:
     return f"times by row are not shown: their sum is {whole}, and beyond 10% they are not to be trusted"
 
 
-def notes(found: Explanation) -> list[str]:
-    """What the columns are."""
-    lines = [split_line(found)] if found.split else []
-    return [
-        *lines,
-        "moved: bytes read and written for the batch; floor: max(FLOPs / peak, bytes / bandwidth) + launches",
-    ]
-
-
 def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
     """Settings worth trying, with the floor each would give, and the measured times where they were taken."""
     timed = any(each.measurement or each.problem for each in tried)
     columns = (
         Column("worth trying", "setting", "left", "bold"),
         Column("floor", "floor_s"),
-        Column("", "ratio"),
-        *((Column("measured", "measured_s"), Column("", "noisy", "left", "yellow")) if timed else ()),
+        Column("speed", "ratio"),
+        *((Column("measured", "measured_s"), Column("noisy", "noisy", "left", "yellow")) if timed else ()),
         Column("why", "why", "left", "dim", wrap=True, spare=1),
     )
     now = found.executed.seconds
@@ -404,7 +400,9 @@ def difference_sheet(difference: Difference, most: int = 8) -> Sheet:
     """The kinds of step that differ."""
     found = difference.kinds[:most]
     timed = difference.timed
-    names = difference.other.model, difference.net.model
+    names = [difference.other.model, difference.net.model]
+    if names[0] == names[1]:
+        names[1] += " (first)"  # as it is asked for: the other one comes with `--vs`
     columns = [Column("steps", "kind", "left", "bold")]
     for name, side in zip(names, ("other", "net"), strict=True):
         columns += [
@@ -436,9 +434,10 @@ def prediction_sheet(found: Prediction) -> Sheet:
         Column("floor as executed", "floor_s", wrap=True),
         Column("images/s at most", "images_s", wrap=True),
         Column("floor if fused", "fused_s", wrap=True),
-        Column("compute", "compute", spare=2),
-        Column("memory", "memory", spare=2),
-        Column("overhead", "overhead", spare=3),
+        *(
+            Column(name, name, spare=spare, legend="shares: of the floor as executed")
+            for name, spare in (("compute", 2), ("memory", 2), ("overhead", 3))
+        ),
         Column("FLOPs/B", "intensity", spare=1),
     )
     return Sheet(columns, tuple(map(_prediction_line, found.nets)))
@@ -462,14 +461,14 @@ def prediction_notes(found: Prediction, tested: Tested | None) -> list[str]:
     """What a floor is, and how far from it nets were seen to be."""
     floor = found.nets[0].executed
     lines = [
-        f"predicted, not measured: {floor.dtype}, batch {floor.batch}; ceilings {origin(found.ceilings)}",
-        "a floor is what no run can beat, not what one will see; shares are of the floor as executed",
+        f"predicted, not measured: {floor.dtype}, batch {floor.batch}; a floor is what no run can beat, not what one "
+        "will see",
     ]
-    if floor.dtype == "fp32" and "tf32" in found.ceilings.peaks:
-        lines.append("fp32 is without TF32, which convolutions there use unless told otherwise: `--dtype tf32`")
     if not found.ceilings.launch_s:
-        lines.append("launches are not in it: at small batches on a large GPU they take most of the time")
-    return [*lines, _tested_line(floor, tested), *ceilings_warning(found.ceilings)]
+        lines[0] += "; launches are not in it: at small batches on a large GPU they take most of the time"
+    if floor.dtype == "fp32" and "tf32" in found.ceilings.peaks:
+        lines[0] += "; fp32 is without TF32, which convolutions there use unless told otherwise (`--dtype tf32`)"
+    return [*lines, _tested_line(floor, tested)]
 
 
 def _tested_line(floor: Floor, tested: Tested | None) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from resnetcli.view.safe import csv_value, markdown, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -33,6 +35,8 @@ class Column:
     """Whether its texts may go on in a second line."""
     spare: int = 0
     """Above 0: left out of a terminal too narrow for all, the highest first."""
+    legend: str = ""
+    """What it means, for a line below a table that shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,9 @@ def to_csv(sheet: Sheet) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     keep = [i for i, column in enumerate(sheet.columns) if column.exported]
-    writer.writerow([sheet.columns[i].key for i in keep])
+    writer.writerow([csv_value(sheet.columns[i].key) for i in keep])
     for row in (*sheet.rows, *([sheet.total] if sheet.total else [])):
-        writer.writerow(["" if row[i].value is None else row[i].value for i in keep])
+        writer.writerow([csv_value(row[i].value) for i in keep])
     return out.getvalue()
 
 
@@ -74,43 +78,52 @@ def to_markdown(sheet: Sheet) -> str:
     """A Markdown table with the figures a person reads."""
     keep = [i for i, column in enumerate(sheet.columns) if column.shown and column.exported]
     columns = [sheet.columns[i] for i in keep]
-    lines = [_markdown_row([column.head for column in columns])]
+    lines = [_markdown_row([" ".join((column.head or column.key).split("\n")) for column in columns])]
     lines.append("|" + "|".join(":--" if column.align == "left" else "--:" for column in columns) + "|")
     for number, row in enumerate(sheet.rows):
         if number in sheet.headings:
-            lines.append(_markdown_row([f"**{sheet.headings[number]}**", *[""] * (len(keep) - 1)]))
+            lines.append(_markdown_row([sheet.headings[number], *[""] * (len(keep) - 1)], bold=True))
         lines.append(_markdown_row([row[i].text for i in keep]))
     if sheet.total:
-        lines.append(_markdown_row([f"**{sheet.total[i].text}**" if sheet.total[i].text else "" for i in keep]))
+        lines.append(_markdown_row([sheet.total[i].text.strip() for i in keep], bold=True))
     return "\n".join(lines) + "\n"
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", "<br>") for text in texts) + " |"
+def _markdown_row(texts: Sequence[str], *, bold: bool = False) -> str:
+    mark = "**" if bold else ""
+    return "| " + " | ".join(f"{mark}{markdown(text)}{mark}" if text else "" for text in texts) + " |"
+
+
+def legend(sheet: Sheet) -> str:
+    """What its columns mean, as far as they are shown."""
+    return "; ".join(dict.fromkeys(column.legend for column in sheet.columns if column.shown and column.legend))
 
 
 def to_rich(sheet: Sheet, rows: range | None = None) -> Table:
     """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     headed = not rows and any(column.head for column in sheet.columns)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=headed, show_edge=rows is None,
-                  show_footer=sheet.total is not None, header_style="bold")  # fmt: skip
+    plain = box.Box(str(box.SIMPLE_HEAD), ascii=True)  # as ASCII its line is of hyphens, and there still is no frame
+    table = Table(box=plain, pad_edge=False, show_header=headed, show_footer=sheet.total is not None,
+                  header_style="bold")  # fmt: skip
     for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
         column = sheet.columns[i]
-        footer = Text(sheet.total[i].text if sheet.total else "", style="bold")
-        texts = [column.head, *(row[i].text for row in sheet.rows)]
-        if column.wrap:  # a word is never cut
-            texts = [word for text in texts for word in text.split()]
-        least = max(map(len, texts), default=0) if column.wrap or rows is not None else None
+        footer = Text(printable(sheet.total[i].text) if sheet.total else "", style="bold")
+        texts = [column.head, *(row[i].text for row in (*sheet.rows, *([sheet.total] if sheet.total else [])))]
+        # A word is never cut, and a line not unless it may be wrapped.
+        texts = [part for text in texts for part in (text.split() if column.wrap else text.split("\n"))]
+        least = max(map(cell_len, texts), default=0)
         table.add_column(
-            column.head, footer, justify=column.align, style=column.style, no_wrap=not column.wrap, min_width=least
-        )
+            Text(printable(column.head, "\n")), footer, justify=column.align, style=column.style,
+            no_wrap=not column.wrap, min_width=least,
+        )  # fmt: skip
     for number in range(len(sheet.rows)) if rows is None else rows:
-        table.add_row(*(Text(entry.text) for entry, column in zip(sheet.rows[number], sheet.columns, strict=True)
-                        if column.shown))  # fmt: skip
+        shown = (entry for entry, column in zip(sheet.rows[number], sheet.columns, strict=True) if column.shown)
+        table.add_row(*(Text(printable(entry.text, "\n")) for entry in shown))
     return table
 
 

@@ -23,6 +23,7 @@ from resnetcli.spec.spec import Sequence as Seq
 from resnetcli.spec.words import head_text, item_text, layer_text
 from resnetcli.view.numbers import short
 from resnetcli.view.output import natural_width
+from resnetcli.view.safe import printable
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     """Stage, output size, one column a net, with parameters and FLOPs at the foot."""
     columns = [Column("stage", "row", "left", "bold"), Column("output", "output")]
-    columns += [Column(f"{p.spec.title}\n{label(p)}", label(p), "left") for p in profiles]
+    labels = [label(p) for p in profiles]
+    for place, (p, name) in enumerate(zip(profiles, labels, strict=True)):
+        again = labels[:place].count(name)  # the same net twice: two columns all the same
+        name += f" ({again + 1})" if again else ""
+        columns.append(Column(f"{printable(p.spec.title)}\n{printable(name)}", name, "left"))
     rows: list[tuple[Cell, ...]] = []
     for row in _rows(profiles):
         sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
@@ -61,14 +66,18 @@ def table1_pages(profiles: Sequence[Profile], width: int, *, flops: bool = False
 def table1_rich(sheet: Sheet) -> Table:
     """For a terminal, a line between stages as the papers draw it."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SQUARE, show_lines=True, header_style="bold")
-    for column in sheet.columns:
-        table.add_column(column.head, justify=column.align, style=column.style, vertical="middle", no_wrap=True)
+    for place, column in enumerate(sheet.columns):
+        texts = [column.head, *(row[place].text for row in sheet.rows)]
+        least = max(cell_len(line) for text in texts for line in text.split("\n"))
+        table.add_column(Text(column.head), justify=column.align, style=column.style, vertical="middle", no_wrap=True,
+                         min_width=least)  # fmt: skip
     for row in sheet.rows:
-        table.add_row(*(Text(entry.text) for entry in row))
+        table.add_row(*(Text(printable(entry.text, "\n")) for entry in row))
     return table
 
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnetcli.errors import clean, plural
+from resnetcli.errors import plural
 from resnetcli.train.deviations import setting_text
 from resnetcli.train.recipe import Augmentation
 from resnetcli.view.numbers import bar, exact, rate, short
+from resnetcli.view.safe import no_commands, printable
 from resnetcli.view.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ class Screen:
     def say(self, line: str) -> None:
         """A line that stays."""
         self._erase()
-        print(line, file=self.stream, flush=True)
+        print(no_commands(printable(line)), file=self.stream, flush=True)
 
     def begin(self, config: Config, run: Path) -> None:
         """What is trained, on what, how, and where that is not the paper."""
-        self._name, self._total, self._batch = clean(Path(config.model).stem), config.iterations, config.batch_size
+        self._name, self._total, self._batch = Path(config.model).stem, config.iterations, config.batch_size
         self._iteration, self._text, self._last = 0, "", self.clock()
         for line in opening(config, run):
             self.say(line)
@@ -89,7 +90,7 @@ class Screen:
         share = self._iteration / self._total
         text = f"{self._name}  {exact(self._iteration)}/{exact(self._total)}  {bar(share, BAR):<{BAR}}  {self._text}"
         room = (self.width or shutil.get_terminal_size().columns) - 1
-        text = text[:room]
+        text = no_commands(printable(text))[:room]
         self.stream.write("\r" + text + " " * max(0, self._drawn - len(text)))
         self.stream.flush()
         self._drawn = len(text)
@@ -113,7 +114,7 @@ def reading_text(point: Point, left_s: float) -> str:
 
 def opening(config: Config, run: Path) -> list[str]:
     """What is said before the first step."""
-    settings = clean("".join(f" {name}={value}" for name, value in config.parameters.items()))
+    settings = "".join(f" {name}={value}" for name, value in config.parameters.items())
     how = [config.dtype, *(name for name in ("channels_last", "compile", "cuda_graph") if getattr(config, name))]
     where = (
         config.device_name if config.device != "cpu" else f"{config.device_name}, {plural(config.threads, 'thread')}"
@@ -125,15 +126,15 @@ def opening(config: Config, run: Path) -> list[str]:
     recipe = config.recipe
     crops = setting_text("augmentation", Augmentation(**recipe["augmentation"]))
     lines = [
-        f"{clean(config.title)}   {clean(config.model)}{settings}   {short(config.params)} parameters",
-        f"data: {clean(config.data_text)}: {plural(config.train_images, 'image')} to train on{kept}, "
+        f"{config.title}   {config.model}{settings}   {short(config.params)} parameters",
+        f"data: {config.data_text}: {plural(config.train_images, 'image')} to train on{kept}, "
         f"{exact(config.test_images)} to test, {plural(config.classes, 'class', 'classes')}",
-        f"recipe {clean(recipe['name'])}: {plural(config.iterations, 'iteration')} of "
+        f"recipe {recipe['name']}: {plural(config.iterations, 'iteration')} of "
         f"{plural(config.batch_size, 'image')}, {epochs:{'.1f' if epochs >= 1 else '.2g'}} epochs; seed {config.seed}",
         f"images: {setting_text('normalise', recipe['normalise'])}, {crops}",
-        f"on {clean(where)}, {' '.join(how).replace('_', ' ')}; in {clean(str(run))}",
+        f"on {where}, {' '.join(how).replace('_', ' ')}; in {run!s}",
     ]
-    return lines + [f"not as in the paper: {clean(text)}" for text in config.deviations]
+    return lines + [f"not as in the paper: {text}" for text in config.deviations]
 
 
 def time_text(seconds: float) -> str:
@@ -189,7 +190,7 @@ def _result(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | N
         spread = summary["final_test_error_percent"]
     name = _name(first)
     return (
-        cell(name, clean(name)),
+        cell(name),
         cell(first["params"], short(first["params"])),
         cell(first["iterations"], exact(first["iterations"])),
         cell(seeds),
@@ -197,7 +198,7 @@ def _result(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | N
         _error(spread["std"]),
         _error(spread["best"] if seeds > 1 else None),
         cell("; ".join(map(_printed, first["printed"])) or None),
-        cell(first["data"], clean(first["data"])),
+        cell(first["data"]),
     )
 
 
@@ -223,7 +224,7 @@ def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
             _error(result["final_train_error_percent"]),
             cell(result["images_per_s"], rate(result["images_per_s"]) if result["images_per_s"] else ""),
             cell(result["wall_s"], time_text(result["wall_s"])),
-            cell(result["data"], clean(result["data"])),
+            cell(result["data"]),
         )
         for result in results
     )
@@ -233,28 +234,28 @@ def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
 def results_lines(nets: Sequence[Ended]) -> list[str]:
     """The conditions below."""
     first = nets[0].results[0]
-    lines = [f"of the last iteration, on all {plural(first['test_images'], 'test image')} of {clean(first['data'])}"]
+    lines = [f"of the last iteration, on all {plural(first['test_images'], 'test image')} of {first['data']}"]
     whose: dict[str, list[str]] = {}
     for net in nets:
         result = net.results[0]
-        of = f"{clean(_name(result))}: " if len(nets) > 1 else ""
+        of = f"{_name(result)}: " if len(nets) > 1 else ""
         took = ""
         if len(net.results) == 1:
             lines.append(f"{of}training images without augmentation: {result['final_train_error_percent']:.2f}%")
             if result["images_per_s"]:
                 took = f"{rate(result['images_per_s'])} images/s, {time_text(result['wall_s'])}; "
-        lines.append(f"{of}recipe {clean(result['recipe'])}; {took}{clean(str(net.path))}")
+        lines.append(f"{of}recipe {result['recipe']}; {took}{net.path!s}")
         for text in result["deviations"]:
             whose.setdefault(text, []).append(_name(result))
     for text, names in whose.items():
         only = "" if len(names) == len(nets) else f" ({', '.join(names)})"
-        lines.append(f"not as in the paper: {clean(text)}{clean(only)}")
+        lines.append(f"not as in the paper: {text}{only}")
     return lines
 
 
 def _printed(entry: Mapping[str, Any]) -> str:
     where = ", ".join(filter(None, (entry["protocol"], entry["source"])))
-    return clean(f"{entry['printed']} ({where})")
+    return f"{entry['printed']} ({where})"
 
 
 def _error(value: float | None) -> Cell:
@@ -270,9 +271,9 @@ def eval_sheet(record: Mapping[str, Any]) -> Sheet:
         Column("error %", "error_percent"),
         Column("data", "data", "left", shown=False),
     )
-    data = cell(record["data"], clean(record["data"]))
+    data = cell(record["data"])
     rows = tuple(
-        (cell(entry["name"], clean(entry["name"])), cell(entry["images"], exact(entry["images"])),
+        (cell(entry["name"]), cell(entry["images"], exact(entry["images"])),
          cell(entry["wrong"], exact(entry["wrong"])), _error(entry["error_percent"]), data)
         for entry in record["classes"]
     )  # fmt: skip
@@ -285,7 +286,7 @@ def eval_lines(record: Mapping[str, Any]) -> list[str]:
     """What was evaluated."""
     loss = "not finite" if record["loss"] is None else format(record["loss"], ".4f")
     return [
-        f"{clean(_name(record))}, seed {record['seed']}, after {exact(record['iteration'])} of "
+        f"{_name(record)}, seed {record['seed']}, after {exact(record['iteration'])} of "
         f"{exact(record['iterations'])} iterations; loss {loss}",
-        f"test set of {clean(record['data'])}",
+        f"test set of {record['data']}",
     ]

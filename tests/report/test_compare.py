@@ -17,7 +17,7 @@ from resnetcli.report import compare as module
 from resnetcli.report.compare import compare, label
 from resnetcli.report.profile import Profile
 from resnetcli.report.records import compare_record
-from resnetcli.view.compare import caption, comparison_sheet, contest_lines
+from resnetcli.view.compare import comparison_sheet, contest_lines, results_lines
 from resnetcli.view.sheet import to_csv
 from tests.measured import measured
 
@@ -55,10 +55,10 @@ def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
     found = compare("resnet18", "resnet50", "vgg16", max_params=30_000_000)
     assert names(found.profiles) == ["resnet18", "resnet50"]
     assert found.left_out == ("vgg16",)
-    assert "left out: 1 net with more than 30.00M parameters" in caption(found)
+    assert "left out: 1 net with more than 30.00M parameters" in results_lines(found)
     both = compare("resnet18", "resnet50", "vgg16", max_params=30_000_000, max_macs=2_000_000_000)
     assert names(both.profiles) == ["resnet18"]
-    assert "left out: 2 nets with more than 30.00M parameters or more than 2.000G MACs" in caption(both)
+    assert "left out: 2 nets with more than 30.00M parameters or more than 2.000G MACs" in results_lines(both)
 
 
 def test_a_net_that_costs_just_as_much_stays() -> None:

@@ -394,7 +394,6 @@ def test_ceilings_of_a_busy_machine_are_said_where_they_are_shown_and_used() -> 
     assert "`resnet-cli calibrate --device cuda`" in ceilings_warning(replace(busy, device="cuda"))[0]
     found = explained(one_convolution(), None, busy)
     assert said in heading(found)
-    assert said in prediction_notes(Prediction(busy, (found,)), None)
     quiet = explained(one_convolution(), None)
     notes = prediction_notes(Prediction(ROUND, (quiet,)), None)
     assert ceilings_noise(ROUND) == ceilings_warning(ROUND) == []

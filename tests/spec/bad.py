@@ -131,7 +131,9 @@ table:
     "a row before the first": head('published: [{params: 25.5M, source: "arXiv:1", table: Table 1, row: 0}]'),
     "a figure of nothing": head('published: [{params: 0M, source: "arXiv:1", table: Table 1}]'),
     "an accuracy of no protocol": head('published: [{top1_error: 9.1, dataset: D, source: "arXiv:1", table: Table 1}]'),
-    "an unknown protocol": head('published: [{top1_error: 9.1, dataset: D, protocol: centre, source: "arXiv:1", table: T}]'),
+    "an unknown protocol": head(
+        'published: [{top1_error: 9.1, dataset: D, protocol: centre, source: "arXiv:1", table: T}]'
+    ),
     "published that is no list": head("published: 25.5M"),
     "an expectation that is none": head("expect: {params: 25.5M, sizes: [a], width: 3}"),
     # --- names of rows

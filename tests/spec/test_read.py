@@ -713,14 +713,14 @@ def test_facts_belong_to_every_figure_of_their_entry() -> None:
     spec = header(
         "published:\n"
         '  - {top1_error: 22.2, params: 25M, source: "arXiv:1", table: T3, dataset: D, protocol: 10-crop, note: why}\n'
-        '  - {mAP: 27.5, source: "arXiv:2", table: T7, row: 3, dataset: COCO, protocol: detection, label: B, detail: five}\n'
+        '  - {mAP: 27.5, source: "arXiv:2", table: T7, row: 3, dataset: C, protocol: test, label: B, detail: five}\n'
     )
     assert [(f.figure, f.printed, f.source, f.table, f.protocol, f.note) for f in spec.published] == [
         ("top1_error", "22.2", "arXiv:1", "T3", "10-crop", "why"),
         ("params", "25M", "arXiv:1", "T3", "10-crop", "why"),
-        ("mAP", "27.5", "arXiv:2", "T7", "detection", ""),
+        ("mAP", "27.5", "arXiv:2", "T7", "test", ""),
     ]
-    assert (spec.published[2].dataset, spec.published[2].label, spec.published[2].detail) == ("COCO", "B", "five")
+    assert (spec.published[2].dataset, spec.published[2].label, spec.published[2].detail) == ("C", "B", "five")
     assert [figure.row for figure in spec.published] == [None, None, 3]
 
 

@@ -16,6 +16,7 @@ from resnetcli.train.metrics import Point
 from resnetcli.train.session import Outcome
 from resnetcli.train.several import Ended
 from resnetcli.train.start import Asked, default_recipe, prepare, printed
+from resnetcli.view.output import print_texts
 from resnetcli.view.train import Screen, opening, results_lines, results_sheet, time_text
 from tests.train.tiny import CONFIG, config
 
@@ -31,7 +32,7 @@ def point(iteration: int, test: float | None = None) -> Point:
     return Point(iteration, 1.0, 0.1, 0.5, 40.0, None, None, test, test, 1234.5, 3.0)
 
 
-def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal() -> None:
+def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b[2Jevil"
     made = config(
         title=evil, model=evil, data_text=evil, device_name=evil, deviations=(evil,), parameters={evil: 1},
@@ -42,11 +43,13 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal() -> None:
         "images_per_s": 1.0, "wall_s": 1.0, "model": evil, "parameters": {evil: 1},
     }  # fmt: skip
     one = Ended(Path(evil), Outcome(result), (result,))
-    lines = [*opening(made, Path(evil)), *results_lines([one])]
+    print_texts([*opening(made, Path(evil)), *results_lines([one])])
+    lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     assert sum(line.count("evil") for line in lines) == 12
     other = replace(one, results=(result | {"deviations": []},))
-    several = results_lines([one, other])
+    print_texts(results_lines([one, other]))
+    several = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in several)
     assert several[-1].endswith("evil=1)")  # whose deviation it is, where not all have it
     out, now = Terminal(), iter(range(100))
@@ -163,7 +166,7 @@ def test_the_table_has_the_printed_errors_beside_ours() -> None:
     seeds = Ended(Path("all"), Outcome(result), (result, result), summary)
     one, several = results_sheet([alone]), results_sheet([seeds])
     assert [cell.text for cell in one.rows[0]] == [
-        "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (best5, arXiv:1512.03385)",
+        "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (test-best5, arXiv:1512.03385)",
         "CIFAR-10 (verified)",
     ]  # fmt: skip
     assert [cell.text for cell in several.rows[0]][3:7] == ["2", "6.55", "0.16", "6.40"]
