@@ -131,6 +131,15 @@ class ResourceError(Exception):
         return f"error: {clean(self.message, 2000)}" + (f"\nhint: {clean(self.hint, 2000)}" if self.hint else "")
 
 
+def release_frames(error: ResourceError) -> ResourceError:
+    """The same error without the stack frames it came through, for storing.
+
+    The frames' locals, and those of the error that caused it, would keep a model's tensors alive as long as the error.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 @dataclass(slots=True)
 class Problems:
     """Collects what is wrong while a phase goes on; `close` raises it all together."""

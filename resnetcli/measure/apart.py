@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from resnetcli.errors import ResourceError
+from resnetcli.errors import ResourceError, release_frames
 from resnetcli.measure import device as devices
 from resnetcli.measure.child import PATIENCE_S, Job, how_it_ended, in_a_line, spawned
 from resnetcli.measure.latency import Measurement, afterwards, look_around, measurement
@@ -98,7 +98,7 @@ def measure_apart(
                 runner.ask(job)
                 runners[number] = runner
             except ResourceError as error:
-                failed[number] = error
+                failed[number] = release_frames(error)
             tell((number + 1) / len(jobs) / 3)
         if not runners:
             return Together(tuple(failed[number] for number in range(len(jobs))), (None,) * len(jobs), None, 0, False)

@@ -26,11 +26,19 @@ class Footprint:
     """All of the process: of a CPU the most that was ever resident, of a GPU what its driver says of it."""
 
 
-def footprint(call: Callable[[], object], images_bytes: int, place: torch.device, ask: Ask = ask) -> Footprint:
+def footprint(
+    call: Callable[[], object],
+    images_bytes: int,
+    place: torch.device,
+    *,
+    captured_bytes: int | None = None,
+    ask: Ask = ask,
+) -> Footprint:
     """Of a net that is built and has not run; `images_bytes` is what its images take, which are there already.
 
     A CPU's is of the first call, after which memory that was kept for reuse would hide what the next one takes. A GPU's
-    is of the second, since at the first convolutions try out algorithms that take more than the one they choose.
+    is of the second, since at the first convolutions try out algorithms that take more than the one they choose; that
+    of a CUDA graph is what its capture took, since a replay allocates nothing.
     """
     if place.type == "cpu":
         _, above = peak_memory(call)
@@ -43,6 +51,8 @@ def footprint(call: Callable[[], object], images_bytes: int, place: torch.device
     call()
     torch.cuda.synchronize(place)
     above = torch.cuda.max_memory_allocated(place) - before
+    if captured_bytes is not None:
+        above = captured_bytes + images_bytes
     return Footprint(above, torch.cuda.max_memory_reserved(place), driver_s_account(os.getpid(), ask))
 
 

@@ -118,8 +118,8 @@ def measure(
     require_possible(settings, str(place))
     what, hint = wanted(plan, batch, place, settings)
     with on_device(place):
-        supply = watch(place, clock, sleep) if energy else None
         with fitting(what, place, hint), applied(settings, place):
+            supply = watch(place, clock, sleep) if energy else None
             ready = prepare(plan, place, batch, clock, settings)
             before = look_around(place)  # building and compiling are not what is measured
             warm = warm_up(ready.waited, clock, least_s=min(0.5, time_budget_s / 6), most_s=time_budget_s / 3)
@@ -150,8 +150,7 @@ class Supply:
 
 def watch(place: torch.device, clock: Clock, sleep: Sleep) -> Supply | None:
     """The device's meter, after some seconds of rest; None where there is none, or it falls silent."""
-    if place.type == "cuda":
-        torch.zeros(1, device=place)  # with a context it draws more than without, whether or not anything runs
+    # Within `on_device`: with a context a GPU draws more than without, whether or not anything runs.
     found = meter(str(place), gpu=driver_s_name(place))
     with suppress(OSError):
         return Supply(found, idle_power(found, clock, sleep)) if found else None
@@ -183,7 +182,7 @@ def take_footprint(plan: Plan, *, device: str, batch: int, settings: Settings) -
     with on_device(place), fitting(what, place, hint), applied(settings, place):
         made = set_up(plan, place, batch, time.perf_counter, settings)
         with explained(plan, settings):
-            return footprint(made.call, made.images.nbytes, place)
+            return footprint(made.call, made.images.nbytes, place, captured_bytes=made.captured_bytes)
 
 
 def measurement(ready: Ready, warm: Warmup, samples: Samples, more: Afterwards, environment: Ledger) -> Measurement:

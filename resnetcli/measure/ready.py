@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,18 @@ from resnetcli.measure.peak import peak_memory
 from resnetcli.measure.sampling import Clock, Timer
 from resnetcli.measure.settings import Settings
 from resnetcli.measure.training import seconds_of
-from resnetcli.measure.variants import Deviation, calibrate, check, explained, model, reference, transform, weights
-from resnetcli.net.memory import physical_memory, require
+from resnetcli.measure.variants import (
+    Deviation,
+    Pool,
+    calibrate,
+    check,
+    explained,
+    model,
+    reference,
+    transform,
+    weights,
+)
+from resnetcli.net.memory import fitting, physical_memory, require
 from resnetcli.net.module import Net
 from resnetcli.plan.memory import Dtype as MemoryDtype
 from resnetcli.plan.memory import memory
@@ -65,6 +75,8 @@ class Prepared:
     """What is computed, BatchNorm folded or not."""
     step: training.Step | None = None
     """A training step that tells when its phases are over; None in inference."""
+    captured_bytes: int | None = None
+    """Peak memory of what a CUDA graph captured, without the images; None without a graph."""
 
 
 def wanted(plan: Plan, batch: int, place: torch.device, settings: Settings) -> tuple[str, str]:
@@ -72,20 +84,36 @@ def wanted(plan: Plan, batch: int, place: torch.device, settings: Settings) -> t
     most = batch // 2
     if not is_traced(plan):  # what a PyTorch model keeps is not known
         cast = settings.mode == "infer" and settings.dtype in ("bf16", "fp16")
-        on_gpu = place.type == "cuda"
-        room = torch.cuda.get_device_properties(place).total_memory if on_gpu else physical_memory()
+        room = free_memory(place) if place.type == "cuda" else physical_memory()
         most = min(most, memory(plan, settings.mode, dtype="bf16" if cast else "fp32").largest_batch(room))
     return f"`{plan.name}` with a batch of {batch}", f"`--batch {most}` or less may fit" if most > 0 else ""
 
 
-def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings = DEFAULT_SETTINGS) -> Ready:
-    """The plan's net with random weights on random images, run once. Within `settings.applied`.
+def free_memory(place: torch.device) -> int:
+    """Bytes of a GPU that this process can still allocate; all it has where that cannot be asked."""
+    with suppress(RuntimeError):  # not even a context fits
+        free, _ = torch.cuda.mem_get_info(place)
+        return free + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+    return torch.cuda.get_device_properties(place).total_memory
+
+
+def prepare(
+    plan: Plan,
+    place: torch.device,
+    batch: int,
+    clock: Clock,
+    settings: Settings = DEFAULT_SETTINGS,
+    pool: Pool | None = None,
+) -> Ready:
+    """The plan's net with random weights on random images, run once. Within `settings.applied`; `pool` as `transform`.
 
     Raises UsageError for an impossible batch or settings, ResourceError for what cannot be compiled.
     """
-    made = set_up(plan, place, batch, clock, settings)
+    made = set_up(plan, place, batch, clock, settings, pool)
     with explained(plan, settings):
         first_call_s, peak = _first_call(made.call, made.images, place, clock)
+        if made.captured_bytes is not None:  # a replay allocates nothing
+            peak = made.captured_bytes + made.images.nbytes
         deviation = made.check() if made.check else None
     waited, queued = _timers(made.call, place, clock)
     if is_traced(plan):  # which may fail at any call
@@ -103,7 +131,9 @@ def prepare(plan: Plan, place: torch.device, batch: int, clock: Clock, settings:
     )  # fmt: skip
 
 
-def set_up(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings) -> Prepared:
+def set_up(
+    plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings, pool: Pool | None = None
+) -> Prepared:
     """The plan's net with random weights and its random images, and how to run it. Within `settings.applied`.
 
     Raises what `prepare` does.
@@ -124,21 +154,23 @@ def set_up(plan: Plan, place: torch.device, batch: int, clock: Clock, settings: 
             calibrate(net, x, plan)
         if isinstance(net, Net) and settings.mode == "train":
             return _set_up_training(plan, net, x, settings, place, clock)
-        return _set_up_inference(plan, net, x, settings, place, clock)
+        return _set_up_inference(plan, net, x, settings, place, clock, pool)
 
 
 def _set_up_inference(
-    plan: Plan, net: nn.Module, x: Tensor, settings: Settings, place: torch.device, clock: Clock
+    plan: Plan, net: nn.Module, x: Tensor, settings: Settings, place: torch.device, clock: Clock, pool: Pool | None
 ) -> Prepared:
     with explained(plan, settings):
         expected = None if settings.plain else reference(plan, net, x)
         start = clock()
-        variant = transform(plan, net, settings, x)
-        ready = variant.ready(x)
+        variant = transform(plan, net, settings, x, pool)
+        ready = variant.images
         _wait(place)
         seconds = clock() - start
     checked = None if expected is None else lambda: check(variant, ready, expected)
-    return Prepared(lambda: variant.call(ready), ready, checked, seconds, variant.plan)
+    return Prepared(
+        lambda: variant.call(ready), ready, checked, seconds, variant.plan, captured_bytes=variant.captured_bytes
+    )
 
 
 def _set_up_training(
@@ -248,9 +280,16 @@ def _wait(place: torch.device) -> None:
 def on_device(place: torch.device) -> Iterator[None]:
     """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed.
 
-    What a PyTorch model prints goes to stderr: it is no result.
+    What a PyTorch model prints goes to stderr: it is no result. Raises ResourceError if the GPU cannot be used at all,
+    for which its first use is enough.
     """
-    with _on(place), _own_random_numbers(place), redirect_stdout(sys.stderr):
+    with ExitStack() as stack:
+        with fitting("PyTorch", place, "see `nvidia-smi` for the processes that use the GPU"):
+            stack.enter_context(_on(place))
+            stack.enter_context(_own_random_numbers(place))
+            if place.type == "cuda":
+                torch.zeros(1, device=place)
+        stack.enter_context(redirect_stdout(sys.stderr))
         yield
 
 

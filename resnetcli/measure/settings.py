@@ -158,8 +158,6 @@ def _require_gpu_dtype(dtype: Dtype, device: str) -> None:
 
 def require_compiler(device: str) -> None:
     """Raises ResourceError if `torch.compile` would find nothing to compile with."""
-    import torch
-
     if device == "cpu":
         from torch._inductor import cpp_builder
 
@@ -167,8 +165,11 @@ def require_compiler(device: str) -> None:
             cpp_builder.get_cpp_compiler()
         except Exception:  # its own class, which moves between versions
             raise ResourceError("`torch.compile` finds no C++ compiler", "install g++, or set CXX") from None
-    elif not torch.utils._triton.has_triton():
-        raise ResourceError("`torch.compile` finds no Triton", "pip install triton")
+    else:
+        from torch.utils._triton import has_triton  # `import torch` alone does not load this module
+
+        if not has_triton():
+            raise ResourceError("`torch.compile` finds no Triton", "pip install triton")
 
 
 @contextmanager
@@ -235,8 +236,19 @@ def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
     import torch._inductor.config
 
     stack.enter_context(torch._inductor.config.patch(freezing=freezing))
-    # Every net is run by the same line of code, and a compiler gives up on a line that changes too often.
-    stack.enter_context(torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096))
+    stack.enter_context(torch._dynamo.config.patch(recompile_limits()))
+
+
+def recompile_limits() -> dict[str, int]:
+    """Settings of `torch._dynamo.config` that allow many recompilations, by the names that this PyTorch has for them.
+
+    Every model is run by the same line of code, and the compiler gives up on a line that changes too often.
+    """
+    import torch._dynamo.config as config
+
+    if hasattr(config, "recompile_limit"):
+        return {"recompile_limit": 256, "accumulated_recompile_limit": 4096}
+    return {"cache_size_limit": 256, "accumulated_cache_size_limit": 4096}  # PyTorch 2.6
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4

@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import torch
 
-from resnetcli.errors import ResourceError
+from resnetcli.errors import ResourceError, release_frames
 from resnetcli.measure import device as devices
 from resnetcli.measure.energy import Sleep
 from resnetcli.measure.latency import Measurement, afterwards, look_around, measurement, watch
 from resnetcli.measure.ledger import Ledger
 from resnetcli.measure.ready import DEFAULT_SETTINGS, Ready, on_device, prepare, wanted
-from resnetcli.measure.sampling import Clock, Samples, Tell, precise, tell_nobody, warm_up
+from resnetcli.measure.sampling import Clock, Samples, Tell, Warmup, precise, tell_nobody, warm_up
 from resnetcli.measure.settings import Settings, applied, require_possible
 from resnetcli.measure.statistics import median
 from resnetcli.measure.versus import Ratio, noise_floor, paired, take_turns
@@ -67,43 +67,50 @@ def measure_together(
     ready: dict[int, Ready] = {}
     failed: dict[int, ResourceError] = {}
 
-    def tried(number: int, work: Callable[[], T]) -> T | None:
-        what, hint = wanted(plans[number], batch, place, settings)
-        try:
-            with fitting(what, place, hint):
-                return work()
-        except ResourceError as error:
-            failed[number] = error
-            ready.pop(number, None)
-            if place.type == "cuda":
+    warm: dict[int, Warmup] = {}
+    least_s, most_s = min(0.5, time_budget_s / 6), time_budget_s / 3
+    graphs = settings.cuda_graph  # the models never run at the same time, so that their graphs can share memory
+    pool = torch.cuda.graph_pool_handle() if graphs else None
+
+    def build(number: int) -> Ready:
+        return prepare(plans[number], place, batch, clock, settings, pool)
+
+    def settle(number: int) -> Warmup:
+        return warm_up(ready[number].waited, clock, least_s=least_s, most_s=most_s)
+
+    def each(numbers: Sequence[int], work: Callable[[int], T], results: dict[int, T]) -> None:
+        """The results of what succeeds. Only `ready` may refer to a model: one that fails has to be freed at once."""
+        nonlocal pool
+        for number in numbers:
+            what, hint = wanted(plans[number], batch, place, settings)
+            try:
+                with fitting(what, place, hint):
+                    results[number] = work(number)
+            except ResourceError as error:
+                failed[number] = release_frames(error)
+                ready.pop(number, None)
+            if number in failed and place.type == "cuda":
                 torch.cuda.empty_cache()
-            return None
+                pool = torch.cuda.graph_pool_handle() if graphs else None  # a failed capture may leave a pool unusable
+            tell(len(warm) / len(plans) / 3)
 
     with on_device(place), applied(settings, place):
-        supply = watch(place, clock, sleep) if energy else None
-        for number, plan in enumerate(plans):
-            net = tried(number, partial(prepare, plan, place, batch, clock, settings))
-            if net is not None:
-                ready[number] = net
+        with fitting("measuring the idle power", place):
+            supply = watch(place, clock, sleep) if energy else None
+        each(range(len(plans)), build, ready)
         compared = base in ready and len(ready) > 1
-        again = _twin(ready[base], lambda: prepare(plans[base], place, batch, clock, settings)) if compared else None
+        again = _twin(ready[base], lambda: build(base)) if compared else None
         before = look_around(place)  # building and compiling are not what is measured
-        least_s, most_s = min(0.5, time_budget_s / 6), time_budget_s / 3
-        warm = {}
-        for number, net in list(ready.items()):
-            warmed = tried(number, partial(warm_up, net.waited, clock, least_s=least_s, most_s=most_s))
-            if warmed is not None:
-                warm[number] = warmed
-            tell(len(warm) / len(plans) / 3)
+        each(list(ready), settle, warm)
         if not ready:
             return Together(tuple(failed[number] for number in range(len(plans))), (None,) * len(plans), None, 0, False)
         numbers, compared = list(ready), base in ready and len(ready) > 1
         timers = [net.waited for net in ready.values()]
-        if compared and again is not None:
-            warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
-            timers.append(again.waited)
         fewer = "" if batch == 1 else "use a smaller `--batch`"
         with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, fewer):
+            if compared and again is not None:
+                warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
+                timers.append(again.waited)
             rounds = take_turns(
                 timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
                 budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),
@@ -134,10 +141,8 @@ def measure_together(
 
 def _twin(net: Ready, build: Callable[[], Ready]) -> Ready:
     """The net built once more, or itself where memory does not suffice for two."""
-    try:
-        with fitting("a net twice", net.place):
-            return build()
-    except ResourceError:
-        if net.place.type == "cuda":
-            torch.cuda.empty_cache()
-        return net
+    with suppress(ResourceError), fitting("a net twice", net.place):
+        return build()
+    if net.place.type == "cuda":
+        torch.cuda.empty_cache()
+    return net

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from resnetcli.errors import ResourceError, UsageError, clean
-from resnetcli.measure.settings import Settings, rounding
+from resnetcli.measure.settings import Dtype, Settings, rounding
 from resnetcli.net.foreign import made_again
+from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
 from resnetcli.net.module import Net, build, initialise, layer_of, put_layer
 from resnetcli.net.trace import tensors
 from resnetcli.ops import BatchNorm
@@ -28,6 +29,10 @@ from resnetcli.plan.training import is_traced
 Output = Tensor | tuple[Tensor, ...]
 Call = Callable[[Tensor], Output]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CHECKED = 8
+"""Images whose values are compared with eager fp32's. All of a batch would take twice the memory of half precision."""
+Pool = tuple[int, int]
+"""What PyTorch calls a memory pool by."""
 SHIFT = 2.0
 """BatchNorm's shift: with it most values pass a ReLU unchanged.
 
@@ -49,6 +54,10 @@ class Variant:
     net: nn.Module
     """Its net, before any compiler; a `Net` unless the plan is of a PyTorch model."""
     settings: Settings
+    images: Tensor
+    """The images it was made for, `ready`: a CUDA graph replays on these without copying."""
+    captured_bytes: int | None = None
+    """Peak memory of the forward pass that a CUDA graph captured, without the images; None without a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +136,11 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
         norm.momentum = 0.1
 
 
-def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor) -> Variant:
+def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor, pool: Pool | None = None) -> Variant:
     """The calibrated fp32 net of a plan under settings, for images of x's shape, fp32. The net itself is used up.
 
-    Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises UsageError
+    A CUDA graph allocates from `pool`, which graphs that never run at the same time can share; None is a pool of its
+    own. Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises UsageError
     for a net that cannot be run so, ResourceError where what it takes is not installed.
     """
     foreign = settings.runtime in _FOREIGN
@@ -141,7 +151,7 @@ def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor) -> Vari
                                  "leave `--fold-bn` out: compilers fold it by themselves")  # fmt: skip
             plan, net = fold_norms(plan, net)
         if not foreign:
-            net = net.to(DTYPES[settings.dtype])
+            net = cast(net, settings.dtype)
         if settings.channels_last:
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -150,24 +160,42 @@ def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor) -> Vari
             images = images.to(DTYPES[settings.dtype])
         return images.contiguous(memory_format=torch.channels_last) if settings.channels_last else images
 
-    call = _start(net, ready(x), settings)
+    images, captured_bytes = ready(x), None
+    call = _start(net, images, settings)
     if settings.cuda_graph:
-        call = _graph(call, ready(x))
-    return Variant(call, ready, plan, net, settings)
+        call, captured_bytes = _graph(call, images, pool)
+    return Variant(call, ready, plan, net, settings, images, captured_bytes)
+
+
+def cast(net: nn.Module, dtype: Dtype) -> nn.Module:
+    """The net in a dtype; in fp16 BatchNorm stays in fp32, as autocast has it.
+
+    PyTorch gives BatchNorm of fp16 values to cuDNN only with fp32 parameters; else it starts three kernels for one.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    states = [norm.state_dict() for norm in norms] if dtype == "fp16" else []
+    states = [{name: value.clone() for name, value in state.items()} for state in states]
+    net = net.to(DTYPES[dtype])
+    for norm, state in zip(norms, states, strict=False):
+        norm.float().load_state_dict(state)
+    return net
 
 
 def check(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
-    """How far a variant's outputs are from `reference`'s, for images that are ready.
+    """How far a variant's outputs are from `reference`'s, for images that are ready: those of the first images.
 
     Its last maps are those of the same net made once more with one output more, since nobody can look into a compiled
     one, and since what is timed must not be made to show them.
     """
     found = as_tuple(variant.call(x))
+    if isinstance(variant.net, Net):
+        found = tuple(value[: len(wanted)] for value, wanted in zip(found, expected, strict=False))
     outputs = max(map(relative, found, expected), default=float("inf"))
     maps = None
     if len(expected) > len(found) and isinstance(variant.net, Net):
         _, seen = witness(variant.plan, variant.net)
-        maps = relative(as_tuple(_start(seen, x, variant.settings)(x))[-1], expected[-1])
+        some = x[:CHECKED]
+        maps = relative(as_tuple(_start(seen, some, variant.settings)(some))[-1], expected[-1])
     return Deviation(maps, outputs, variant.settings.tolerance)
 
 
@@ -240,8 +268,11 @@ def witness(plan: Plan, net: Net) -> tuple[Plan, Net]:
 
 
 def reference(plan: Plan, net: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """The net's outputs in eager fp32 without TF32, and last its last maps if it has any; of a PyTorch model none."""
-    seen = witness(plan, net)[1] if isinstance(net, Net) else net
+    """The net's outputs in eager fp32 without TF32, and last its last maps if it has any; of a PyTorch model none.
+
+    Of the first images only, since a net computes each image by itself; a PyTorch model need not, and gets them all.
+    """
+    seen, x = (witness(plan, net)[1], x[:CHECKED]) if isinstance(net, Net) else (net, x)
     with rounding(allowed=False), torch.inference_mode(False), torch.no_grad():
         return tuple(value.clone() for value in as_tuple(seen(x)))
 
@@ -277,8 +308,12 @@ def _torchscript(net: nn.Module, x: Tensor) -> Call:
     return call
 
 
-def _graph(call: Call, x: Tensor) -> Call:
-    """The call's launches recorded; replayed on the images it was recorded with, others are copied there first."""
+def _graph(call: Call, x: Tensor, pool: Pool | None) -> tuple[Call, int]:
+    """The call's launches recorded, and the peak memory of the recorded call.
+
+    It is replayed on the images it was recorded with; others are copied there first. All memory is allocated while
+    recording, so that a replay has no peak of its own.
+    """
     ahead = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
     ahead.wait_stream(torch.cuda.current_stream(x.device))
     with torch.cuda.stream(ahead):
@@ -286,8 +321,14 @@ def _graph(call: Call, x: Tensor) -> Call:
             call(x)
     torch.cuda.current_stream(x.device).wait_stream(ahead)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    torch.cuda.synchronize(x.device)
+    torch.cuda.reset_peak_memory_stats(x.device)
+    before = torch.cuda.memory_allocated(x.device)
+    # PyTorch's own capture stream is one for the process, of the device that captured first.
+    stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+    with torch.cuda.graph(graph, pool=pool, stream=stream):
         output = call(x)
+    peak = torch.cuda.max_memory_allocated(x.device) - before
 
     def replay(images: Tensor) -> Output:
         if images is not x:
@@ -295,7 +336,7 @@ def _graph(call: Call, x: Tensor) -> Call:
         graph.replay()
         return output
 
-    return replay
+    return replay, peak
 
 
 def _onnxruntime(net: nn.Module, x: Tensor, settings: Settings) -> Call:
@@ -368,8 +409,8 @@ def explained(plan: Plan, settings: Settings) -> Iterator[None]:
         if isinstance(error, SystemExit) and not is_traced(plan):
             raise  # a model may not end whoever measures it
         text = (str(error).strip().splitlines() or [""])[0]
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
-            raise
+        if is_out_of_memory(error) or (settings.runtime == "eager" and DEVICE_ERROR.search(str(error))):
+            raise  # `fitting` reports both
         if "not implemented for" in text or "not supported" in text:
             raise ResourceError(f"`{plan.name}` as {settings.text}: {clean(text, 200)}") from None
         if settings.runtime != "eager" or is_traced(plan):

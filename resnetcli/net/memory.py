@@ -39,20 +39,44 @@ def require(what: str, needed: int, device: torch.device, hint: str = "") -> Non
         raise NoRoom(f"{what} would take {gigabytes(needed)}, this machine has {gigabytes(physical_memory())}", hint)
 
 
+NO_ALGORITHM = "unable to find an engine"
+"""cuDNN's words if no algorithm for a convolution runs. PyTorch catches the out-of-memory error of each one it tries."""
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA's runtime and driver, as when a context is created, and Triton
+    "can't allocate memory",  # the CPU allocator
+    "not enough memory",  # the same on Windows
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    NO_ALGORITHM,
+)
+"""Parts of error messages that mean too little memory but come as a plain RuntimeError."""
+DEVICE_ERROR = re.compile(r"CUDA (driver )?error|cuDNN error|CUDNN_STATUS_\w+|CUBLAS_STATUS_\w+|CUFFT_\w+|NCCL error")
+"""What errors of a GPU's libraries have in their messages. PyTorch raises them as RuntimeError, too."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory does not suffice, whichever library raised it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in OUT_OF_MEMORY)
+
+
 @contextmanager
 def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
-    """Turns an allocator's error into a ResourceError that says `what` was to fit, and where; and a GPU's own."""
+    """Turn an out-of-memory error into NoRoom and an error of a GPU's libraries into ResourceError, naming `what`."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the plain class
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         text = str(error)
-        if "CUDA error" in text:  # it has vanished, or a kernel has failed
+        if is_out_of_memory(error):
+            asked = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
+            piece = f", {asked[1]} of it at once" if asked else ""
+            if NO_ALGORITHM in text:
+                piece = ": cuDNN found no convolution algorithm that can run"
+            raise NoRoom(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None
+        if DEVICE_ERROR.search(text):  # the device has vanished, a kernel has failed, a library does not load
             raise ResourceError(f"{what} could not be run on `{device}`: {text.splitlines()[0]}", hint) from None
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
-            raise
-        asked = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
-        piece = f", {asked[1]} of it at once" if asked else ""
-        raise NoRoom(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None
+        raise
 
 
 def gigabytes(size: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.errors import ResourceError, UsageError, did_you_mean
+from resnetcli.errors import ResourceError, UsageError, did_you_mean, release_frames
 from resnetcli.measure.settings import Settings
 from resnetcli.report.accuracy import Accuracy
 from resnetcli.report.accuracy import accuracy as printed_accuracy
@@ -291,7 +291,7 @@ def _best(
         try:
             return measure_apart(jobs, tell=tell)
         except ResourceError as error:
-            return Together((error,) * len(jobs), (None,) * len(jobs), None, 0, False)
+            return Together((release_frames(error),) * len(jobs), (None,) * len(jobs), None, 0, False)
 
     cleared = [replace(p, measurements=(), failures=()) if p.measurements else p for p in profiles]
     bare = replace(climbed, profiles=tuple(cleared), baseline=None if base is None else cleared[base])
@@ -321,7 +321,7 @@ def _together(
             plans, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings, energy=energy, tell=tell
         )
     except ResourceError as error:
-        return Together((error,) * len(plans), (None,) * len(plans), None, 0, False)
+        return Together((release_frames(error),) * len(plans), (None,) * len(plans), None, 0, False)
 
 
 def _sort_key(comparison: Comparison, sort: str, measured: bool) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from resnetcli.errors import ResourceError, UsageError, did_you_mean, plural
-from resnetcli.measure.settings import keep_memory, require_possible, rounding, settings
+from resnetcli.measure.settings import keep_memory, recompile_limits, require_possible, rounding, settings
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import Shape, Softmax
@@ -121,10 +121,10 @@ class Trainer:
         self.model: Callable[[Tensor], Tensor] = self.net
         """What a step calls: the net, as it is, compiled, or with its gradients shared among processes."""
         if compile:
-            # Every net is run by the same lines of code, and a compiler gives up on those that change too often.
             from torch._dynamo import config as compiler
 
-            compiler.recompile_limit = max(compiler.recompile_limit, 256)
+            for name, limit in recompile_limits().items():
+                setattr(compiler, name, max(getattr(compiler, name), limit))
             self.model = torch.compile(self.net)
         self.average: Callable[[Tensor], object] | None = None
         """With several processes, puts the mean over all of them into loss and error, and into what BatchNorm keeps."""
