@@ -5,9 +5,10 @@ Of each the quickest of several is kept: a ceiling is what the device can do, no
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -22,17 +23,23 @@ from resnetcli.measure.ledger import Ledger
 from resnetcli.measure.ready import on_device
 from resnetcli.measure.sampling import Clock
 from resnetcli.measure.settings import rounding
+from resnetcli.measure.variants import capture_stream
+from resnetcli.net.memory import fitting, is_device_lost, is_out_of_memory
 
 SIZES = (256, 1024, 2048, 4096, 8192)
-"""Rows and columns of the products, until one takes long."""
+"""Rows and columns of the products, but for those that would take too long."""
 CONVOLUTIONS = ((1, 128, 14), (16, 64, 56), (16, 128, 28), (16, 256, 14), (64, 256, 28), (256, 256, 28))
-"""Images, channels in and out, height and width of the convolutions, until one takes long."""
+"""Images, channels in and out, height and width of the convolutions, but for those that would take too long."""
 CHAIN = 1000
 """Trivial operations, one after the other."""
+CAPTURED = 20
+"""Copies or sums in a CUDA graph: asking for them one by one takes as long as a small one runs."""
 ROUNDS = 2
 """How often everything is measured; the better counts."""
 LARGEST = 2**30
 """Bytes of the largest working set."""
+LARGEST_ON_GPU = 2**28
+"""Bytes that the largest working set has on a GPU at least: four small caches are copied in a few microseconds."""
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -49,15 +56,15 @@ def calibrate(
     Raises UsageError for a device there is not, ResourceError if it cannot compute in any dtype.
     """
     place = torch.device(devices.find(device))
-    bench = _Bench(place, clock, budget_s, report or (lambda _: None))
-    with on_device(place), torch.inference_mode():
+    with on_device(place), fitting("calibration", place), torch.inference_mode(), _autotuned(place):
+        bench = _Bench(place, clock, budget_s, report or (lambda _: None))
         before = look_around(place)
         launch, gap = bench.launches()
         peaks: dict[str, Peak] = {}
         rates: tuple[Rate, ...] = ()
         for _ in range(ROUNDS):  # of moments apart, lest somebody else's program be taken for a ceiling
-            rates = _quicker(rates, bench.rates(launch))
-            for name in DTYPES:
+            rates = _quicker(rates, bench.rates(gap if place.type == "cuda" else launch))
+            for name in bench.dtypes:
                 if (peak := bench.peak(name)) is not None:
                     old = peaks.get(name, peak)
                     peaks[name] = Peak(max(old.matmul, peak.matmul), max(old.conv, peak.conv))
@@ -83,6 +90,17 @@ def calibrate(
     )
 
 
+@contextmanager
+def _autotuned(place: torch.device) -> Iterator[None]:
+    """A GPU's convolutions choose among algorithms, as they do where models are measured."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or place.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def last_cache(place: torch.device) -> int:
     """Bytes of the cache nearest to memory; 32 MiB where nobody says."""
     if place.type == "cuda":
@@ -95,9 +113,12 @@ def last_cache(place: torch.device) -> int:
     return max(found)
 
 
-def working_sets(cache: int) -> list[int]:
-    """Sizes from 256 KiB to min(4 x the last cache, 1 GiB), each four times the one before; the last as it is."""
-    most = max(2**20, min(4 * cache, LARGEST))
+def working_sets(cache: int, least: int = 2**20) -> list[int]:
+    """Sizes from 256 KiB to min(4 x the last cache, 1 GiB), or `least` if that is more.
+
+    Each is four times the one before, but for the last.
+    """
+    most = max(least, min(4 * cache, LARGEST))
     found = [2**18]
     while found[-1] * 4 < most:
         found.append(found[-1] * 4)
@@ -114,6 +135,13 @@ def _quicker(some: tuple[Rate, ...], others: tuple[Rate, ...]) -> tuple[Rate, ..
     return tuple(found[size] for size in sorted(found))
 
 
+def _computes(place: torch.device, dtype: str) -> bool:
+    """Whether it is worth measuring: TF32 is of NVIDIA's GPUs since Ampere, and fp16 on a CPU slower than fp32."""
+    if place.type == "cpu":
+        return dtype not in {"tf32", "fp16"}
+    return dtype != "tf32" or torch.cuda.get_device_capability(place)[0] >= 8
+
+
 class _Bench:
     """Times calls on one device, within a budget for all of them together."""
 
@@ -121,6 +149,7 @@ class _Bench:
         self.place, self.clock, self.budget_s, self.report = place, clock, budget_s, report
         self.random = torch.Generator(device=place)
         self.random.manual_seed(0)
+        self.dtypes = tuple(name for name in DTYPES if _computes(place, name))
 
     def best(self, call: Callable[[], object], budget_s: float, least: int = 3) -> float:
         """Seconds of the quickest call, of `least` or more within the budget; a sample is of calls lasting 1 ms."""
@@ -150,9 +179,27 @@ class _Bench:
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1e3
 
+    def captured(self, call: Callable[[], object]) -> tuple[Callable[[], object], int]:
+        """On a GPU a CUDA graph of some calls, and how many: its launches take no time. Else the call, once."""
+        if self.place.type == "cuda":
+            with suppress(RuntimeError):
+                call()
+                return self.graph(call, CAPTURED).replay, CAPTURED
+        return call, 1
+
+    def graph(self, call: Callable[[], object], calls: int) -> torch.cuda.CUDAGraph:
+        """So many calls, captured."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=capture_stream(self.place)):
+            for _ in range(calls):
+                call()
+        return graph
+
     def random_tensor(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Never zeros: arithmetic on them draws less power and can be faster."""
-        return torch.randn(shape, device=self.place, generator=self.random).to(dtype)
+        """Never zeros: arithmetic on them draws less power and can be faster. A megabyte of numbers is repeated."""
+        numbers = math.prod(shape)
+        some = torch.randn(min(numbers, 2**18), device=self.place, generator=self.random).to(dtype)
+        return some.repeat(-(-numbers // len(some)))[:numbers].view(shape)
 
     # --- launches --------------------------------------------------------------------------------------------
 
@@ -170,28 +217,32 @@ class _Bench:
             return launch, launch
         gap = launch
         with suppress(RuntimeError):  # without graphs all one knows is that it is no more than this
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                chain()
-            gap = min(launch, self.best(graph.replay, self.budget_s / 20) / CHAIN)
+            gap = min(launch, self.best(self.graph(chain, 1).replay, self.budget_s / 20) / CHAIN)
         return launch, gap
 
     # --- memory ----------------------------------------------------------------------------------------------
 
     def rates(self, launch_s: float) -> tuple[Rate, ...]:
-        """Copying and reading by working set. Asking for the operation is counted elsewhere, and is taken off."""
-        sizes = working_sets(last_cache(self.place))
-        found = []
+        """Copying and reading by working set. What starting each operation takes is counted elsewhere, and taken off."""
+        sizes = working_sets(last_cache(self.place), LARGEST_ON_GPU if self.place.type == "cuda" else 2**20)
+        share, found = self.budget_s / 4 / ROUNDS / len(sizes) / 2, []
+
+        def seconds(call: Callable[[], object]) -> float:
+            several, calls = self.captured(call)
+            return self.best(several, share) / calls
+
         for size in sizes:
             self.report(f"memory, {size // 2**10:,} KiB")
             try:
                 half = self.random_tensor(size // 8, dtype=torch.float32)
                 other = torch.empty_like(half)
-                copy = self.best(lambda to=other, of=half: to.copy_(of), self.budget_s / 4 / ROUNDS / len(sizes) / 2)  # type: ignore[misc]
+                copy = seconds(lambda to=other, of=half: to.copy_(of))  # type: ignore[misc]
                 both = torch.cat((half, other))
-                read = self.best(lambda of=both: of.sum(), self.budget_s / 4 / ROUNDS / len(sizes) / 2)  # type: ignore[misc]
-            except RuntimeError:  # no room for a working set as large as that
-                break
+                read = seconds(lambda of=both: of.sum())  # type: ignore[misc]
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                break  # nor is there memory for a larger working set
             copied = size / max(copy - launch_s, copy / 2)
             found.append(Rate(size, copied, max(copied, size / max(read - launch_s, read / 2))))
         if not found:
@@ -201,14 +252,14 @@ class _Bench:
     # --- arithmetic ------------------------------------------------------------------------------------------
 
     def peak(self, name: str) -> Peak | None:
-        """Of one dtype; None where the device does not know it."""
-        if self.place.type == "cpu" and name in {"tf32", "fp16"}:  # the one is NVIDIA's, the other slower than float32
-            return None
-        if name == "tf32" and torch.cuda.get_device_capability(self.place)[0] < 8:
-            return None
-        with rounding(name == "tf32"), suppress(RuntimeError):  # not implemented, or no room for the smallest
-            return Peak(self.products(name), self.convolutions(name))
-        return None
+        """Of one dtype; None where the device cannot compute in it."""
+        try:
+            with rounding(name == "tf32"):
+                return Peak(self.products(name), self.convolutions(name))
+        except RuntimeError as error:
+            if is_device_lost(error):
+                raise
+            return None  # not implemented, or not enough memory for the smallest
 
     def products(self, name: str) -> float:
         return self.quickest(name, "matrix products", self.each_product(DTYPES[name]))
@@ -217,17 +268,21 @@ class _Bench:
         return self.quickest(name, "convolutions", self.each_convolution(DTYPES[name]))
 
     def quickest(self, name: str, what: str, each: Iterator[tuple[int, Callable[[], object]]]) -> float:
-        """Floating-point operations a second, the most of several sizes; larger ones only while that pays."""
+        """Floating-point operations a second, the most of several sizes.
+
+        All have an equal part of the time, since a fast device reaches its peak only in the largest. One is left out if
+        a single call takes longer than half of the time for all: a device that slow reaches its peak in smaller ones.
+        """
         self.report(f"{what} in {name}")
-        share, found = self.budget_s / 2 / ROUNDS / len(DTYPES), 0.0
-        start = self.clock()
+        share, found = self.budget_s / 2 / ROUNDS / len(self.dtypes) / 2, 0.0
+        parts = max(len(SIZES), 2 * len(CONVOLUTIONS))
         try:
             for flops, call in each:
-                found = max(found, flops / self.best(call, share / 4, least=2))
-                if self.clock() - start > share:
-                    break
-        except torch.OutOfMemoryError:
-            pass
+                if not found or flops / found < share / 2:
+                    found = max(found, flops / self.best(call, share / parts, least=1))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         if not found:
             raise RuntimeError(f"no {what} in {name}")
         return found

@@ -26,6 +26,8 @@ from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.measure.device import cpu_name
 
 SCHEMA = "resnet-cli/ceilings@1"
+METHOD = "2"
+"""Raised when `calibrate` measures otherwise: what an earlier version has kept is then measured again."""
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 """What one can compute in, and the bytes an element takes in memory."""
 SHIPPED = Path(__file__).resolve().parent.parent / "devices"
@@ -264,7 +266,7 @@ def fingerprint(device: str) -> str:
 
 
 def _identity(device: str) -> Sequence[str]:
-    facts = [SCHEMA, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(processors()), _torch_version()]
+    facts = [SCHEMA, METHOD, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(processors()), _torch_version()]
     facts += [f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     if device.startswith("cuda"):
         from resnetcli.measure.device import describe

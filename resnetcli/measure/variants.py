@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -308,24 +309,32 @@ def _torchscript(net: nn.Module, x: Tensor) -> Call:
     return call
 
 
+@cache
+def capture_stream(place: torch.device) -> torch.cuda.Stream:
+    """The stream on which a device's CUDA graphs are warmed up and captured.
+
+    PyTorch's own is one for the process, of the device that captured first. Only one for each device, since cuBLAS
+    keeps a workspace of up to 32 MiB for every stream it has seen; what is captured uses the one of the warm-up.
+    """
+    return torch.cuda.Stream(place)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def _graph(call: Call, x: Tensor, pool: Pool | None) -> tuple[Call, int]:
     """The call's launches recorded, and the peak memory of the recorded call.
 
     It is replayed on the images it was recorded with; others are copied there first. All memory is allocated while
     recording, so that a replay has no peak of its own.
     """
-    ahead = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-    ahead.wait_stream(torch.cuda.current_stream(x.device))
-    with torch.cuda.stream(ahead):
+    stream = capture_stream(x.device)
+    stream.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(stream):
         for _ in range(3):  # what is only done once must not be recorded
             call(x)
-    torch.cuda.current_stream(x.device).wait_stream(ahead)
+    torch.cuda.current_stream(x.device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(x.device)
     torch.cuda.reset_peak_memory_stats(x.device)
     before = torch.cuda.memory_allocated(x.device)
-    # PyTorch's own capture stream is one for the process, of the device that captured first.
-    stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
     with torch.cuda.graph(graph, pool=pool, stream=stream):
         output = call(x)
     peak = torch.cuda.max_memory_allocated(x.device) - before

@@ -61,6 +61,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in str(error) for part in OUT_OF_MEMORY)
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether nothing more can be computed on a GPU in this process: a kernel has failed, or the GPU has vanished."""
+    return "CUDA error" in str(error) and "_STATUS_" not in str(error) and not is_out_of_memory(error)
+
+
 @contextmanager
 def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
     """Turn an out-of-memory error into NoRoom and an error of a GPU's libraries into ResourceError, naming `what`."""
