@@ -266,7 +266,15 @@ def fingerprint(device: str) -> str:
 
 
 def _identity(device: str) -> Sequence[str]:
-    facts = [SCHEMA, METHOD, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(processors()), _torch_version()]
+    facts = [
+        SCHEMA,
+        METHOD,
+        device,
+        platform.machine(),
+        cpu_name(Path("/proc/cpuinfo")),
+        str(processors()),
+        _torch_version(),
+    ]
     facts += [f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     if device.startswith("cuda"):
         from resnetcli.measure.device import describe

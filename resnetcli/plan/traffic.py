@@ -4,13 +4,17 @@ Worked out twice from the plan: as executed, the way `resnetcli.net.module` runs
 another; and fused, where BatchNorm, activations, sums, scaling, concatenation and padding cost no pass of their own
 over memory: they are done while a convolution, a pooling or another such step writes its result, or the next reads.
 Each value a kernel reads is counted once, however often its caches read it again: no kernel can do with less.
+
+On a GPU eager PyTorch starts other kernels than on a CPU: it adds the bias of a convolution with one of its own, and
+BatchNorm takes three wherever PyTorch does not give it to cuDNN. tests/plan/kernels_cuda.json has what was recorded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import assert_never
+from typing import Literal, assert_never
 
 from resnetcli.ops import (
     Add,
@@ -22,6 +26,7 @@ from resnetcli.ops import (
     LeakyReLU,
     Linear,
     LocalResponseNorm,
+    Op,
     PadChannels,
     Pool,
     PoolTo,
@@ -79,11 +84,31 @@ class Traffic:
 NOTHING = Traffic()
 
 
-def traffic(plan: Plan, *, fused: bool = False) -> tuple[Traffic, ...]:
-    """A plan's traffic, step by step. Raises ValueError for a model that was only seen to run."""
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What decides which kernels eager PyTorch starts."""
+
+    place: Literal["cpu", "cuda"] = "cpu"
+    dtype: str = "fp32"
+    channels_last: bool = False
+
+
+DEFAULT_EXECUTION = Execution()
+
+
+def traffic(plan: Plan, *, fused: bool = False, execution: Execution = DEFAULT_EXECUTION) -> tuple[Traffic, ...]:
+    """A plan's traffic, step by step; if fused, `execution` does not matter.
+
+    Raises ValueError for a model that was only seen to run.
+    """
     if is_traced(plan):
         raise ValueError(f"what `{plan.name}` reads and writes is not known")
-    return _fused(plan) if fused else tuple(_executed(plan, step) for step in plan.steps)
+    if fused:
+        return _fused(plan)
+    every = tuple(_executed(plan, step) for step in plan.steps)
+    if execution.place == "cpu":
+        return every
+    return tuple(moved + extra for moved, extra in zip(every, _on_gpu(plan, execution), strict=True))
 
 
 # --- as executed -------------------------------------------------------------------------------------------------
@@ -137,6 +162,71 @@ def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
             return NOTHING
         case _:
             assert_never(op)
+
+
+def _on_gpu(plan: Plan, execution: Execution) -> Iterator[Traffic]:
+    """What eager PyTorch does for each step on a GPU beyond what it does on a CPU."""
+    vectors: list[bool] = []  # per step: whether its value is (b, c) and not (b, c, h, w)
+    contiguous: list[bool] = []  # in channels_last: whether its value is in the usual layout all the same
+    for step in plan.steps:
+        op, flats = step.op, [vectors[source] for source in step.inputs]
+        inherited = bool(step.inputs) and all(contiguous[source] for source in step.inputs)
+        vectors.append(isinstance(op, Linear | PyramidPool) or (all(flats) and bool(flats) and not _is_spatial(op)))
+        contiguous.append(isinstance(op, RegionPool) or (inherited and not isinstance(op, Conv)))
+        if not step.inputs or isinstance(op, Add | Concat | Traced):
+            yield NOTHING
+            continue
+        x = plan.steps[step.inputs[0]].shape
+        extra = _extra(op, x, step.shape.elements, execution, vector=flats[0])
+        if execution.channels_last and inherited and isinstance(op, Conv):
+            extra += Traffic(x.elements, x.elements, kernels=1)
+        yield extra
+
+
+def _is_spatial(op: Op) -> bool:
+    return isinstance(op, Conv | Pool | PoolTo | PyramidPool | LocalResponseNorm | PadChannels | RegionPool)
+
+
+def _extra(op: Unary, x: Shape, y: int, execution: Execution, *, vector: bool) -> Traffic:
+    """Of a step that reads x, vectors or maps, and gives y elements."""
+    n, size = x.elements, x.h * x.w
+    reordered = execution.channels_last and x.c > 1 and size > 1  # the layout is not that of a vector
+    match op:
+        case Conv(bias=True):  # a kernel of its own adds what cuDNN computes without
+            return Traffic(y, y, kernels=1) if _by_cudnn(op, x, execution) else NOTHING
+        case BatchNorm() if vector or execution.dtype == "bf16":  # which PyTorch does not give to cuDNN
+            # First the inverse deviations are computed, and the means copied; the third kernel reads both.
+            return Traffic(weights=2 * x.c, kernels=2)
+        case Linear() | Softmax() if reordered:
+            return Traffic(n, n, kernels=1)
+        case PoolTo(kind="max") if reordered:
+            return _reordered_max(n, y, y // x.c)
+        case PyramidPool(levels=levels) if reordered:
+            found = NOTHING
+            for level in levels:
+                part = x.c * level * level
+                joined = Traffic(part, part, kernels=1) if level > 1 else NOTHING
+                found += _reordered_max(n, part, level * level) + joined
+            return found
+        case _:
+            return NOTHING
+
+
+def _by_cudnn(op: Conv, x: Shape, execution: Execution) -> bool:
+    """Whether PyTorch gives a convolution to cuDNN: all but most depthwise ones, which it computes itself.
+
+    Of those in fp16 cuDNN gets more than this says: at stride 2 some, by the batch.
+    """
+    if op.groups != x.c or x.c == 1 or execution.channels_last:
+        return True
+    square = op.kernel in {(1, 1), (3, 3), (5, 5)} and op.dilation == 1 and op.stride == 1
+    return execution.dtype == "fp16" and square and x.c >= 32 and x.w >= 7
+
+
+def _reordered_max(x: int, y: int, places: int) -> Traffic:
+    """Adaptive max pooling computes in the usual layout: it copies its input, then maxima and positions back."""
+    back = Traffic(y, y, indices=y, kernels=2) if places > 1 else NOTHING
+    return Traffic(x, x, kernels=1) + back
 
 
 def _seen(op: Conv | Pool, x: Shape, y: Shape) -> int:

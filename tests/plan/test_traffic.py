@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from functools import cache
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import resnetcli as rc
 from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, LocalResponseNorm, PadChannels, Pool, ReLU
-from resnetcli.plan.traffic import NOTHING, Traffic, traffic
+from resnetcli.plan.fold import fold
+from resnetcli.plan.traffic import NOTHING, Execution, Traffic, traffic
+from tests.plan.record_kernels import cases, kernels, operation, ways
 from tests.sketch import Sketch, residual_net
 
 
@@ -182,3 +187,65 @@ def test_a_response_normalisation_is_eight_kernels() -> None:
         build(s.plan())(torch.randn(1, 6, 4, 4))
     assert seen.kernels in {moved.kernels, moved.kernels - 1}  # filled and copied, or padded at once
     assert moved.kernels == 8
+
+
+# --- on a GPU ----------------------------------------------------------------------------------------------------
+
+RECORDED = json.loads(Path(__file__).with_name("kernels_cuda.json").read_text())
+ON_GPU = Execution("cuda")
+
+
+def test_what_was_recorded_on_a_gpu_is_what_the_script_records() -> None:
+    assert RECORDED["settings"] == [way.text for way in ways()]
+    assert list(RECORDED["kernels"]) == list(recorded_plans())
+
+
+@cache
+def recorded_plans() -> dict[str, rc.Plan]:
+    return dict(cases())
+
+
+@pytest.mark.parametrize("name", RECORDED["kernels"])
+def test_kernels_on_a_gpu_are_those_that_were_recorded(name: str) -> None:
+    counted, plan = [], recorded_plans()[name]
+    for way in ways():
+        execution = Execution("cuda", way.dtype, way.channels_last)
+        counted.append(sum(traffic(fold(plan).plan if way.fold_bn else plan, execution=execution), NOTHING).kernels)
+    assert counted == RECORDED["kernels"][name]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["conv 3x3 bias", "depthwise conv 3x3 bias", "BatchNorm", "fc"])
+def test_a_gpu_starts_no_fewer_kernels_than_were_recorded(name: str) -> None:
+    place = torch.device("cuda", 0)
+    found = [kernels(operation(name), way, place) for way in ways()]
+    assert all(now >= then for now, then in zip(found, RECORDED["kernels"][name], strict=True))
+
+
+def test_on_a_gpu_a_bias_is_one_more_pass() -> None:
+    s = Sketch(3, 8, 8)
+    s.step("conv", Conv(4, (3, 3), pad=(1, 1), bias=True))
+    (_, moved) = traffic(s.plan(), execution=ON_GPU)
+    assert moved == Traffic(read=3 * 64 + 4 * 64, written=2 * 4 * 64, weights=3 * 3 * 3 * 4 + 4, kernels=2)
+    assert traffic(s.plan(), execution=ON_GPU, fused=True) == traffic(s.plan(), fused=True)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_folding_replaces_each_norm_by_a_bias(dtype: str) -> None:
+    plan = rc.load("resnet50")
+    before, after = (
+        sum(traffic(each, execution=Execution("cuda", dtype)), NOTHING) for each in (plan, fold(plan).plan)
+    )
+    assert (after.read, after.written) == (before.read, before.written)
+    assert before.kernels - after.kernels == (106 if dtype == "bf16" else 0)
+    on_cpu = sum(traffic(plan), NOTHING), sum(traffic(fold(plan).plan), NOTHING)
+    assert on_cpu[0].kernels - on_cpu[1].kernels == 53
+    assert on_cpu[1].read < on_cpu[0].read
+
+
+def test_in_channels_last_a_gpu_copies_what_becomes_a_vector() -> None:
+    s = Sketch(4, 6, 6)
+    s.step("fc", Linear(10))
+    usual, other = (traffic(s.plan(), execution=Execution("cuda", "fp32", last))[1] for last in (False, True))
+    assert other == usual + Traffic(144, 144, kernels=1)
