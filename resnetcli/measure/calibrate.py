@@ -223,7 +223,7 @@ class _Bench:
     # --- memory ----------------------------------------------------------------------------------------------
 
     def rates(self, launch_s: float) -> tuple[Rate, ...]:
-        """Copying and reading by working set. What starting each operation takes is counted elsewhere, and taken off."""
+        """Copying and reading by working set. What starting each takes is counted elsewhere, and taken off."""
         sizes = working_sets(last_cache(self.place), LARGEST_ON_GPU if self.place.type == "cuda" else 2**20)
         share, found = self.budget_s / 4 / ROUNDS / len(sizes) / 2, []
 

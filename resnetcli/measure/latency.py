@@ -22,6 +22,9 @@ from resnetcli.measure.variants import explained
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
 
+HOST_CALLS = 11
+"""Calls of which the median is the CPU's time to start one on a GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -91,6 +94,8 @@ class Measurement:
     """None where it was not asked for, or the device does not tell."""
     memory: Footprint | None = None
     """Of a process of its own; None where it was not asked for."""
+    host_s: float | None = None
+    """The CPU's time to start a call's kernels on an idle GPU; None on a CPU. Near the latency, the GPU waits for it."""
 
 
 def measure(
@@ -138,6 +143,7 @@ class Afterwards:
     """Calls a second with the queue full."""
     phases: Phases | None = None
     energy: Energy | None = None
+    host_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,8 @@ def afterwards(
     if supply is not None:
         with suppress(OSError):  # what was measured before is worth having without it
             spent = spend(ready.queued, supply.meter, clock, batch=ready.batch, call_s=1 / rate, idle_w=supply.idle_w)
-    return Afterwards(rate, phases, spent)
+    host_s = None if ready.host is None else median([ready.host() for _ in range(HOST_CALLS)])
+    return Afterwards(rate, phases, spent, host_s)
 
 
 def take_footprint(plan: Plan, *, device: str, batch: int, settings: Settings) -> Footprint:
@@ -233,6 +240,7 @@ def measurement(ready: Ready, warm: Warmup, samples: Samples, more: Afterwards, 
         phases=more.phases,
         live_peak_bytes=ready.live_peak_bytes,
         energy=more.energy,
+        host_s=more.host_s,
     )  # fmt: skip
 
 

@@ -59,6 +59,8 @@ class Ready:
     live_peak_bytes: int | None = None
     apart: Callable[[], tuple[float, float, float]] | None = None
     """The seconds of a training step's three phases; None in inference."""
+    host: Callable[[], float] | None = None
+    """The seconds until a call on an idle GPU returns, which is before it has finished; None on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def prepare(
         prepare_s=made.seconds + first_call_s,
         live_peak_bytes=_live_peak(made.plan, place, batch, settings),
         apart=None if step is None else lambda: seconds_of(step, place, clock),
+        host=None if place.type == "cpu" else _host(made.call, place, clock),
     )  # fmt: skip
 
 
@@ -261,6 +264,18 @@ def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tu
         return host, host  # a CPU has returned when it has finished
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     return waited, queued
+
+
+def _host(call: Callable[[], object], place: torch.device, clock: Clock) -> Callable[[], float]:
+    def seconds() -> float:
+        _wait(place)
+        start = clock()
+        call()
+        returned = clock() - start
+        _wait(place)
+        return returned
+
+    return seconds
 
 
 def _explaining(timer: Timer, plan: Plan, settings: Settings) -> Timer:

@@ -32,8 +32,8 @@ Call = Callable[[Tensor], Output]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKED = 8
 """Images whose values are compared with eager fp32's. All of a batch would take twice the memory of half precision."""
-Pool = tuple[int, int]
-"""What PyTorch calls a memory pool by."""
+Pool = Any
+"""A handle of `torch.cuda.graph_pool_handle`, whose type is private."""
 SHIFT = 2.0
 """BatchNorm's shift: with it most values pass a ReLU unchanged.
 
@@ -141,8 +141,8 @@ def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor, pool: P
     """The calibrated fp32 net of a plan under settings, for images of x's shape, fp32. The net itself is used up.
 
     A CUDA graph allocates from `pool`, which graphs that never run at the same time can share; None is a pool of its
-    own. Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises UsageError
-    for a net that cannot be run so, ResourceError where what it takes is not installed.
+    own. Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises
+    UsageError for a net that cannot be run so, ResourceError where what it takes is not installed.
     """
     foreign = settings.runtime in _FOREIGN
     with torch.inference_mode(False), torch.no_grad():
@@ -316,7 +316,7 @@ def capture_stream(place: torch.device) -> torch.cuda.Stream:
     PyTorch's own is one for the process, of the device that captured first. Only one for each device, since cuBLAS
     keeps a workspace of up to 32 MiB for every stream it has seen; what is captured uses the one of the warm-up.
     """
-    return torch.cuda.Stream(place)  # type: ignore[no-untyped-call, no-any-return]
+    return torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
 
 
 def _graph(call: Call, x: Tensor, pool: Pool | None) -> tuple[Call, int]:

@@ -40,7 +40,7 @@ def require(what: str, needed: int, device: torch.device, hint: str = "") -> Non
 
 
 NO_ALGORITHM = "unable to find an engine"
-"""cuDNN's words if no algorithm for a convolution runs. PyTorch catches the out-of-memory error of each one it tries."""
+"""cuDNN's words if no algorithm for a convolution runs: PyTorch catches the out-of-memory errors of those it tries."""
 OUT_OF_MEMORY = (
     "out of memory",  # CUDA's runtime and driver, as when a context is created, and Triton
     "can't allocate memory",  # the CPU allocator

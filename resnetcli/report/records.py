@@ -494,6 +494,7 @@ def _explanation(found: Explanation) -> Record:
         "measured_s": m.median_s if m else None,
         "interval_s": list(m.interval_s) if m else None,
         "noisy": list(m.noisy) if m else [],
+        "host_s": m.host_s if m else None,
         "floor": _floor(found.executed.total),
         "fused": _floor(found.fused.total),
         "shares": dict(found.shares),

@@ -20,7 +20,7 @@ from resnetcli.ops import Conv, Linear, Shape
 from resnetcli.plan.count import count, row_steps
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan, Step
-from resnetcli.plan.traffic import Traffic, traffic
+from resnetcli.plan.traffic import Execution, Traffic, traffic
 from resnetcli.plan.training import is_traced
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_BATCH = 10**12
 Bound = Literal["compute", "memory", "overhead"]
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "overhead")
+LAUNCH_BOUND = 0.8
+"""Share of the latency from which the CPU's time to start the kernels is what it consists of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Floor:
     batch: int
     fused: bool
     """Whether element-wise steps are part of others' kernels, or executed one by one as eager PyTorch does."""
+    channels_last: bool
+    """Whether it is executed in that layout, in which a GPU copies some values."""
     steps: tuple[Work, ...] = field(repr=False)
     """As many as the plan has."""
     total: Work
@@ -94,21 +98,34 @@ class Floor:
         return self.total.floor_s
 
 
-def floor(plan: Plan, ceilings: Ceilings, *, dtype: str = "fp32", batch: int = 1, fused: bool = False) -> Floor:
+def floor(
+    plan: Plan,
+    ceilings: Ceilings,
+    *,
+    dtype: str = "fp32",
+    batch: int = 1,
+    fused: bool = False,
+    channels_last: bool = False,
+    products: str | None = None,
+) -> Floor:
     """The least time a device with such ceilings can take for a batch.
 
-    Raises UsageError for a dtype there is no ceiling for, a batch without images, a model that was only counted, and
-    where there is nothing to bound: a net that computes nothing, or ceilings no device has.
+    `products` is what fully connected layers compute in if that is not `dtype`: by default PyTorch allows TF32 only in
+    convolutions. Raises UsageError for a dtype there is no ceiling for, a batch without images, a model that was only
+    counted, and where there is nothing to bound: a net that computes nothing, or ceilings no device has.
     """
     if not 1 <= batch <= MAX_BATCH:
         raise UsageError(f"a batch of {batch} images", f"at least 1{f', at most {MAX_BATCH:,}' if batch > 0 else ''}")
     if is_traced(plan):
         raise UsageError(f"`{plan.name}` is a PyTorch model: what it reads and writes is not known", "write its spec")
     peak, size, counts = ceilings.peak(dtype), DTYPE_BYTES[dtype], count(plan)
+    matmul = ceilings.peak(products or dtype).matmul
+    execution = Execution("cuda" if ceilings.device == "cuda" else "cpu", dtype, channels_last)
     works = []
-    for step, cost, moved in zip(plan.steps, counts.steps, traffic(plan, fused=fused), strict=True):
+    every = traffic(plan, fused=fused, execution=execution)
+    for step, cost, moved in zip(plan.steps, counts.steps, every, strict=True):
         flops = batch * cost.flops
-        arithmetic = flops / (peak.matmul if isinstance(step.op, Linear) else peak.best)
+        arithmetic = flops / (matmul if isinstance(step.op, Linear) else peak.best)
         works.append(_work(ceilings, flops, arithmetic, moved, batch, size))
     total = _sum(works)
     if not total.kernels:
@@ -118,7 +135,7 @@ def floor(plan: Plan, ceilings: Ceilings, *, dtype: str = "fp32", batch: int = 1
         raise UsageError(problem, "no device has such: look into its profile")
     asked_s = total.kernels * ceilings.launch_s  # a device that works while it is asked waits if that takes longer
     waiting = max(0.0, asked_s - total.floor_s)
-    return Floor(dtype, batch, fused, tuple(works), total + Work(overhead_s=waiting))
+    return Floor(dtype, batch, fused, channels_last, tuple(works), total + Work(overhead_s=waiting))
 
 
 def _work(ceilings: Ceilings, flops: int, arithmetic_s: float, moved: Traffic, batch: int, size: int) -> Work:
@@ -186,6 +203,12 @@ class Explanation:
     def attained(self) -> float | None:
         """The floor's share of the measured time; above 1 the ceilings are too low."""
         return self.executed.seconds / self.measurement.median_s if self.measurement else None
+
+    @property
+    def launch_bound(self) -> bool:
+        """Whether a GPU waits for the CPU: starting the kernels takes most of the measured time."""
+        m = self.measurement
+        return m is not None and m.host_s is not None and m.host_s >= LAUNCH_BOUND * m.median_s
 
     @property
     def unexplained_s(self) -> float:
@@ -258,10 +281,12 @@ def explain(
     batch: int = 1,
     measurement: Measurement | None = None,
     split: Split | None = None,
+    products: str | None = None,
 ) -> Explanation:
     """The floors of a net beside its measured time. Raises UsageError as `floor` does."""
-    executed = floor(plan, ceilings, dtype=dtype, batch=batch)
-    fused = floor(plan, ceilings, dtype=dtype, batch=batch, fused=True)
+    channels_last = measurement is not None and measurement.channels_last
+    executed = floor(plan, ceilings, dtype=dtype, batch=batch, channels_last=channels_last, products=products)
+    fused = floor(plan, ceilings, dtype=dtype, batch=batch, fused=True, products=products)
     return Explanation(model, title, plan, ceilings, executed, fused, measurement, split)
 
 
@@ -370,12 +395,16 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
     def words(option: str = "", dtype: str = executed.dtype) -> str:
         return " ".join(filter(None, [f"--dtype {dtype}" if dtype != "fp32" else "", *kept, option]))
 
+    def eager(plan: Plan, ceilings: Ceilings, dtype: str = executed.dtype) -> Floor:
+        return floor(plan, ceilings, dtype=dtype, batch=executed.batch, channels_last=executed.channels_last)
+
     tried = [Suggestion(words("--compile"), found.fused, "element-wise steps cost no pass over memory")]
-    folded = floor(fold(plan).plan, ceilings, dtype=executed.dtype, batch=executed.batch)
-    tried.append(Suggestion(words("--fold-bn"), folded, "BatchNorm costs no pass over memory", fold_bn=True))
+    # On a GPU a pass that adds the bias replaces BatchNorm's, so that folding saves kernels at most.
+    saved = "fewer kernels than BatchNorm" if ceilings.device == "cuda" else "BatchNorm costs no pass over memory"
+    tried.append(Suggestion(words("--fold-bn"), eager(fold(plan).plan, ceilings), saved, fold_bn=True))
     if ceilings.device == "cuda":
         replayed = replace(ceilings, launch_s=ceilings.gap_s)
-        graph = floor(plan, replayed, dtype=executed.dtype, batch=executed.batch)
+        graph = eager(plan, replayed)
         tried.append(Suggestion(words("--cuda-graph"), graph, "nothing waits for launches", cuda_graph=True))
     for dtype in ceilings.peaks:
         if DTYPE_BYTES[dtype] > DTYPE_BYTES[executed.dtype] or ceilings.peaks[dtype].best <= 1.1 * peak:
@@ -387,7 +416,12 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
                 if DTYPE_BYTES[dtype] < 4
                 else "more arithmetic a second, less exact"
             )
-            tried.append(Suggestion(name, floor(plan, ceilings, dtype=dtype, batch=executed.batch, fused=fused), why))
+            lower = (
+                floor(plan, ceilings, dtype=dtype, batch=executed.batch, fused=True)
+                if fused
+                else eager(plan, ceilings, dtype)
+            )
+            tried.append(Suggestion(name, lower, why))
     worth = [each for each in tried if each.seconds < 0.9 * executed.seconds]
     return tuple(sorted(worth, key=lambda each: each.seconds))
 
@@ -460,7 +494,11 @@ def explain_measured(
     for (model, title, plan), m in zip(nets, outcomes, strict=True):
         times = split(plan, device=device, batch=batch, settings=chosen, budget_s=time_budget_s)
         dtype = "tf32" if m.tf32 and "tf32" in ceilings.peaks else m.dtype
-        found.append(explain(model, plan, title, ceilings, dtype=dtype, batch=batch, measurement=m, split=times))
+        explanation = explain(
+            model, plan, title, ceilings, dtype=dtype, batch=batch, measurement=m, split=times,
+            products="fp32" if m.dtype == "fp32" else None,
+        )  # fmt: skip
+        found.append(explanation)
     return tuple(found), ratio
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resnetcli.errors import clean
+from resnetcli.errors import clean, plural
 from resnetcli.measure.ceilings import Ceilings
 from resnetcli.report.roofline import (
     Difference,
@@ -165,7 +165,15 @@ def _alone(found: Explanation) -> str:
     lead = f"{found.title} takes {duration(found.time_s)}, where {duration(found.executed.seconds)} would be possible"
     if found.unexplained_s < 0:
         return f"{lead}: the ceilings are too low, so calibrate again on a quiet machine."
+    if found.launch_bound and most in {"unexplained", "overhead"}:
+        return f"{lead} as executed: it is launch-bound, {host_words(found)}."
     return f"{lead} as executed: {part} of its time goes into {BOUND_WORDS[most]}."
+
+
+def host_words(found: Explanation) -> str:
+    """`the CPU takes 3.1 ms to start 174 kernels`."""
+    host_s = found.measurement.host_s if found.measurement else None
+    return f"the CPU takes {duration(host_s or 0.0)} to start {plural(found.executed.total.kernels, 'kernel')}"
 
 
 def _against(difference: Difference) -> str:
@@ -185,6 +193,9 @@ def _against(difference: Difference) -> str:
     causes = {"compute": "arithmetic explains", "memory": "the bytes explain", "overhead": "launches explain"}
     part = seconds[most] / gap
     share = "all of it" if part > 0.95 else f"{percent(part)} of it"
+    slower = net if gap > 0 else other
+    if slower.launch_bound and most in {"unexplained", "overhead"}:
+        return f"{lead}: {slower.title} is launch-bound, {host_words(slower)}."
     if most == "unexplained":
         return f"{lead}: bytes and arithmetic leave {share} unexplained{_culprit(difference)}."
     return f"{lead}: {causes[most]} {share}."
@@ -255,7 +266,8 @@ def heading(found: Explanation) -> list[str]:
     attained = f" ({percent(found.attained)})" if found.attained is not None else ""
     told.append(f"floor as executed {duration(found.executed.seconds)}{attained}")
     told.append(f"floor if fused {duration(found.fused.seconds)}")
-    return [*lines, "   ".join(told), shares_line(found), *doubts(found)]
+    host = [host_words(found)] if found.measurement and found.measurement.host_s is not None else []
+    return [*lines, "   ".join(told), shares_line(found), *host, *doubts(found)]
 
 
 def doubts(found: Explanation) -> list[str]:

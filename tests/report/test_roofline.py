@@ -65,6 +65,7 @@ class Measured:
     settings: str = "fp32"
     channels_last: bool = False
     keep_memory: bool = False
+    host_s: float | None = None
 
 
 def explained(plan: Plan, seconds: float | None, ceilings: Ceilings = ROUND, **more: Any) -> Explanation:
@@ -215,10 +216,15 @@ def test_folding_and_graphs_are_worth_trying_where_they_lower_the_floor() -> Non
     tried = {each.setting: each for each in suggestions(explained(s.plan(), None, queueing))}
     moved = 4 * (256 + 16 + 256 + 256 + 16 + 256)
     assert tried["--cuda-graph"].seconds == pytest.approx(moved / 1e6 + 2e-3, rel=0.01)
-    assert tried["--fold-bn"].seconds == pytest.approx(1.0)  # one launch instead of two
-    assert (tried["--cuda-graph"].cuda_graph, tried["--fold-bn"].fold_bn) == (True, True)
-    on_a_cpu = suggestions(explained(s.plan(), None, replace(queueing, device="cpu")))
-    assert "--cuda-graph" not in {each.setting for each in on_a_cpu}
+    assert tried["--cuda-graph"].cuda_graph
+    assert "--fold-bn" not in tried  # on a GPU the bias takes a kernel, as BatchNorm did
+    half = replace(queueing, peaks={"bf16": Peak(1e9, 1e9)})
+    (folded,) = [each for each in suggestions(explained(s.plan(), None, half, dtype="bf16")) if each.fold_bn]
+    assert folded.seconds == pytest.approx(2.0)  # launches: a convolution and its bias, and not the three of BatchNorm
+    on_a_cpu = {each.setting: each for each in suggestions(explained(s.plan(), None, replace(queueing, device="cpu")))}
+    assert on_a_cpu["--fold-bn"].seconds == pytest.approx(1.0)  # one launch instead of two
+    assert on_a_cpu["--fold-bn"].fold_bn
+    assert "--cuda-graph" not in on_a_cpu
 
 
 def test_what_is_worth_trying_keeps_the_layout_and_memory_that_were_measured() -> None:
@@ -296,6 +302,28 @@ def test_the_floors_tell_resnext_from_resnet_as_published() -> None:
         found = Difference(net, other)
         assert found.time_ratio == pytest.approx(published, rel=0.05)
         assert found.seconds["memory"] / (net.time_s - other.time_s) > 0.85
+
+
+def test_fully_connected_layers_can_be_in_another_dtype_than_convolutions() -> None:
+    s = Sketch(1000, 1, 1)
+    s.step("conv", Conv(500, (1, 1)))
+    s.step("fc", Linear(500, bias=False))
+    fast = replace(ROUND, rates=(Rate(1, 1e12, 1e12),), peaks={"fp32": Peak(1e6, 1e6), "tf32": Peak(1e7, 1e7)})
+    conv, fc = floor(s.plan(), fast, dtype="tf32", products="fp32").steps[1:]
+    assert (conv.compute_s, fc.compute_s) == (0.1, 0.5)
+    assert floor(s.plan(), fast, dtype="tf32").steps[2].compute_s == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("host_s", [None, 0.1, 8.5])
+def test_a_gpu_that_waits_for_the_cpu_is_launch_bound(host_s: float | None) -> None:
+    found = explain("net", one_convolution(), "Net", ROUND, measurement=measured(9.0, host_s=host_s))
+    assert found.launch_bound is (host_s == 8.5)
+    words = "it is launch-bound, the CPU takes 8.500 s to start 1 kernel."
+    assert (words in summary(found)) is (host_s == 8.5)
+    assert ("neither bytes nor arithmetic" in summary(found)) is (host_s != 8.5)
+    quick = explain("net", one_convolution(), "Quick", ROUND, measurement=measured(0.6))
+    assert ("Net is launch-bound" in summary(found, Difference(found, quick))) is (host_s == 8.5)
+    assert any("8.500 s to start" in line for line in heading(found)) is (host_s == 8.5)
 
 
 # --- words and drawing -------------------------------------------------------------------------------------------
