@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from resnetcli.errors import ResourceError
 from resnetcli.measure.child import Job, run
 from resnetcli.measure.sampling import Tell, tell_nobody
-from resnetcli.measure.settings import Dtype, Settings, require_possible
+from resnetcli.measure.settings import Dtype, Settings, gpu_computes, require_possible
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import is_traced
 
@@ -75,9 +75,9 @@ class Ladder:
 def rungs(device: str, *, dtype: Dtype | None = None, threads: int | None = None) -> tuple[Settings, ...]:
     """What is tried on a device, eager fp32 first; besides that only of `dtype`, if one is named.
 
-    A CPU that has no instructions for bf16 is not asked to compile for it.
+    A CPU that has no instructions for bf16 is not asked to compile for it, nor an old GPU to compute in TF32 or bf16.
     """
-    every = _cpu() if device == "cpu" else _gpu()
+    every = _cpu() if device == "cpu" else _gpu(device)
     wanted = [s for s in every if dtype is None or s == FP32 or s.dtype == dtype]
     return tuple(replace(s, threads=threads) for s in wanted)
 
@@ -100,9 +100,13 @@ def _cpu() -> Iterable[Settings]:
         yield replace(FP32, dtype="bf16", runtime="openvino")
 
 
-def _gpu() -> Iterable[Settings]:
+def _gpu(device: str) -> Iterable[Settings]:
+    import torch
+
     yield FP32
     for dtype in ("tf32", "bf16", "fp16"):
+        if torch.cuda.is_available() and not gpu_computes(dtype, device):
+            continue
         base = Settings(dtype, tf32=dtype == "tf32", channels_last=True, fold_bn=True)
         yield replace(base, fold_bn=False)
         yield replace(base, cuda_graph=True)

@@ -22,7 +22,7 @@ from resnetcli.measure.latency import look_around
 from resnetcli.measure.ledger import Ledger
 from resnetcli.measure.ready import on_device
 from resnetcli.measure.sampling import Clock
-from resnetcli.measure.settings import rounding
+from resnetcli.measure.settings import gpu_computes, rounding
 from resnetcli.measure.variants import capture_stream
 from resnetcli.net.memory import fitting, is_device_lost, is_out_of_memory
 
@@ -139,7 +139,7 @@ def _computes(place: torch.device, dtype: str) -> bool:
     """Whether it is worth measuring: TF32 is of NVIDIA's GPUs since Ampere, and fp16 on a CPU slower than fp32."""
     if place.type == "cpu":
         return dtype not in {"tf32", "fp16"}
-    return dtype != "tf32" or torch.cuda.get_device_capability(place)[0] >= 8
+    return dtype != "tf32" or gpu_computes("tf32", place)
 
 
 class _Bench:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,9 +31,14 @@ def find(text: str) -> str:
 def _cuda(text: str, index: int) -> str:
     import torch
 
-    if not torch.cuda.is_available():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of what is reported here
+        available = torch.cuda.is_available()
+    if not available:
         if torch.version.cuda is None:
             cause, remedy = "this PyTorch is built without CUDA", "install a PyTorch with CUDA"
+        elif reason := _driver_problem():
+            cause, remedy = reason, "install a driver or a PyTorch that fit each other"
         else:
             cause, remedy = "PyTorch sees no GPU", "look into `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
         raise UsageError(f"no device `{text}`: {cause}", f"use `--device cpu`, or {remedy}")
@@ -41,6 +47,18 @@ def _cuda(text: str, index: int) -> str:
         known = ", ".join(f"`cuda:{n}` ({name})" for n, name in enumerate(names))
         raise UsageError(f"no device `{text}`", f"there is {known}")
     return f"cuda:{index}"
+
+
+def _driver_problem() -> str:
+    """PyTorch's first sentence on a driver that is missing or too old; empty if the driver is not what is wrong."""
+    import torch
+
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        sentence, _, _ = str(error).partition(". ")
+        return sentence.removesuffix(".") if "driver" in sentence else ""
+    return ""
 
 
 def describe(device: str) -> str:

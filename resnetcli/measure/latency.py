@@ -95,7 +95,7 @@ class Measurement:
     memory: Footprint | None = None
     """Of a process of its own; None where it was not asked for."""
     host_s: float | None = None
-    """The CPU's time to start a call's kernels on an idle GPU; None on a CPU. Near the latency, the GPU waits for it."""
+    """The CPU's time to start the kernels of a call on an idle GPU; None on a CPU."""
 
 
 def measure(
@@ -252,8 +252,12 @@ def look_around(place: torch.device) -> Reading:
 
 
 def driver_s_name(place: torch.device) -> str | None:
-    """What its driver calls a GPU, for PyTorch's numbers need not be the driver's; None for a CPU."""
+    """The UUID by which the driver knows a GPU, or a slice of one (MIG); None for a CPU.
+
+    PyTorch's device index may differ from the driver's.
+    """
     if place.type != "cuda":
         return None
-    uuid = getattr(torch.cuda.get_device_properties(place), "uuid", None)
-    return f"GPU-{uuid}" if uuid else None
+    properties = torch.cuda.get_device_properties(place)
+    uuid, kind = getattr(properties, "uuid", None), "MIG" if " MIG " in properties.name else "GPU"
+    return f"{kind}-{uuid}" if uuid else None

@@ -23,6 +23,8 @@ STARTED_BY = "RESNETCLI_STARTED_BY"
 """The variable with the process that has this one measure for it: on a GPU it may have a context, and does nothing."""
 _SLOWED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot", 0x80: "power brake"}
 """Bits of NVML's clock throttle reasons that are no ordinary power management."""
+_REASONS = (("clocks_event_reasons.active",), ("clocks_throttle_reasons.active",), ())
+"""What drivers call them since 535 and before that, and a query without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,16 +237,22 @@ def _temperature(classes: Path) -> float | None:
 
 def _gpu(name: str, ask: Ask) -> Gpu:
     asked = ["nvidia-smi", f"--id={name}", "--format=csv,noheader,nounits"]
-    fields = "clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_throttle_reasons.active"
-    line = (ask([*asked, f"--query-gpu={fields}"]) or "").strip().splitlines()
-    values = [value.strip() for value in line[0].split(",")] if len(line) == 1 else []
-    clock, memory_clock, temperature, power, reasons = values if len(values) == 5 else [""] * 5
+    values: list[str] = []
+    for reasons in _REASONS:  # a field that the driver does not know makes it tell nothing at all
+        fields = ["clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", *reasons]
+        line = (ask([*asked, f"--query-gpu={','.join(fields)}"]) or "").strip().splitlines()
+        values = [value.strip() for value in line[0].split(",")] if len(line) == 1 else []
+        if len(values) == len(fields):
+            break
+    clock, memory_clock, temperature, power, slowed = (
+        (*values, "")[:5] if len(values) in {4, 5} else ("", "", "", "", "")
+    )
     listed = ask([*asked, "--query-compute-apps=pid"])
     programs = {pid.strip() for pid in listed.splitlines()} if listed is not None else set()
     own = str(os.getpid())
     ours = {own, os.environ.get(STARTED_BY, ""), ""}
     return Gpu(
-        _number(clock), _number(memory_clock), _number(temperature), _number(power), _slowed(reasons),
+        _number(clock), _number(memory_clock), _number(temperature), _number(power), _slowed(slowed),
         len(programs - ours) if own in programs else None,
     )  # fmt: skip
 

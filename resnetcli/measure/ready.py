@@ -14,7 +14,7 @@ from resnetcli.errors import UsageError
 from resnetcli.measure import training
 from resnetcli.measure.peak import peak_memory
 from resnetcli.measure.sampling import Clock, Timer
-from resnetcli.measure.settings import Settings
+from resnetcli.measure.settings import Settings, gpu_computes
 from resnetcli.measure.training import seconds_of
 from resnetcli.measure.variants import (
     Deviation,
@@ -124,7 +124,7 @@ def prepare(
     return Ready(
         place, batch, waited, queued, first_call_s, peak, settings,
         threads=torch.get_num_threads(),
-        tf32=place.type == "cuda" and settings.dtype in ("fp32", "tf32") and _tf32(),
+        tf32=place.type == "cuda" and settings.dtype in ("fp32", "tf32") and _tf32(place),
         cudnn_benchmark=place.type == "cuda" and torch.backends.cudnn.benchmark,
         deviation=deviation,
         prepare_s=made.seconds + first_call_s,
@@ -201,7 +201,9 @@ def _live_peak(plan: Plan, place: torch.device, batch: int, settings: Settings) 
     return held.peak(batch).bytes(batch)
 
 
-def _tf32() -> bool:
+def _tf32(place: torch.device) -> bool:
+    if not gpu_computes("tf32", place):
+        return False
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with

@@ -150,10 +150,16 @@ def _require_trainable(settings: Settings) -> None:
 def _require_gpu_dtype(dtype: Dtype, device: str) -> None:
     import torch
 
-    capability = torch.cuda.get_device_capability(device)
-    if dtype in ("tf32", "bf16") and capability < (8, 0):
+    if not gpu_computes(dtype, device):
         hint = "use `--dtype fp16`"
         raise UsageError(f"{torch.cuda.get_device_name(device)} is too old for {dtype}", hint)
+
+
+def gpu_computes(dtype: Dtype, device: str | torch.device) -> bool:
+    """Whether a GPU has arithmetic for a dtype: TF32 and bf16 came with Ampere."""
+    import torch
+
+    return dtype not in ("tf32", "bf16") or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def require_compiler(device: str) -> None:
@@ -213,6 +219,7 @@ def rounding(allowed: bool) -> Iterator[None]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     try:
         before = cudnn.allow_tf32, matmul.allow_tf32
+        precision = torch.get_float32_matmul_precision()  # "high" and "medium" both allow TF32
     except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with
         switches: list[Any] = [cudnn.conv, matmul]  # type: ignore[attr-defined]
         words = [switch.fp32_precision for switch in switches]
@@ -229,6 +236,7 @@ def rounding(allowed: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32 = before
+        torch.set_float32_matmul_precision(precision)
 
 
 def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:

@@ -110,7 +110,7 @@ def joints() -> Iterator[tuple[str, Plan]]:
     s.step("bn", BatchNorm())
     s.step("relu", ReLU())
     yield "conv bn relu", s.plan()
-    for name, side, op in (
+    for name, side, conv in (
         ("wide depthwise conv 3x3 bias", 14, Conv(64, (3, 3), pad=(1, 1), groups=64, bias=True)),
         ("wide depthwise conv 5x5 bias", 7, Conv(128, (5, 5), pad=(2, 2), groups=64, bias=True)),
         ("wide depthwise conv 7x7 bias", 14, Conv(64, (7, 7), pad=(3, 3), groups=64, bias=True)),
@@ -118,7 +118,7 @@ def joints() -> Iterator[tuple[str, Plan]]:
         ("small depthwise conv 3x3 bias", 6, Conv(64, (3, 3), pad=(1, 1), groups=64, bias=True)),
     ):
         s = Sketch(64, side, side)
-        s.step("conv", op)
+        s.step("conv", conv)
         yield name, s.plan()
     s = Sketch(16, 8, 8)
     s.step("conv", Conv(16, (3, 3)))
@@ -137,8 +137,8 @@ def joints() -> Iterator[tuple[str, Plan]]:
         s.step("bn", BatchNorm())
         relu = s.step("relu", ReLU())
         s.step("conv1", Conv(16, (3, 3), pad=(1, 1)), relu)
-        conv = s.step("conv2", Conv(16, (1, 1)), relu)
-        s.step("add", Add(), relu, conv)
+        conv2 = s.step("conv2", Conv(16, (1, 1)), relu)
+        s.step("add", Add(), relu, conv2)
         s.step("conv3", Conv(8, (1, 1)))
         yield f"regions {maps}, bn, relu, convs, sum, conv", s.plan()
     s = Sketch(16, 8, 8)
