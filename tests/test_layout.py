@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,3 +154,9 @@ assert all(count(lower(read(name, zoo=zoo))).macs for name in zoo.files)
 """)
     assert "yaml" in loaded
     assert not loaded & (SLOW_TO_IMPORT | {"rich", "typer"})
+
+
+def test_no_test_patches_torch_by_a_path_that_would_import_it() -> None:
+    """Patching "torch.some.module.name" imports the module, and would hide that the code does not import it itself."""
+    patched = re.compile(r"setattr\(\s*[\"']torch\.")
+    assert not [path for path in (ROOT / "tests").rglob("*.py") if patched.search(path.read_text("utf-8"))]

@@ -11,6 +11,7 @@ from resnetcli.measure import best
 from resnetcli.measure.best import FP32, Ladder, Rung, climb, deviates, judged, rungs
 from resnetcli.measure.child import Job
 from resnetcli.measure.latency import Measurement, measure
+from resnetcli.measure.settings import DTYPES
 from resnetcli.ops import Shape
 from resnetcli.report.foreign import of_module
 from resnetcli.view.ladder import ladder_lines
@@ -119,6 +120,15 @@ def test_a_ladder_begins_with_eager_fp32_and_can_be_of_one_dtype() -> None:
         assert {settings.dtype for settings in only[1:]} == {"bf16"}
     assert {settings.dtype for settings in rungs("cpu", dtype="fp32")} == {"fp32"}
     assert not any(settings.cuda_graph or settings.dtype in ("fp16", "tf32") for settings in rungs("cpu"))
+
+
+@pytest.mark.parametrize(("capability", "dtypes"), [((7, 5), {"fp32", "fp16"}), ((9, 0), set(DTYPES))])
+def test_an_old_gpu_is_not_tried_in_what_it_cannot_compute_in(
+    capability: tuple[int, int], dtypes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert {settings.dtype for settings in rungs("cuda:0")} == dtypes
 
 
 def test_other_runtimes_are_rungs_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:

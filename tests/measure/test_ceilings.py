@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure import calibrate as calibration
 from resnetcli.measure import ceilings as module
 from resnetcli.measure.calibrate import calibrate, last_cache, working_sets
@@ -267,3 +267,51 @@ def test_a_dtype_that_a_device_does_not_know_is_left_out(monkeypatch: pytest.Mon
 def test_measured_ceilings_go_into_json_and_back() -> None:
     found = calibrate(budget_s=0.01)
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
+
+
+@pytest.mark.parametrize(
+    ("each", "seconds", "reached"),
+    [("each_product", 1e-5, 5), ("each_convolution", 1e-5, 12), ("each_product", 100.0, 1)],
+)
+def test_every_size_is_measured_where_a_call_is_fast_and_none_after_one_that_takes_long(
+    each: str, seconds: float, reached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, called = 0.0, set()
+    bench = calibration._Bench(torch.device("cpu"), lambda: now, 20.0, lambda _: None)
+
+    def timed(call: Callable[[], object], calls: int) -> float:
+        nonlocal now
+        now += calls * seconds
+        return calls * seconds
+
+    def some() -> Iterator[tuple[int, Callable[[], object]]]:
+        number = len(calibration.SIZES) if each == "each_product" else 2 * len(calibration.CONVOLUTIONS)
+        for at in range(number):
+            yield 8**at, lambda at=at: called.add(at)  # type: ignore[misc]
+
+    monkeypatch.setattr(bench, "time", timed)
+    bench.quickest("bf16", "products", some())
+    assert called == set(range(reached))
+    assert now < 20 or reached == 1
+
+
+def test_a_gpu_s_working_sets_go_beyond_its_caches() -> None:
+    assert working_sets(2**22, least=2**28)[-1] == 2**28
+    assert working_sets(2**27, least=2**28)[-1] == 2**29
+
+
+def test_a_gpu_that_is_lost_ends_the_calibration_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(torch, "mm", lost)
+    with pytest.raises(ResourceError, match=r"^error: calibration could not be run on `cpu`: CUDA error: unspecified"):
+        calibrate(budget_s=0.01)
+
+
+def test_numbers_that_are_repeated_are_never_zeros() -> None:
+    bench = calibration._Bench(torch.device("cpu"), lambda: 0.0, 1.0, lambda _: None)
+    x = bench.random_tensor(3, 2**18 - 5, dtype=torch.float32)
+    assert x.shape == (3, 2**18 - 5)
+    assert x.count_nonzero() == x.numel()
+    assert 0.9 < float(x.std()) < 1.1

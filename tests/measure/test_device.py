@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnetcli.errors import UsageError
 from resnetcli.measure import device
@@ -11,15 +12,15 @@ from resnetcli.measure.device import describe, find
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda which: f"GPU {which}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: f"GPU {which}")
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
 
 
 def refusal(text: str) -> str:
@@ -53,11 +54,31 @@ def test_cuda_without_cuda_is_refused(text: str) -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_a_pytorch_with_cuda_on_a_machine_without_a_gpu_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert refusal("cuda") == (
         "error: no device `cuda`: PyTorch sees no GPU\n"
         "hint: use `--device cpu`, or look into `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
     )
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("The NVIDIA driver on your system is too old (found version 12000). Please update your GPU driver.",
+         "The NVIDIA driver on your system is too old (found version 12000)"),
+        ("Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU.",
+         "Found no NVIDIA driver on your system"),
+        ("No CUDA GPUs are available", "PyTorch sees no GPU"),
+    ],
+)  # fmt: skip
+def test_what_pytorch_says_of_a_driver_is_quoted(text: str, cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert refusal("cuda").startswith(f"error: no device `cuda`: {cause}\nhint: use `--device cpu`, or ")
 
 
 def test_mps_and_meta_are_refused_by_name() -> None:

@@ -50,6 +50,8 @@ def test_a_gpu_s_is_of_the_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, name, says(name, result))
     found = footprint(says("call"), 30, torch.device("cuda", 0), ask=lambda words: None)
     assert found == Footprint(950 - (100 - 30), 2000, None)
+    graph = footprint(says("call"), 30, torch.device("cuda", 0), captured_bytes=5000, ask=lambda words: None)
+    assert graph == Footprint(5030, 2000, None)
     first = log.index("reset_peak_memory_stats")
     assert log[:first].count("call") == 1
     assert log[first:].index("memory_allocated") < log[first:].index("call") < log[first:].index("max_memory_allocated")

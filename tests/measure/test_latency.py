@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,16 @@ def order_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if hasattr(module, name):
             monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
     return log
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("NVIDIA H200", "GPU"), ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "MIG"), ("MIGHTY 1", "GPU")]
+)
+def test_a_slice_of_a_gpu_has_a_name_of_its_own(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name=name, uuid="1-2-3")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
+    assert latency.driver_s_name(torch.device("cuda", 0)) == f"{kind}-1-2-3"
+    assert latency.driver_s_name(torch.device("cpu")) is None
 
 
 @pytest.mark.gpu

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
+import torch
 
 from resnetcli.errors import UsageError
-from resnetcli.measure.layers import Split, split, take_turns
+from resnetcli.measure.layers import Split, _Queue, split, take_turns
 from resnetcli.measure.settings import settings
 from tests.sketch import residual_net
 
@@ -67,3 +70,42 @@ def test_a_stall_now_here_now_there_is_shared_out_and_an_unusual_pass_is_left_ou
     assert found.n == 4
     assert found.every_s == (1.5, 1.5)
     assert found.ratio == 1
+
+
+def test_on_a_gpu_a_pass_begins_when_all_of_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.place = 0
+
+        def record(self) -> None:
+            self.place = len(log)
+            log.append("event")
+
+        def synchronize(self) -> None:
+            log.append("wait")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 1000.0 * (end.place - self.place)
+
+    class Net:
+        def run(self, x: object, observe: Callable[[object], object]) -> None:
+            for _ in range(3):
+                observe(x)
+
+        def __call__(self, x: object) -> None:
+            log.append("net")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: log.append(f"{cycles} cycles"))
+    ticks = iter([0.0, 1e-3])
+    net: Any = Net()
+    queue = _Queue(net, torch.zeros(1), 3, torch.device("cuda", 0), lambda: next(ticks))
+    log.clear()
+    assert queue.steps() == [0.0, 1.0, 1.0]
+    assert log == ["4000000 cycles", "event", "event", "event", "wait"]  # 2 ms at 2 GHz
+    log.clear()
+    assert queue.whole() == 2.0
+    assert log == ["4000000 cycles", "event", "net", "event", "wait"]

@@ -168,6 +168,20 @@ def test_a_gpu_s_state_is_what_its_driver_says(machine: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("known", "slowed"), [("clocks_event_reasons", ("too hot",)), ("clocks_throttle_reasons", ("too hot",)), ("", None)]
+)
+def test_a_driver_is_asked_by_the_names_it_knows(known: str, slowed: tuple[str, ...] | None, machine: Path) -> None:
+    def driver(words: Sequence[str]) -> str | None:
+        query = next((word for word in words if word.startswith("--query-gpu=")), "")
+        if "reasons" not in query:
+            return "1980, 2619, 41, 118.50\n" if query else "\n"
+        return "1980, 2619, 41, 118.50, 0x20\n" if known and f"{known}.active" in query else None  # it fails as a whole
+
+    seen = read("cuda:0", root=machine, ask=driver).gpu
+    assert seen == Gpu(1980.0, 2619.0, 41.0, 118.5, slowed, None)
+
+
+@pytest.mark.parametrize(
     ("answer", "programs"),
     [
         (None, None),

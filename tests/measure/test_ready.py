@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.measure import ready
+from resnetcli.measure import ready, variants
 from resnetcli.measure.ready import on_device, prepare, set_up
 from resnetcli.measure.settings import Settings, applied
 from resnetcli.measure.variants import as_tuple
+from resnetcli.net.memory import NoRoom
 from resnetcli.ops import Shape
+from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
 from resnetcli.report.foreign import of_module, of_reference
+from tests.short import OUT_OF_MEMORY
 from tests.sketch import residual_net
 
 CPU = torch.device("cpu")
@@ -61,13 +64,65 @@ def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(m
         def elapsed_time(self, end: Event) -> float:
             return 250.0  # ms
 
-    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     waited, queued = ready._timers(lambda: log.append("call"), torch.device("cuda", 0), lambda: 0.0)
     assert waited(2) == 0.5
     assert log == ["mark", "call", "mark", "wait"] * 2
     log.clear()
     assert queued(2) == 0.25
     assert log == ["mark", "call", "call", "mark", "wait"]
+
+
+def test_the_peak_memory_of_a_graph_is_what_its_capture_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Settings("bf16", cuda_graph=True)
+    monkeypatch.setattr(variants, "_graph", lambda call, x, pool: (lambda images: torch.zeros(()), 10**9))
+    monkeypatch.setattr(ready, "check", lambda variant, x, expected: None)
+    with on_device(CPU), applied(made, CPU):
+        found = prepare(residual_net(), CPU, 2, lambda: 0.0, made)
+    assert found.peak_memory_bytes == 10**9 + 2 * 3 * 8 * 8 * 2
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_a_gpu_on_which_nothing_fits_is_an_error_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_use(place: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(ready, "_on", first_use)
+    with pytest.raises(NoRoom) as caught, on_device(torch.device("cuda", 1)):
+        pass
+    assert caught.value.message.startswith("PyTorch does not fit into the memory of `cuda:1`")
+
+
+def test_a_batch_that_may_fit_is_of_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, gpu = residual_net(), torch.device("cuda", 0)
+    held = memory(plan, "infer")
+
+    class Properties:
+        total_memory = held.bytes(1000)
+
+    for name, value in (("mem_get_info", (held.bytes(10), held.bytes(1000))), ("memory_reserved", 0),
+                        ("memory_allocated", 0), ("get_device_properties", Properties)):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda place, value=value: value)
+    assert ready.wanted(plan, 64, gpu, Settings())[1] == "`--batch 10` or less may fit"
+
+    def no_context(place: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", no_context)
+    assert ready.wanted(plan, 64, gpu, Settings())[1] == "`--batch 32` or less may fit"
+
+
+def test_the_time_to_start_a_call_ends_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: log.append("wait"))
+    ticks = iter([1.0, 1.5])
+
+    def clock() -> float:
+        log.append("clock")
+        return next(ticks)
+
+    assert ready._host(lambda: log.append("call"), torch.device("cuda", 0), clock)() == 0.5
+    assert log == ["wait", "clock", "call", "clock", "wait"]
 
 
 # --- PyTorch models ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import ctypes
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,18 +23,20 @@ from resnetcli.measure.settings import (
     applied,
     give_memory_back,
     keep_memory,
+    recompile_limits,
     require_possible,
     rounding,
     settings,
 )
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda which: (7, 5))
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda which: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda which: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: "Tesla T4")
 
 
 def test_the_default_is_eager_fp32_with_pytorch_s_own_switches() -> None:
@@ -170,15 +173,19 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch)
     def none() -> str:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
+    from torch._inductor import cpp_builder
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     with pytest.raises(ResourceError) as caught:
         require_possible(settings(compile=True), "cpu")
     assert str(caught.value) == "error: `torch.compile` finds no C++ compiler\nhint: install g++, or set CXX"
 
 
 def test_without_triton_nothing_is_compiled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda which: (9, 0))
-    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda which: (9, 0))
+    from torch.utils import _triton
+
+    monkeypatch.setattr(_triton, "has_triton", lambda: False)
     with pytest.raises(ResourceError, match="finds no Triton"):
         require_possible(settings(compile=True), "cuda:0")
 
@@ -228,3 +235,39 @@ def test_without_a_word_on_tf32_pytorch_s_own_choice_stands() -> None:
     with rounding(not before), applied(Settings(), torch.device("cuda", 0)):
         assert torch.backends.cudnn.allow_tf32 is not before
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_precision_of_products_is_as_before(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        for allowed in (False, True):
+            with rounding(allowed):
+                assert torch.backends.cuda.matmul.allow_tf32 is allowed
+            assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_compiling_for_a_gpu_needs_nothing_that_only_other_modules_import() -> None:
+    code = (
+        "import torch; torch.cuda.get_device_capability = lambda device: (9, 0)\n"
+        "from resnetcli.errors import ResourceError\n"
+        "from resnetcli.measure.settings import Settings, require_possible\n"
+        "try: require_possible(Settings(runtime='inductor'), 'cuda:0')\n"
+        "except ResourceError: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_recompilations_are_allowed_by_the_names_that_pytorch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo.config
+
+    with torch._dynamo.config.patch(recompile_limits()):  # raises for a name there is not
+        pass
+    monkeypatch.setattr(torch._dynamo, "config", SimpleNamespace(cache_size_limit=8))
+    assert recompile_limits() == {"cache_size_limit": 256, "accumulated_cache_size_limit": 4096}
+    monkeypatch.setattr(torch._dynamo, "config", SimpleNamespace(recompile_limit=8))
+    assert recompile_limits() == {"recompile_limit": 256, "accumulated_recompile_limit": 4096}

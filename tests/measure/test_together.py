@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -16,6 +18,7 @@ from resnetcli.measure.together import Together, measure_together
 from resnetcli.ops import Conv
 from resnetcli.plan.plan import Plan
 from tests.measure.test_latency import order_of
+from tests.short import OUT_OF_MEMORY, Shortage
 from tests.sketch import Sketch, residual_net
 
 
@@ -93,6 +96,50 @@ def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch
     none = quick(large)
     assert isinstance(none.measured[0], ResourceError)
     assert none.rounds == 0
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+@pytest.mark.parametrize("stage", ["prepare", "warm_up"])
+def test_what_did_not_fit_is_freed_while_its_error_is_kept(
+    error: Exception, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, large = Shortage(error), wide_net(5)
+    built: list[weakref.ref[Any]] = []
+
+    def prepared(plan: Plan, *others: Any) -> Any:
+        if plan is not large:
+            return prepare(plan, *others)
+        if stage == "prepare":
+            short()
+        values = torch.zeros(1000)
+        built.append(weakref.ref(values))
+
+        def timer(calls: int, values: torch.Tensor = values) -> float:
+            short()
+            return 0.0
+
+        return replace(prepare(plan, *others), waited=timer)
+
+    monkeypatch.setattr(module, "prepare", prepared)
+    found = quick(residual_net(), large, wide_net(4), batch=2)
+    assert [isinstance(m, ResourceError) for m in found.measured] == [False, True, False]
+    assert len(short.held) == 1
+    assert short.alive == 0
+    assert all(each() is None for each in built)
+    assert found.ratios[2] is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_graphs_that_take_turns_share_their_memory() -> None:
+    def held(nets: int) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        plans = [wide_net(32) for _ in range(nets)]
+        quick(*plans, device="cuda", batch=512, settings=Settings("bf16", cuda_graph=True))
+        return torch.cuda.max_memory_reserved()
+
+    assert held(4) < 1.5 * held(1)
 
 
 def test_a_net_that_does_not_fit_twice_is_itself_what_its_time_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_on_a_gpu_phases_are_between_events_in_its_queue(monkeypatch: pytest.Mon
             log.extend(["work"] * work)
             mark()
 
-    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     assert seconds_of(step, torch.device("cuda", 0), lambda: 0.0) == (2.0, 4.0, 3.0)
     assert log.count("wait") == 1
     assert log[-1] == "wait"

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from resnetcli.errors import ResourceError
+from resnetcli.measure import variants
 from resnetcli.measure.best import installed
-from resnetcli.measure.settings import Runtime, Settings, applied
+from resnetcli.measure.settings import Dtype, Runtime, Settings, applied
 from resnetcli.measure.variants import (
     as_tuple,
     calibrate,
+    cast,
     check,
     explained,
     fold_norms,
@@ -275,7 +277,56 @@ def test_other_runtimes_compute_what_eager_fp32_does(runtime: Runtime, package: 
         assert check(variant, variant.ready(x), expected).passed
 
 
+def test_values_are_compared_of_eight_images_however_large_the_batch() -> None:
+    plan, made = residual_net(), Settings(channels_last=True, fold_bn=True)
+    with applied(made, CPU):
+        net, x = calibrated(plan, images=20)
+        sizes: list[int] = []
+        hook = nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        try:
+            expected = reference(plan, net, x)
+        finally:
+            hook.remove()
+        assert set(sizes) == {len(value) for value in expected} == {8}
+        variant = transform(plan, net, made, x)
+        assert check(variant, variant.images, expected).passed
+        wrong = (expected[0] * 1.01, *expected[1:])
+        assert not check(variant, variant.images, wrong).passed
+
+
+def test_a_graph_replays_on_the_images_it_was_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured: list[Tensor] = []
+
+    def graph(call: object, x: Tensor, pool: object) -> tuple[object, int]:
+        captured.append(x)
+        assert pool == (0, 7)
+        return call, 1234
+
+    monkeypatch.setattr(variants, "_graph", graph)
+    plan, made = residual_net(), Settings("bf16", channels_last=True, cuda_graph=True)
+    with applied(made, CPU):
+        net, x = calibrated(plan)
+        variant = transform(plan, net, made, x, (0, 7))
+    assert variant.images is captured[0]
+    assert variant.images.dtype == torch.bfloat16
+    assert variant.captured_bytes == 1234
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_only_in_fp16_norms_stay_in_fp32(dtype: Dtype) -> None:
+    net, _ = calibrated(residual_net())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    norms = {name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for name, value in cast(net, dtype).state_dict().items():
+        kept = dtype == "fp16" and name.rpartition(".")[0] in norms
+        if value.is_floating_point():
+            assert value.dtype == (torch.float32 if kept else variants.DTYPES[dtype])
+        if kept:
+            assert torch.equal(value, before[name])
+
+
 @pytest.mark.gpu
+@pytest.mark.values
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])

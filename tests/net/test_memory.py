@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from resnetcli.errors import ResourceError
-from resnetcli.net.memory import fitting, gigabytes, physical_memory, require
+from resnetcli.net.memory import NoRoom, fitting, gigabytes, physical_memory, require
+from tests.short import OUT_OF_MEMORY
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -55,6 +56,34 @@ def test_a_cpu_s_allocator_s_error_is_one_too() -> None:
     text = "it does not fit into the memory of `cpu`, 4503599627370496 bytes of it at once"
     with pytest.raises(ResourceError, match=text), fitting("it", CPU):
         torch.empty(2**50)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_what_libraries_raise_for_want_of_memory_is_known(error: Exception) -> None:
+    with pytest.raises(NoRoom) as caught, fitting("a model", GPU, "use less"):
+        raise error
+    assert caught.value.message.startswith("a model does not fit into the memory of `cuda:0`")
+    assert caught.value.hint == "use less"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later",
+        "CUDA error: no kernel image is available for execution on the device",
+        "CUDA error: all CUDA-capable devices are busy or unavailable",
+        "CUDA driver error: invalid device ordinal",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasSgemm`",
+    ],
+)
+def test_what_fails_on_a_gpu_for_another_reason_is_a_line_and_not_about_memory(text: str) -> None:
+    with pytest.raises(ResourceError) as caught, fitting("a model", GPU):
+        raise RuntimeError(text)
+    assert caught.value.message.startswith("a model could not be run on `cuda:0`: ")
+    assert not isinstance(caught.value, NoRoom)
+    assert "\n" not in caught.value.message
 
 
 def test_any_other_error_passes() -> None:

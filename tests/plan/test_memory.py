@@ -232,4 +232,5 @@ def test_a_gpu_holds_as_much(name: str, mode: Mode) -> None:
     call()
     on: Place = "cuda"
     measured = torch.cuda.max_memory_allocated() - before
-    assert most(memory(plan, mode, place=on), batch) == pytest.approx(measured, rel=0.15)  # convolutions' workspaces
+    derived = most(memory(plan, mode, place=on), batch)
+    assert 0.98 * derived <= measured <= 1.15 * derived + 2**25  # convolutions' workspaces

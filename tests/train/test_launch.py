@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnetcli.errors import UsageError
 from resnetcli.train.launch import (
@@ -67,14 +68,14 @@ def test_the_words_of_the_others_are_the_same_but_for_their_number(words: list[s
 
 
 def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = run("train-cifar --depth 20 --gpus 2")
     assert (result.exit_code, result.stderr) == (
         2, "error: `--gpus 2`: PyTorch sees no GPU here\n"
         "hint: on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n",
     )  # fmt: skip
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(UsageError, match="`--gpus 5`: this machine has 4") as found:
         require_gpus(5, None)
     assert found.value.hint == "`--gpus 4` at most; `CUDA_VISIBLE_DEVICES` may hide some"
@@ -114,8 +115,8 @@ def test_gpus_start_the_same_command_so_many_times(monkeypatch: pytest.MonkeyPat
         started.append((command, world))
         return 130
 
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr("resnetcli.train.launch.launch", start)
     monkeypatch.setattr("sys.argv", ["resnet-cli", "train-cifar", "--depth", "20", "--gpus", "8", "--seed", "3"])
     assert run("train-cifar --depth 20 --gpus 8 --seed 3").exit_code == 130
