@@ -16,29 +16,26 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
+from torch.jit._fuser import optimized_execution
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
 from resnetcli.errors import UsageError, plural
 from resnetcli.net.memory import fitting
+from resnetcli.net.operations import Product, has_formula, product_of, tensors_in, written
 from resnetcli.ops import Input, Shape, Traced
 from resnetcli.plan.plan import Plan, Step
-
-UNCOUNTED = {
-    "mv", "addmv", "dot", "vdot", "addr", "cdist", "_cdist_forward", "fft_r2c", "_fft_r2c", "_fft_c2c", "_fft_c2r",
-    "mkldnn_rnn_layer", "_cudnn_rnn", "_scaled_dot_product_flash_attention_for_cpu", "quantized_lstm",
-}  # fmt: skip
-"""Operations of torch's own that multiply and whose FLOPs it does not know; what others add is never known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +154,14 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 
 class _CopiesOnMeta(TorchFunctionMode):
-    """`copy.deepcopy` of a tensor that is neither parameter nor buffer gives one on the meta device too."""
+    """`copy.deepcopy` of a tensor that the model has not registered gives one on the meta device too."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__:
             tensor, memo = args
             return memo.setdefault(id(tensor), _on_meta(tensor))
+        if func is Tensor.clone:  # so `nn.Parameter` copies itself
+            return _on_meta(args[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -171,7 +170,7 @@ class _CopiesOnMeta(TorchFunctionMode):
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """Where a tensor comes from that the image has gone into."""
+    """Where a tensor comes from that depends on the image."""
 
     steps: frozenset[int]
     """The steps it is computed from."""
@@ -205,6 +204,18 @@ class _Frame:
     """How many steps there were before."""
     leaf: bool = True
     piece: _Piece = field(default_factory=_Piece)
+    over: bool = False
+    parts: bool = False
+    """Whether its submodules' parameters are read without calling them: it is TorchScript, or a graph."""
+
+
+@dataclass(slots=True)
+class _Unknown:
+    """Calls of an operation that may multiply and has no formula."""
+
+    calls: int = 0
+    origins: set[int] = field(default_factory=set)
+    """Storages it was computed from that do not depend on the image."""
 
 
 @dataclass(slots=True)
@@ -220,38 +231,69 @@ class _Seen:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches a module run: its modules' calls by torch's hooks for all modules, operations by torch's dispatch."""
+    """Watches a module run: its modules' calls by torch's hooks for all modules, operations by torch's dispatch.
+
+    Both are followed into the threads that the module starts.
+    """
+
+    supports_higher_order_operators = True
 
     def __init__(self, module: nn.Module, input: Shape) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.module, self.input = module, input
-        self.paths = {each: path for path, each in module.named_modules()}
-        self.root = f"({type(module).__name__})"
+        self.module, self.input = _unwrapped(module), input
+        self.paths: dict[nn.Module, str] = {}
+        self.root = f"({_kind(self.module)})"
+        self.strangers: set[nn.Module] = set()
+        """Called, and not the model's own as far as it says."""
         self.values: dict[int, _Value] = {}
-        self.weights: set[int] = set()
-        """Storages of parameters, and of what is computed from these alone."""
+        """By storage."""
+        self.origins: dict[int, frozenset[int]] = {}
+        """Of storages that do not depend on the image: what there was before that they are computed from."""
+        self.sizes: dict[int, int] = {}
+        """Elements of what there was before, by storage."""
+        self.owners: dict[int, str] = {}
+        """The module a parameter's storage belongs to."""
+        self.alive: dict[int, object] = {}
+        """Storages by number, kept so that no number is given to another."""
         self.read: set[int] = set()
         """Storages that an operation has read."""
-        self.frames: list[_Frame] = []
+        self.main: list[_Frame] = []
         self.rows: list[str] = []
         """Of each visit to a child, its name."""
         self.seen: list[_Seen] = []
-        self.counted: set[int] = set()
+        self.held: dict[nn.Module, list[Tensor]] = {}
+        """A module's own parameters; while it runs others may stand in for them."""
+        self.counted: dict[int, Tensor] = {}
         """Parameters, by id."""
-        self.uncounted: set[str] = set()
+        self.unknown: dict[str, _Unknown] = {}
+        self.weights: set[frozenset[int]] = set()
+        """What each weight of a layer is computed from."""
+        self.operations = 0
+        self.over = False
+        self.constant = 0
+        """Multiply-accumulates of what does not depend on the image."""
         self.attends = False
         """Whether values are multiplied with values, which is no convolution and no fully connected layer."""
-        self.thread = threading.get_ident()
+        self.local = threading.local()
+        self.lock = threading.RLock()
+        self.unfollowed = ""
+        """A module that was called in a thread whose operations are not seen."""
         self.failed = ""
+
+    @property
+    def frames(self) -> list[_Frame]:
+        """Of this thread; of the first in a thread of torch's own."""
+        frames: list[_Frame] = getattr(self.local, "frames", self.main)
+        return frames
 
     def run(self, name: str, title: str) -> Trace:
         module = self.module
         module.eval()  # whose value is not used: somebody's own `train` may give none
         image = self._image()
         _accepts_one_image(module, image, title)
-        parameters: Iterable[Any] = module.parameters()
-        self.weights = {_storage(parameter) for parameter in parameters if not is_lazy(parameter)}
-        self.values[_storage(image)] = _Value(frozenset({-1}))
+        self._know_modules()
+        self.values[self._storage(image)] = _Value(frozenset({-1}))
+        self.local.frames = self.main
         with ExitStack() as stack:
             stack.enter_context(_plainly())
             stack.enter_context(fitting(f"`{title}`", image.device))
@@ -260,8 +302,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 register_module_forward_hook(self._leave_module, always_call=True),
             ):
                 stack.callback(handle.remove)
+            stack.enter_context(_followed(self))
             stack.enter_context(self)
             output = module(image)
+        self.over = True
+        if self.unfollowed:
+            why = "operations are seen in threads of `threading` and `concurrent.futures` that the model starts"
+            raise UsageError(f"`{title}` calls `{self.unfollowed}` in a thread that cannot be followed", why)
         return self._trace(output, name, title)
 
     def _image(self) -> Tensor:
@@ -273,21 +320,44 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return torch.empty(1, x.c, x.h, x.w, device=device, dtype=dtype).fill_(0.5)
         return torch.rand(1, x.c, x.h, x.w, device=device).to(dtype)
 
+    def _know_modules(self) -> None:
+        """Notes the modules there are, and what parameters each has."""
+        for path, module in self.module.named_modules():
+            self.paths[module] = path
+            self.held[module] = [p for p in module._parameters.values() if p is not None]
+            for parameter in self.held[module]:
+                if not is_lazy(parameter):
+                    self.owners.setdefault(self._storage(parameter), path)
+
     # --- calls of modules ----------------------------------------------------------------------------------------
 
     def _enter_module(self, module: nn.Module, args: object) -> None:
-        if module not in self.paths or threading.get_ident() != self.thread:
-            return
-        if self.frames:
-            self.frames[-1].leaf = False
-            self._close_piece(self.frames[-1])
-        self.frames.append(_Frame(module, self.paths[module], len(self.seen)))
+        with self.lock:
+            if module not in self.paths and module not in self.strangers and self.follows():
+                self.strangers.add(module)
+                known = dict(self.held)
+                self._know_modules()  # it may have been made just now
+                self.held |= known
+            if module not in self.paths:
+                return
+            if not self.follows():
+                self.unfollowed = self.unfollowed or self.paths[module] or self.root
+                return
+            if self.frames:
+                self.frames[-1].leaf = False
+                self._close_piece(self.frames[-1])
+            parts = isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
+            self.frames.append(_Frame(module, self.paths[module], len(self.seen), parts=parts))
 
     def _leave_module(self, module: nn.Module, args: object, output: object) -> None:
-        if not any(frame.module is module for frame in self.frames) or threading.get_ident() != self.thread:
-            return
+        with self.lock:
+            if self.follows() and any(frame.module is module for frame in self.frames):
+                self._left(module, output)
+
+    def _left(self, module: nn.Module, output: object) -> None:
         while (frame := self.frames.pop()).module is not module:
             pass  # its end was never seen: it raised
+        frame.over = True
         self.failed = "" if output is not None else self.failed or frame.path or self.root
         result = next(tensors(output), None)
         if frame.leaf:
@@ -295,7 +365,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._leaf(frame, result)
             return
         self._close_piece(frame)
-        value = None if result is None else self.values.get(_storage(result))
+        value = None if result is None else self.values.get(self._storage(result))
         own = self._own(module)
         if len(self.seen) == frame.first and not own:
             return
@@ -307,32 +377,37 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             shape = shape_of(result) if result is not None else Shape(0, 0, 0)
             self._step(frame.path, Traced(text, own, 0, 0, 0), value.steps if value else (), shape)
             if result is not None and value is not None:
-                self.values[_storage(result)] = _Value(frozenset({len(self.seen) - 1}))
+                self.values[self._storage(result)] = _Value(frozenset({len(self.seen) - 1}))
 
     def _leaf(self, frame: _Frame, result: Tensor | None) -> None:
         """One step for a call in which no other module was called."""
         piece, module = frame.piece, frame.module
-        if result is not None and (value := self.values.get(_storage(result))):
+        if result is not None and (value := self.values.get(self._storage(result))):
             piece.reads |= value.steps
-            piece.made.append(_storage(result))
+            piece.made.append(self._storage(result))
         shape = shape_of(result) if result is not None else piece.shape or Shape(0, 0, 0)
         op = Traced(_text(module), self._own(module), piece.macs, piece.elements, piece.layers)
         self._step(frame.path, op, piece.reads, shape)
         self._made(piece)
 
-    def _close_piece(self, frame: _Frame) -> None:
-        """A step for what a module has multiplied itself, not its children."""
+    def _close_piece(self, frame: _Frame, owner: str = "") -> None:
+        """A step for what a module has multiplied itself, or what its `owner` below has done without being called."""
         piece, frame.piece = frame.piece, _Piece()
-        if piece.macs:
+        shape = piece.shape or Shape(0, 0, 0)
+        if owner:
+            module = next(module for module, path in self.paths.items() if path == owner)
+            op = Traced(_text(module), self._own(module), piece.macs, piece.elements, piece.layers)
+        elif piece.macs:
             op = Traced(f"({piece.by})", 0, piece.macs, piece.elements, piece.layers)
-            self._step(frame.path, op, piece.reads, piece.shape or Shape(0, 0, 0))
-            self._made(piece)
+        else:
+            return
+        self._step(owner or frame.path, op, piece.reads, shape)
+        self._made(piece)
 
     def _made(self, piece: _Piece) -> None:
         for key in piece.made:
-            if key not in self.values:
-                continue  # gone, and its number another's
-            self.values[key] = _Value(frozenset({len(self.seen) - 1}), by=self.values[key].by)
+            if key in self.values:
+                self.values[key] = _Value(frozenset({len(self.seen) - 1}), by=self.values[key].by)
 
     def _step(self, path: str, op: Traced, inputs: Iterable[int], shape: Shape) -> None:
         row, _, below = path.partition(".") if path else (self.root, "", "")
@@ -342,65 +417,197 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _own(self, module: nn.Module) -> int:
         """A module's own parameters, those of its children left out, each counted where it is first met."""
-        found = {id(p): p for p in module._parameters.values() if p is not None and not is_lazy(p)}
-        new = found.keys() - self.counted
-        self.counted |= new
+        found = {id(p): p for p in self.held.get(module, ()) if not is_lazy(p)}
+        new = found.keys() - self.counted.keys()
+        self.counted |= {key: found[key] for key in new}
         return sum(found[key].numel() for key in new)
+
+    # --- threads -------------------------------------------------------------------------------------------------
+
+    def follows(self) -> bool:
+        """Whether operations of the thread that asks are seen."""
+        return hasattr(self.local, "frames")
+
+    def following(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function whose operations are seen in whatever thread it is called, as part of the module called now."""
+        frames = [*self.frames]
+
+        def followed(*args: Any, **kwargs: Any) -> Any:
+            if self.follows():
+                return function(*args, **kwargs)
+            self.local.frames = [*frames]
+            _push_mode(self)
+            try:
+                with torch.no_grad():
+                    return function(*args, **kwargs)
+            finally:
+                _pop_mode()
+                del self.local.frames
+
+        return followed
 
     # --- operations ----------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packet = func._overloadpacket
-        if packet not in flop_registry:
+        if self.over:
+            return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):
+            return self._higher_order(func, args, kwargs)
+        if not has_formula(func):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        if threading.get_ident() == self.thread:
-            self._operation(func, packet, args, kwargs, result)
+        with self.lock:
+            self._operation(func, args, kwargs, result)
         return result
 
-    def _operation(self, func: Any, packet: Any, args: Any, kwargs: Any, result: Any) -> None:
-        piece = self.frames[-1].piece if self.frames else _Piece()
-        by = packet.__name__.strip("_")
-        read = [_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        made += [arg for arg, known in zip(args, func._schema.arguments, strict=False)
-                 if known.is_write and isinstance(arg, Tensor)]  # fmt: skip
-        self.read.update(read)
-        values = [self.values[key] for key in read if key in self.values]
-        of_weights = any(key in self.weights for key in read)
-        layers = max((value.layers for value in values), default=0)
-        if packet in flop_registry and made:
-            macs = flop_registry[packet](*args, **kwargs, out_val=result) // 2
-            piece.macs += macs
-            piece.elements += made[0].numel()
-            piece.by, piece.shape = by, shape_of(made[0])
-            layered = of_weights or "convolution" in by
-            self.attends |= not layered
-            layers += bool(values) and layered
-            piece.layers = max(piece.layers, layers)
-        elif values and (func.namespace not in {"aten", "prim", "prims"} or packet.__name__ in UNCOUNTED):
-            self.uncounted.add(f"{func.namespace}::{packet.__name__}")
-        if values and by != "lift_fresh":
-            steps = frozenset().union(*(value.steps for value in values))
-            piece.reads |= steps
-            for tensor in made:
-                self.values[_storage(tensor)] = _Value(steps, layers, by)
-                piece.made.append(_storage(tensor))
-            return
-        for tensor in made:  # a storage's number may have been another's that is gone
-            key = _storage(tensor)
-            self.values.pop(key, None)
-            (self.weights.add if of_weights else self.weights.discard)(key)
+    def _higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operation that takes functions, `cond` or `flex_attention`, by operations that are seen."""
+        before = self.operations
+        inner: list[Any] = []
+        try:
+            with self:
+                result = func.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd](*args, **kwargs)
+        except (KeyError, AssertionError) as error:
+            if isinstance(error, AssertionError) and "ode should never be enabled" not in str(error):
+                raise
+
+            def seen(each: Any) -> Any:
+                def function(*args: Any, **kwargs: Any) -> Any:
+                    with self:
+                        inner.append(each(*args, **kwargs))
+                    return inner[-1]
+
+                return function if callable(each) and not isinstance(each, Tensor) else each
+
+            result = func(*map(seen, args), **{key: seen(value) for key, value in kwargs.items()})
+        with self.lock:
+            read = tensors_in((args, kwargs, inner))
+            values, origins = self._sources(read)
+            if self.operations == before and (values or origins):
+                self._not_known(f"{func.namespace}::{func.name()}", origins)
+            made = [each for each in tensors_in(result) if self._storage(each) not in self.values]
+            self._made_by(func.name(), self._frame().piece, made, values, origins, max_layers(values))
+        return result
+
+    def _operation(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        self.operations += 1
+        frame = self._frame()
+        name = func._overloadpacket.__name__
+        read = tensors_in((args, kwargs))
+        made = [*tensors_in(result), *written(func, args, kwargs)]
+        self.read.update(map(self._storage, read))
+        values, origins = self._sources([] if _reads_shapes(name) else read)
+        owner = self._owner(frame, origins) if values else ""
+        if owner:
+            self._close_piece(frame)
+        piece, layers = frame.piece, max_layers(values)
+        product = product_of(func, args, kwargs, result)
+        if isinstance(product, Product):
+            piece.macs += product.macs
+            piece.by = name.strip("_")
+            if self._depends(product, frame) if product.factors else values:
+                piece.elements += product.elements
+                layers += self._layers(product, frame)
+                piece.layers = max(piece.layers, layers)
+            else:
+                self.constant += product.macs
+        elif product and (values or origins):
+            self._not_known(f"{func.namespace}::{name}", origins)
+        if made and (isinstance(product, Product) or owner):
+            piece.shape = shape_of(made[0])
+        if name != "lift_fresh":
+            self._made_by(name.strip("_"), piece, made, values, origins, layers)
+        if owner:
+            frame.leaf = False
+            self._close_piece(frame, owner)
+
+    def _frame(self) -> _Frame:
+        """Of the innermost call that is not over: a thread may go on longer than the call it was started in."""
+        return next((frame for frame in reversed(self.frames) if not frame.over), _Frame(self.module, "", 0))
+
+    def _owner(self, frame: _Frame, origins: frozenset[int]) -> str:
+        """The module below a frame of TorchScript or of a graph whose parameters an operation reads."""
+        if not frame.parts:
+            return ""
+        owners = {self.owners[key] for key in origins if key in self.owners}
+        below = f"{frame.path}." if frame.path else ""
+        return owners.pop() if len(owners) == 1 and min(owners).startswith(below) and min(owners) != frame.path else ""
+
+    def _sources(self, read: list[Tensor]) -> tuple[list[_Value], frozenset[int]]:
+        """What tensors are computed from: of those that depend on the image, and of those that do not."""
+        values, origins = [], set[int]()
+        for tensor in read:
+            key = self._storage(tensor)
+            if value := self.values.get(key):
+                values.append(value)
+                continue
+            if key not in self.origins:
+                self.origins[key] = frozenset({key})
+                self.sizes[key] = tensor.numel()
+            origins |= self.origins[key]
+        return values, frozenset(origins)
+
+    def _made_by(
+        self, by: str, piece: _Piece, made: list[Tensor], values: list[_Value], origins: frozenset[int], layers: int
+    ) -> None:
+        steps = frozenset[int]().union(*(value.steps for value in values))
+        piece.reads |= steps
+        for key in map(self._storage, made):
+            if values:
+                self.values[key] = _Value(steps, layers, by)
+                piece.made.append(key)
+            else:
+                self.origins[key] = origins
+
+    def _depends(self, product: Product, frame: _Frame) -> bool:
+        return any(self._weight(each, frame) in self.values for each in product.factors)
+
+    def _layers(self, product: Product, frame: _Frame) -> int:
+        """Layers behind one another that a product is: by a weight, which does not depend on the image."""
+        keys = [self._weight(each, frame) for each in product.factors]
+        weights = [key for key in keys if key not in self.values]
+        if product.attention or not (weights or product.convolution):
+            self.attends = self.attends or bool(keys)
+            return 0
+        self.weights.update(self.origins[key] for key in weights)
+        return product.layers
+
+    def _weight(self, factor: Any, frame: _Frame) -> int:
+        """What stands for a factor: its storage, or for packed weights the layer they are of."""
+        if isinstance(factor, Tensor):
+            return self._storage(factor)
+        weights = tensors_in(factor.unpack())
+        key = hash((frame.path, *(each.shape for each in weights)))
+        self.origins[key], self.sizes[key] = frozenset({key}), sum(each.numel() for each in weights)
+        return key
+
+    def _not_known(self, name: str, origins: frozenset[int]) -> None:
+        unknown = self.unknown.setdefault(name, _Unknown())
+        unknown.calls += 1
+        unknown.origins |= origins
+
+    def _storage(self, tensor: Tensor) -> int:
+        """A number that views of one another share, and no other tensor."""
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # a sparse tensor has none
+            self.alive[id(tensor)] = tensor
+            return id(tensor)
+        key = int(storage._cdata)
+        if key not in self.alive:
+            # its memory goes when it goes, but no other gets its number
+            self.alive[key] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        return key
 
     # --- what came of it -----------------------------------------------------------------------------------------
 
     def _trace(self, output: object, name: str, title: str) -> Trace:
         result = next(tensors(output), None)
-        ends = self.values.get(_storage(result)) if result is not None else None
+        ends = self.values.get(self._storage(result)) if result is not None else None
         last = max(ends.steps, default=-1) if ends else len(self.seen) - 1
         notes = self._never_read()
         rows: dict[str, int] = {}
@@ -422,14 +629,34 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 steps.append(Step(path, seen.op, tuple(places[i] for i in seen.inputs), seen.shape))
             rows[row] = len(steps) - 1
         plan = Plan(name, title, tuple(steps), rows, (places[last],), {})
-        if self.attends:
-            notes.append("MACs and activations include products of values with values, as in attention")
-        if self.uncounted:
-            notes.append(f"not counted, for torch does not know their FLOPs: {', '.join(sorted(self.uncounted))}")
+        notes += self._notes(depends=ends is not None or result is None)
         return Trace(plan, tuple(notes))
+
+    def _notes(self, *, depends: bool) -> Iterator[str]:
+        there: Iterable[Any] = self.module.parameters()
+        parameters = {self._storage(p): p.numel() for p in there if not is_lazy(p)}
+        if not depends:
+            yield "the output is not computed from the image by torch alone: the rest, as NumPy's, is not counted"
+        if self.attends:
+            yield "MACs and activations include products of values with values, as in attention"
+        if self.constant:
+            yield f"MACs include {self.constant:,} that do not depend on the image, as of weights computed from weights"
+        bare = set[int]().union(*(origins for origins in self.weights if not origins & parameters.keys()))
+        if bare:
+            yield (
+                f"layers use {plural(sum(self.sizes[key] for key in bare), 'weight')} that are not parameters, and are "
+                "not counted as such: buffers, constants, packed weights, modules that are not registered"
+            )
+        calls = []
+        for name, unknown in sorted(self.unknown.items()):
+            fed = sum(parameters.get(key, 0) for key in unknown.origins)
+            calls.append(f"{name} ({plural(unknown.calls, 'call')}, {plural(fed, 'parameter')})")
+        if calls:
+            yield f"not counted, for no formula of their MACs is known: {', '.join(calls)}"
 
     def _idle(self) -> list[_Seen]:
         """Parameters of modules that were never called, in the row they belong to."""
+        self._know_modules()
         found = []
         for path, module in self.module.named_modules():
             if params := self._own(module):
@@ -441,18 +668,88 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _never_read(self) -> list[str]:
-        """A sentence if there are modules whose parameters took no part."""
-        found: dict[str, int] = {}
+        """A sentence if there are parameters that took no part."""
+        names: list[str] = []
+        idle: dict[int, Tensor] = {}
         for path, module in self.module.named_modules():
-            if any(path.startswith(f"{above}.") for above in found):
+            if any(above == self.root or path.startswith(f"{above}.") for above in names):
                 continue
-            parameters = [p for p in module.parameters() if not is_lazy(p)]
-            if parameters and not any(_storage(p) in self.read for p in parameters):
-                found[path or self.root] = sum(p.numel() for p in parameters)
-        if not found:
+            parameters: list[Any] = [*module.parameters()]
+            whole = self._unread(module.named_parameters())
+            if whole and len(whole) == len([p for p in parameters if not is_lazy(p)]):
+                names.append(path or self.root)
+                idle |= {id(p): p for p in whole.values()}
+                continue
+            own = self._unread(module._parameters.items())
+            new = {name: p for name, p in own.items() if id(p) not in idle}
+            names += [f"{path}.{name}" if path else name for name in new]
+            idle |= {id(p): p for p in new.values()}
+        if not names:
             return []
-        names = ", ".join([*found][:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
-        return [f"took no part, their {plural(sum(found.values()), 'parameter')} counted: {names}"]
+        total = sum(p.numel() for p in idle.values())
+        named = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return [f"took no part, their {plural(total, 'parameter')} counted: {named}"]
+
+    def _unread(self, parameters: Iterable[tuple[str, Tensor | None]]) -> dict[str, Tensor]:
+        known = [(name, p) for name, p in parameters if p is not None and not is_lazy(p)]
+        return {name: p for name, p in known if self._storage(p) not in self.read}
+
+
+def max_layers(values: list[_Value]) -> int:
+    """Layers behind what comes from the image."""
+    return max((value.layers for value in values), default=0)
+
+
+def _reads_shapes(name: str) -> bool:
+    """Whether an operation makes a tensor as large as another, whatever is in that."""
+    return name.endswith("_like") or name.startswith("new_")
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module that is run by one for several devices, or compiled."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+GRACE = 0.1
+"""Seconds in which a thread's work is waited for before the next begins, so that rows are in order."""
+
+
+@contextmanager
+def _followed(recorder: _Recorder) -> Iterator[None]:
+    """Threads that a recorded module starts, and what it gives to pools of them, are recorded too."""
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    submitting = threading.local()
+
+    def started(thread: threading.Thread) -> None:
+        if not recorder.follows() or getattr(submitting, "now", False):
+            start(thread)
+            return
+        thread.run = recorder.following(thread.run)  # type: ignore[method-assign]
+        start(thread)
+        thread.join(GRACE)
+
+    def submitted(pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.follows():
+            return submit(pool, function, *args, **kwargs)
+        submitting.now = True
+        try:
+            future = submit(pool, recorder.following(function), *args, **kwargs)
+        finally:
+            submitting.now = False
+        wait([future], GRACE)
+        return future
+
+    threading.Thread.start, ThreadPoolExecutor.submit = started, submitted  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start, ThreadPoolExecutor.submit = start, submit  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -466,6 +763,7 @@ def _plainly() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(optimized_execution(False))
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
@@ -485,14 +783,6 @@ def _accepts_one_image(module: nn.Module, image: Tensor, title: str) -> None:
         raise UsageError(
             f"`{title}` does not take one image: {error}", f"its forward takes ({names}); wrap it in a module that does"
         ) from None
-
-
-def _storage(tensor: Tensor) -> int:
-    """What views of one another share."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a sparse tensor has none
-        return id(tensor)
 
 
 def tensors(value: object, deep: int = 4) -> Iterator[Tensor]:
@@ -520,7 +810,7 @@ def shape_of(tensor: Tensor) -> Shape:
 
 def _text(module: nn.Module) -> str:
     """What a layer is, in a few words that begin with its class."""
-    kind = type(module).__name__
+    kind = _kind(module)
     match module:
         case nn.Conv2d():
             kernel, stride = "x".join(map(str, module.kernel_size)), module.stride[0]
@@ -530,3 +820,8 @@ def _text(module: nn.Module) -> str:
             return f"{kind} {module.out_features}"
         case _:
             return kind
+
+
+def _kind(module: nn.Module) -> str:
+    """Its class, of TorchScript the one it was made from."""
+    return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
