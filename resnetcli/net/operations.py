@@ -248,7 +248,8 @@ def _deformable(x: Arguments, y: list[Tensor]) -> Product:
 
 def _dense(*tensors: Tensor) -> None:
     """Raises ValueError for a sparse tensor: how many of its elements there are the meta device does not know."""
-    if any(tensor.layout != torch.strided or tensor.is_nested for tensor in tensors):
+    dense = {torch.strided, torch._mkldnn}  # type: ignore[attr-defined]
+    if any(tensor.layout not in dense or tensor.is_nested for tensor in tensors):
         raise ValueError("not dense")
 
 

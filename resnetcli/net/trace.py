@@ -243,6 +243,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.module, self.input = _unwrapped(module), input
         self.paths: dict[nn.Module, str] = {}
         self.root = f"({_kind(self.module)})"
+        self.called: set[str] = set()
+        """Modules, by path."""
         self.strangers: set[nn.Module] = set()
         """Called, and not the model's own as far as it says."""
         self.values: dict[int, _Value] = {}
@@ -307,7 +309,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             output = module(image)
         self.over = True
         if self.unfollowed:
-            why = "operations are seen in threads of `threading` and `concurrent.futures` that the model starts"
+            why = "start it by `threading.Thread` or a `ThreadPoolExecutor` in `forward`, or call the module there"
             raise UsageError(f"`{title}` calls `{self.unfollowed}` in a thread that cannot be followed", why)
         return self._trace(output, name, title)
 
@@ -347,6 +349,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.frames[-1].leaf = False
                 self._close_piece(self.frames[-1])
             parts = isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
+            self.called.add(self.paths[module])
             self.frames.append(_Frame(module, self.paths[module], len(self.seen), parts=parts))
 
     def _leave_module(self, module: nn.Module, args: object, output: object) -> None:
@@ -501,20 +504,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = [*tensors_in(result), *written(func, args, kwargs)]
         self.read.update(map(self._storage, read))
         values, origins = self._sources([] if _reads_shapes(name) else read)
-        owner = self._owner(frame, origins) if values else ""
+        product = product_of(func, args, kwargs, result)
+        weights = self._weights(product, frame) if isinstance(product, Product) and values else []
+        owner = self._owner(frame, weights or ([origins] if frame.parts and values else []))
         if owner:
             self._close_piece(frame)
         piece, layers = frame.piece, max_layers(values)
-        product = product_of(func, args, kwargs, result)
         if isinstance(product, Product):
             piece.macs += product.macs
             piece.by = name.strip("_")
-            if self._depends(product, frame) if product.factors else values:
-                piece.elements += product.elements
-                layers += self._layers(product, frame)
-                piece.layers = max(piece.layers, layers)
-            else:
+            if not values or (product.factors and len(weights) == len(product.factors)):
                 self.constant += product.macs
+            else:
+                piece.elements += product.elements
+                layers += self._layers(product, weights)
+                piece.layers = max(piece.layers, layers)
         elif product and (values or origins):
             self._not_known(f"{func.namespace}::{name}", origins)
         if made and (isinstance(product, Product) or owner):
@@ -529,13 +533,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Of the innermost call that is not over: a thread may go on longer than the call it was started in."""
         return next((frame for frame in reversed(self.frames) if not frame.over), _Frame(self.module, "", 0))
 
-    def _owner(self, frame: _Frame, origins: frozenset[int]) -> str:
-        """The module below a frame of TorchScript or of a graph whose parameters an operation reads."""
-        if not frame.parts:
-            return ""
-        owners = {self.owners[key] for key in origins if key in self.owners}
+    def _owner(self, frame: _Frame, weights: list[frozenset[int]]) -> str:
+        """The module below a frame whose parameters an operation reads, and that is not called for it."""
         below = f"{frame.path}." if frame.path else ""
-        return owners.pop() if len(owners) == 1 and min(owners).startswith(below) and min(owners) != frame.path else ""
+        owners = {self.owners[key] for each in weights for key in each if key in self.owners}
+        if len(owners) != 1 or not (owner := owners.pop()).startswith(below) or owner == frame.path:
+            return ""
+        return owner if owner not in self.called else ""
 
     def _sources(self, read: list[Tensor]) -> tuple[list[_Value], frozenset[int]]:
         """What tensors are computed from: of those that depend on the image, and of those that do not."""
@@ -563,17 +567,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 self.origins[key] = origins
 
-    def _depends(self, product: Product, frame: _Frame) -> bool:
-        return any(self._weight(each, frame) in self.values for each in product.factors)
-
-    def _layers(self, product: Product, frame: _Frame) -> int:
-        """Layers behind one another that a product is: by a weight, which does not depend on the image."""
+    def _weights(self, product: Product, frame: _Frame) -> list[frozenset[int]]:
+        """What those factors of a product are computed from that do not depend on the image."""
         keys = [self._weight(each, frame) for each in product.factors]
-        weights = [key for key in keys if key not in self.values]
+        return [self.origins[key] for key in keys if key not in self.values]
+
+    def _layers(self, product: Product, weights: list[frozenset[int]]) -> int:
+        """Layers behind one another that a product is: by a weight, which does not depend on the image."""
         if product.attention or not (weights or product.convolution):
-            self.attends = self.attends or bool(keys)
+            self.attends = self.attends or bool(product.factors)
             return 0
-        self.weights.update(self.origins[key] for key in weights)
+        self.weights.update(weights)
         return product.layers
 
     def _weight(self, factor: Any, frame: _Frame) -> int:
@@ -636,7 +640,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         there: Iterable[Any] = self.module.parameters()
         parameters = {self._storage(p): p.numel() for p in there if not is_lazy(p)}
         if not depends:
-            yield "the output is not computed from the image by torch alone: the rest, as NumPy's, is not counted"
+            yield "by torch the output does not depend on the image: what else computes, as NumPy, is not counted"
         if self.attends:
             yield "MACs and activations include products of values with values, as in attention"
         if self.constant:
