@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -120,7 +121,9 @@ class Binder:
                 return [item for phrase in phrases for item in self._item(node, phrase, names, within)]
             case Seq():
                 self.problems.add(
-                    "a list inside a list", node.at, "a list is a sequence already; name it: `seq: [...]`"
+                    "a list inside a list",
+                    node.at,
+                    "name it: `residual: [...]` if it has a shortcut, `seq: [...]` if not",
                 )
                 return []
             case Map():
@@ -290,7 +293,9 @@ class _Words:
         try:
             value = evaluate(word.text, self.names)
         except NumberError as error:
-            self.problems.add(error.message, at, error.hint)
+            stride = re.fullmatch("s([0-9]+)", word.text)
+            hint = f"a stride is written `/{stride[1]}`" if stride else error.hint
+            self.problems.add(error.message, at, hint)
             raise _Skip from None
         if not least <= value <= most:
             shown = f"{value:,}" if word.text.lstrip("-").isdecimal() else f"`{word.text}` = {value:,}"

@@ -11,6 +11,7 @@ from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS
 from resnetcli.spec.lineage import entries
 from resnetcli.spec.numbers import decimal, printed_figure
+from resnetcli.spec.pasted import clean_cell
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
 
@@ -31,14 +32,14 @@ EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
 _PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
-_INPUT = re.compile(r"([0-9]{1,6})[x×]([0-9]{1,6})[x×]([0-9]{1,6})")
+_INPUT = re.compile(r"([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
 
 
 def parse_input(text: str) -> Shape | None:
     """`3x224x224` as a shape; None if it is none, or one out of bounds."""
-    match = _INPUT.fullmatch(text.strip())
+    match = _INPUT.fullmatch(clean_cell(text).text.strip())
     if match is None:
         return None
     c, h, w = (int(group) for group in match.groups())

@@ -7,11 +7,13 @@ cell text (`7×7, 64, stride 2`) is read too, and printed in the canonical form.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
 from resnetcli.errors import did_you_mean
+from resnetcli.spec.pasted import Cleaned, clean_cell
 
 COMPOSITES = ("residual", "concat", "sum", "seq", "aside")
 LAYER_WORDS = ("max", "avg", "global", "fc", "bn", "relu", "prelu", "leaky", "lrn", "dropout", "softmax", "spp", "roi")
@@ -25,8 +27,38 @@ RESERVED = frozenset((
 _KERNEL = re.compile(r"([0-9]+|[A-Za-z])x([0-9]+|[A-Za-z])")
 _SIZED = re.compile(r"(bn|leaky)\(([^()]*)\)")
 _COPIES = re.compile(r"x[0-9]+")
-_UNITS = re.compile(r"([0-9]+)-?d")
+_UNITS = re.compile(r"([0-9]+)-?(?:d|way)", re.IGNORECASE)
 _NUMBER = re.compile(r"[A-Za-z0-9_(\-][A-Za-z0-9_+\-*/()]*")
+_SIDE = re.compile(r"[0-9]+|[A-Za-z]")
+MAX_BARE = 15
+"""Side of a window above which a convolution without channels is taken for a slip: an output size, a product."""
+
+# --- the papers' words
+_TOKEN = re.compile(r"×|(?:(?<=×)|(?<=×\s))[0-9]+(?=/[0-9])|[^\s×]+(?:(?<=\*)\s+[^\s×]+|\s+\*\s*[^\s×]+)*")
+_POOLING = re.compile(r"(?:(global)-?)?(max|avg|average)(?:-?(pool)(?:ing)?)?")
+_PARTS = (
+    (re.compile(r"([0-9]+|[A-Za-z])[xX]([0-9]+|[A-Za-z])(/[^/]+)"), r"\1x\2 \3"),  # 7x7/2
+    (re.compile(r"(max|avg|pool|conv)(/[0-9A-Za-z]+)", re.IGNORECASE), r"\1 \2"),
+    (re.compile(r"conv([0-9]+)-([0-9]+)", re.IGNORECASE), r"\1x\1 \2"),  # VGG's conv3-64
+    (re.compile(r"conv([0-9]+)x([0-9]+)(?:-([0-9]+))?", re.IGNORECASE), r"\1x\2 \3"),
+    (re.compile(r"fc-([0-9]+)", re.IGNORECASE), r"fc \1"),
+    (re.compile(r"([0-9]+)X([0-9]+)"), r"\1x\2"),
+)
+"""Words that are several, or one written otherwise."""
+_WORDS = {
+    "convolution": "conv", "conv.": "conv", "pooling": "pool", "soft-max": "softmax", "fully-connected": "fc",
+    "depthwise": "dw",
+} | {word: word for word in (*LAYER_WORDS, "conv", "pool", "stride", "dw", "pad")}  # fmt: skip
+"""Lower case -> the grammar's word; capitals do not matter to these."""
+_BEFORE_WINDOW = ("conv", "dw", "max", "avg", "global", "pool")
+"""A layer's kind, which some write before its window."""
+_MARK_WORDS = {"stride": "/", "s": "/", "groups": "C=", "dilation": "dil=", "padding": "pad=", "pad": "pad="}
+"""What papers write before a number, or before `=` and a number."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a word is the grammar's, in capitals too, and so no name for `let:` or `blocks:`."""
+    return name in RESERVED or (len(name) > 1 and (name.lower() in _WORDS or bool(_POOLING.fullmatch(name.lower()))))
 
 
 class PhraseError(Exception):
@@ -73,27 +105,116 @@ _ONE_OF = (("C", "dw"), ("V", "pad"), ("linear", "bare"))
 @lru_cache(maxsize=4096)
 def parse_cell(text: str) -> tuple[Phrase, ...]:
     """The layers of one cell: one, or several where commas part whole layers (`average pool, 1000-d fc`)."""
-    groups: list[list[Word]] = []
-    if not text.strip():
+    cell = clean_cell(text)
+    if not cell.text.strip():
         raise PhraseError("an empty entry", 0, max(1, len(text)), "write a layer")
-    for part in _parts(text):
-        words = _words(text, *part)
+    if foreign := _FOREIGN.search(cell.text):
+        raise _foreign(text, cell, foreign)
+    groups: list[list[Word]] = []
+    for start, end in _parts(cell.text):
+        before = [word.text for word in groups[-1] if word.text != "conv"] if groups else []
+        words = _words(cell, start, end, before[0] if len(before) == 1 and _KERNEL.fullmatch(before[0]) else "")
         if not words:
-            raise PhraseError("nothing stands before or after this comma", max(0, part[0] - 1), 1)
-        if not groups or _begins_layer(words):
+            offset, length = cell.span(max(0, start - 1), max(0, start - 1) + 1)
+            raise PhraseError("nothing stands before or after this comma", offset, length)
+        if not groups or (_begins_layer(words) and not _is_half(groups[-1], words)):
             groups.append(words)
         else:
             groups[-1].extend(words)
-    return tuple(_layer(words) for words in groups)
+    phrases = tuple(_layer(_in_order(words)) for words in groups)
+    pasted = len(groups) > 1 or bool(_PASTED.search(cell.text))
+    for index, phrase in enumerate(phrases):
+        _check_channels(phrases, index, pasted=pasted)
+        for key, word in phrase.marks if pasted else ():
+            if key in ("channels", "C") and (found := re.fullmatch(r"([^()]+)/(\w+)", word.text)):
+                lead = "" if key == "channels" else f"{key}="
+                hint = f"a stride stands apart: `{lead}{found[1]} /{found[2]}`; a quotient: `{lead}({word.text})`"
+                raise PhraseError(
+                    f"`{lead}{word.text}` reads like a number and a stride", word.offset, word.length, hint
+                )
+    return phrases
+
+
+_FOREIGN = re.compile(r"[\[\];|]|^\s*\([^()]*,")
+_PASTED = re.compile(r",|×|conv", re.IGNORECASE)
+
+
+def _foreign(text: str, cell: Cleaned, where: re.Match[str]) -> PhraseError:
+    """Brackets, columns and semicolons: what a whole table has and a cell has not."""
+    start, length = cell.span(where.start(), where.start() + 1)
+    if where.group() == "|" and "[" not in cell.text:
+        columns = [column for column in cell.text.split("|") if not _SIZE_COLUMN.fullmatch(column)]
+        hint = "leave the other columns out"
+        with suppress(PhraseError, IndexError):
+            hint = f"leave the size out: `{', '.join(map(text_of, parse_cell(columns[-1].strip())))}`"
+        return PhraseError("`|` parts the columns of a table, and a cell is of one", start, length, hint)
+    if where.group() == ";" and not re.search(r"[\[(]", cell.text):
+        hint = "layers stand in a list, `[3x3 64, 3x3 64]`"
+        with suppress(PhraseError):
+            rows = [text_of(phrase) for row in cell.text.split(";") if row.strip() for phrase in parse_cell(row)]
+            hint = f"layers stand in a list: `[{', '.join(rows)}]`"
+        return PhraseError("`;` parts no layers", start, length, hint)
+    message, hint = bracket_problem(text, outer=True)
+    return PhraseError(message, 0, len(text), hint)
+
+
+_SIZE_COLUMN = re.compile(r"\s*(?:[0-9]+\s*[x×X]\s*[0-9]+(?:\s*[x×X]\s*[0-9]+)?|[A-Za-z]\w*)?\s*")
+_ROW_END = re.compile(r"[;\n]|\]\s*,?\s*\[")
+_BRACKETS = re.compile(
+    r"(?:\[\s*)*\[([^\[\]]*(?:\]\s*[,;\n]?\s*\[[^\[\]]*)*)\](?:\s*\])*\s*(?:[×xX*]\s*([A-Za-z0-9_]+))?"
+)
+_ROUND = re.compile(r"\(([^()]*,[^()]*)\)")
+
+
+def bracket_problem(text: str, *, outer: bool) -> tuple[str, str]:
+    """What is wrong with a cell that has a paper's brackets in it, and the two texts that it may stand for.
+
+    In ResNet's tables a bracket is a residual block, in others a plain sequence or what is concatenated: no reader can
+    tell. `outer`: whether what is to be written needs brackets around it, as behind a key and not behind a `-`.
+    """
+    cell = _ROUND.sub(r"[\1]", clean_cell(text).text)
+    message = "a bracket may be a residual block or a plain sequence"
+    generic = "`residual x 2: [3x3 64, 3x3 64]` has shortcuts, `seq x 2: [3x3 64, 3x3 64]` has none"
+    texts: dict[str, list[str]] = {"residual": [], "seq": []}
+    place = 0
+    try:
+        for match in [*_BRACKETS.finditer(cell), None]:
+            between = cell[place : match.start() if match else len(cell)]
+            for part in re.split(r"[;\n|]", between):
+                part = part.strip(" \t\r,")
+                if _FOREIGN.search(part):
+                    return message, generic
+                if part and not _SIZE_COLUMN.fullmatch(part):
+                    for each in texts.values():
+                        each.extend(map(text_of, parse_cell(part)))
+            if match is None:
+                break
+            rows = [row.strip(" \t\r,") for row in _ROW_END.split(match[1])]
+            body = ", ".join(text_of(phrase) for row in rows if row for phrase in parse_cell(row))
+            times = f" x {match[2]}" if match[2] else ""
+            for head, each in texts.items():
+                each.append(f"{head}{times}: [{body}]")
+            place = match.end()
+    except PhraseError:
+        return message, generic
+    if not any(each.startswith("residual") for each in texts["residual"]):
+        return message, generic
+    joined = {head: ", ".join(each) for head, each in texts.items()}
+    several = outer or len(texts["seq"]) > 1
+    shown = {head: f"[{each}]" if several else each for head, each in joined.items()}
+    return message, f"with shortcuts: `{shown['residual']}`; without: `{shown['seq']}`"
 
 
 @lru_cache(maxsize=1024)
 def parse_head(text: str) -> Phrase:
     """The key of a composite: `residual [scale] [linear] [x N]`, `concat [of N] [x N]`, `seq`, `aside`."""
-    words, times = _times(_words(text, 0, len(text)))
+    cell = clean_cell(text)
+    words, times = _times(_words(cell, 0, len(cell.text)))
     if not words:
         raise PhraseError("an empty key", 0, max(1, len(text)))
     head, rest = words[0], words[1:]
+    if head.text.lower() in COMPOSITES:
+        head = Word(head.text.lower(), head.offset, head.length)
     if head.text not in COMPOSITES:
         hint = did_you_mean(head.text, COMPOSITES, f"a body follows {', '.join(COMPOSITES)} alone")
         raise PhraseError(f"`{head.text}` takes no body", head.offset, head.length, hint)
@@ -158,32 +279,266 @@ def _parts(text: str) -> list[tuple[int, int]]:
     return [(a + 1, b) for a, b in pairwise(cuts)]
 
 
-def _words(text: str, start: int, end: int) -> list[Word]:
-    """Words with their places. `×` is `x`; `stride 2` is `/2`; `average` is `avg`; `pool` and `conv` say nothing."""
+def _words(cell: Cleaned, start: int, end: int, window: str = "") -> list[Word]:
+    """The words of a part in the grammar's spelling, with their places.
+
+    `window`: that of a convolution before the comma, if it has no channels yet.
+    """
+    tokens = [_Token(match.group(), start + match.start(), start + match.end())
+              for match in _TOKEN.finditer(cell.text[start:end])]  # fmt: skip
+    tokens = _joined(cell, [word for token in tokens for word in _spelled(token)])
+    tokens = _crossed(cell, tokens, window)
     words: list[Word] = []
-    for match in re.finditer(r"×(?=[0-9])|\S+", text[start:end]):
-        raw, offset = match.group().replace("×", "x"), start + match.start()
-        word = Word("avg" if raw == "average" else raw, offset, len(raw))
+    for token in tokens:
+        word = Word(re.sub(r"\s", "", token.text), *cell.span(token.start, token.end))
         if words and words[-1].text == "stride":
             first = words.pop()
-            word = Word(f"/{raw}", first.offset, offset + len(raw) - first.offset)
-        elif (raw == "pool" and words and words[-1].text in ("max", "avg", "avg(pad)")) or (
-            raw == "conv" and words and _KERNEL.fullmatch(words[-1].text)
-        ):
-            continue
+            word = Word(f"/{word.text}", first.offset, word.offset + word.length - first.offset)
         words.append(word)
     if words and words[-1].text == "stride":
         raise PhraseError("`stride` of what?", words[-1].offset, words[-1].length, "`stride 2` or `/2`")
-    if [word.text for word in words] == ["avg"] and "pool" in text[start:end]:  # `average pool`, the end of a net
-        words.insert(0, Word("global", words[0].offset, words[0].length))
-    if len(words) == 2 and words[1].text == "fc" and (units := _UNITS.fullmatch(words[0].text)):
-        words = [words[1], Word(units[1], words[0].offset, len(units[1]))]
     return words
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    start: int
+    end: int
+    """Where it stands in the cleaned text."""
+
+
+def _spelled(token: _Token) -> list[_Token]:
+    """The grammar's words for one of a paper's: `max-pool` is `max pool`, `conv3-64` is `3x3 64`."""
+    text, low = token.text, token.text.lower()
+    words = [text]
+    if pooling := _POOLING.fullmatch(low):
+        words = [{"average": "avg"}.get(word, word) for word in pooling.groups() if word]
+    elif low in _WORDS:
+        words = [_WORDS[low]]
+    elif (head := low.partition("(")[0]) in ("bn", "leaky", "avg"):
+        words = [head + text[len(head) :]]
+    else:
+        for pattern, instead in _PARTS:
+            if found := pattern.fullmatch(text):
+                words = [_WORDS.get(word.lower(), word) for word in found.expand(instead).split()]
+                break
+    return [_Token(word, token.start, token.end) for word in words]
+
+
+def _joined(cell: Cleaned, tokens: list[_Token]) -> list[_Token]:
+    """`C = 32`, `/ 2`, `fully connected` and `stride=2` as one word each."""
+    found: list[_Token] = []
+    for token in tokens:
+        last = found[-1] if found else None
+        text = token.text
+        if last and (text.startswith("=") or last.text.endswith("=") or last.text == "/") and last.text != "×":
+            found[-1] = _Token(last.text + text, last.start, token.end)
+        elif last and last.text.lower() == "fully" and text.lower() == "connected":
+            found[-1] = _Token("fc", last.start, token.end)
+        else:
+            found.append(token)
+    return [_Token(_marked(token.text), token.start, token.end) for token in found]
+
+
+def _marked(text: str) -> str:
+    key, equals, value = text.partition("=")
+    mark = _MARK_WORDS.get(key.lower() if len(key) > 1 else key)
+    return mark + value if equals and mark else text
+
+
+def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
+    """Every `×` is one of three: between the sides of a window, a product, or before the number of copies."""
+    for token in tokens:
+        if re.fullmatch(r"[0-9]+(\s*\*\s*[0-9]+)+", token.text) and re.search(r"\s", token.text):
+            raise _doubtful(cell, token, token.text.split("*"), window or _window_of(tokens))
+    if not any(token.text in ("×", "x") for token in tokens):
+        return tokens
+    first = next((i for i, token in enumerate(tokens) if token.text not in _BEFORE_WINDOW), 0)
+    found = tokens[:first]
+    index = first
+    while index < len(tokens):
+        links = _chain(tokens, index)
+        here = tokens[index : index + len(links) * 2 - 1]
+        whole = _Token("x".join(links), here[0].start, here[-1].end)
+        before = found[-1] if found else None
+        tight = whole.end - whole.start == len(whole.text)
+        signs = {token.text for token in here[1::2]}
+        words = [token.text for token in found if token.text != "conv"]
+        behind = window if index == 0 else words[-1] if words and _KERNEL.fullmatch(words[-1]) else ""
+        if len(links) == 1 or (signs != {"×"} and index > first):  # ` x N` repeats
+            found.append(tokens[index])
+            index += 1
+            continue
+        if before and before.text in ("to", "roi") and len(links) == 2:
+            found.append(whole)
+        elif behind and before and _is_window(links):
+            raise _second_window(cell.text[whole.start : whole.end], *cell.span(whole.start, whole.end))
+        elif behind and not (len(links) == 2 and _is_window(links) and index == 0):
+            if signs == {"×"} and tight and not all(map(str.isdecimal, links)) and "/" not in links[-1]:
+                found.append(_Token("*".join(links), whole.start, whole.end))
+            else:
+                raise _doubtful(cell, whole, links, behind)
+        elif index == first and all(map(str.isdecimal if not tight else _SIDE.fullmatch, links)):
+            if len(links) > 2:
+                raise _no_window(links, *cell.span(whole.start, whole.end))
+            found.append(whole)
+        elif signs == {"×"} and (index > first or links[0].isdecimal()):
+            raise _doubtful(cell, whole, links, " ".join(token.text for token in found))
+        else:
+            found.append(_Token(links[0], here[0].start, here[0].end))
+            found.append(_Token("x", here[1].start, here[1].end))
+            index += 2
+            continue
+        index += len(here)
+    return [_Token("x", token.start, token.end) if token.text == "×" else token for token in found]
+
+
+def _chain(tokens: list[_Token], index: int) -> list[str]:
+    """The numbers from here on that signs join: `3`, `3`, `64` of `3 × 3 × 64`."""
+    links = [tokens[index].text]
+    head = links[0].partition("(")[0]
+    if not _NUMBER.fullmatch(links[0]) or head in RESERVED - {"s", "classes"} or _KERNEL.fullmatch(head):
+        return links
+    while (
+        index + 2 < len(tokens)
+        and tokens[index + 1].text in ("×", "x")
+        and _NUMBER.fullmatch(tokens[index + 2].text)
+        and tokens[index + 2].text not in RESERVED - {"s", "classes"}
+    ):
+        links.append(tokens[index + 2].text)
+        index += 2
+    return links
+
+
+def _is_window(links: list[str]) -> bool:
+    """Whether two numbers behind a comma are a window rather than a product: `3×3`, `1×7`."""
+    return links[0] == links[1] or (
+        "1" in links and all(map(str.isdecimal, links)) and max(map(int, links)) <= MAX_BARE
+    )
+
+
+def _no_window(links: list[str], offset: int, length: int) -> PhraseError:
+    hint = "a window has two sides, then come the channels, and `x N` repeats a layer: `3x3 64 x 2`"
+    if len(links) == 2:
+        hint = f"a window is written `{'x'.join(links)}`"
+    elif len(links) == 3 and links[0] == links[1]:
+        hint = f"a window has two sides, and the channels stand behind it: `{links[0]}x{links[1]} {links[2]}`"
+    return PhraseError(f"`{'x'.join(links)}` is not a window", offset, length, hint)
+
+
+def _second_window(text: str, offset: int, length: int) -> PhraseError:
+    hint = "the size of the output is left out, as in `7x7 64 /2`; several layers stand in a list, `[3x3 64, 3x3 64]`"
+    return PhraseError(f"`{text}` is a second window", offset, length, hint)
+
+
+def _window_of(tokens: list[_Token]) -> str:
+    sides = [token.text for token in tokens[:3:2]] if [token.text for token in tokens[1:2]] == ["×"] else []
+    return "x".join(sides) or next((token.text for token in tokens if _KERNEL.fullmatch(token.text)), "3x3")
+
+
+def _doubtful(cell: Cleaned, token: _Token, links: list[str], window: str) -> PhraseError:
+    numbers = [link.strip() for link in links]
+    product, copies = "*".join(numbers), numbers[-1]
+    lead = f"{window} " if window else ""
+    hint = f"a product: `{lead}{product}`; {copies} of these layers: `{lead}{'*'.join(numbers[:-1])} x {copies}`"
+    written = cell.text[token.start : token.end]
+    return PhraseError(f"`{written}` may be a product or a layer repeated", *cell.span(token.start, token.end), hint)
+
+
+def _in_order(words: list[Word]) -> list[Word]:
+    """A layer's words as the grammar has them: its window first, no `conv` or `pool`, `1000-d fc` turned round."""
+    texts = [word.text for word in words]
+    if texts[0] in ("conv", "dw"):
+        window = next((index for index, text in enumerate(texts) if text not in ("conv", "dw")), len(words))
+        if window == len(words) or not _KERNEL.fullmatch(texts[window]):
+            raise PhraseError(f"`{texts[0]}` needs its window", words[0].offset, words[0].length, "`3x3 64`, `3x3 dw`")
+        words = [words[window], *words[:window], *words[window + 1 :]]
+    elif texts[0] in ("max", "avg", "avg(pad)"):
+        pool = texts[1:2] == ["pool"]
+        rest = words[2:] if pool else words[1:]
+        if pool and rest and _KERNEL.fullmatch(rest[0].text):
+            words = [rest[0], words[0], *rest[1:]]
+        elif pool and texts[0] == "avg" and not _times(words)[0][2:]:  # the end of a net
+            words = [Word("global", words[0].offset, words[0].length), words[0], *rest]
+    elif texts[0] == "global" and texts[2:3] == ["pool"]:
+        words = [*words[:2], *words[3:]]
+    elif len(words) > 1 and texts[1] == "fc" and (units := _UNITS.fullmatch(texts[0])):
+        words = [words[1], Word(units[1], words[0].offset, len(units[1])), *words[2:]]
+    if words[0].text == "fc" and len(words) > 1 and (units := _UNITS.fullmatch(words[1].text)):
+        words = [words[0], Word(units[1], words[1].offset, len(units[1])), *words[2:]]
+    return _marks_in_order(words) if _KERNEL.fullmatch(words[0].text) else words
+
+
+def _marks_in_order(words: list[Word]) -> list[Word]:
+    """A window's marks without the words that say nothing; `padding 3` and, where a number came before it, `s2`."""
+    kept = [words[0]]
+    for word in words[1:]:
+        text, last = word.text, kept[-1]
+        numbered = any(other.text[0].isdigit() or other.text in ("max", "avg") for other in kept[1:])
+        if text == "conv" or (text == "pool" and last.text in ("max", "avg", "avg(pad)")):
+            continue
+        if text in ("filters", "channels", "kernels") and last.text.isdecimal():
+            continue
+        if re.fullmatch("[0-9]+-d", text):
+            hint = f"the number of channels alone, `{text[:-2]}`; a difference, `({text})`"
+            raise PhraseError(f"`{text}` may be a number of dimensions", word.offset, word.length, hint)
+        if text.isdecimal() and (last.text == "pad" or (numbered and last.text in ("padding", "groups", "dilation"))):
+            word = Word(_MARK_WORDS[last.text] + text, last.offset, word.offset + word.length - last.offset)
+            kept.pop()
+        elif numbered and re.fullmatch("s[0-9]+", text):
+            word = Word(f"/{text[1:]}", word.offset, word.length)
+        kept.append(word)
+    return kept
 
 
 def _begins_layer(words: list[Word]) -> bool:
     first = words[0].text.split("(")[0]
-    return first in LAYER_WORDS or bool(_KERNEL.fullmatch(first))
+    unit = len(words) > 1 and words[1].text == "fc"
+    return unit or first in (*LAYER_WORDS, "conv") or bool(_KERNEL.fullmatch(first))
+
+
+def _is_half(before: list[Word], words: list[Word]) -> bool:
+    """Whether a layer's kind stands before the comma and its window behind it: `conv, 7×7, 64`, `max pool, 3×3`."""
+    kinds = (["conv"], ["dw"], ["dw", "conv"], ["max", "pool"], ["avg", "pool"])
+    return [word.text for word in before] in kinds and bool(_KERNEL.fullmatch(words[0].text))
+
+
+def _is_odd(phrase: Phrase) -> bool:
+    """Whether nothing but a window is written, and one that nobody has: `16x2`, `112x112`."""
+    sides = {side.text for side in phrase.words}
+    largest = max((int(side) for side in sides if side.isdecimal()), default=0)
+    return phrase.head == "conv" and not phrase.marks and (len(sides - {"1"}) > 1 or largest > MAX_BARE)
+
+
+def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) -> None:
+    """Refuses a pasted convolution without channels: only the grammar's own form means that it keeps those it gets."""
+    before, phrase, rest = phrases[:index], phrases[index], phrases[index + 1 :]
+    if phrase.head != "conv" or phrase.mark("channels") or phrase.mark("dw"):
+        return
+    one, other = phrase.words
+    window = f"{one.text}x{other.text}"
+    odd = _is_odd(phrase)
+    if not pasted and not odd:
+        return
+    marks = "".join(f" {_mark_text(key, word)}" for key, word in phrase.marks) or (" /1" if odd else "")
+    after = ", ".join(text_of(other) + (" /1" if _is_odd(other) else "") for other in rest)
+    keeps = f"one that keeps its channels stands in a list: `[{window}{marks}{', ' if rest else ''}{after}]`"
+    if before and before[-1].head == "pool to":
+        hint = f"over all of a feature map, whatever its size: `{', '.join(map(text_of, before))}`"
+    elif rest and rest[0].head == "pool to":
+        kind = rest[0].marks[0][1].text
+        hint = f"over a window: `{window} {kind}{marks}`; over all of the feature map: `{after}`"
+    elif rest and rest[0].head == "conv" and not rest[0].marks:
+        product = "*".join(word.text for word in rest[0].words)
+        hint = f"a number of channels that is a product: `{window} {product}`; {keeps}"
+    elif rest:
+        hint = f"the size of the output is left out: `{after}`; {keeps}"
+    elif odd and not pasted:
+        hint = f"a number of channels that is a product: `{one.text}*{other.text}`; {keeps}"
+    else:
+        hint = f"a convolution: `{window} 64{marks}`; a pool: `{window} max{marks}`; {keeps}"
+    raise PhraseError(f"`{window}` has no channels", one.offset, max(1, one.length), hint)
 
 
 def _times(words: list[Word]) -> tuple[list[Word], Word | None]:
@@ -211,6 +566,8 @@ def _set(marks: dict[str, Word], key: str, word: Word) -> None:
         hint = f"`{_mark_text(key, marks[key])}` or `{_mark_text(key, word)}`?"
         if _COPIES.fullmatch(word.text):
             hint = f"to repeat a layer, write `x {word.text[1:]}`"
+        elif not _NUMBER.fullmatch(word.text) or word.text.startswith("("):
+            hint = _MARKS_HINT
         raise PhraseError(f"{what} is given twice", word.offset, word.length, hint)
     for pair in _ONE_OF:
         if key in pair and (other := pair[1 - pair.index(key)]) in marks:
@@ -248,10 +605,14 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif "=" in text:
             key, _, value = text.partition("=")
             if key not in ("C", "dil", "pad"):
-                mark = {"stride": "/", "groups": "C=", "dilation": "dil=", "padding": "pad="}.get(key)
-                hint = f"it is written `{mark}{value}`" if mark else "the marks are C=, dil= and pad=, with no spaces"
+                hint = "the marks are C=, dil= and pad="
                 raise PhraseError(f"unknown mark `{text}`", word.offset, word.length, hint)
             _set(marks, key, _number(value, word, f"`{key}=`"))
+        elif text == "global":
+            hint = "over all of a feature map, whatever its size: `global avg`"
+            raise PhraseError("a global pool has no window", word.offset, word.length, hint)
+        elif _KERNEL.fullmatch(text):
+            raise _second_window(text, word.offset, word.length)
         elif text.partition("(")[0] in LAYER_WORDS:
             hint = f"each layer is an entry of its own: `[..., {text}]`"
             raise PhraseError(f"`{text}` is a layer, not a mark of this one", word.offset, word.length, hint)
@@ -269,13 +630,16 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
     return "pool" if pool else "conv", tuple((key, marks[key]) for key in _ORDER if key in marks)
 
 
+_MARKS_HINT = "marks of a layer: channels, C=groups or dw, /stride, dil=, V or pad=, linear or bare"
+
+
 def _number(text: str, word: Word, what: str) -> Word:
     if not _NUMBER.fullmatch(text):
         raise PhraseError(
             f"`{word.text}` is not {what}" if text else f"`{word.text}` lacks its number",
             word.offset,
             word.length,
-            "marks of a layer: channels, C=groups or dw, /stride, dil=, V or pad=, linear or bare",
+            _MARKS_HINT,
         )
     return Word(text, word.offset, word.length)
 
@@ -294,12 +658,10 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             return "pool to", (one, one), (("kind", rest[0]),)
         case "max" | "avg":
             if len(rest) != 2 or texts[0] != "to":
-                raise PhraseError(
-                    f"`{head.text}` needs a window",
-                    head.offset,
-                    head.length,
-                    f"`3x3 {head.text}` or `{head.text} to 7x7`",
-                )
+                window = next((text for text in texts if _KERNEL.fullmatch(text)), "3x3")
+                stride = next((f" {text}" for text in texts if text.startswith("/")), "")
+                hint = f"`{window} {head.text}{stride}` or `{head.text} to 7x7`"
+                raise PhraseError(f"`{head.text}` needs a window", head.offset, head.length, hint)
             return "pool to", _size(rest[1]), (("kind", head),)
         case "roi":
             if len(rest) != 3 or texts[1] != "of":
@@ -321,6 +683,10 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             _arity(head, rest, 0, f"`{head.text}`")
         case word if word in COMPOSITES:
             raise PhraseError(f"`{word}` needs a body", head.offset, head.length, f"`{word}: [...]`")
+        case "pool":
+            raise PhraseError("`pool` is max or avg", head.offset, head.length, "`3x3 max /2`, `3x3 avg /2`")
+        case word if re.fullmatch("[0-9]+([*x][0-9]+)+", word):
+            raise _no_window(re.split("[*x]", word), head.offset, head.length)
         case _:
             return "call", (head, *rest), ()
     return head.text, tuple(rest), ()

@@ -12,7 +12,7 @@ from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
 from resnetcli.spec.header import Header
 from resnetcli.spec.lineage import Document, Merged, lineage, merge, open_document
 from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate, names_in
-from resnetcli.spec.phrase import RESERVED, PhraseError, parse_cell, parse_head
+from resnetcli.spec.phrase import PhraseError, is_reserved, parse_cell, parse_head
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import (
     ActLayer,
@@ -122,7 +122,7 @@ class _Reader:
         for name, (at, node) in merged.let.items():
             if not is_name(name):
                 self.problems.add(f"`{name}` cannot be a name", at.at, "letters, digits and _, as in `depth`")
-            elif name in RESERVED:
+            elif is_reserved(name):
                 self.problems.add(f"`{name}` is a word of the grammar, not a name", at.at, "choose another name")
             elif isinstance(node, Text) and re.fullmatch(r"-?[0-9]+", node.value):
                 found[name] = int(node.value[:20])
@@ -136,7 +136,7 @@ class _Reader:
         for name, (at, node) in merged.let.items():
             if name in parameters:
                 names[name] = parameters[name]
-            elif not is_name(name) or name in RESERVED:
+            elif not is_name(name) or is_reserved(name):
                 continue  # which has been said
             elif not isinstance(node, Text) or not node.value:
                 self.problems.add(f"`{name}` needs a number or an expression", at.at, "for example `n: (depth-2)/6`")
@@ -169,7 +169,7 @@ class _Reader:
         for name, (key, body) in merged.blocks.items():
             words = key.value.split()
             for word in words or [""]:
-                if not is_name(word) or word in RESERVED or re.fullmatch("[A-Za-z]x[A-Za-z]", word):
+                if not is_name(word) or is_reserved(word) or re.fullmatch("[A-Za-z]x[A-Za-z]", word):
                     self.problems.add(f"`{word}` cannot be a name here", key.at,
                                       "`inception p1 r3 p3: ...`: a block's name, then its parameters'")  # fmt: skip
             if len(set(words)) != len(words):

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
+from resnetcli.spec.phrase import bracket_problem
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -67,6 +68,21 @@ class Map:
 
 
 Node = Text | Seq | Map
+
+_BRACKET = re.compile(r"^([ ]*(?:-[ ]+)*(?:\w+:[ ]+)?)\[", re.MULTILINE)
+"""A list that begins a value or an entry."""
+_COPIES = re.compile(r"[ \t$]*(?:\\times|[^\w\s\[\](){},:#]|[xX\u0445\u0425](?![A-Za-z]))[ \t$]*[A-Za-z0-9_]+")
+"""What papers write behind a bracket, `× 2`, whatever the sign is."""
+
+
+def _closing(text: str, start: int) -> int:
+    """Behind the bracket that closes the one at `start`; 0 if none does."""
+    depth = 0
+    for match in re.compile(r"[\[\]]").finditer(text, start):
+        depth += 1 if match.group() == "[" else -1
+        if depth == 0:
+            return match.end()
+    return 0
 
 
 def read_source(path: Path, label: str | None = None) -> Source:
@@ -250,6 +266,8 @@ class _Parser:
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
         """In libyaml's words, but for what was opened and never closed, which it notices lines below."""
+        if self._paper_brackets():
+            return
         mark, opened = error.problem_mark or error.context_mark, error.context_mark
         context, problem = error.context or "", error.problem or error.context or ""
         at = At(self.source, mark.line + 1, mark.column + 1, 1) if mark else At(self.source, 1, 1, 1)
@@ -275,6 +293,21 @@ class _Parser:
         else:
             hint = "does this line begin in the same column as its neighbours, and is every bracket closed?"
         self.problems.add(f"not YAML: {problem}", at, hint)
+
+    def _paper_brackets(self) -> bool:
+        """Notes every `[3×3, 64; 3×3, 64] × 2`: a list to YAML, which nothing may follow."""
+        text, found = self.source.text, False
+        for match in _BRACKET.finditer(text):
+            end = _closing(text, match.end() - 1)
+            times = _COPIES.match(text, end) if end else None
+            if times:
+                cell = text[match.end() - 1 : times.end()]
+                message, hint = bracket_problem(cell, outer=":" in match[1])
+                at = self.source.at(match.end() - 1)
+                length = len(cell) if "\n" not in cell else cell.index("\n")
+                self.problems.add(f"{message}: YAML reads neither", At(self.source, at.line, at.column, length), hint)
+                found = True
+        return found
 
     def _unreadable(self) -> None:
         text = self.source.text

@@ -39,7 +39,7 @@ OTHERS = st.one_of(
     st.sampled_from(["0", "0.3", "0.5"]).map("dropout {}".format),
 )
 LAYERS = st.one_of(CONVOLUTIONS, CONVOLUTIONS, POOLS, OTHERS)
-TIMES = st.sampled_from(["", "", "", " x 2", " x k", " × 3"])
+TIMES = st.sampled_from(["", "", "", " x 2", " x k", " x 3"])
 HEADS = st.one_of(
     st.sampled_from(
         ["residual", "residual", "residual linear", "residual 0.1", "seq", "aside", "sum of 2", "concat of k"]

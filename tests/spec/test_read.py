@@ -322,7 +322,7 @@ def test_nothing_else_is_a_shortcut(text: str) -> None:
             (text, None)
             for text in ("", "224", "224x224", "3x224x224x1", "0x1x1", "1x0x1", "1x1x16385", "-1x1x1", "ax1x1")
         ),
-        *((text, None) for text in ("[3, 224, 224]", "3 x 224 x 224", "3x224x224 ,", "3.0x224x224", "9999999x1x1")),
+        *((text, None) for text in ("[3, 224, 224]", "3 x 224 x", "3x224x224 ,", "3.0x224x224", "9999999x1x1")),
     ],
 )
 def test_input_is(text: str, shape: Shape | None) -> None:

@@ -1,0 +1,82 @@
+r"""Characters as PDFs, LaTeX and keyboards have them -> the grammar's own, each with its place in the text as written.
+
+`3 \times 3`, `3✕3` and `3×3` come to the same characters, so that one reader serves them all and its errors still
+point at what stands in the file.
+"""
+
+# ruff: noqa: RUF001 - look-alikes are what is replaced
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import chain
+
+_PLAIN = re.compile(r"[\t\n\r -#%-\[\]-}×]*")
+"""Text that means itself: no `$`, no backslash, no `~`."""
+_SAME = str.maketrans(
+    dict.fromkeys("✕✖⨯⨉╳⤫хХχΧⅹⅩ∗⁎⋅·∙", "×")
+    | dict.fromkeys("‐‑‒–—−", "-")
+    | dict.fromkeys("∕⁄", "/")
+    | dict(zip("、АВСЕНКМОРТаеорс", ",ABCEHKMOPTaeopc", strict=True))
+)
+"""Look-alikes. `∗` and `·` stand for `×` in papers, in `3∗3` as in `16·k`."""
+_UNSEEN = frozenset("\u00ad\u200b\u200c\u200d\u2060\ufeff")
+_LATEX = re.compile(
+    r"""
+    (?P<open> \\begin\s*\{(?:[bpvBV]?matrix|smallmatrix|array|tabular)\}(?:\{[^{}]*\})? | \\left\s*[\[({] )
+    | (?P<close> \\end\s*\{[a-zA-Z]+\} | \\right\s*[\])}] )
+    | (?P<row> \\\\(?:\[[^\[\]]*\])? )
+    | (?P<times> \\(?:times|cdot|ast)(?![A-Za-z])\s* )
+    | (?P<space> \\[,;:!\ ] | ~ | \\q?quad(?![A-Za-z]) )
+    | (?P<nothing> \$ | [{}] | \\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox|rm|bf|it)(?![A-Za-z])\s* )
+    """,
+    re.VERBOSE,
+)
+_MEANS = {"open": "[", "close": "]", "row": ";", "times": "×", "space": " ", "nothing": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A text in the grammar's characters."""
+
+    text: str
+    places: tuple[tuple[int, int], ...] | None
+    """From where to where each character stands in the text as written; None if it is the same text."""
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Offset and length, in the text as written, of the characters from `start` to `end`."""
+        if self.places is None or start >= end:
+            return start, end - start
+        first = self.places[start][0]
+        return first, self.places[end - 1][1] - first
+
+
+def clean_cell(text: str) -> Cleaned:
+    """The text of a cell or a key, LaTeX and look-alikes replaced."""
+    if _PLAIN.fullmatch(text):
+        return Cleaned(text, None)
+    characters: list[str] = []
+    places: list[tuple[int, int]] = []
+    latex = _LATEX.finditer(text) if "\\" in text or "$" in text else iter(())
+    place = 0
+    for match in chain(latex, [None]):
+        start, end = match.span() if match else (len(text), len(text))
+        for index in range(place, start):
+            if text[index] not in _UNSEEN:
+                characters.append(_plain(text[index]))
+                places.append((index, index + 1))
+        if match and (means := _MEANS[match.lastgroup or "nothing"]):
+            characters.append(means)
+            places.append((start, end))
+        place = end
+    return Cleaned("".join(characters), tuple(places))
+
+
+def _plain(char: str) -> str:
+    """The character it looks like. Superscripts and the like are none: `3²` is not 32."""
+    if "\uff01" <= char <= "\uff5e" or "\U0001d400" <= char <= "\U0001d7ff":  # full width, mathematical letters
+        wide = unicodedata.normalize("NFKC", char)
+        char = wide if len(wide) == 1 else char
+    return char.translate(_SAME)
