@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.profile import Profile
 from resnetcli.report.verdict import Judged
-from resnetcli.spec.header import FIGURES, parse_protocol
+from resnetcli.spec.header import ACCURACY, FIGURES, parse_protocol
 from resnetcli.spec.zoo import Zoo
 
 
@@ -49,9 +49,9 @@ class Accuracy:
 
     def best(self, profile: Profile, figure: str, dataset: str) -> float | None:
         """The best of what papers print; None where none does."""
-        printed = [float(text) for text in self.printed(profile, figure, dataset)]
+        values = [e.published.value for e in profile.judged if _what(e) == (figure, dataset, self.protocol)]
         choose = min if "error" in figure else max
-        return choose(printed) if printed else None
+        return float(choose(values)) if values else None
 
 
 def _what(entry: Judged) -> tuple[str, str, str]:
@@ -63,7 +63,9 @@ def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Acc
 
     Raises UsageError if no net has a figure under it.
     """
-    nets = Counter(name for p in profiles for name in dict.fromkeys(e.published.protocol for e in p.judged) if name)
+    accuracies = {id(p): [e for e in p.judged if e.published.figure.startswith(ACCURACY)] for p in profiles}
+    nets = Counter(name for p in profiles
+                   for name in dict.fromkeys(e.published.protocol for e in accuracies[id(p)]) if name)  # fmt: skip
     protocol = None if protocol is None else parse_protocol(protocol) or protocol
     if not nets:
         raise UsageError("no accuracy is published for these nets", "`resnet-cli papers` shows what papers print")
@@ -71,7 +73,7 @@ def accuracy(profiles: Sequence[Profile], protocol: str | None, zoo: Zoo) -> Acc
     if protocol not in nets:
         known = did_you_mean(protocol, nets, f"there is {', '.join(nets)}")
         raise UsageError(f"nothing is published for these nets under `{protocol}`", known)
-    entries = [entry for profile in profiles for entry in profile.judged if entry.published.protocol == protocol]
+    entries = [entry for each in accuracies.values() for entry in each if entry.published.protocol == protocol]
     columns = sorted(dict.fromkeys(_what(entry)[:2] for entry in entries), key=lambda c: (c[1], FIGURES.index(c[0])))
     sources = {entry.published.source for entry in entries}
     names = {source: paper.name if (paper := zoo.paper(source)) else source for source in sources}

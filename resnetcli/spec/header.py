@@ -31,7 +31,14 @@ PROTOCOLS = (
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
-_PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]+(?:\.[0-9]+)?)\s?([KMGBT]?)(?:ms|%)?")
+_PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]{1,15}(?:\.[0-9]{1,9})?)\s?([KMGBT]?|ms|%)")
+_UNITS = (
+    (("params", "macs", "flops", "activations"), "KMGBT", "a count such as 25.5M or 4.1G"),
+    (("depth", "bottleneck_width_d", "group_conv_width"), "", "a whole number"),
+    (("time_per_minibatch16",), ("", "ms"), "a time such as 17.9 or 17.9ms"),
+    (ACCURACY, ("", "%"), "a percentage from 0 to 100, such as 22.2"),
+)
+"""How the names of figures begin, the units that they may be printed in, and what they are."""
 _INPUT = re.compile(r"([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
@@ -159,10 +166,11 @@ class Header:
             elif key.value not in FIGURES:
                 hint = did_you_mean(key.value, (*FIGURES, *FACTS, "row"), f"figures are {' '.join(FIGURES)}")
                 self.problems.add(f"unknown figure `{key.value}`", key.at, hint)
-            elif not isinstance(node, Text) or not (printed := _PRINTED.fullmatch(node.value)):
-                self.problems.add(f"`{key.value}` is a figure as printed", node.at, "for example 25.5M, 4.1G or 22.2")
+            elif (printed := _printed(key.value, node)) is None:
+                what = next(what for names, _, what in _UNITS if key.value.startswith(names))
+                self.problems.add(f"`{key.value}` is a figure as published", node.at, what)
             else:
-                figures.append((key.value, node.value, *printed_figure(printed[1], printed[2])))
+                figures.append((key.value, *printed))
         for fact in ("source", "table"):
             if not any(key.value == fact for key, _ in entry.pairs):
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
@@ -199,6 +207,19 @@ class Header:
             what = "a list of whole numbers" if name == "sizes" else "a whole number"
             self.problems.add(f"`{name}` is {what}", value.at)
         return Expect(figures, sizes, key.at)
+
+
+def _printed(figure: str, node: Node) -> tuple[str, Decimal, Decimal] | None:
+    """A figure as written, its value and one in its last digit; None if it cannot be such a figure."""
+    match = _PRINTED.fullmatch(node.value) if isinstance(node, Text) else None
+    units = next(units for names, units, _ in _UNITS if figure.startswith(names))
+    if not isinstance(node, Text) or match is None or match[2] not in units:
+        return None
+    value, last = printed_figure(match[1], match[2] if match[2] not in ("ms", "%") else "")
+    whole, percentage = units == "", figure.startswith(ACCURACY)
+    if (whole and last != 1) or (percentage and value > 100):
+        return None
+    return node.value, value, last
 
 
 def _style_op(word: str) -> BatchNorm | ReLU | LeakyReLU | PReLU | None:

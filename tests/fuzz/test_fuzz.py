@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,17 @@ from resnetcli.net.module import build, trace_shapes
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
+from resnetcli.report.compare import compare
+from resnetcli.report.info import info
+from resnetcli.report.listing import listing
+from resnetcli.report.papers import paper_tables
+from resnetcli.report.profile import profile_model
+from resnetcli.report.verify import verify
+from resnetcli.spec.header import FIGURES
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
+from resnetcli.view.compare import comparison_sheet
+from resnetcli.view.profile import published_sheet
 from tests.spec.bad import CASES
 from tests.spec.strategies import specs
 
@@ -56,6 +66,7 @@ published:
   - {params: 25.5M, top1_error: 22.2, dataset: D, protocol: test, source: "arXiv:1", table: T, note: "cause unknown"}
 expect: {params: 5, depth: 3, sizes: [1, 2]}
 """
+PUBLISHED = 'published: [{{{}, dataset: D, protocol: p, source: "arXiv:1", table: T}}]\n'
 SEEDS = [CORNERS, *(path.read_text(encoding="utf-8") for path in ZOO.files.values())]
 ODD = """* &a !!int --- null ~ << x × ? | > % @ ` # " ' 1e9 - [ ] { } : , of to extends: 0 -1 00 2147483648 1/0 k/3"""
 WORDS: list[str] = [
@@ -185,6 +196,91 @@ def test_junk_is_an_error_that_points(text: str) -> None:
     holds(text)
     holds(f"input: 3x32x32\ntable: {{t: [{text}]}}\n")
     holds(f"input: 3x32x32\ntable:\n  t:\n    {text}\n")
+
+
+VALUES = [
+    *ODD.split(),
+    *(
+        "25.5M",
+        "~22",
+        "22.2%",
+        "12ms",
+        "22.2",
+        "0.000001",
+        "100",
+        "250",
+        "1.5T",
+        "3B",
+        "5 G",
+        "~5K%",
+        "1ms",
+        "1e5",
+        "\u0663",
+    ),
+    *("9" * 30, "0." + "0" * 300 + "1", "null", "[]", "{}", "''"),
+]
+TEXTS = [
+    "arXiv:1512.03385",
+    "Table 1",
+    "x",
+    "''",
+    '"\\e[31m"',
+    "'[bold]'",
+    "'|'",
+    "null",
+    "[a]",
+    "single-crop-224",
+    "a" * 500,
+]
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> str:
+    """A net with a header that says much about it."""
+    lines = ["input: 3x32x32", "table: {a: 3x3 16, b: [global avg, fc classes]}"]
+    value, text = st.sampled_from(VALUES), st.sampled_from(TEXTS)
+    for key in ("name", "cite", "about"):
+        if draw(st.booleans()):
+            lines.append(f"{key}: {draw(text)}")
+    if draw(st.booleans()):
+        names = draw(st.lists(st.sampled_from(["params", "macs", "depth", "sizes"]), max_size=2, unique=True))
+        lines.append(f"expect: {{{', '.join(f'{name}: {draw(value)}' for name in names)}}}")
+    lines.append("published:")
+    for _ in range(draw(st.integers(1, 3))):
+        figures = draw(st.lists(st.sampled_from(FIGURES), min_size=1, max_size=3, unique=True))
+        plain = draw(st.booleans())
+        facts = ["source", "table", "protocol", "dataset", *draw(st.lists(st.sampled_from(["note", "label", "row"])))]
+        pairs = [f"'{figure}': {draw(value)}" for figure in figures]
+        pairs += [f"{fact}: {'p' if plain else draw(text)}" for fact in dict.fromkeys(facts)]
+        lines.append(f"  - {{{', '.join(pairs)}}}")
+    return "\n".join(lines) + "\n"
+
+
+@profile(150)
+@given(accounts())
+@example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("params: 25.5M, top1_error: 22.2"))
+@example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("top1_error: 22.2%"))
+@example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("top1_error: ~22.2"))
+@example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("time_per_minibatch16: 12ms, mAP: 3"))
+def test_whatever_a_header_says_can_be_shown_or_is_an_error_that_points(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "zoo" / "family"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "net.yaml").write_text(text, encoding="utf-8")
+    zoo = Zoo(folder.parent)
+    try:
+        profiled = profile_model("net", {}, zoo=zoo)
+    except (SpecError, UsageError):
+        return
+    published_sheet(profiled)
+    info_lines = info("net", zoo)
+    assert info_lines.profile.spec == profiled.spec
+    paper_tables(zoo=zoo)
+    assert verify("net", zoo=zoo).nets
+    assert listing(zoo=zoo).profiles
+    with suppress(UsageError):  # no accuracy is published
+        comparison_sheet(compare("net", accuracy=True, zoo=zoo))
 
 
 @profile(200)

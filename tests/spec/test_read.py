@@ -698,7 +698,8 @@ def test_an_auxiliary_head_hangs_from_a_row() -> None:
     ],
 )
 def test_a_published_figure_is_kept_as_printed(printed: str, value: str | None) -> None:
-    entry = f'published: [{{params: "{printed}", source: "arXiv:1", table: Table 1}}]'
+    name = {"%": "top1_error", "s": "time_per_minibatch16"}.get(printed[-1:], "params")
+    entry = f'published: [{{{name}: "{printed}", dataset: D, protocol: p, source: "arXiv:1", table: Table 1}}]'
     if printed.startswith("["):
         entry = entry.replace('"[1]"', "[1]")
     if value is None:
@@ -706,7 +707,17 @@ def test_a_published_figure_is_kept_as_printed(printed: str, value: str | None) 
             header(entry)
     else:
         (figure,) = header(entry).published
-        assert (figure.figure, figure.printed, figure.value) == ("params", printed, Decimal(value))
+        assert (figure.figure, figure.printed, figure.value) == (name, printed, Decimal(value))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["params: 22.2%", "macs: 49ms", "depth: 10.5", "depth: 5K", "top1_error: 25.5M", "top5_accuracy: 101", "mAP: 3ms",
+     "time_per_minibatch16: 3G", "bottleneck_width_d: 4.5", f"params: {'9' * 16}", f"top1_error: 0.{'0' * 30}1"],
+)  # fmt: skip
+def test_a_published_figure_has_a_unit_of_its_kind(entry: str) -> None:
+    with pytest.raises(SpecError, match="is a figure as published"):
+        header(f'published: [{{{entry}, dataset: D, protocol: p, source: "arXiv:1", table: Table 1}}]')
 
 
 def test_facts_belong_to_every_figure_of_their_entry() -> None:
