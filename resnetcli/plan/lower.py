@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import NoReturn, assert_never
 
-from resnetcli.errors import At, Problems
+from resnetcli.errors import At, Problems, SpecError
 from resnetcli.ops import (
     MAX_ELEMENTS,
     Activation,
@@ -296,7 +296,14 @@ class _Lowering:
         if spec.shortcut.layers is None:
             layers: Many[Item] = (Item(ConvLayer((1, 1), stride=stride)),)
         else:
-            layers = spec.shortcut.layers(stride)
+            try:
+                layers = spec.shortcut.layers(stride)
+            except SpecError as error:  # its numbers do not come out for this stride
+                first = error.problems[0]
+                where = f" on line {self.at.line}" if self.at else ""
+                note = f"s is {stride} in the block{where}"
+                self.fail(first.message, first.at, first.hint, (*first.notes, note))
+                layers = (Item(ConvLayer((1, 1), stride=stride)),)
         preactivated = bool(spec.style.before)
         projects = any(isinstance(item.what, ConvLayer) for item in layers)
         if preactivated and projects and entry is not None:

@@ -268,6 +268,9 @@ class _Parser:
         """In libyaml's words, but for what was opened and never closed, which it notices lines below."""
         if self._paper_brackets():
             return
+        if "nesting" in (error.problem or ""):  # libyaml has a limit of its own, which a line of brackets meets first
+            self.problems.add(f"nested more than {MAX_DEPTH} deep", self._too_deep(error.problem_mark))
+            return
         mark, opened = error.problem_mark or error.context_mark, error.context_mark
         context, problem = error.context or "", error.problem or error.context or ""
         at = At(self.source, mark.line + 1, mark.column + 1, 1) if mark else At(self.source, 1, 1, 1)
@@ -293,6 +296,15 @@ class _Parser:
         else:
             hint = "does this line begin in the same column as its neighbours, and is every bracket closed?"
         self.problems.add(f"not YAML: {problem}", at, hint)
+
+    def _too_deep(self, mark: yaml.Mark | None) -> At:
+        """The first bracket beyond the depth that is read, up to where libyaml gave up."""
+        depth, end = 0, mark.index if mark else len(self.source.text)
+        for match in re.finditer(r"[\[\]{}]", self.source.text[:end]):
+            depth += 1 if match.group() in "[{" else -1
+            if depth > MAX_DEPTH:
+                return self.source.at(match.start())
+        return self.source.at(end)
 
     def _paper_brackets(self) -> bool:
         """Notes every `[3×3, 64; 3×3, 64] × 2`: a list to YAML, which nothing may follow."""

@@ -288,6 +288,9 @@ table:
     "of each row the first that cannot be lowered": row(
         "[3x3 96 C=48, 3x3 96 C=7]\n  u: [1x1 64, residual: [3x3 64 V]]\n  v: 3x3 64\n  w: 3x3 64 C=3"
     ),
+    "a shortcut that does not come out hides nothing": row(
+        "[residual: [3x3 64 /3, 3x3 96]]\n  u: 3x3 96 C=5", "shortcut: [sxs avg /s ceil, 1x1 16384/s]\n"
+    ),
     # --- what a terminal would obey
     "escape sequences": row('"\\e[31m3x3\\e[0m 64"'),
     "a word of a thousand letters": row("3x3 " + "k" * 1000),

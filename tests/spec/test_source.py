@@ -16,6 +16,20 @@ from resnetcli.spec.zoo import Zoo
 from tests.spec.strategies import specs
 
 
+def test_a_limit_of_libyaml_s_own_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(text: str, Loader: object) -> object:  # noqa: N803 - PyYAML's name
+        mark = yaml.Mark("", 1000, 0, 1000, None, None)
+        raise yaml.MarkedYAMLError(problem="exceeded maximum nesting depth", problem_mark=mark)
+
+    monkeypatch.setattr(yaml, "parse", limited)
+    with pytest.raises(SpecError) as raised:
+        parse(Source("deep.yaml", "[" * 30_000))
+    [problem] = raised.value.problems
+    assert problem.message == f"nested more than {MAX_DEPTH} deep"
+    assert problem.at is not None
+    assert (problem.at.line, problem.at.column, problem.hint) == (1, MAX_DEPTH + 1, "")
+
+
 def nodes(node: Node) -> list[Node]:
     """The node and all below it."""
     match node:
