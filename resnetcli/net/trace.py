@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -297,6 +298,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.values[self._storage(image)] = _Value(frozenset({-1}))
         self.local.frames = self.main
         with ExitStack() as stack:
+            stack.enter_context(_ONE_AT_A_TIME)
             stack.enter_context(_plainly())
             stack.enter_context(fitting(f"`{title}`", image.device))
             for handle in (
@@ -432,20 +434,32 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return hasattr(self.local, "frames")
 
     def following(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose operations are seen in whatever thread it is called, as part of the module called now."""
+        """A function whose operations are seen in whatever thread it is called, as part of the module called now.
+
+        What one thread starts runs in the order it is started, so that rows have the same order every time.
+        """
+        for module in ("torch._dynamo", "torch.fx.experimental.symbolic_shapes"):
+            import_module(module)  # torch does so when it first runs, and threads would wait seconds for it
         frames = [*self.frames]
+        before, done = getattr(self.local, "last_started", None), threading.Event()
+        self.local.last_started = done
 
         def followed(*args: Any, **kwargs: Any) -> Any:
-            if self.follows():
-                return function(*args, **kwargs)
-            self.local.frames = [*frames]
-            _push_mode(self)
             try:
-                with torch.no_grad():
+                if self.follows():
                     return function(*args, **kwargs)
+                if before is not None:
+                    before.wait(PATIENCE)  # longer only if it waits for this one
+                self.local.frames = [*frames]
+                _push_mode(self)
+                try:
+                    with torch.no_grad():
+                        return function(*args, **kwargs)
+                finally:
+                    _pop_mode()
+                    del self.local.frames
             finally:
-                _pop_mode()
-                del self.local.frames
+                done.set()
 
         return followed
 
@@ -721,7 +735,11 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 GRACE = 0.1
-"""Seconds in which a thread's work is waited for before the next begins, so that rows are in order."""
+"""Seconds in which a module waits for what it has just started, so that its own rows come after."""
+PATIENCE = 2.0
+"""Seconds in which a thread waits for what was started before it."""
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while a model runs: what is changed for it, as how threads start, is the whole process's."""
 
 
 @contextmanager
