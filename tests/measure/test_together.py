@@ -15,7 +15,7 @@ from resnetcli.measure.latency import Measurement
 from resnetcli.measure.ready import prepare
 from resnetcli.measure.settings import Settings
 from resnetcli.measure.together import Together, measure_together
-from resnetcli.ops import Conv
+from resnetcli.ops import Conv, PoolTo
 from resnetcli.plan.plan import Plan
 from tests.measure.test_latency import order_of
 from tests.short import OUT_OF_MEMORY, Shortage
@@ -135,7 +135,11 @@ def test_graphs_that_take_turns_share_their_memory() -> None:
     def held(nets: int) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        plans = [wide_net(32) for _ in range(nets)]
+        s = Sketch(3, 32, 32)
+        s.step("conv1", Conv(64, (3, 3), pad=(1, 1)))
+        s.step("conv2", Conv(64, (3, 3), pad=(1, 1)))
+        s.step("pool", PoolTo("avg", (1, 1)))
+        plans = [s.plan()] * nets
         quick(*plans, device="cuda", batch=512, settings=Settings("bf16", cuda_graph=True))
         return torch.cuda.max_memory_reserved()
 
