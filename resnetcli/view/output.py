@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from textwrap import fill
+from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from resnetcli.view.safe import json_text, no_commands, printable
@@ -17,7 +17,6 @@ from resnetcli.view.sheet import Sheet, comfortable_width, groups, split, to_ric
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
 PIPED_WIDTH = 10_000
 """Wider than any table: nothing is cut when a program reads it."""
@@ -81,7 +80,7 @@ def print_sheet(sheet: Sheet) -> Sheet:
         head = " ".join(head.split("\n"))
         left_out += [head] if head and head not in left_out else []
     if sheet.headings:
-        _print_groups(sheet, screen)
+        _print_groups(sheet)
     else:
         for number, part in enumerate(split(sheet, screen.width)):
             print_texts([""] if number else [])
@@ -108,29 +107,25 @@ def print_table(table: Table) -> None:
     screen.print(Segments([segment for line in lines for segment in line]), crop=False, end="")
 
 
-def _print_groups(sheet: Sheet, screen: Console) -> None:
+def _print_groups(sheet: Sheet) -> None:
     print_table(to_rich(sheet, range(0)))
     for number, (heading, rows) in enumerate(groups(sheet)):
         print_texts([""] if number else [])
-        screen.print(_text(f" {heading}", "dim"), no_wrap=True, overflow="ellipsis")
+        print_texts([heading], "dim", indent=" ")
         print_table(to_rich(sheet, rows))
 
 
-def print_texts(lines: Iterable[str], style: str = "") -> None:
+def print_texts(lines: Iterable[str], style: str = "", *, indent: str = "") -> None:
     """Lines of text, broken between words where the terminal is too narrow."""
-    screen = console()
-    for line in lines:
-        wrapped = line
-        if len(line) > screen.width:  # rich would break a word that is too long, or not break at all
-            wrapped = fill(line, screen.width, break_long_words=False, break_on_hyphens=False)
-        for part in wrapped.split("\n") if wrapped != line else [line]:
-            screen.print(_text(part, style), overflow="ignore", crop=False)
-
-
-def _text(line: str, style: str) -> Text:
     from rich.text import Text
 
-    return Text(printable(line), style=style)
+    screen = console()
+    for line in lines:
+        line = indent + printable(line)
+        # rich would break a word that is too long, or not break at all
+        parts = wrap(line, screen.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        for part in parts if len(line) > screen.width else [line]:
+            screen.print(Text(part, style=style), overflow="ignore", crop=False)
 
 
 def print_json(record: dict[str, Any]) -> None:
