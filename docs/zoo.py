@@ -52,7 +52,7 @@ def section(group: Group) -> str:
     """One paper's nets of a family: the table, then what there is to say of each."""
     assert group.paper is not None  # a test holds every citation to the zoo's papers
     lines = [f"### {group.paper.authors}, *{group.paper.title}*", "", group.paper.key, ""]
-    lines.append(to_markdown(Sheet(COLUMNS, tuple(map(row, group.profiles)))))
+    lines.append(to_markdown(Sheet(COLUMNS, tuple(map(row, group.profiles)))).replace("\\`", "`"))  # names as code
     said = [text for profile in group.profiles if (text := remarks(profile))]
     return "\n".join([*lines, *([*said, ""] if said else [])])
 

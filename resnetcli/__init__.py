@@ -11,11 +11,14 @@ Names are imported when they are first used, and torch not before `build` (or a 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as in `typing`, which takes a while to import
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from resnetcli.errors import ResourceError, Source, SpecError, UsageError
     from resnetcli.measure.ceilings import Ceilings, read_profile
     from resnetcli.measure.latency import Measurement

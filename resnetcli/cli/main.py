@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
-import re
 import sys
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, which takes a while to import: until `main` runs, Ctrl-C shows a traceback
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
     from resnetcli.cli.root import app as app
 
 COMPLETE = "_RESNET_CLI_COMPLETE"
@@ -20,6 +19,8 @@ WIDEST = 10_000
 
 def tidy(environ: MutableMapping[str, str]) -> None:
     """Takes away what rich and typer, which read it as they are imported, would stumble over."""
+    import re
+
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
         value = environ.get(name)
         if value is not None and not (re.fullmatch("[0-9]{1,5}", value) and 0 < int(value) <= WIDEST):
@@ -37,6 +38,9 @@ def main() -> None:
 
 
 def _main() -> None:
+    import io
+    import os
+
     tidy(os.environ)
     from resnetcli.cli.app import complain
     from resnetcli.cli.root import app
