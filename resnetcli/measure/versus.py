@@ -140,7 +140,7 @@ def noise_floor(base: Sequence[float], again: Sequence[float]) -> float:
 
 def _factor(value: float, size: float) -> str:
     """With as many digits as a ratio of that size deserves."""
-    return f"{value:.{1 if size >= 10 else 2 if size >= 1.1 else 3}f}"
+    return f"{value:.{1 if size >= 9.995 else 2 if size >= 1.0995 else 3}f}"
 
 
 def _limits(low: float, high: float, size: float) -> str:
