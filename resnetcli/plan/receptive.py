@@ -36,9 +36,9 @@ class Span:
     """Of the path that sees least."""
     size_max: int | None
     """Of all paths together."""
-    stride_min: Fraction | None
+    stride_min: int | None
     """Pixels from one position's window to the next; one number but where paths or windows are uneven."""
-    stride_max: Fraction | None
+    stride_max: int | None
     padding_min: int | None
     """Pixels that position 0's window reaches beyond the image, of the path where they are fewest."""
     padding_max: int | None
@@ -51,9 +51,9 @@ class Span:
 
     @property
     def stride(self) -> int | None:
-        """The stride if it is one whole number."""
+        """The stride if it is one number."""
         low, high = self.stride_min, self.stride_max
-        return int(low) if low is not None and low == high and low.denominator == 1 else None
+        return low if low == high else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,13 @@ class _Paths:
 
     @property
     def stride(self) -> Fraction:
+        """On average, which tells paths apart."""
         return Fraction(self.shift, self.period)
+
+    def steps(self, size: int) -> list[int]:
+        """Pixels from a window to the next, of each of `size` positions: from first to first and from last to last."""
+        places = range(min(self.period, size - 1) if size > 1 else self.period)
+        return [self.at(ends, o + 1) - self.at(ends, o) for ends in (self.lows, self.highs) for o in places]
 
     def at(self, bounds: tuple[int, ...], position: int) -> int:
         """A bound at any position, also before 0 and beyond the map."""
@@ -257,11 +263,12 @@ def _span(seen: _Seen, size: int) -> Span:
     # Windows of one stride are alike from period to period; those of several drift apart from position to position.
     places = range(min(size, paths[0].period) if len(paths) == 1 else size)
     most = max(max(p.at(p.highs, o) for p in paths) - min(p.at(p.lows, o) for p in paths) + 1 for o in places)
+    strides = [stride for p in paths for stride in p.steps(size)]
     return Span(
         min(p.least(size) for p in paths),
         None if seen.whole else most,
-        paths[0].stride,
-        paths[-1].stride,
+        min(strides),
+        max(strides),
         min(-p.latest[0] for p in paths),
         None if seen.whole else max(-p.lows[0] for p in paths),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from resnetcli.errors import plural
@@ -111,7 +110,7 @@ def _both(h: str, w: str) -> str:
     return h if h == w else f"{h} x {w}"
 
 
-def _range(low: int | Fraction | None, high: int | Fraction | None, unbounded: str = "") -> str:
+def _range(low: int | None, high: int | None, unbounded: str = "") -> str:
     texts = dict.fromkeys(unbounded if value is None else str(value) for value in (low, high))
     return "-".join(text for text in texts if text)
 

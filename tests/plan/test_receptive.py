@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def last(plan: Plan) -> Receptive:
 def square(size: int, stride: int, padding: int, size_min: int | None = None, padding_min: int | None = None) -> Span:
     """A span as it mostly is: one stride, one path unless told."""
     least, early = size if size_min is None else size_min, padding if padding_min is None else padding_min
-    return Span(least, size, Fraction(stride), Fraction(stride), early, padding)
+    return Span(least, size, stride, stride, early, padding)
 
 
 # --- worked out by hand ----------------------------------------------------------------------------------------------
@@ -97,23 +97,32 @@ def test_a_path_round_global_pooling_keeps_its_own_field() -> None:
     a = s.step("a", Conv(2, (8, 8)), 0)
     b = s.step("b", PoolTo("avg", (1, 1)), 0)
     s.step("add", Add(), a, b)
-    assert last(s.plan()).h == Span(8, None, Fraction(1), Fraction(1), 0, None)
+    assert last(s.plan()).h == Span(8, None, 1, 1, 0, None)
 
 
 def test_paths_of_unlike_strides_are_an_interval() -> None:
     # 8 -> 4 by a window of 5, and by pooling to 4: at position 3 the first sees 3 to 7, the second 6 to 7; at 0 the
     # first sees 0 to 4, the second 0 and 1.
     seen = last(row("concat: [5x5 8 V, [1x1 8, avg to 4x4]]"))
-    assert seen.h == Span(2, 5, Fraction(1), Fraction(2), 0, 0)
+    assert seen.h == Span(2, 5, 1, 2, 0, 0)
     assert seen.h.stride is None
+
+
+@pytest.mark.parametrize(("size", "parts"), [(8, 3), (10, 4), (7, 5), (9, 6), (11, 2), (13, 7), (12, 4)])
+def test_the_strides_of_pooling_to_a_size_are_those_of_pytorch_s_windows(size: int, parts: int) -> None:
+    windows = [(o * size // parts, -(-(o + 1) * size // parts)) for o in range(parts)]
+    strides = {b[end] - a[end] for a, b in pairwise(windows) for end in (0, 1)}
+    seen = last(row(f"[3x3 8 /2, avg to {parts}x{parts}]", input=f"8x{2 * size}x{2 * size}")).h
+    assert (seen.stride_min, seen.stride_max) == (2 * min(strides), 2 * max(strides))
+    assert seen.stride == (2 * min(strides) if len(strides) == 1 else None)
 
 
 def test_uneven_pooling_has_windows_of_several_sizes() -> None:
     # PyTorch's 10 -> 4: 0-2, 2-4, 5-7, 7-9; three of them: 0-7, 2-9
-    assert last(row("avg to 4x4", input="8x10x10")).h == Span(3, 3, Fraction(5, 2), Fraction(5, 2), 0, 0)
-    assert last(row("[avg to 4x4, 3x3 8 V]", input="8x10x10")).h == Span(8, 8, Fraction(5, 2), Fraction(5, 2), 0, 0)
+    assert last(row("avg to 4x4", input="8x10x10")).h == Span(3, 3, 2, 3, 0, 0)
+    assert last(row("[avg to 4x4, 3x3 8 V]", input="8x10x10")).h == Span(8, 8, 2, 2, 0, 0)
     # 7 -> 3: 0-2, 2-4, 4-6; 7 -> 5: 0-1, 1-2, 2-4, 4-5, 5-6
-    assert last(row("avg to 5x5", input="8x7x7")).h == Span(2, 3, Fraction(7, 5), Fraction(7, 5), 0, 0)
+    assert last(row("avg to 5x5", input="8x7x7")).h == Span(2, 3, 1, 2, 0, 0)
 
 
 def test_pooling_that_repeats_too_rarely_is_refused_and_not_followed_for_ever() -> None:
@@ -311,7 +320,7 @@ def holds_over_every_path(plan: Plan) -> None:
             continue
         strides = {min(second) - min(first) for first, second in bounded}
         assert seen.h.size_min == min(max(first) - min(first) + 1 for first, _ in bounded)
-        assert (seen.h.stride_min, seen.h.stride_max) == (Fraction(min(strides)), Fraction(max(strides)))
+        assert (seen.h.stride_min, seen.h.stride_max) == (min(strides), max(strides))
         assert seen.h.padding_min == min(-min(first) for first, _ in bounded)
         if not seen.h.whole:
             union = set().union(*(first for first, _ in bounded))

@@ -17,8 +17,8 @@ from tests.spec.strategies import specs
 
 
 def test_a_limit_of_libyaml_s_own_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(text: str, Loader: object) -> object:  # noqa: N803 - PyYAML's name
-        mark = yaml.Mark("", 1000, 0, 1000, None, None)
+    def limited(text: str, Loader: object) -> object:
+        mark = yaml.Mark("", 1000, 0, 1000, None, 0)
         raise yaml.MarkedYAMLError(problem="exceeded maximum nesting depth", problem_mark=mark)
 
     monkeypatch.setattr(yaml, "parse", limited)
