@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -97,6 +99,32 @@ def _excerpt(at: At, width: int = 120) -> list[str]:
     more = ("..." if left else "", "..." if left + width < len(text) else "")
     gutter = f"{at.line:>5} | "
     return [f"{gutter}{more[0]}{shown}{more[1]}".rstrip(), f"      | {' ' * len(more[0])}{lead}{carets}"]
+
+
+_listener: ContextVar[Callable[[Problem], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[Problem], None] | None) -> Iterator[None]:
+    """Context manager: passes every warning about a spec to the listener, each once."""
+    seen: set[str] = set()
+
+    def once(problem: Problem) -> None:
+        if listener is not None and (text := str(problem)) not in seen:
+            seen.add(text)
+            listener(problem)
+
+    token = _listener.set(once)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def notice(problem: Problem) -> None:
+    """Passes a warning to whoever listens."""
+    if (listener := _listener.get()) is not None:
+        listener(problem)
 
 
 @dataclass(eq=False)

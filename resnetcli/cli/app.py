@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from resnetcli.cli.arguments import complete_model
-from resnetcli.errors import ResourceError, SpecError, UsageError, clean
+from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
 
 if TYPE_CHECKING:
     from resnetcli.measure.settings import Settings
@@ -70,7 +70,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with listening(lambda warning: complain(str(warning))):
+                command(*args, **kwargs)
             sys.stdout.flush()
         except (SpecError, UsageError) as error:
             complain(str(error))

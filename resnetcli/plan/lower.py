@@ -6,10 +6,12 @@ docs/grammar.md is one function here, and no reader of a plan decides anything a
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from typing import NoReturn, assert_never
 
-from resnetcli.errors import At, Problems, SpecError
+from resnetcli.errors import At, Problem, Problems, SpecError, notice
 from resnetcli.ops import (
     MAX_ELEMENTS,
     Activation,
@@ -67,9 +69,12 @@ def lower(spec: Spec, *, aux: bool = False) -> Plan:
     """The plan of a spec, with its auxiliary heads if `aux`.
 
     Raises SpecError with the first problem of each row: groups that do not divide, branches that disagree, a
-    feature map shrunk to nothing, a sum whose terms differ.
+    feature map shrunk to nothing, a sum whose terms differ. Warnings are in the plan, and passed to who listens.
     """
-    return _Lowering(spec).run(aux)
+    plan = _Lowering(spec).run(aux)
+    for warning in plan.warnings:
+        notice(warning)
+    return plan
 
 
 class _Stop(Exception):  # noqa: N818 - the way out when no shape is left to go on with
@@ -82,6 +87,11 @@ class _Lowering:
         self.names = _names((*spec.style.before, *spec.style.after))
         self.steps: list[Step] = []
         self.active: list[bool] = []  # per step: has its value just been activated?
+        self.normed: list[bool] = []  # per step: has it been normalised, and nothing but activated or pooled since?
+        self.places: list[At | None] = []
+        self.warnings: dict[tuple[str, At | None], Problem] = {}
+        self.asides = 0
+        self.ended: set[int] = set()  # the values that were found not to be activated at the end
         self.problems = Problems()
         self.row_failed = False
         self.entries = 0
@@ -108,7 +118,9 @@ class _Lowering:
         except _Stop:
             pass
         self.problems.close()
-        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters)
+        self.warn_of_outputs(rows, outputs)
+        warnings = tuple(self.warnings.values())
+        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters, warnings)
 
     # --- steps -----------------------------------------------------------------------------------------------
 
@@ -118,11 +130,78 @@ class _Lowering:
             self.problems.add(message, at, hint, notes)
         self.row_failed = True
 
+    def warn(self, message: str, at: At | None, hint: str) -> None:
+        """Notes what is legal but hardly meant, once a place."""
+        self.warnings.setdefault((message, at), Problem(message, at, hint, severity="warning"))
+
+    def warn_of_outputs(self, rows: Mapping[str, int], outputs: Many[int]) -> None:
+        """Dropout on the output, and parameters that influence none; unless `deviations:` says so of the row."""
+        for output in outputs:
+            if isinstance(self.steps[output].op, Dropout):
+                self.warn("dropout of the output", self.places[output], "dropout stands before the last layer")
+        used = [False] * len(self.steps)
+        for output in outputs:
+            used[output] = True
+        for index in range(len(used) - 1, -1, -1):
+            for source in self.steps[index].inputs if used[index] else ():
+                used[source] = True
+        told = " ".join(self.spec.deviations)
+        lost: dict[str, list[int]] = {}
+        for index, step in enumerate(self.steps):
+            if not used[index] and len(step.inputs) == 1:
+                row = step.path.partition(".")[0]
+                params = step.op.params(self.steps[step.inputs[0]].shape)
+                if params and not re.search(rf"\baside\b|\b{re.escape(row)}\b", told):
+                    lost.setdefault(row, []).append(index)
+        for row, indices in lost.items():
+            self.warn(
+                f"the weights of {len(indices)} layers in row `{row}` influence no output", self.places[indices[0]],
+                f"`aside` computes and drops: if that is meant, say so of `{row}` under `deviations:`",
+            )  # fmt: skip
+
+    def warn_of_norm(self, op: Unary, x: int) -> None:
+        """What an operation finds done already."""
+        if isinstance(op, BatchNorm) and self.normed[x]:
+            style = " ".join([*map(_name, self.spec.style.before), "conv", *map(_name, self.spec.style.after)])
+            hint = f"`conv: {style}` has its own: leave `bn` out, or write the convolution `bare`"
+            self.warn("a second BN on what has just been normalised", self.at, hint)
+
+    def warn_of_pre_activation(self, x: int, *, skipped: bool) -> None:
+        """A convolution of a pre-activation net whose BN is on the image, or is lost because its input is active."""
+        if skipped and self.spec.style.norm_before and not self.normed[x]:
+            after_sum = self.spec.equation.activation is not None
+            hint = "`residual: x + F` has no activation after the sum" if after_sum else "write `bn, relu` before it"
+            self.warn("a convolution without its BN: its input is activated, but not normalised", self.at, hint)
+        elif not skipped and isinstance(self.steps[self.seen_through(x)].op, Input):
+            hint = "the first convolution is written `bare`, as in `7x7 64 /2 bare`"
+            self.warn("BN and activation of the image itself, before the first convolution", self.at, hint)
+
+    def warn_of_end(self, x: int) -> None:
+        """A pre-activation net's last BN and activation, which no convolution brings along."""
+        style = self.spec.style
+        normed = self.normed[x] or style.norm_before is None
+        if not style.activates_first or self.source is not None or self.asides or (normed and self.active[x]):
+            return
+        while isinstance(self.steps[x].op, Pool | PoolTo | Dropout | BatchNorm | Activation):
+            x = self.steps[x].inputs[0]
+        if isinstance(self.steps[x].op, Conv | Add | Concat | Scale) and x not in self.ended:
+            self.ended.add(x)
+            hint = "`[bn, relu, global avg, fc classes]`"
+            self.warn("a pre-activation net without its last BN and activation", self.at, hint)
+
+    def seen_through(self, x: int) -> int:
+        """The step whose value was pooled or dropped out."""
+        while isinstance(self.steps[x].op, Pool | PoolTo | Dropout):
+            x = self.steps[x].inputs[0]
+        return x
+
     def stop(self, message: str, hint: str = "") -> NoReturn:
         self.fail(message, self.at, hint)
         raise _Stop
 
-    def emit(self, op: Op, path: str, shape: Shape, *inputs: int, active: bool = False) -> int:
+    def emit(
+        self, op: Op, path: str, shape: Shape, *inputs: int, active: bool = False, normed: bool = False
+    ) -> int:  # fmt: skip
         """Appends a step whose output shape is known, and returns its index."""
         if len(self.steps) >= MAX_STEPS:
             self.stop(f"the net has more than {MAX_STEPS:,} steps", "the deepest nets published have about 4,000")
@@ -130,6 +209,8 @@ class _Lowering:
             self.stop(f"an activation of {shape} is more than any memory holds")
         self.steps.append(Step(path, op, inputs, shape))
         self.active.append(active)
+        self.normed.append(normed)
+        self.places.append(self.at)
         return len(self.steps) - 1
 
     def apply(self, op: Unary, path: str, x: int) -> int:
@@ -151,7 +232,9 @@ class _Lowering:
                 active = self.active[x]
             case _:
                 active = False
-        return self.emit(op, path, shape, x, active=active)
+        self.warn_of_norm(op, x)
+        kept = isinstance(op, Activation | Pool | PoolTo | Dropout) and self.normed[x]
+        return self.emit(op, path, shape, x, active=active, normed=kept or isinstance(op, BatchNorm))
 
     # --- items -----------------------------------------------------------------------------------------------
 
@@ -189,14 +272,24 @@ class _Lowering:
                 return self.conv(what, x, path, strided=strided, closes=closes)
             case PoolLayer():
                 stride = what.stride if strided else 1
+                size = self.steps[x].shape
+                padded = what.kind == "avg" and stride == 1 and what.pad is None and min(what.kernel) > 3
+                if padded and what.kernel[0] >= size.h > 1 and what.kernel[1] >= size.w > 1:
+                    hint = f"`global avg` is one mean of all; `{what.kernel[0]}x{what.kernel[1]} avg V` pads nothing"
+                    self.warn(f"a padded mean over all of the {size.h}x{size.w} map, at every place", self.at, hint)
                 return self.apply(_pool(what, stride), f"{path}.{what.kind}", x), stride
             case PoolToLayer():
+                self.warn_of_end(x)
                 return self.apply(PoolTo(what.kind, what.size), f"{path}.{what.kind}", x), 1
             case FcLayer():
+                self.warn_of_end(x)
                 return self.apply(Linear(what.features), f"{path}.fc", x), 1
             case NormLayer():
                 return self.apply(what.op, f"{path}.bn", x), 1
             case ActLayer():
+                if self.active[x]:
+                    hint = "`conv:` or the residual's equation has its own: leave it out"
+                    self.warn(f"`{_name(what.op)}` on what has just been activated", self.at, hint)
                 return self.apply(what.op, f"{path}.{_name(what.op)}", x), 1
             case LrnLayer():
                 return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), f"{path}.lrn", x), 1
@@ -216,7 +309,9 @@ class _Lowering:
                 return self.sequence(what.body, x, path, strided=strided, closes=closes)
             case Aside():
                 source, self.source = self.source, None  # nothing in it is passed on, to a shortcut neither
+                self.asides += 1
                 self.sequence(what.body, x, f"{path}.aside", strided=strided)
+                self.asides -= 1
                 self.source = source
                 return x, 1
             case _:
@@ -228,7 +323,10 @@ class _Lowering:
         """A convolution with what the header's `conv:` puts around it."""
         style, names = self.spec.style, self.names
         styled = layer.finish == "style"
-        if styled and not (style.activates_first and self.active[x]):  # unless the input has just been activated
+        skipped = style.activates_first and self.active[x]  # the input has just been activated
+        if styled and style.activates_first:
+            self.warn_of_pre_activation(x, skipped=skipped)
+        if styled and not skipped:
             for op, name in zip(style.before, names, strict=False):
                 x = self.apply(op, f"{path}.{name}", x)
         if self.entry is None and self.activated(x, self.source):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from resnetcli.errors import Problem
 from resnetcli.ops import Op, Shape
 
 
@@ -36,6 +37,8 @@ class Plan:
     """The net's output, then the auxiliary heads' if they were asked for."""
     parameters: Mapping[str, int]
     """What a user can set, and what it was set to."""
+    warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
+    """What is legal but hardly meant: a BN on a BN, parameters that influence no output."""
 
     @property
     def input(self) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnetcli.errors import Problem, SpecError
+from resnetcli.errors import Problem, SpecError, listening
 from resnetcli.report.gate import Limits, exceeded, unlike
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.bind import strided
@@ -39,11 +39,12 @@ def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> C
     Raises UsageError where there is none to check.
     """
     try:
-        found = profile_model(model, {}, zoo=zoo)
+        with listening(None):  # they are among the outcome's
+            found = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
         return Checked(model, None, error.problems)
     most = limits or Limits()
-    warnings = (*_warnings(found.spec), *unlike(found, most))
+    warnings = (*_warnings(found.spec), *found.plan.warnings, *unlike(found, most))
     return Checked(model, found, (), unmet(found), warnings, exceeded(found, most))
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.errors import ResourceError
+from resnetcli.errors import Problem, ResourceError
 from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
@@ -88,6 +88,18 @@ def profile_record(profile: Profile) -> Record:
         "ladder": [_rung(ladder, rung) for ladder in profile.ladders for rung in ladder.rungs],
         "failures": [asdict(failure) for failure in profile.failures],
         "notes": list(profile.notes),
+        "warnings": [_warning(warning) for warning in plan.warnings],
+    }
+
+
+def _warning(warning: Problem) -> Record:
+    at = warning.at
+    return {
+        "message": warning.message,
+        "file": at.source.label if at else None,
+        "line": at.line if at else None,
+        "column": at.column if at else None,
+        "hint": warning.hint,
     }
 
 

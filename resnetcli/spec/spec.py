@@ -190,6 +190,11 @@ class ConvStyle:
         return bool(self.before) and not isinstance(self.before[-1], BatchNorm)
 
     @property
+    def norm_before(self) -> BatchNorm | None:
+        """The normalisation before the convolution."""
+        return next((op for op in self.before if isinstance(op, BatchNorm)), None)
+
+    @property
     def norm(self) -> BatchNorm | None:
         """The normalisation that follows the convolution, which a projection shortcut has too."""
         return next((op for op in self.after if isinstance(op, BatchNorm)), None)
