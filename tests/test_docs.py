@@ -22,6 +22,7 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.cli.main import main
+from resnetcli.errors import Problem
 from resnetcli.measure.best import FP32, Ladder, judged
 from resnetcli.measure.ceilings import read_profile
 from resnetcli.measure.latency import measure
@@ -280,6 +281,8 @@ def fits(value: Any, kind: str) -> bool:
 def measured() -> rc.Profile:
     """A profile with a measurement, a quick one."""
     profile = rc.profile("cifar_resnet", depth=8)
+    warning = Problem("a second BN", hint="leave `bn` out", severity="warning")
+    profile = replace(profile, plan=replace(profile.plan, warnings=(warning,)))
     failures = (Failure("cpu", 64, "no memory"),)
     return replace(
         profile, measurements=(measure(profile.plan, time_budget_s=0.01), GPU_MEASURED), failures=failures,
