@@ -39,6 +39,7 @@ _POOLING = re.compile(r"(?:(global)-?)?(max|avg|average)(?:-?(pool)(?:ing)?)?")
 _PARTS = (
     (re.compile(r"([0-9]+|[A-Za-z])[xX]([0-9]+|[A-Za-z])(/[^/]+)"), r"\1x\2 \3"),  # 7x7/2
     (re.compile(r"(max|avg|pool|conv)(/[0-9A-Za-z]+)", re.IGNORECASE), r"\1 \2"),
+    (re.compile(r"stride-?([0-9]+)", re.IGNORECASE), r"/\1"),
     (re.compile(r"conv([0-9]+)-([0-9]+)", re.IGNORECASE), r"\1x\1 \2"),  # VGG's conv3-64
     (re.compile(r"conv([0-9]+)x([0-9]+)(?:-([0-9]+))?", re.IGNORECASE), r"\1x\2 \3"),
     (re.compile(r"fc-([0-9]+)", re.IGNORECASE), r"fc \1"),
@@ -190,7 +191,10 @@ def bracket_problem(text: str, *, outer: bool) -> tuple[str, str]:
             if match is None:
                 break
             rows = [row.strip(" \t\r,") for row in _ROW_END.split(match[1])]
-            body = ", ".join(text_of(phrase) for row in rows if row for phrase in parse_cell(row))
+            layers = [phrase for row in rows if row for phrase in parse_cell(row)]
+            if any(phrase.head == "call" and not phrase.words[0].text[0].isalpha() for phrase in layers):
+                return message, generic
+            body = ", ".join(map(text_of, layers))
             times = f" x {match[2]}" if match[2] else ""
             for head, each in texts.items():
                 each.append(f"{head}{times}: [{body}]")
@@ -383,6 +387,9 @@ def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
             if len(links) > 2:
                 raise _no_window(links, *cell.span(whole.start, whole.end))
             found.append(whole)
+        elif signs == {"×"} and re.fullmatch(r"([0-9]+)x\1\b.*", "x".join(links)):  # `3×3-64`, `BN-ReLU-Conv 3×3`
+            hint = f"a layer begins with its window, then come the channels: `{links[0]}x{links[0]} 64`"
+            raise PhraseError(f"`{'×'.join(links)}` is no window here", *cell.span(whole.start, whole.end), hint)
         elif signs == {"×"} and (index > first or links[0].isdecimal()):
             raise _doubtful(cell, whole, links, " ".join(token.text for token in found))
         else:

@@ -66,7 +66,7 @@ published:
   - {params: 25.5M, top1_error: 22.2, dataset: D, protocol: test, source: "arXiv:1", table: T, note: "cause unknown"}
 expect: {params: 5, depth: 3, sizes: [1, 2]}
 """
-PUBLISHED = 'published: [{{{}, dataset: D, protocol: p, source: "arXiv:1", table: T}}]\n'
+PUBLISHED = 'published: [{{{}, dataset: D, protocol: test, source: "arXiv:1", table: T}}]\n'
 SEEDS = [CORNERS, *(path.read_text(encoding="utf-8") for path in ZOO.files.values())]
 ODD = """* &a !!int --- null ~ << x × ? | > % @ ` # " ' 1e9 - [ ] { } : , of to extends: 0 -1 00 2147483648 1/0 k/3"""
 WORDS: list[str] = [
@@ -251,7 +251,7 @@ def accounts(draw: st.DrawFn) -> str:
         plain = draw(st.booleans())
         facts = ["source", "table", "protocol", "dataset", *draw(st.lists(st.sampled_from(["note", "label", "row"])))]
         pairs = [f"'{figure}': {draw(value)}" for figure in figures]
-        pairs += [f"{fact}: {'p' if plain else draw(text)}" for fact in dict.fromkeys(facts)]
+        pairs += [f"{fact}: {'test' if plain else draw(text)}" for fact in dict.fromkeys(facts)]
         lines.append(f"  - {{{', '.join(pairs)}}}")
     return "\n".join(lines) + "\n"
 

@@ -699,7 +699,7 @@ def test_an_auxiliary_head_hangs_from_a_row() -> None:
 )
 def test_a_published_figure_is_kept_as_printed(printed: str, value: str | None) -> None:
     name = {"%": "top1_error", "s": "time_per_minibatch16"}.get(printed[-1:], "params")
-    entry = f'published: [{{{name}: "{printed}", dataset: D, protocol: p, source: "arXiv:1", table: Table 1}}]'
+    entry = f'published: [{{{name}: "{printed}", dataset: D, protocol: test, source: "arXiv:1", table: Table 1}}]'
     if printed.startswith("["):
         entry = entry.replace('"[1]"', "[1]")
     if value is None:
@@ -717,7 +717,7 @@ def test_a_published_figure_is_kept_as_printed(printed: str, value: str | None) 
 )  # fmt: skip
 def test_a_published_figure_has_a_unit_of_its_kind(entry: str) -> None:
     with pytest.raises(SpecError, match="is a figure as published"):
-        header(f'published: [{{{entry}, dataset: D, protocol: p, source: "arXiv:1", table: Table 1}}]')
+        header(f'published: [{{{entry}, dataset: D, protocol: test, source: "arXiv:1", table: Table 1}}]')
 
 
 def test_facts_belong_to_every_figure_of_their_entry() -> None:
