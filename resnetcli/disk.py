@@ -67,6 +67,14 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def drafted(name: str) -> tuple[str, ...]:
+    """The names of files that a file of this name may be a draft of, `.NAME.part` or `.NAME.UNIQUE.part`; or none."""
+    if not (name.startswith(".") and name.endswith(".part")):
+        return ()
+    inner = name[1 : -len(".part")]
+    return inner, inner.rpartition(".")[0]
+
+
 def _keep_name(folder: Path) -> None:
     """Has the directory itself on the disk, without which a renamed file can be lost."""
     handle = os.open(folder, os.O_RDONLY)

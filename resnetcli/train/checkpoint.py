@@ -58,12 +58,17 @@ def save(folder: Path, iteration: int, tensors: Mapping[str, Tensor], facts: Map
     about = {"format": FORMAT, "iteration": str(iteration), "facts": text, "sha256": _digest(iteration, text, held)}
     path = folder / f"checkpoint-{iteration:08d}.safetensors"
     write_whole(path, serialised(held, about))
+    prune(folder, iteration)
+    return path
+
+
+def prune(folder: Path, iteration: int) -> None:
+    """Drop all checkpoints but the last ones up to an iteration, as far as that is possible."""
     sound = [old for at, old in files(folder) if at <= iteration][:KEPT]
     for _, old in files(folder):
         if old not in sound:  # a later one was damaged, so that the run went on from before it
             with suppress(OSError):
                 old.unlink()
-    return path
 
 
 def files(folder: Path) -> list[tuple[int, Path]]:

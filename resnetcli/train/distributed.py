@@ -43,8 +43,8 @@ from resnetcli.train.loop import NotFinite, Progress, Trainer
 from resnetcli.train.metrics import intervals
 from resnetcli.train.recipe import Recipe
 from resnetcli.train.run import Config
-from resnetcli.train.session import Stop
 from resnetcli.train.start import Asked, Prepared, engine
+from resnetcli.train.stop import Stop
 
 PATIENCE_S = 1800.0
 """How long one process waits for another that still has its connection. One that has died is noticed at once."""

@@ -80,10 +80,27 @@ class Metrics:
     """Points after this iteration are of a future that did not happen: they are cut off."""
     _waiting: list[Point] = field(default_factory=list)
     _sizes: dict[str, int] = field(default_factory=dict)
+    _begun: list[Point] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        kept = read_metrics(self.folder, self.until)
-        for name, text in ((METRICS_FILE, "".join(map(_line, kept))), (TABLE_FILE, _table(kept, head=True))):
+        self._begun = read_metrics(self.folder, self.until)
+        self._rewrite()
+
+    @property
+    def last(self) -> Point | None:
+        """The last point that was kept of what there was."""
+        return self._begun[-1] if self._begun else None
+
+    def amend(self, point: Point) -> None:
+        """Replaces the last point, before any is added. Raises OSError if it cannot: the next write does it then."""
+        self._begun[-1] = point
+        self._sizes.clear()
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        for name, text in (
+            (METRICS_FILE, "".join(map(_line, self._begun))), (TABLE_FILE, _table(self._begun, head=True))
+        ):  # fmt: skip
             data = text.encode()
             write_whole(self.folder / name, data)
             self._sizes[name] = len(data)
@@ -91,6 +108,14 @@ class Metrics:
     def append(self, point: Point) -> None:
         """Adds a point, and those that could not be written before. Raises OSError if it still cannot be."""
         self._waiting.append(point)
+        self.write()
+
+    def write(self) -> None:
+        """Adds what could not be written before. Raises OSError if it still cannot be."""
+        if len(self._sizes) < 2:
+            self._rewrite()
+        if not self._waiting:
+            return
         lines = (METRICS_FILE, "".join(map(_line, self._waiting))), (TABLE_FILE, _table(self._waiting))
         for name, text in lines:
             with (self.folder / name).open("r+b") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +11,25 @@ from resnetcli.spec.zoo import Zoo
 from resnetcli.train.run import (
     MAX_NETS,
     Record,
-    discard,
     has_nets,
     is_folder_name,
     net_folders,
-    new_directory,
+    only_one,
     require_new,
-    seed_folder,
     write_nets,
+    writing,
 )
-from resnetcli.train.several import Audience, Ended, create_run, create_seeds, find_begun, require_seeds, train
+from resnetcli.train.several import (
+    Audience,
+    Ended,
+    find_begun,
+    require_seeds,
+    train,
+    write_prepared,
+    write_seeds,
+)
 from resnetcli.train.start import Asked, Prepared, net_name, prepare
+from resnetcli.train.stop import Interrupted
 
 RESULTS = "resnet-cli/nets@1"
 LONG = 100
@@ -56,17 +63,25 @@ def train_nets(
     if resume is not None and (len(asked) > 1 or (asked[0].model is not None and has_nets(resume))):
         raise UsageError("`--resume` knows which nets there are", "leave `--model` and `--depth` out")
     if resume is not None and has_nets(resume):
-        return _go_on(resume, asked[0], audience, out, seeds)
+        if out is not None:
+            raise UsageError("`--resume` goes on in the run's own directory", "leave `--out` out")
+        with only_one(resume):
+            return _go_on(resume, asked[0], audience, seeds)
     if len(asked) > 1:
-        path, first = _begin(asked, audience, out, seeds), asked[0]
+        path, prepared = _prepare(asked, audience, out, seeds)
+        first = asked[0]
         begun = Asked(data_dir=first.data_dir, download=first.download, team=first.team, tensorboard=first.tensorboard)
-        return _go_on(path, begun, audience)
+        with only_one(path, new=True):
+            _write(path, prepared, seeds)
+            return _go_on(path, begun, audience)
     ended = train(asked[0], audience, out=out, resume=resume, seeds=seeds)
     return Trained(ended.path, (ended,), ended.stopped, ended.failed)
 
 
-def _begin(asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: int | None) -> Path:
-    """A directory with everything of every net but its first step: what is wrong with the last is told before that."""
+def _prepare(
+    asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: int | None
+) -> tuple[Path, list[Prepared]]:
+    """Every net and the directory of all: what is wrong with the last is told before the first is begun."""
     if len(asked) > MAX_NETS:
         raise UsageError(f"{len(asked)} nets at once", f"at most {MAX_NETS}")
     if seeds is not None:
@@ -89,30 +104,27 @@ def _begin(asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: 
         raise UsageError(f"`{twice}` is named twice", "for several seeds: `--seeds`")
     joined = "+".join(names)
     short = joined if len(joined) <= LONG else f"{names[0]}+{len(names) - 1}"
-    path = out or Path("runs") / f"{short}-{prepared[0].config.data}"
-    made: list[Path] = []
-    with new_directory(path):
+    return out or Path("runs") / f"{short}-{prepared[0].config.data}", prepared
+
+
+def _write(path: Path, prepared: Sequence[Prepared], seeds: int | None) -> None:
+    """Make a directory, which the caller has locked, one of several nets, with the run of each, not yet trained.
+
+    The list of nets comes last: where there is one, a resume finds them all. Raises ResourceError if it cannot be
+    written.
+    """
+    names = [net_name(each.config) for each in prepared]
+    for name, each in zip(names, prepared, strict=True):
+        with only_one(path / name, new=True):
+            if seeds is None:
+                write_prepared(path / name, each)
+            else:
+                write_seeds(path / name, each, seeds)
+    with writing(path):
         write_nets(path, names)
-        try:
-            for name, each in zip(names, prepared, strict=True):
-                folder, seed = path / name, each.config.seed
-                if seeds is not None:
-                    create_seeds(folder, seed, seeds)
-                    made.append(folder)
-                place = folder if seeds is None else seed_folder(folder, seed)
-                create_run(place, each)
-                made.append(place)  # now that it is this run's: whatever was there before is not taken away
-        except BaseException:
-            for folder in reversed(made):
-                with suppress(OSError):
-                    discard(folder)
-            raise
-    return path
 
 
-def _go_on(
-    path: Path, asked: Asked, audience: Audience, out: Path | None = None, seeds: int | None = None
-) -> Trained:  # fmt: skip
+def _go_on(path: Path, asked: Asked, audience: Audience, seeds: int | None = None) -> Trained:
     """Every net that has not finished, in turn."""
     ended: list[Ended] = []
     failed: list[str] = []
@@ -122,7 +134,10 @@ def _go_on(
         find_begun(place, asked, seeds)
     for number, place in enumerate(places, 1):
         try:
-            ended.append(train(asked, audience, out=out, resume=place, seeds=seeds))
+            ended.append(train(asked, audience, resume=place, seeds=seeds))
+        except Interrupted as error:
+            stopped = error.number
+            break
         except ResourceError as error:
             failed.append(f"{place.name}: {error.message}")
             audience.say(str(error))

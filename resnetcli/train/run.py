@@ -19,10 +19,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from resnetcli.disk import draft_of, load_json, write_json, write_whole
+from resnetcli.disk import drafted, load_json, write_json, write_whole
 from resnetcli.errors import ResourceError, UsageError
 
 SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/seeds@1"
@@ -154,11 +155,17 @@ class Run:
 
 
 def create(path: Path, config: Config, *, spec: str, model: str, recipe: str) -> Run:
-    """A new run's directory with all that is known before the first step.
+    """Make a new run's directory with all that is known before the first step.
 
-    Raises UsageError if there is something of that name, ResourceError if it cannot be written.
+    Raises UsageError if the path is not free, ResourceError if it cannot be written.
     """
-    with new_directory(path):
+    with only_one(path, new=True):
+        return write_run(path, config, spec=spec, model=model, recipe=recipe)
+
+
+def write_run(path: Path, config: Config, *, spec: str, model: str, recipe: str) -> Run:
+    """Write a new run's files into its directory, which the caller has locked. Raises ResourceError if it cannot."""
+    with writing(path):
         for name, text in ((SPEC_FILE, spec), (MODEL_FILE, model), (RECIPE_FILE, recipe)):
             write_whole(path / name, text.encode())
         # The last one: where there is a configuration, all of the rest is there.
@@ -167,35 +174,24 @@ def create(path: Path, config: Config, *, spec: str, model: str, recipe: str) ->
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[None]:
-    """Within: a directory that was free or empty, for what comes first; without it, it is taken away again.
-
-    Of processes that find it free at the same moment, one has it. Raises UsageError if there is something of that name,
-    ResourceError if it cannot be written.
-    """
-    require_new(path)
+def writing(path: Path) -> Iterator[None]:
+    """Within: an OSError is reported as a directory that cannot be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            (path / LOCK_FILE).touch(exist_ok=False)  # which says whose it is: an empty directory is anybody's
-        except FileExistsError:
-            raise _taken(path) from None
-        try:
-            yield
-        except BaseException:  # also where somebody interrupts it
-            with suppress(OSError):
-                discard(path)  # the name is free for another try
-            raise
+        yield
     except OSError as error:
         raise ResourceError(f"`{path}` cannot be written: {error.strerror or error}", "`--out` names another") from None
 
 
 def require_new(path: Path) -> None:
-    """Raises UsageError unless the path is free, or an empty directory: nothing that is there is ever written over."""
+    """Raises UsageError unless a new run may have the path.
+
+    It may if the path is free, an empty directory, or one in which a run was begun that has no reading and no
+    checkpoint: nothing else is ever overwritten.
+    """
     try:
         if not path.exists() and not path.is_symlink():
             return
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and (not any(path.iterdir()) or leftovers(path) is not None):
             return
     except (OSError, ValueError):  # too long a name, one with a null in it, a directory nobody may look into
         raise UsageError(f"`{path}` is no name for a directory here", "`--out` names another") from None
@@ -203,14 +199,9 @@ def require_new(path: Path) -> None:
 
 
 def _taken(path: Path) -> UsageError:
-    if (path / CONFIG_FILE).exists():
-        return UsageError(f"`{path}` is a run already", f"`--resume {path}` goes on with it; `--out` names another")
-    if (path / SEEDS_FILE).exists():
-        return UsageError(f"`{path}` has several seeds already", f"`--resume {path}` goes on; `--out` names another")
-    if (path / NETS_FILE).exists():
-        return UsageError(f"`{path}` has several nets already", f"`--resume {path}` goes on; `--out` names another")
-    if (path / LOCK_FILE).exists() and not _has_happened(path):  # which `ls` does not show
-        return UsageError(f"`{path}` was begun and is no run yet", "remove it if nothing is begun there now")
+    for file, what in ((CONFIG_FILE, "is a run"), (SEEDS_FILE, "has several seeds"), (NETS_FILE, "has several nets")):
+        if (path / file).exists():
+            return UsageError(f"`{path}` {what} already", f"`--resume {path}` goes on with it; `--out` names another")
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 
@@ -221,6 +212,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not os.path.isdir(place):  # noqa: PTH112 - Path's raises for a name too long to exist
         raise UsageError(f"there is no directory `{path}`", hint)
     if not os.path.isfile(place / CONFIG_FILE):  # noqa: PTH113
+        require_begun(place)
         inside = next(iter(sorted(place.glob(f"*/{CONFIG_FILE}")) or sorted(place.glob(f"*/*/{CONFIG_FILE}"))), None)
         if inside is not None:
             hint = f"there are runs in it, for example `{inside.parent}`"
@@ -228,46 +220,149 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(place, _config(read_record(place / CONFIG_FILE, SCHEMA), place / CONFIG_FILE))
 
 
-def discard(path: Path) -> None:
-    """Takes away a run's directory in which nothing has happened; one with a reading or a checkpoint stays."""
-    if _has_happened(path):
+def require_begun(path: Path) -> None:
+    """Raises UsageError for a directory whose run was stopped while the directory was made."""
+    try:
+        begun = leftovers(path) is not None and any(path.iterdir())
+    except OSError:  # open_run reports what is wrong with it
         return
-    names = (CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, NETS_FILE,
-             LOCK_FILE)  # fmt: skip
-    for file in (*(path / name for name in names), *path.glob(EVENT_FILES)):
-        file.unlink(missing_ok=True)
-        draft_of(file).unlink(missing_ok=True)
-    with suppress(OSError):  # something of somebody else's is in it
-        path.rmdir()
+    if begun:
+        raise UsageError(
+            f"`{path}` is not a run yet: its run was stopped before the first step, and no progress is lost",
+            f"give the `train-cifar` command again, with `--out {path}`",
+        )
 
 
-def _has_happened(path: Path) -> bool:
-    """Whether there is a reading or a checkpoint."""
-    metrics = path / METRICS_FILE
-    return any(path.glob("checkpoint-*")) or (metrics.exists() and metrics.stat().st_size > 0)
+def leftovers(path: Path, depth: int = 2) -> list[Path] | None:
+    """Files and directories of a run without progress, in the order in which they can be removed, the lock's not.
+
+    None if there is anything else: a reading, a checkpoint, another's file, or no lock file, which a run makes first.
+    What is left if removing them is interrupted is a run without progress, too. Raises OSError.
+    """
+    files: list[Path] = []
+    inner: list[Path] = []
+    empty = True
+    for child in path.iterdir():
+        empty = False
+        if child.is_symlink():
+            return None
+        if child.is_dir():
+            below = leftovers(child, depth - 1) if depth else None
+            if below is None:
+                return None
+            inner += [*below, child / LOCK_FILE, child]
+        elif not child.is_file() or not _is_of_start(child.name) or (child.stat().st_size and child.name in _EMPTY):
+            return None
+        elif child.name != LOCK_FILE:
+            files.append(child)
+    locked = (path / LOCK_FILE).is_file()
+    if not locked and not (empty and depth < 2):  # an empty one within another was about to be locked
+        return None
+    commits = (CONFIG_FILE, SEEDS_FILE, NETS_FILE)  # without them first, no directory claims what it no longer has
+    return [*sorted(files, key=lambda file: (file.name not in commits, file.name)), *inner]
+
+
+_START = {CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, NETS_FILE, LOCK_FILE}
+"""What a run has before its first reading, beside event files."""
+_EMPTY = {METRICS_FILE, LOCK_FILE}
+"""Of these, the files that are empty until then."""
+_LATER = (EVENT_FILES, "checkpoint-*.safetensors", RESULT_FILE, SUMMARY_FILE, "curves.png")
+"""What else a run writes."""
+
+
+def _is_of_start(name: str) -> bool:
+    """Whether a run without progress may have a file of that name: one of its first files, or a draft of any file."""
+    return name in _START or fnmatch(name, EVENT_FILES) or any(map(_is_of_run, drafted(name)))
+
+
+def _is_of_run(name: str) -> bool:
+    """Whether a run writes a file of that name."""
+    return name in _START or any(fnmatch(name, pattern) for pattern in _LATER)
+
+
+def discard(path: Path, *, whole: bool = True) -> None:
+    """Remove a run's directory in which nothing has happened; one with a reading or a checkpoint stays.
+
+    `whole`: the directory itself and its lock, not only what is in it. Raises OSError.
+    """
+    found = leftovers(path)
+    if found is None:
+        return
+    for each in [*found, *([path / LOCK_FILE, path] if whole else [])]:
+        with suppress(FileNotFoundError):
+            each.rmdir() if each.is_dir() else each.unlink()
 
 
 @contextmanager
-def only_one(run: Path) -> Iterator[None]:
+def only_one(run: Path, *, new: bool = False) -> Iterator[None]:
     """Holds the directory for this process.
 
-    Raises UsageError while another one trains there, ResourceError if it cannot be written. The system lets go of it
-    however the process ends.
+    `new`: makes it, or takes over one whose run has made no progress, and removes it again if an error leaves it
+    without any; of processes that begin at the same moment, one has it. Raises UsageError while another one trains
+    there or if the path is not free, ResourceError if it cannot be written. The system lets go of it however the
+    process ends.
     """
-    try:  # neither through a link nor into a pipe: a directory may come from anywhere
-        handle = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        raise ResourceError(f"`{run / LOCK_FILE}` cannot be written: {error.strerror or error}") from None
+    if new:
+        require_new(run)
+        with writing(run):
+            run.mkdir(parents=True, exist_ok=True)
+    handle = _locked(run)
     try:
+        if new:
+            require_new(run)  # now that nobody else can change it
+            with writing(run):
+                discard(run, whole=False)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another process is training in `{run}`", "wait for it, or `--out` elsewhere") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+            yield
+        except BaseException:  # also where somebody interrupts it
+            if new:
+                with suppress(OSError):
+                    discard(run)  # the name is free for another try
+            raise
     finally:
         os.close(handle)
+
+
+def _locked(run: Path) -> int:
+    """The open lock file of a directory, locked. Raises as `only_one`."""
+    while True:
+        try:  # neither through a link nor into a pipe: a directory may come from anywhere
+            handle = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            raise ResourceError(f"`{run / LOCK_FILE}` cannot be written: {error.strerror or error}") from None
+        try:
+            _flock(handle, run)
+            if _is_at(handle, run / LOCK_FILE):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # whoever had it has removed the file meanwhile: once more
+
+
+def _flock(handle: int, run: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"another process is training in `{run}`", "wait for it, or `--out` elsewhere") from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep(run: Path) -> None:
+    """Remove the unfinished files that a killed process has left in a run's directory, as far as that is possible."""
+    with suppress(OSError):
+        for child in run.iterdir():
+            if drafted(child.name) and any(map(_is_of_run, drafted(child.name))):
+                child.unlink(missing_ok=True)
 
 
 def read_record(path: Path, schema: str) -> Record:
@@ -390,5 +485,7 @@ def net_folders(path: Path) -> list[Path]:
 
 
 def is_folder_name(name: object) -> bool:
-    """Whether it is a folder's, in the directory and nowhere else, and can be shown as it is."""
-    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and name.isprintable()
+    """Whether it is a folder's, in the directory and nowhere else, no file's there, and can be shown as it is."""
+    if not isinstance(name, str) or _is_of_start(name) or _is_of_run(name):
+        return False
+    return name not in ("", ".", "..") and "/" not in name and name.isprintable()

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -26,7 +23,8 @@ from resnetcli.net.memory import fitting
 from resnetcli.train import checkpoint
 from resnetcli.train.board import Board
 from resnetcli.train.metrics import Metrics, Point, intervals
-from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow
+from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow, sweep
+from resnetcli.train.stop import Interrupted, Stop
 
 if TYPE_CHECKING:
     from resnetcli.train.evaluate import Evaluation
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 WARM_STEPS, MOST_STEPS, LEAST_S = 3, 50, 3.0
 """The first estimate of the time is measured over so many seconds or steps, behind the first steps, which are slow."""
+READINGS, CHECKPOINT, EVENTS, THE_RESULT = "readings", "a checkpoint", "TensorBoard's events", "the result"
+"""What a session writes, as its warnings name it."""
 
 
 class Engine(Protocol):
@@ -60,11 +60,11 @@ class Listener(Protocol):
     def stepped(self, iteration: int) -> None:
         """One step more, perhaps not yet finished on its device."""
 
-    def estimate(self, step_s: float, steps: int) -> None:
-        """What a step takes, and how many there are to come; once, early."""
+    def estimate(self, step_s: float, steps: int, left_s: float) -> None:
+        """The time of a step, how many there are to come, and the time left with tests and checkpoints; once, early."""
 
     def reading(self, point: Point, left_s: float) -> None:
-        """What was read, and the seconds that the rest will take."""
+        """What was read, and the seconds left, tests and checkpoints included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +77,6 @@ class Outcome:
     """What it was stopped by; 0 if it was not."""
     unsaved: tuple[str, ...] = ()
     """What could not be written, for good."""
-
-
-class Stop:
-    """Within: the first SIGINT or SIGTERM is noted in `signal`, and a second one ends the process at once."""
-
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
-            self._before = {number: signal.signal(number, self._note) for number in self.NUMBERS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for each in self.NUMBERS:
-            signal.signal(each, signal.SIG_DFL)  # not Python's own, which would wait for the step to be over
 
 
 @dataclass
@@ -140,25 +116,56 @@ class Session:
         """Restores the newest sound checkpoint, if there is any, and cuts off what was read after it."""
         config, engine = self.run.config, self.engine
         self._wall_s = self._train_s = 0.0
+        sweep(self.run.path)
         if checkpoint.files(self.run.path):
             kept = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
             require_same(kept.facts.get("config"), config, self.run.path)
             engine.restore(kept.tensors, kept.iteration)
             self._wall_s, self._train_s = (_seconds(kept.facts, name) for name in ("wall_s", "train_s"))
             self.listener.say(f"going on from iteration {engine.iteration:,} of {config.iterations:,}")
+            checkpoint.prune(self.run.path, engine.iteration)
         try:
             self._metrics = Metrics(self.run.path, engine.iteration)
         except OSError as error:
             raise ResourceError(f"`{self.run.path}` cannot be written: {error.strerror or error}") from None
         self._troubles: dict[str, None] = {}
+        self._tested: tuple[int, Evaluation] | None = None
+        self._image_s: float | None = None
+        self._complete()
         self._board = Board(self.run.path) if self.tensorboard else None
         self._show()
-        self._tested: tuple[int, Evaluation] | None = None
         self._begun = self._mark = self.clock()
         self._first = self._marked = self._kept = engine.iteration
-        self._aside_s = self._image_s = 0.0
+        self._aside_s = self._keep_s = 0.0
         self._warm_s: float | None = None
         self._estimated = False
+
+    def _complete(self) -> None:
+        """Makes up for the test that a signal kept the last reading from."""
+        last, config = self._metrics.last, self.run.config
+        if last is None or last.iteration != self.engine.iteration or not self._tests_at(last.iteration):
+            return
+        if last.test_error_percent is None or (config.validation_images and last.validation_error_percent is None):
+            point = replace(last, **self._tests())
+            if point.test_error_percent is not None:
+                self._attempt(READINGS, lambda: self._metrics.amend(point))
+
+    def _tests_at(self, iteration: int) -> bool:
+        return iteration == self.run.config.iterations or iteration % self.run.config.eval_every == 0
+
+    def _tests(self) -> dict[str, Any]:
+        """A reading's errors on the test and the validation set; none of them if a signal comes meanwhile."""
+        tested = self._evaluate("test")
+        validated = self._evaluate("validation") if tested and self.run.config.validation_images else None
+        if tested is None or (validated is None and self.run.config.validation_images):
+            return dict.fromkeys(("validation_loss", "validation_error_percent", "test_loss", "test_error_percent"))
+        self._tested = self.engine.iteration, tested
+        return {
+            "validation_loss": _finite(validated.loss) if validated else None,
+            "validation_error_percent": validated.error_percent if validated else None,
+            "test_loss": _finite(tested.loss),
+            "test_error_percent": tested.error_percent,
+        }
 
     def _due(self, *every: int) -> bool:
         """Whether it is time for something that is done every so many iterations, at the end and at a stop."""
@@ -172,53 +179,67 @@ class Session:
         now, at = self.clock(), engine.iteration
         self._train_s += now - self._mark
         rate = (at - self._marked) * config.batch_size / max(now - self._mark, 1e-9)
-        tested = validated = None
-        if (at == config.iterations or at % config.eval_every == 0) and not self.stop.signal:
-            tested = self._evaluate("test")
-            validated = self._evaluate("validation") if config.validation_images else None
-            self._tested = at, tested
+        tests = self._tests() if self._tests_at(at) else {}
         point = Point(
             iteration=at, epoch=round(at * config.batch_size / config.train_images, 4), lr=progress.lr,
             train_loss=progress.loss, train_error_percent=progress.error_percent,
-            validation_loss=_finite(validated.loss) if validated else None,
-            validation_error_percent=validated.error_percent if validated else None,
-            test_loss=_finite(tested.loss) if tested else None,
-            test_error_percent=tested.error_percent if tested else None,
+            validation_loss=tests.get("validation_loss"),
+            validation_error_percent=tests.get("validation_error_percent"),
+            test_loss=tests.get("test_loss"), test_error_percent=tests.get("test_error_percent"),
             images_per_s=round(rate, 2), wall_s=round(self._wall(), 3),
         )  # fmt: skip
-        self._attempt("readings", lambda: self._metrics.append(point))
+        self._attempt(READINGS, lambda: self._metrics.append(point))
         self._show(point)
+        aside, now = now, self.clock()
+        self._aside_s += now - aside
         self.listener.reading(point, self._left_s())
         if self._due(config.checkpoint_every):
-            self._attempt("a checkpoint", self._keep)
+            self._attempt(CHECKPOINT, self._keep)
         self._mark, self._marked = self.clock(), at
         self._aside_s += self._mark - now
 
-    def _evaluate(self, split: str) -> Evaluation:
+    def _evaluate(self, split: str) -> Evaluation | None:
+        """The error on a split; None if a signal comes before that is known."""
         begun = self.clock()
-        with fitting("evaluation", self.engine.device):
-            found = self.engine.evaluate(split)
-        self._image_s = (self.clock() - begun) / found.n
-        return found
+        try:
+            with self.stop.breaking(), fitting("evaluation", self.engine.device):
+                evaluation = self.engine.evaluate(split)
+        except Interrupted:
+            return None
+        self._image_s = (self.clock() - begun) / evaluation.n
+        return evaluation
 
     def _keep(self) -> None:
+        begun = self.clock()
+        # Before the checkpoint: a resume keeps the readings up to it. The checkpoint is written without them, too.
+        if READINGS in self._troubles:
+            self._attempt(READINGS, self._metrics.write)
+        with suppress(OSError):
+            self._metrics.keep()
         facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s}
-        with suppress(OSError):  # it is the checkpoint that counts
-            self._metrics.keep()  # before it: a resume keeps what was read up to there
         checkpoint.save(self.run.path, self.engine.iteration, self.engine.state(), facts)
         self._kept = self.engine.iteration
+        self._keep_s = self.clock() - begun
 
     def _leave(self) -> None:
         """Reads and keeps what is new: the signal may have come just after it was last looked for."""
         if self.engine.iteration > self._marked:
             self._look()
-        elif self.engine.iteration > self._kept:
-            self._attempt("a checkpoint", self._keep)
+        self._make_up()
+
+    def _make_up(self) -> None:
+        """Writes once more what could not be written when it was due."""
+        if self.engine.iteration > self._kept:
+            self._attempt(CHECKPOINT, self._keep)
+        elif READINGS in self._troubles:
+            self._attempt(READINGS, self._metrics.write)
+        if EVENTS in self._troubles:
+            self._show()
 
     def _show(self, *points: Point) -> None:
         """Has points in TensorBoard, if they are wanted there."""
         if self._board is not None:
-            self._attempt("TensorBoard's events", partial(self._board.write, *points))
+            self._attempt(EVENTS, partial(self._board.write, *points))
 
     def _attempt(self, what: str, write: Callable[[], object]) -> None:
         """Writes if it can; if not, training goes on, and what is missing is told, now and at the end."""
@@ -233,15 +254,27 @@ class Session:
         else:
             self._troubles.pop(what, None)
 
-    def _finish(self) -> Record:
-        """The run's last word, from the weights of the last iteration, whichever were the best."""
+    def _finish(self) -> Record | None:
+        """The run's last word, from the weights of the last iteration, whichever were the best; None at a signal."""
         engine, config = self.engine, self.run.config
+        self._make_up()
         at, test = self._tested or (0, None)
         if test is None or at != engine.iteration:
             test = self._evaluate("test")
-        result = train_record(config, test, self._evaluate("train"), self._train_s, self._wall())
-        self._attempt("the result", lambda: self.run.finish(result))
+        train = self._evaluate("train") if test else None
+        if test is None or train is None:
+            return None
+        self._make_up()  # a disk may have room again
+        checkpoint.prune(self.run.path, engine.iteration)
+        result = train_record(config, test, train, self._train_s, self._wall())
+        self._attempt(THE_RESULT, lambda: self._conclude(result))
         return result
+
+    def _conclude(self, result: Record) -> None:
+        """Writes the result, which says that the run is complete: not while anything else is missing."""
+        if missing := [what for what in (READINGS, CHECKPOINT) if what in self._troubles]:
+            raise OSError(f"the run is not complete without {missing[0]}")
+        self.run.finish(result)
 
     def _wall(self) -> float:
         """Seconds since the run was first started, as far as it ran."""
@@ -252,10 +285,22 @@ class Session:
         return self.clock() - self._aside_s
 
     def _left_s(self) -> float:
-        """Seconds until the end, if it goes on as in this session: checkpoints and tests included, the last too."""
-        done, config = self.engine.iteration - self._first, self.run.config
-        step_s = (self.clock() - self._begun) / max(done, 1)
-        return (config.iterations - self.engine.iteration) * step_s + config.train_images * self._image_s
+        """Seconds until the end: steps, tests and checkpoints, and the training set, which is evaluated last."""
+        config, at = self.run.config, self.engine.iteration
+        step_s, image_s = self._step_s(), self._image_s
+        if image_s is None:  # an evaluation is a forward pass, about a third of a training step
+            image_s = step_s / config.batch_size / 3
+        tests = _multiples_after(at, config.iterations, config.eval_every)
+        images = tests * (config.test_images + config.validation_images) + config.train_images
+        checkpoints = _multiples_after(at, config.iterations, config.checkpoint_every)
+        return (config.iterations - at) * step_s + images * image_s + checkpoints * self._keep_s
+
+    def _step_s(self) -> float:
+        """Seconds a step takes, without the first ones if there are others."""
+        done = self.engine.iteration - self._first
+        if self._warm_s is None or done <= WARM_STEPS:
+            return (self._stepping_s() - self._begun) / max(done, 1)
+        return (self._stepping_s() - self._warm_s) / (done - WARM_STEPS)
 
     def _estimate(self) -> None:
         """Says how long it will take, once a few steps have been timed."""
@@ -268,8 +313,13 @@ class Session:
         elif self._stepping_s() - self._warm_s >= LEAST_S or done - WARM_STEPS >= MOST_STEPS:
             _wait(self.engine.device)
             self._estimated = True
-            step_s = (self._stepping_s() - self._warm_s) / (done - WARM_STEPS)
-            self.listener.estimate(step_s, self.run.config.iterations - self.engine.iteration)
+            left = self.run.config.iterations - self.engine.iteration
+            self.listener.estimate(self._step_s(), left, self._left_s())
+
+
+def _multiples_after(at: int, total: int, every: int) -> int:
+    """How many iterations behind `at` are a multiple of `every`, or the last one."""
+    return total // every - at // every + (1 if total % every and at < total else 0)
 
 
 def require_same(kept: object, config: Config, place: os.PathLike[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,16 +22,15 @@ from resnetcli.train.run import (
     Config,
     Record,
     Run,
-    create,
-    discard,
-    new_directory,
     only_one,
     open_run,
     read_record,
     require_new,
     seed_folder,
+    write_run,
+    writing,
 )
-from resnetcli.train.session import Listener, Outcome, Session, Stop
+from resnetcli.train.session import Listener, Outcome, Session
 from resnetcli.train.start import (
     Asked,
     Prepared,
@@ -43,6 +42,7 @@ from resnetcli.train.start import (
     require_as_asked,
     room_hint,
 )
+from resnetcli.train.stop import Interrupted, Stop
 
 SEEDS = "resnet-cli/several@1"
 MAX_SEEDS = 1000
@@ -94,7 +94,10 @@ def train(
         audience.say(f"`{resume}` has finished its {plural(run.config.iterations, 'iteration')}")
         _show(run, asked, audience)
         return Ended(resume, Outcome(result), (result,))
-    outcome = _go(reopen(run, asked, audience.say), run, audience)
+    try:
+        outcome = _train(reopen(run, asked, audience.say), run, audience)
+    except Interrupted as error:
+        outcome = Outcome(None, error.number)
     return Ended(resume, outcome, _results([outcome]))
 
 
@@ -104,38 +107,38 @@ def _new(asked: Asked, audience: Audience, out: Path | None) -> Ended:
     prepared = prepare(asked, Zoo(), audience.say)
     path = out or default_name(prepared.config)
     require_new(path)
-    outcome = _begin(prepared, path, audience)
+    try:
+        outcome = _train(prepared, path, audience)
+    except Interrupted as error:
+        if not (path / CONFIG_FILE).exists():  # nothing was begun
+            raise
+        outcome = Outcome(None, error.number)
     return Ended(path, outcome, _results([outcome]))
 
 
-def _begin(prepared: Prepared, path: Path, audience: Audience) -> Outcome:
-    return _go(prepared, lambda: create_run(path, prepared), audience)
+def write_prepared(path: Path, prepared: Prepared) -> Run:
+    """Write a new run's files into its directory. Raises what `write_run` raises."""
+    return write_run(path, prepared.config, spec=prepared.spec_text, model=prepared.model_text,
+                     recipe=prepared.recipe_text)  # fmt: skip
 
 
-def create_run(path: Path, prepared: Prepared) -> Run:
-    """A new run's directory. Raises what `create` raises."""
-    return create(path, prepared.config, spec=prepared.spec_text, model=prepared.model_text,
-                  recipe=prepared.recipe_text)  # fmt: skip
-
-
-def _go(prepared: Prepared, run: Run | Callable[[], Run], audience: Audience) -> Outcome:
+def _train(prepared: Prepared, run: Run | Path, audience: Audience) -> Outcome:
+    """Trains a run that there is, or a new one in a directory of that path."""
     team = prepared.team  # the trainer before there is a directory, which is not made for what cannot be built
     trainer = engine(prepared) if team is None else team.lead(prepared)
-    made = run if isinstance(run, Run) else run()
-    with only_one(made.path):
-        audience.begin(prepared.config, made.path)
+    path = run if isinstance(run, Path) else run.path
+    with only_one(path, new=isinstance(run, Path)):
+        if isinstance(run, Path):
+            run = write_prepared(path, prepared)
+        audience.begin(prepared.config, path)
         if prepared.tensorboard:
-            audience.say(_where(made.path))
+            audience.say(_where(path))
         try:
             stop = Stop() if team is None else team.stop
-            now = replace(made, config=prepared.config)
+            now = replace(run, config=prepared.config)
             return Session(now, trainer, audience, stop=stop, tensorboard=prepared.tensorboard).train()
-        except ResourceError as error:
-            if run is not made:
-                discard(made.path)  # if there is nothing in it yet: the name is free for another try
-            if isinstance(error, NoRoom):
-                raise NoRoom(error.message, room_hint(prepared, device_memory(prepared.config.device))) from None
-            raise
+        except NoRoom as error:
+            raise NoRoom(error.message, room_hint(prepared, device_memory(prepared.config.device))) from None
 
 
 def _show(run: Run, asked: Asked, audience: Audience) -> None:
@@ -168,8 +171,8 @@ def _new_seeds(asked: Asked, audience: Audience, out: Path | None, seeds: int) -
         require_new(out)
     prepared = prepare(asked, Zoo(), audience.say)
     path = out or default_name(prepared.config, several=True)
-    create_seeds(path, first, seeds)
-    with only_one(path):
+    with only_one(path, new=True):
+        write_seeds(path, prepared, seeds)
         return _each(path, range(first, first + seeds), prepared, asked, audience)
 
 
@@ -179,9 +182,16 @@ def require_seeds(seeds: int) -> None:
         raise UsageError(f"`--seeds {seeds}` is out of range", f"from 1 to {MAX_SEEDS:,}")
 
 
-def create_seeds(path: Path, first: int, seeds: int) -> None:
-    """A new directory for a run of each seed. Raises what `new_directory` raises."""
-    with new_directory(path):
+def write_seeds(path: Path, prepared: Prepared, seeds: int) -> None:
+    """Make a directory, which the caller has locked, one of several seeds, with the first one's run, not yet trained.
+
+    The list of seeds comes last: where there is one, a resume finds all that the others are begun from. Raises
+    ResourceError if it cannot be written.
+    """
+    first = prepared.config.seed
+    with only_one(seed_folder(path, first), new=True):
+        write_prepared(seed_folder(path, first), prepared)
+    with writing(path):
         write_json(path / SEEDS_FILE, {"schema": SEEDS, "first": first, "count": seeds})
 
 
@@ -191,9 +201,9 @@ def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range 
     Raises UsageError for what cannot be gone on with as it is asked for.
     """
     if not os.path.isfile(path / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
+        run = open_run(path)
         if seeds is not None:
             raise UsageError(f"`{path}` is a run of one seed", "leave `--seeds` out")
-        run = open_run(path)
         require_as_asked(run, asked)
         return run, None
     record = read_record(path / SEEDS_FILE, SEEDS)
@@ -206,7 +216,10 @@ def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range 
     every = range(first, first + count)
     there = next((seed for seed in every if (seed_folder(path, seed) / CONFIG_FILE).is_file()), None)
     if there is None:
-        raise UsageError(f"no seed of `{path}` was begun", "remove it and start anew")
+        raise UsageError(
+            f"no seed of `{path}` was begun, and nothing is recorded to begin one from",
+            f"give the `train-cifar` command again, with `--out {path}`",
+        )
     run = open_run(seed_folder(path, there))
     require_as_asked(run, replace(asked, seed=None))
     return run, every
@@ -222,38 +235,41 @@ def _each(path: Path, seeds: range, prepared: Prepared, asked: Asked, audience: 
     """Every seed that has not finished, in turn; one whose loss is not finite does not keep the others from theirs."""
     outcomes: list[Outcome] = []
     failed: list[str] = []
+    unsaved: tuple[str, ...] = ()
     for seed in seeds:
         folder = seed_folder(path, seed)
         try:
             outcomes.append(_seed(folder, seed, prepared, asked, audience))
+        except Interrupted as error:
+            outcomes.append(Outcome(None, error.number))
         except ResourceError as error:
             failed.append(f"seed {seed}: {error.message}")
             audience.say(str(error))
             continue
-        try:
-            if found := _results(outcomes):
+        if found := _results(outcomes):
+            try:
                 write_json(path / SUMMARY_FILE, seeds_record(found, seeds))
-        except OSError as error:
-            raise ResourceError(f"`{path / SUMMARY_FILE}` cannot be written: {error.strerror or error}") from None
+                unsaved = ()
+            except OSError as error:
+                audience.say(f"warning: `{path / SUMMARY_FILE}` could not be written: {error.strerror or error}")
+                unsaved = ("the summary",)
         if outcomes[-1].signal:
             break
     found = _results(outcomes)
     last = outcomes[-1] if outcomes else Outcome(None)
-    lost = tuple(dict.fromkeys(what for outcome in outcomes for what in outcome.unsaved))
+    lost = tuple(dict.fromkeys((*(what for outcome in outcomes for what in outcome.unsaved), *unsaved)))
     return Ended(path, replace(last, unsaved=lost), found, seeds_record(found, seeds) if found else None, tuple(failed))
 
 
 def _seed(folder: Path, seed: int, prepared: Prepared, asked: Asked, audience: Audience) -> Outcome:
     if not (folder / CONFIG_FILE).is_file():
-        if folder.is_dir():
-            discard(folder)  # of a process that was killed before its first step
-        return _begin(replace(prepared, config=replace(prepared.config, seed=seed)), folder, audience)
+        return _train(replace(prepared, config=replace(prepared.config, seed=seed)), folder, audience)
     run = open_run(folder)
     if (result := run.result) is not None:
         audience.say(f"`{folder}` has finished")
         _show(run, asked, audience)
         return Outcome(result)
-    return _go(reopen(run, asked, audience.say, prepared.data), run, audience)
+    return _train(reopen(run, asked, audience.say, prepared.data), run, audience)
 
 
 def seeds_record(results: Sequence[Record], seeds: range) -> Record:

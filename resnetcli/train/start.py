@@ -40,7 +40,8 @@ from resnetcli.train.text import format_recipe, read_recipe
 
 if TYPE_CHECKING:
     from resnetcli.data.dataset import Dataset
-    from resnetcli.train.session import Engine, Stop
+    from resnetcli.train.session import Engine
+    from resnetcli.train.stop import Stop
 
 CHECKPOINT_EVERY = EVAL_EVERY = 1000
 RECIPES = {"1605.07146": "wrn", "1603.05027": "preact", "1611.05431": "resnext"}

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ class Screen:
     def say(self, line: str) -> None:
         """A line that stays."""
         self._erase()
-        print(no_commands(printable(line)), file=self.stream, flush=True)
+        with suppress(OSError):  # a terminal that was closed: training need not end for it
+            print(no_commands(printable(line)), file=self.stream, flush=True)
 
     def begin(self, config: Config, run: Path) -> None:
         """What is trained, on what, how, and where that is not the paper."""
@@ -62,14 +64,14 @@ class Screen:
         if self._live and self.clock() - self._last >= REDRAWN_S:
             self._draw()
 
-    def estimate(self, step_s: float, steps: int) -> None:
-        """What the rest will take."""
-        if steps * step_s < WORTH_S:
+    def estimate(self, step_s: float, steps: int, left_s: float) -> None:
+        """The time left."""
+        if left_s < WORTH_S:
             return
         speed = rate(self._batch / step_s) if step_s > 0 else "many"
         self.say(
-            f"{plural(steps, 'iteration')} will take about {time_text(steps * step_s)}, at {speed} images/s; "
-            "evaluation comes on top"
+            f"{plural(steps, 'iteration')} left, about {time_text(left_s)} with tests and checkpoints, "
+            f"at {speed} images/s"
         )
 
     def reading(self, point: Point, left_s: float) -> None:
@@ -91,13 +93,15 @@ class Screen:
         text = f"{self._name}  {exact(self._iteration)}/{exact(self._total)}  {bar(share, BAR):<{BAR}}  {self._text}"
         room = (self.width or shutil.get_terminal_size().columns) - 1
         text = no_commands(printable(text))[:room]
-        self.stream.write("\r" + text + " " * max(0, self._drawn - len(text)))
-        self.stream.flush()
+        with suppress(OSError):
+            self.stream.write("\r" + text + " " * max(0, self._drawn - len(text)))
+            self.stream.flush()
         self._drawn = len(text)
 
     def _erase(self) -> None:
         if self._drawn:
-            self.stream.write("\r" + " " * self._drawn + "\r")
+            with suppress(OSError):
+                self.stream.write("\r" + " " * self._drawn + "\r")
             self._drawn = 0
 
 

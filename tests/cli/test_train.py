@@ -423,6 +423,7 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
     before = weights(folder / "all" / "seed1")
     (folder / "all" / "seed1").rename(folder / "whole")
     (folder / "all" / "seed1").mkdir()
+    (folder / "all" / "seed1" / ".lock").touch()
     (folder / "all" / "seed1" / "spec.yaml").touch()
     (folder / "all" / "seed1" / ".config.json.part").touch()
     result = run("train-cifar --resume all")

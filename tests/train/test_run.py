@@ -26,7 +26,6 @@ from resnetcli.train.run import (
     create,
     differences,
     discard,
-    new_directory,
     only_one,
     open_run,
     require_new,
@@ -59,7 +58,7 @@ def test_a_run_is_read_as_it_was_made(tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
-    make(tmp_path / "run")
+    Metrics(make(tmp_path / "run").path, 0).append(point(1))
     with pytest.raises(UsageError, match="is a run already") as caught:
         make(tmp_path / "run")
     assert "--resume" in caught.value.hint
@@ -82,29 +81,121 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
 def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, free = threading.Barrier(8), runs.require_new
+    together, tried, free = threading.Barrier(8), threading.Barrier(8), runs.require_new
+    asked = threading.local()
 
     def all_find_it_free(path: Path) -> None:
         free(path)
-        together.wait(60)
+        if not getattr(asked, "before", False):
+            asked.before = True
+            together.wait(60)
 
     monkeypatch.setattr(runs, "require_new", all_find_it_free)
 
-    def begin(path: Path, seed: int) -> runs.Run | UsageError:
+    def begin(path: Path, seed: int) -> bool | UsageError:
+        asked.before = False
         try:
-            return make(path, config(seed=seed))
+            with only_one(path, new=True):
+                runs.write_run(path, config(seed=seed), spec="a: 1", model="b: 2", recipe="c: 3")
+                tried.wait(60)
+                return True
         except UsageError as error:
+            tried.wait(60)
             return error
 
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "free" / "run", tmp_path / "empty"):
         with ThreadPoolExecutor(8) as pool:
             ended = list(pool.map(begin, [path] * 8, range(8)))
-        (won,) = [each for each in ended if isinstance(each, runs.Run)]
-        assert open_run(path).config == won.config
-        said = [each.message for each in ended if isinstance(each, UsageError)]
-        assert len(said) == 7
-        assert set(said) <= {f"`{path}` was begun and is no run yet", f"`{path}` is a run already"}
+        assert ended.count(True) == 1
+        assert open_run(path).config.seed == ended.index(True)
+        assert {each.message for each in ended if isinstance(each, UsageError)} == {
+            f"another process is training in `{path}`"
+        }
+
+
+def test_a_run_without_progress_is_taken_over_with_all_that_it_left(tmp_path: Path) -> None:
+    left = [
+        [],
+        [LOCK_FILE],
+        [LOCK_FILE, ".spec.yaml.part", "model.yaml"],
+        [LOCK_FILE, ".config.json.4711-x.part", "spec.yaml", "model.yaml", "recipe.yaml"],
+        [LOCK_FILE, CONFIG_FILE, "metrics.jsonl", "metrics.csv", ".checkpoint-00000010.safetensors.part"],
+        [LOCK_FILE, CONFIG_FILE, "events.out.tfevents.17.resnet-cli"],
+        [LOCK_FILE, SEEDS_FILE, "seed0/.lock", "seed0/config.json", "seed1/"],
+        [LOCK_FILE, "nets.json", "a/.lock", "a/seeds.json", "a/seed0/.lock", "a/seed0/config.json", "b/"],
+    ]
+    for number, names in enumerate(left):
+        path = tmp_path / str(number)
+        path.mkdir()
+        for name in names:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).mkdir() if name.endswith("/") else (path / name).touch()
+        made = make(path)
+        assert sorted(each.name for each in path.iterdir()) == [
+            LOCK_FILE, "config.json", "model.yaml", "recipe.yaml", "spec.yaml"
+        ]  # fmt: skip
+        assert open_run(path).config == made.config
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["mine.txt", "notes/a.txt", "notes/", ".hidden", "checkpoint-00000010.safetensors", "result.json", "curves.png",
+     "metrics.jsonl", "seed0/metrics.jsonl", "a/seed0/mine", "a/b/c/.lock", ".lock", ".mine.part"],
+)  # fmt: skip
+def test_what_another_has_put_there_or_a_run_has_come_to_is_never_taken_over(tmp_path: Path, file: str) -> None:
+    path = make(tmp_path / "run").path
+    place = path / file
+    for folder in reversed(place.relative_to(path).parents[:-1]):
+        (path / folder).mkdir()
+        (path / folder / LOCK_FILE).touch()
+    if file.endswith("/"):
+        place.mkdir()
+        (place / "inside").touch()
+    else:
+        place.write_text("mine")
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UsageError, match="already"):
+        make(path)
+    discard(path)
+    assert sorted(path.rglob("*")) == before
+
+
+def test_files_of_others_with_a_run_s_names_are_no_run_that_was_begun(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").touch()
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(UsageError, match="is there already, and not empty"):
+        make(tmp_path)
+    (tmp_path / LOCK_FILE).symlink_to("nowhere")
+    with pytest.raises(UsageError, match="is there already, and not empty"):
+        make(tmp_path)
+
+
+def test_one_that_was_stopped_while_it_was_made_says_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).touch()
+    (tmp_path / "spec.yaml").touch()
+    with pytest.raises(UsageError, match="stopped before the first step, and no progress is lost") as caught:
+        open_run(tmp_path)
+    assert f"with `--out {tmp_path}`" in caught.value.hint
+
+
+def test_a_lock_file_that_its_holder_has_removed_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, first = fcntl.flock, True
+
+    def removed_meanwhile(handle: int, operation: int) -> None:
+        nonlocal first
+        if first:
+            first = False
+            (tmp_path / LOCK_FILE).unlink()
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with only_one(tmp_path):
+        monkeypatch.undo()
+        with pytest.raises(UsageError, match="another process"), only_one(tmp_path):
+            pass
 
 
 def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
@@ -124,7 +215,7 @@ def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
 @pytest.mark.parametrize("last", [CONFIG_FILE, SEEDS_FILE])
 def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path, last: str) -> None:
     def begin() -> None:
-        with new_directory(tmp_path / "run"):
+        with only_one(tmp_path / "run", new=True):
             (tmp_path / "run" / last).touch()
             raise KeyboardInterrupt
 
@@ -135,11 +226,11 @@ def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("file", "said"),
-    [(CONFIG_FILE, "is a run already"), (SEEDS_FILE, "has several seeds already"), (LOCK_FILE, "is no run yet"),
+    [(CONFIG_FILE, "is a run already"), (SEEDS_FILE, "has several seeds already"),
      ("mine", "is there already, and not empty")],
 )  # fmt: skip
 def test_what_is_in_the_way_of_a_run_is_said(tmp_path: Path, file: str, said: str) -> None:
-    for name in dict.fromkeys((file, LOCK_FILE if file != "mine" else file)):
+    for name in (file, LOCK_FILE, "result.json"):
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=said) as found:
         make(tmp_path)
@@ -329,7 +420,8 @@ def test_a_directory_is_taken_away_only_while_nothing_has_happened_there(tmp_pat
     fourth = make(tmp_path / "fourth").path
     (fourth / "mine").touch()
     discard(fourth)
-    assert [each.name for each in fourth.iterdir()] == ["mine"]
+    assert (fourth / "mine").exists()
+    assert (fourth / "config.json").exists()
 
 
 def test_reading_a_run_needs_no_torch() -> None:

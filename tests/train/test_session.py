@@ -8,8 +8,10 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from resnetcli.errors import ResourceError, UsageError
 from resnetcli.train import checkpoint
 from resnetcli.train.checkpoint import files, load
 from resnetcli.train.evaluate import Evaluation
-from resnetcli.train.metrics import READ_EVERY, Metrics, Point, read_metrics
+from resnetcli.train.metrics import READ_EVERY, Metrics, read_metrics
 from resnetcli.train.run import Config, Run, create, open_run
-from resnetcli.train.session import Outcome, Session, Stop
+from resnetcli.train.session import Outcome, Session
+from resnetcli.train.stop import Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config
 
 
@@ -57,7 +60,8 @@ def test_readings_tests_and_checkpoints_are_made_when_they_are_due(tmp_path: Pat
     assert [p.epoch for p in points] == [2.0, 4.0, 6.0, 8.0, 9.0]  # 4 of 20 images a step
     assert {p.images_per_s for p in points} == {round(4 / 1.5, 2)}
     assert [p.wall_s for p in points] == [15.0, 30.0, 45.0, 60.0, 67.5]
-    assert ear.left == [35 * 1.5, 25 * 1.5, 15 * 1.5, 5 * 1.5, 0.0]
+    untimed = (3 * 10 + 20) * 1.5 / 4 / 3  # before the first test: a forward pass is a third of a step
+    assert ear.left == [35 * 1.5 + untimed, 25 * 1.5, 15 * 1.5, 5 * 1.5, 0.0]
     assert iterations(run.path) == [45, 40]
     assert outcome == Outcome(open_run(run.path).result)
 
@@ -95,7 +99,9 @@ def test_it_is_read_at_least_every_so_often(tmp_path: Path) -> None:
 def test_an_estimate_is_told_once_a_few_steps_were_timed(tmp_path: Path) -> None:
     ear = Ear()
     train(make(tmp_path / "run"), Fake(), ear)
-    assert ear.estimates == [(1.5, 35)]  # three steps to warm up, two that take three seconds
+    assert ear.estimates == [
+        (1.5, 35, 35 * 1.5 + (2 * 10 + 20) * 1.5 / 4 / 3)
+    ]  # three steps to warm up, two that take three seconds
 
 
 def test_testing_is_not_taken_for_a_step_but_is_in_what_is_left(tmp_path: Path) -> None:
@@ -110,8 +116,9 @@ def test_testing_is_not_taken_for_a_step_but_is_in_what_is_left(tmp_path: Path) 
 
     engine.evaluate = slow  # type: ignore[method-assign]
     Session(run, engine, ear, lambda: ticks() + tested).train()
-    assert ear.estimates == [(1.5, 3)]  # the test after the fourth step fell among those that were timed
-    assert ear.left == [4 * (6 + 20) / 4 + 20 * 2, 20 * 2]  # the 20 training images are gone through at the end
+    # Ten test images and, at the end, 20 training images are to come, two seconds each.
+    assert ear.estimates == [(1.5, 3, 3 * 1.5 + 30 * 2)]  # the test after the fourth step fell among those timed
+    assert ear.left == [4 * 1.5 + 30 * 2, 20 * 2]
 
 
 def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(
@@ -280,28 +287,27 @@ def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
     assert outcome.unsaved == ("a checkpoint", "the result")
     assert outcome.result is not None  # there is one to print
     assert iterations(run.path) == [10]
-    assert [line for line in ear.lines if "a checkpoint" in line] == [
+    assert [line for line in ear.lines if "warning: a checkpoint" in line] == [
         "warning: a checkpoint could not be written: No space left on device; training goes on"
     ]
-    assert "warning: the result could not be written: No space left on device" in ear.lines
+    assert "warning: the result could not be written: the run is not complete without a checkpoint" in ear.lines
     assert load(files(run.path)[0][1], engine.state()).iteration == 10
 
 
 def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, engine, ear = make(tmp_path / "run"), Fake(), Ear()
-    append = Metrics.append
-    refused = []
+    write = Metrics.write
+    refused = set()
 
-    def sometimes(self: Metrics, point: Point) -> None:
+    def sometimes(self: Metrics) -> None:
         if engine.iteration in (10, 20):
-            self._waiting.append(point)
-            refused.append(engine.iteration)
+            refused.add(engine.iteration)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        append(self, point)
+        write(self)
 
-    monkeypatch.setattr(Metrics, "append", sometimes)
+    monkeypatch.setattr(Metrics, "write", sometimes)
     outcome = train(run, engine, ear)
-    assert refused == [10, 20]
+    assert refused == {10, 20}
     assert outcome.unsaved == ()
     assert len(ear.lines) == 1
     assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
@@ -343,3 +349,106 @@ def test_a_checkpoint_holds_what_a_resume_is_held_to(tmp_path: Path) -> None:
     facts = checkpoint.load(files(run.path)[0][1], Fake().state()).facts
     assert facts["config"] == CONFIG.bound
     assert (facts["wall_s"], facts["train_s"]) == (60.0, 60.0)
+
+
+def test_a_last_checkpoint_that_could_not_be_written_at_once_is_written_before_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in (30, 40):  # the one before the last is made up for by the last
+        run, engine, refused = make(tmp_path / str(at)), Fake(), list[int]()
+        save = checkpoint.save
+
+        def once(folder: Path, iteration: int, *rest: Any, at: int = at, refused: list[int] = refused) -> Path:
+            if iteration == at and not refused:
+                refused.append(at)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return save(folder, iteration, *rest)  # noqa: B023 - called before the next one is made
+
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoint, "save", once)
+            outcome = train(run, engine)
+        assert refused == [at]
+        assert outcome.unsaved == ()
+        assert iterations(run.path)[0] == 40
+        assert run.result is not None
+
+
+def test_a_run_is_not_called_complete_while_a_reading_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, engine, write = make(tmp_path / "run"), Fake(), Metrics.write
+
+    def refuse(self: Metrics) -> None:
+        if engine.iteration == 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Metrics, "write", refuse)
+        assert train(run, engine).unsaved == ("readings", "the result")
+    assert run.result is None
+    assert train(run, Fake()).result is not None
+    assert run.result is not None
+
+
+def test_a_signal_ends_an_evaluation_at_once_and_a_resume_makes_up_for_it(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", config(validation_images=5))
+    train(whole, Fake())
+    for at, split in ((20, "test"), (20, "validation"), (40, "test"), (40, "train")):
+        run, engine = make(tmp_path / f"{at}{split}", config(validation_images=5)), Fake()
+        evaluate, left = engine.evaluate, list[str]()
+
+        def stopped(
+            which: str = "test",
+            at: int = at,
+            split: str = split,
+            engine: Fake = engine,
+            evaluate: Callable[[str], Evaluation] = evaluate,
+            left: list[str] = left,
+        ) -> Evaluation:
+            if engine.iteration == at and which == split:
+                os.kill(os.getpid(), signal.SIGHUP)
+                left.append("it went on")
+            return evaluate(which)
+
+        engine.evaluate = stopped  # type: ignore[method-assign, assignment]
+        assert train(run, engine) == Outcome(None, signal=signal.SIGHUP)
+        assert left == []
+        assert iterations(run.path)[0] == at
+        assert train(run, Fake()).result is not None
+        assert [replace(p, wall_s=0, images_per_s=0) for p in read_metrics(run.path)] == [
+            replace(p, wall_s=0, images_per_s=0) for p in read_metrics(whole.path)
+        ]
+        assert (run.path / "metrics.csv").read_text().count("\n") == 5
+
+
+def test_a_signal_that_nohup_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_closed_sends_its_signal_twice_and_ends_nothing_early() -> None:
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
+
+
+def test_what_is_left_of_killed_processes_is_removed_at_a_resume_and_nothing_else(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    train(run, Fake())
+    (run.path / "result.json").unlink()
+    names = {each.name for each in run.path.iterdir()}
+    (run.path / "checkpoint-00000020.safetensors").write_bytes(b"old")  # an older one than the last two
+    for name in (".checkpoint-00000040.safetensors.part", ".result.json.123.part", ".metrics.jsonl.part"):
+        (run.path / name).touch()
+    for name in ("mine.part", ".mine.part", "notes"):
+        (run.path / name).touch()
+    train(run, Fake())
+    assert {each.name for each in run.path.iterdir()} >= {"mine.part", ".mine.part", "notes", "result.json"}
+    assert {each.name for each in run.path.iterdir()} <= names | {"mine.part", ".mine.part", "notes", "result.json"}

@@ -150,7 +150,7 @@ class Ear:
     lines: list[str] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     left: list[float] = field(default_factory=list)
-    estimates: list[tuple[float, int]] = field(default_factory=list)
+    estimates: list[tuple[float, int, float]] = field(default_factory=list)
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -161,8 +161,8 @@ class Ear:
     def stepped(self, iteration: int) -> None:
         pass
 
-    def estimate(self, step_s: float, steps: int) -> None:
-        self.estimates.append((step_s, steps))
+    def estimate(self, step_s: float, steps: int, left_s: float) -> None:
+        self.estimates.append((step_s, steps, left_s))
 
     def reading(self, point: Point, left_s: float) -> None:
         self.points.append(point)
