@@ -116,7 +116,7 @@ def train_cifar(
     eval_every: Annotated[
         int | None,
         typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
-                     help="Iterations between tests: 1000, or a tenth of a shorter run."),
+                     help="Iterations between tests: 1000, or a tenth of a shorter run, if a test takes no longer."),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")
@@ -151,7 +151,8 @@ def train_cifar(
         wanted = [replace(asked, model=name, parameters=given) for name, given in nets] or [asked]
         screen = Screen()
         try:
-            trained = train_nets(wanted, screen, out=_path(out), resume=_path(resume), seeds=seeds)
+            with _interruptible(resume):
+                trained = train_nets(wanted, screen, out=_path(out), resume=_path(resume), seeds=seeds)
         finally:
             screen.end()
         _show(trained, format)
@@ -181,6 +182,22 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
         if place.rank:
             raise typer.Exit(team.follow())
         yield team
+
+
+@contextlib.contextmanager
+def _interruptible(resume: str | None) -> Iterator[None]:
+    """Within: a signal that comes before there is a step to finish ends the command at once, and says what is next."""
+    from resnetcli.train.stop import Interrupted, interruptible
+
+    try:
+        with interruptible():
+            yield
+    except Interrupted as error:
+        after = "before the first step: the same command starts it again; a download goes on from what has come"
+        if resume is not None:
+            after = f"before the next step: `resnet-cli train-cifar --resume {clean(resume)}` goes on"
+        complain(f"stopped by {error.args[0]} {after}")
+        raise typer.Exit(error.exit_code) from None
 
 
 def _one_model(words: list[str], zoo: Zoo) -> tuple[str, dict[str, int]]:

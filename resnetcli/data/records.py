@@ -47,17 +47,35 @@ def python_part(raw: bytes, label: str, key: str, classes: int) -> Part:
     if not isinstance(found, dict):
         raise DataError(f"`{label}` is pickled, but no batch of images: a dict was expected")
     data, numbers = found.get("data"), found.get(key)
-    if not isinstance(data, Pickled) or not isinstance(numbers, list):
+    if not isinstance(data, Pickled) or not isinstance(numbers, list | tuple | Pickled):
         raise DataError(f"`{label}` is no batch of images: it has not both `data` and `{key}`")
-    if len(data.shape) != 2 or data.shape[1] != 3072 or data.shape[0] != len(numbers):
+    labels = _labels(numbers, label)
+    if data.kind != "u1":
+        raise DataError(f"`{label}` has `data` of {data.kind}, not of bytes (`u1`)")
+    if data.shape not in ((len(labels), 3072), (len(labels), 3, 32, 32)):
         shape = " x ".join(map(str, data.shape))
-        raise DataError(f"`{label}` has {len(numbers):,} labels and `data` of {shape}, not n x 3072 bytes")
-    if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
-        raise DataError(f"`{label}` has labels that are no numbers")
-    labels = np.array(numbers, np.int64)
+        raise DataError(f"`{label}` has {len(labels):,} labels and `data` of {shape}, not n x 3072 bytes")
     _check_labels(labels, label, classes)
     images = np.frombuffer(data.data, np.uint8).reshape(data.shape, order="F" if data.fortran else "C")
     return images.reshape(-1, 3, 32, 32), labels
+
+
+def _labels(numbers: Pickled | Sequence[object], label: str) -> NDArray[np.int64]:
+    """The labels of a batch, pickled as a list of numbers or as an array of them."""
+    import numpy as np
+
+    if isinstance(numbers, Pickled):
+        one_each = len(numbers.shape) == 1 or (len(numbers.shape) == 2 and numbers.shape[1] == 1)
+        if numbers.kind[0] not in "iu" or not one_each:
+            raise DataError(f"`{label}` has labels that are no numbers")
+        found = np.frombuffer(numbers.data, np.dtype(numbers.order + numbers.kind))
+    else:
+        if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+            raise DataError(f"`{label}` has labels that are no numbers")
+        found = np.array(numbers, np.int64)
+    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < 2**31:
+        raise DataError(f"`{label}` has labels that are no numbers")
+    return found.astype(np.int64)
 
 
 def _check_labels(labels: NDArray[np.int64], label: str, classes: int) -> None:

@@ -1,53 +1,82 @@
 """The pickles of CIFAR's Python version, read by a machine that can build nothing but lists, dicts, text and bytes.
 
-Nothing is imported and nothing is called: a global is a word, and of all words only numpy's three for an array of
-bytes mean anything. Every size is held against what the file has left before it is believed: Python's own unpickler,
-with every name refused, still takes gigabytes for the memo that an index of four bytes claims.
+They may have been pickled again by any Python and numpy, in protocols 0 to 5. Nothing is imported and nothing is
+called: a global is a word, and of all words only those for an array or a number of numpy and for bytes mean anything.
+Every size is held against what the file has left before it is believed: Python's own unpickler, with every name
+refused, still takes gigabytes for the memo that an index of four bytes claims.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
+import struct
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from resnetcli.data.errors import DataError
 from resnetcli.errors import plural
 
-MOST_STEPS = 1_000_000
-"""Instructions; CIFAR-100's 50,000 images take about 250,000."""
+STEPS, BYTES_A_STEP = 10_000, 48
+"""Instructions: so many, and one more for so many bytes. An image takes 3 KB, and its name and labels 40 at most."""
 SMALL = 2**16
 """Bytes up to which a string is text; the pixels are not copied."""
 
-_RECONSTRUCT: Final = "reconstruct"
-_GLOBALS: dict[tuple[str, str], Literal["reconstruct", "ndarray", "dtype"]] = {
-    ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
-    ("numpy._core.multiarray", "_reconstruct"): "reconstruct",  # since numpy 2
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
+Word = Literal["reconstruct", "ndarray", "dtype", "frombuffer", "scalar", "encode", "bytes", "bytearray"]
+_NUMPY: Final[dict[str, Word]] = {
+    "multiarray._reconstruct": "reconstruct", "multiarray.scalar": "scalar", "numeric._frombuffer": "frombuffer",
+}  # fmt: skip
+_GLOBALS: dict[str, Word] = {
+    **{f"numpy.core.{name}": word for name, word in _NUMPY.items()},
+    **{f"numpy._core.{name}": word for name, word in _NUMPY.items()},  # since numpy 2
+    "numpy.ndarray": "ndarray",
+    "numpy.dtype": "dtype",
+    "_codecs.encode": "encode",  # Python 3's bytes in protocols 0 to 2
+    **{f"{module}.{name}": name for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
 }
+_KIND = re.compile("[iu][1248]|[SU][0-9]{1,5}")
+"""What an array may hold: whole numbers or texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """One of the three names."""
+    """One of these names."""
 
-    what: Literal["reconstruct", "ndarray", "dtype"]
+    what: Word
 
 
 @dataclass(slots=True)
-class Bytes:
-    """numpy's dtype of bytes, `u1`."""
+class Kind:
+    """numpy's dtype of such a kind."""
 
-    state: Any = None
+    name: str
+    """`u1`."""
+    order: str = "|"
+    """Of its bytes, `<` or `>`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of one."""
+        return int(self.name[1:]) * (4 if self.name[0] == "U" else 1)
 
 
 @dataclass(slots=True)
 class Pickled:
-    """An array of bytes, as it is pickled: numpy is not asked to make it."""
+    """An array, as it is pickled: numpy is not asked to make it."""
 
     shape: tuple[int, ...] = ()
     fortran: bool = False
     data: bytes | memoryview = b""
+    kind: str = "u1"
+    order: str = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class _LongText:
+    """A text that is only decoded if it is bytes that were written as text."""
+
+    data: memoryview
+    encoding: str
 
 
 class _Mark:
@@ -79,9 +108,11 @@ class _Machine:
         self.raw, self.view, self.at = raw, memoryview(raw).toreadonly(), 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = len(raw)
+        """Bytes that may still be decoded from texts, however often one is referred to."""
 
     def run(self) -> Any:
-        for _ in range(MOST_STEPS):
+        for _ in range(STEPS + len(self.raw) // BYTES_A_STEP):
             code = bytes(self.take(1))
             if code == b".":
                 if len(self.stack) != 1:
@@ -113,6 +144,18 @@ class _Machine:
                 self.push(self.number(2))
             case b"J":  # BININT
                 self.push(self.number(4, signed=True))
+            case b"I":  # INT, of which two are the truth values
+                digits = self.line()
+                self.push(digits == "01" if digits in ("00", "01") else self.digits(digits))
+            case b"L":  # LONG
+                self.push(self.digits(self.line().removesuffix("L")))
+            case b"G":  # BINFLOAT
+                self.push(struct.unpack(">d", self.take(8))[0])
+            case b"F":  # FLOAT
+                try:
+                    self.push(float(self.line()))
+                except ValueError:
+                    raise _DamagedError("it has a number that is none") from None
             case b"\x8a":  # LONG1
                 length = self.number(1)
                 if length > 8:
@@ -122,12 +165,22 @@ class _Machine:
                 self.string(1)
             case b"T" | b"B":  # BINSTRING, BINBYTES
                 self.string(4)
-            case b"\x8e":  # BINBYTES8
+            case b"\x8e" | b"\x96":  # BINBYTES8, BYTEARRAY8
                 self.string(8)
+            case b"S":  # STRING, as Python 2 would print it
+                self.quoted(self.rest_of_line())
             case b"\x8c":  # SHORT_BINUNICODE
                 self.text(1)
             case b"X":  # BINUNICODE
                 self.text(4)
+            case b"\x8d":  # BINUNICODE8
+                self.text(8)
+            case b"V":  # UNICODE
+                self.push_text(self.rest_of_line(), "raw-unicode-escape")
+            case b"p":  # PUT
+                self.memo[self.index()] = self.top()
+            case b"g":  # GET
+                self.recall(self.index())
             case b"q":  # BINPUT
                 self.memo[self.number(1)] = self.top()
             case b"r":  # LONG_BINPUT
@@ -144,6 +197,12 @@ class _Machine:
                 self.push(tuple(reversed([self.pop() for _ in range(code[0] - 0x84)])))
             case b"t":
                 self.push(tuple(self.since_mark()))
+            case b"l":  # LIST
+                self.push(self.since_mark())
+            case b"d":  # DICT
+                items = self.since_mark()
+                self.push({})
+                self.fill(items)
             case b"a":
                 item = self.pop()
                 self.expect(list).append(item)
@@ -162,7 +221,7 @@ class _Machine:
                 self.name(module, name)
             case b"R":
                 arguments = self.pop()
-                self.push(_made(self.pop(), arguments))
+                self.push(self.made(self.pop(), arguments))
             case b"b":
                 state = self.pop()
                 _build(self.top(), state)
@@ -185,15 +244,56 @@ class _Machine:
         name = bytes(self.take(end + 1 - self.at))[:-1]
         return name.decode("ascii", "replace")
 
+    def rest_of_line(self) -> memoryview:
+        end = self.raw.find(b"\n", self.at)
+        if end < 0:
+            raise _DamagedError("it has a text without an end")
+        return self.take(end + 1 - self.at)[:-1]
+
+    def digits(self, text: str) -> int:
+        if not re.fullmatch("-?[0-9]{1,20}", text):
+            raise _DamagedError("it has a number that is none, or of more than 64 bits")
+        return int(text)
+
+    def index(self) -> int:
+        found = self.digits(self.line())
+        if found < 0:
+            raise _DamagedError("it takes more than it has put down")
+        return found
+
     def string(self, width: int) -> None:
-        data = self.take(self.number(width))
+        self.push_bytes(self.take(self.number(width)))
+
+    def quoted(self, line: memoryview) -> None:
+        data = bytes(line).strip()
+        if len(data) < 2 or data[:1] not in (b"'", b'"') or data[:1] != data[-1:]:
+            raise _DamagedError("it has a string without quotes")
+        try:
+            self.push_bytes(codecs.escape_decode(data[1:-1])[0])
+        except ValueError:
+            raise _DamagedError("it has a string that is none") from None
+
+    def push_bytes(self, data: bytes | memoryview) -> None:
         self.push(str(data, "latin-1") if len(data) <= SMALL else data)
 
     def text(self, width: int) -> None:
-        data = self.take(self.number(width))
-        if len(data) > SMALL:
-            raise _DamagedError("it has a text of more than 65,536 bytes")
-        self.push(str(data, "utf-8", "replace"))
+        self.push_text(self.take(self.number(width)), "utf-8")
+
+    def push_text(self, data: memoryview, encoding: str) -> None:
+        self.push(str(data, encoding, "replace") if len(data) <= SMALL else _LongText(data, encoding))
+
+    def encoded(self, text: str | _LongText) -> str | bytes:
+        """Bytes that were written as a text, a character each: what is short stays one."""
+        try:
+            if isinstance(text, str):
+                text.encode("latin-1")
+                return text
+            self.left -= len(text.data)
+            if self.left < 0:
+                raise _DamagedError("it decodes more than it has")
+            return str(text.data, text.encoding).encode("latin-1")
+        except UnicodeError:
+            raise _DamagedError("it has bytes that are none") from None
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -233,39 +333,71 @@ class _Machine:
         self.push(self.memo[index])
 
     def name(self, module: Any, name: Any) -> None:
-        found = _GLOBALS.get((module, name)) if type(module) is str and type(name) is str else None
+        both = f"{module}.{name}" if type(module) is str and type(name) is str else None
+        found = _GLOBALS.get(both) if both is not None else None
         if found is None:
-            asked = f"`{module}.{name}`" if type(module) is str and type(name) is str else "what is no name"
-            raise _DamagedError(f"it asks for {asked}; only an array of bytes is allowed")
+            asked = f"`{both}`" if both is not None else "what is no name"
+            raise _DamagedError(f"it asks for {asked}; only arrays of numbers or texts are allowed")
         self.push(Global(found))
 
+    def made(self, called: Any, arguments: Any) -> Any:
+        """What a function of numpy's, or one for bytes, would return: what is made here is never larger than given."""
+        match called, arguments:
+            case Global("reconstruct"), (Global("ndarray"), (0,), str()):
+                return Pickled()
+            case Global("dtype"), (str(name), *flags) if _KIND.fullmatch(name) and all(
+                flag in (0, 1) for flag in flags
+            ):
+                return Kind(name)
+            case Global("dtype"), (str(name), *_):
+                raise _DamagedError(f"it has an array of `{name}`, not of bytes (`u1`)")
+            case Global("encode"), (str() | _LongText() as text, "latin1" | "latin-1"):
+                return self.encoded(text)
+            case Global("bytes" | "bytearray"), ():
+                return ""
+            case Global("bytearray"), (str() | bytes() | memoryview() as data,):
+                return data
+            case Global("scalar"), (Kind() as kind, str(data)) if len(data) == kind.size:
+                return _scalar(kind, data.encode("latin-1"))
+            case Global("frombuffer"), (data, Kind() as kind, tuple(shape), "C" | "F" as order):
+                return _array(shape, kind, order == "F", data)
+            case Global("frombuffer"), (data, Kind() as kind, tuple(shape), "K", (1, 0)) if len(shape) == 2:
+                return _array(shape[::-1], kind, True, data)
+        raise _DamagedError("it calls what is not to be called")
 
-def _made(called: Any, arguments: Any) -> Any:
-    """What numpy's two functions return for an array of bytes before its state is set."""
-    match called, arguments:
-        case Global("reconstruct"), (Global("ndarray"), (0,), str()):
-            return Pickled()
-        case Global("dtype"), ("u1", *flags) if all(flag in (0, 1) for flag in flags):
-            return Bytes()
-        case Global("dtype"), (str(kind), *_):
-            raise _DamagedError(f"it has an array of `{kind}`, not of bytes (`u1`)")
-    raise _DamagedError("it calls what is not to be called")
+
+def _scalar(kind: Kind, data: bytes) -> int | str:
+    """A number or a text of numpy's."""
+    order: Literal["big", "little"] = "big" if kind.order == ">" else "little"
+    match kind.name[0]:
+        case "S":
+            return str(data, "latin-1")
+        case "U":
+            return str(data, "utf-32-be" if order == "big" else "utf-32-le", "replace")
+        case sign:
+            return int.from_bytes(data, order, signed=sign == "i")
 
 
 def _build(target: Any, state: Any) -> None:
-    """An array's state: version, shape, dtype, whether it lies in columns, its bytes."""
+    """A dtype's state, of which the order of its bytes matters; an array's: version, shape, dtype, order, bytes."""
     match target, state:
-        case Bytes(), tuple():
-            return
-        case Pickled(), (int(), tuple(shape), Bytes(), bool(fortran), data) if all(type(n) is int for n in shape):
-            data = data.encode("latin-1") if type(data) is str else data
-            size = 1
-            for length in shape[:8]:
-                size *= length
-            if len(shape) > 8 or min(shape, default=0) < 0 or not isinstance(data, memoryview | bytes):
-                raise _DamagedError("it has an array that is none")
-            if size != len(data):
-                raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape asks for {size:,}")
-            target.shape, target.fortran, target.data = shape, fortran, data
+        case Kind(), (int(), str(order), *_) if order in ("<", ">", "|", "="):
+            target.order = order
+        case Pickled(), (int(), tuple(shape), Kind() as kind, bool(fortran), data):
+            found = _array(shape, kind, fortran, data)
+            target.shape, target.fortran, target.data = found.shape, found.fortran, found.data
+            target.kind, target.order = found.kind, found.order
         case _:
             raise _DamagedError("it has an array that is none")
+
+
+def _array(shape: tuple[Any, ...], kind: Kind, fortran: bool, data: Any) -> Pickled:
+    data = data.encode("latin-1") if type(data) is str else data
+    if not isinstance(data, memoryview | bytes) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
+        raise _DamagedError("it has an array that is none")
+    size = kind.size
+    for length in shape:
+        size *= length
+    if size != len(data):
+        raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape asks for {size:,}")
+    return Pickled(shape, fortran, data, kind.name, kind.order)

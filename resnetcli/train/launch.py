@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from resnetcli.errors import ResourceError, UsageError, plural
+from resnetcli.train.stop import NUMBERS
 
 MAX_WORLD = 65_536
 ON_CPUS = "on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`"
@@ -161,8 +162,9 @@ class Job:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Within: SIGINT and SIGTERM are passed on, and a second one later on ends them all."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Within: SIGINT, SIGTERM and SIGHUP are passed on, and a second one later on ends them all."""
+        heard = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:

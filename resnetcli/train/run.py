@@ -221,16 +221,17 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 
 def require_begun(path: Path) -> None:
-    """Raises UsageError for a directory whose run was stopped while the directory was made."""
+    """Raises UsageError for an empty directory, and for one whose run was stopped while the directory was made."""
     try:
-        begun = leftovers(path) is not None and any(path.iterdir())
+        is_empty = not any(path.iterdir())
+        if not is_empty and leftovers(path) is None:
+            return
     except OSError:  # open_run reports what is wrong with it
         return
-    if begun:
-        raise UsageError(
-            f"`{path}` is not a run yet: its run was stopped before the first step, and no progress is lost",
-            f"give the `train-cifar` command again, with `--out {path}`",
-        )
+    why = "it is empty" if is_empty else "its run was stopped before the first step, and no progress is lost"
+    raise UsageError(
+        f"`{path}` is not a run yet: {why}", f"give the whole `train-cifar` command again, with `--out {path}`"
+    )
 
 
 def leftovers(path: Path, depth: int = 2) -> list[Path] | None:

@@ -218,7 +218,7 @@ def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range 
     if there is None:
         raise UsageError(
             f"no seed of `{path}` was begun, and nothing is recorded to begin one from",
-            f"give the `train-cifar` command again, with `--out {path}`",
+            f"give the whole `train-cifar` command again, with `--out {path}`",
         )
     run = open_run(seed_folder(path, there))
     require_as_asked(run, replace(asked, seed=None))

@@ -214,7 +214,7 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
         device_name=describe(device),
         threads=asked.threads or torch.get_num_threads(),
         checkpoint_every=asked.checkpoint_every or CHECKPOINT_EVERY,
-        eval_every=asked.eval_every or min(EVAL_EVERY, max(1, iterations // 10)),
+        eval_every=asked.eval_every or _eval_every(iterations, recipe.batch_size, len(data.test.labels)),
         deviations=(another_recipe(recipe, spec) if figures else ()) + otherwise,
         printed=figures,
         versions=versions(),
@@ -223,6 +223,14 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     intervals(config)  # which may be too many readings: that is said before there is a directory
     spec_text = open_document(asked.model, zoo).source.text
     return Prepared(config, plan, recipe, data, spec_text, model_text, asked.team, bool(asked.tensorboard))
+
+
+def _eval_every(iterations: int, batch: int, test_images: int) -> int:
+    """Iterations between tests by default: 1000, or a tenth of a shorter run.
+
+    At least as many as train on the number of test images, so that tests take at most about a quarter of the time.
+    """
+    return min(iterations, max(1, min(EVAL_EVERY, iterations // 10), -(-test_images // batch)))
 
 
 def _require_intervals(asked: Asked) -> None:
