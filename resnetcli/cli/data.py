@@ -92,7 +92,7 @@ def convert(
     from resnetcli.view.data import data_warnings
     from resnetcli.view.output import print_whole
 
-    made = convert_set(source, target, share=share)
+    made = convert_set(source, target, share=share, tell=lambda line: complain(f"warning: {line}"))
     images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"
     print_whole(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
     for warning in data_warnings(made):

@@ -7,6 +7,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from resnetcli.data.custom import MOST_BYTES, MOST_CLASSES, MOST_SIDE
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
 from resnetcli.data.files import size_of_file
-from resnetcli.errors import plural
+from resnetcli.errors import clean, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,37 +31,34 @@ _BYTES = "images are bytes (uint8), from 0 (black) to 255 (white)"
 _HINT = "it takes `images` and `labels`, or `train_images`, `train_labels`, `test_images` and `test_labels`"
 
 
-def read_arrays(path: Path, *, share: float = 0.2) -> tuple[Split, Split, tuple[str, ...]]:
+def read_arrays(
+    path: Path, *, share: float = 0.2, tell: Callable[[str], object] = lambda line: None
+) -> tuple[Split, Split, tuple[str, ...]]:
     """Training and test split and the classes' names (`class_names`, or numbers).
 
-    Where the file has no test images of its own, `share` of each class are set apart, the same ones every time. Raises
-    DataError.
+    Where the file has no test images of its own, `share` of each class are set apart, the same ones every time; `tell`
+    is told which arrays are not used. Raises DataError.
     """
     size_of_file(path)
     try:
         # numpy warns of a header that Python 2 has written.
         with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
             found = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            for names in SPLIT_NAMES:
-                if all(name in found for name in names):
-                    a, b, c, d = (_array(archive, path, found[name]) for name in names)
-                    train, test = _split(path, a, b), _split(path, c, d)
-                    break
-            else:
-                for pair in WHOLE_NAMES:
-                    if all(name in found for name in pair):
-                        a, b = (_array(archive, path, found[name]) for name in pair)
-                        train, test = _apart(path, _split(path, a, b), share)
-                        break
-                else:
-                    raise DataError(
-                        f"`{path}` has {', '.join(f'`{name}`' for name in found) or 'nothing'} in it", _HINT
-                    )
+            names = next((each for each in (*SPLIT_NAMES, *WHOLE_NAMES) if all(name in found for name in each)), None)
+            if names is None:
+                raise DataError(f"`{path}` has {', '.join(f'`{name}`' for name in found) or 'nothing'} in it", _HINT)
+            images, labels, *last = (_array(archive, path, found[name]) for name in names)
+            first = _split(path, images, labels)
+            train, test = (first, _split(path, *last)) if last else _apart(path, first, share)
             class_names = _array(archive, path, found["class_names"]) if "class_names" in found else None
+            unused = [name for name in found if name not in (*names, "class_names")]
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeDecodeError
     ) as error:  # fmt: skip
         raise DataError(f"`{path}` is no whole .npz file: {error}") from None
+    if unused:
+        what = ", ".join(f"`{clean(name, 60)}`" for name in unused[:8]) + (" and more" if len(unused) > 8 else "")
+        tell(f"not used of {path}: {what}; the images and labels are `{'`, `'.join(names)}`")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{path}` has training and test images of different sizes")
     return train, test, _names(path, class_names, 1 + int(max(train.labels.max(), test.labels.max())))

@@ -19,11 +19,14 @@ from resnetcli.data.write import write_custom, write_official
 from resnetcli.errors import ResourceError, UsageError
 
 
-def convert(source: Path, target: Path, *, share: float = 0.2) -> Dataset:
+def convert(
+    source: Path, target: Path, *, share: float = 0.2, tell: Callable[[str], object] = lambda line: None
+) -> Dataset:
     """Writes the records and returns the data set as it is read back from them.
 
     The source is CIFAR-10 or -100 in the Python version (a folder or an archive), a folder with CIFAR's files of
-    another size, or a .npz file of images and labels; where that has no test images, `share` are set apart as such.
+    another size, or a .npz file of images and labels; where that has no test images, `share` are set apart as such, and
+    `tell` is told which of its arrays are not used.
     Raises UsageError, DataError for a broken source, ResourceError if the disk is full.
     """
     if is_folder(target) and any(target.iterdir()):
@@ -32,7 +35,7 @@ def convert(source: Path, target: Path, *, share: float = 0.2) -> Dataset:
         raise UsageError(f"`{target}` is no directory", "give a folder that there is not yet")
     if not 0 < share < 1:
         raise UsageError(f"{share:g} is no share of the images", "between 0 and 1, for example 0.2")
-    official, write = _writer(source, share)
+    official, write = _writer(source, share, tell)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
     try:
         draft.mkdir(parents=True)
@@ -50,11 +53,11 @@ def convert(source: Path, target: Path, *, share: float = 0.2) -> Dataset:
     )
 
 
-def _writer(source: Path, share: float) -> tuple[str | None, Callable[[Path], None]]:
+def _writer(source: Path, share: float, tell: Callable[[str], object]) -> tuple[str | None, Callable[[Path], None]]:
     """Which published set it is to be, if one, and what writes it."""
     require_there(source)
     if is_file(source) and source.suffix == ".npz":
-        train, test, names = read_arrays(source, share=share)
+        train, test, names = read_arrays(source, share=share, tell=tell)
         return None, lambda folder: write_custom(folder, train, test, names)
     place = whereabouts(source)
     official = place.official
@@ -66,7 +69,8 @@ def _writer(source: Path, share: float) -> tuple[str | None, Callable[[Path], No
         return None, lambda folder: write_custom(folder, train, test, official.class_names)
     if place.version == "binary":
         raise UsageError(
-            f"`{source}` is {official.title} in the binary version already", "`--data-dir` takes it as it is"
+            f"`{source}` is {official.title} in the binary version already",
+            f"training takes it as it is: `--data {official.name} --data-dir {source}`",
         )
     coarse = None
     if official.name == "cifar100":
@@ -79,7 +83,10 @@ def _writer(source: Path, share: float) -> tuple[str | None, Callable[[Path], No
 def whereabouts(source: Path) -> Place:
     """The one published set at that place. Raises UsageError if there is none, or more than one."""
     if describes(source):
-        raise UsageError(f"`{source}` is in binary records already, by its {DESCRIPTION}")
+        raise UsageError(
+            f"`{source}` is in binary records already, by its {DESCRIPTION}",
+            f"training takes it as it is: `--data custom --data-dir {source}`",
+        )
     places = published_at(source)
     if not places:
         raise UsageError(f"`{source}` is no data set", "the Python version of CIFAR-10 or CIFAR-100, or a .npz file")

@@ -65,17 +65,28 @@ def load(
     if name == "custom":
         if folder is None:
             raise UsageError("a custom data set needs its folder", f"`--data-dir`, where its {DESCRIPTION} is")
+        if is_file(folder) and folder.name == DESCRIPTION:
+            folder = folder.parent
+        if is_file(folder) and folder.suffix == ".npz":
+            raise UsageError(f"`{folder}` is no folder", convert_hint(folder))
         check_folder(folder)
         if not is_folder(folder):
             raise UsageError(f"there is no folder `{folder}`", "`--data-dir` says where the data set lies")
         if not describes(folder):
-            raise UsageError(f"`{folder}` has no {DESCRIPTION}", "`resnet-cli data convert` writes one")
+            raise UsageError(
+                f"`{folder}` has no {DESCRIPTION}", _hint_at(folder) or "`resnet-cli data convert` writes one"
+            )
         return read_custom(folder)
     official = OFFICIAL[name]
     place = find(official, folder or default_folder())
     if place is None:
-        place = _fetched(official, folder or default_folder(), download, tell)
+        place = _fetched(official, folder or default_folder(), download, tell, is_cache=folder is None)
     return read_official(place)
+
+
+def default_name(folder: Path | None) -> str:
+    """The data set that is meant if nobody names one: `custom` where a folder is described as such, else `cifar10`."""
+    return "custom" if folder is not None and describes(folder) else "cifar10"
 
 
 def default_folder() -> Path:
@@ -88,18 +99,66 @@ def default_folder() -> Path:
     return base / "resnet-cli" / "data"
 
 
-def _fetched(official: Official, folder: Path, download: bool, tell: Callable[[str], None]) -> Place:
+def _fetched(
+    official: Official, folder: Path, download: bool, tell: Callable[[str], None], *, is_cache: bool
+) -> Place:  # fmt: skip
+    """The set, downloaded into the folder. Raises UsageError where the folder is for something else."""
     from resnetcli.data.fetch import fetch
 
     if describes(folder):
         raise UsageError(f"`{folder}` is a custom data set, not {official.title}", "`--data custom`")
+    others = [] if is_cache else _others(official, folder)
+    fetching = f"`resnet-cli data fetch {official.name} --data-dir {folder}` fetches it there"
     if not download:
         name = official.binary.archive.name
+        last = fetching if others else "leave `--no-download` out"
         raise UsageError(
             f"{official.title} is not in `{folder}`, and nothing is to be downloaded",
-            f"put {name} there, say with `--data-dir` where it is, or leave `--no-download` out",
+            (others and _hint_at(folder)) or f"put {name} there, say with `--data-dir` where it is, or {last}",
+        )
+    if others:
+        some = ", ".join(f"`{name}`" for name in others[:3]) + (" and more" if len(others) > 3 else "")
+        raise UsageError(
+            f"`{folder}` has no {official.title} in it, but {some}: nothing is downloaded into it",
+            _hint_at(folder) or f"{fetching}; without `--data-dir` it is kept in the cache",
         )
     return Place(official, "binary", fetch(official.binary.archive, folder, tell=tell), packed=True)
+
+
+def _others(official: Official, folder: Path) -> list[str]:
+    """What else is in a folder than a download of the set that was begun there, hidden files left out."""
+    begun = {f"{official.layout(version).archive.name}.part" for version in VERSIONS}
+    try:
+        names = sorted(child.name for child in folder.iterdir())
+    except OSError:  # there is none yet
+        return []
+    return [name for name in names if not name.startswith(".") and name not in (*begun, "lost+found")]
+
+
+def _hint_at(folder: Path) -> str:
+    """How to have the data set that a folder, or one in it, holds; empty if there is none."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return ""
+    for official in OFFICIAL.values():
+        if find(official, folder) is not None:
+            return f"it holds {official.title}: `--data {official.name} --data-dir {folder}`"
+    for child in filter(is_folder, inside):
+        if describes(child):
+            return f"`{child.name}` in it is a custom data set: `--data custom --data-dir {child}`"
+        for official in OFFICIAL.values():
+            if find(official, child) is not None:
+                return f"`{child.name}` in it holds {official.title}: `--data {official.name} --data-dir {child}`"
+    for child in inside:
+        if child.suffix == ".npz" and is_file(child):
+            return convert_hint(child)
+    return ""
+
+
+def convert_hint(file: Path) -> str:
+    """How a NumPy file becomes a data set."""
+    return f"`resnet-cli data convert {file} NEW`, then `--data custom --data-dir NEW`"
 
 
 def find(official: Official, path: Path) -> Place | None:
@@ -112,7 +171,18 @@ def find(official: Official, path: Path) -> Place | None:
             if path.name == official.layout(version).archive.name:
                 return Place(official, version, path, packed=True)
         names = " or ".join(f"`{official.layout(version).archive.name}`" for version in VERSIONS)
-        raise UsageError(f"`{path}` is no archive of {official.title}", f"they are called {names}")
+        hint = f"they are called {names}"
+        other = next(
+            (each for each in OFFICIAL.values() if path.name in (each.binary.archive.name, each.python.archive.name)),
+            None,
+        )
+        if other is not None:
+            hint = f"it is of {other.title}: `--data {other.name} --data-dir {path}`"
+        elif path.suffix == ".npz":
+            hint = convert_hint(path)
+        elif path.name == DESCRIPTION:
+            hint = f"the folder is the data set: `--data custom --data-dir {path.parent}`"
+        raise UsageError(f"`{path}` is no archive of {official.title}", hint)
     check_folder(path)
     if describes(path):
         return None

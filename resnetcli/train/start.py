@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from resnetcli.data.read import default_name as default_data
 from resnetcli.data.read import load
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.measure.device import describe, find
@@ -178,7 +179,8 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     recipe = _changed(read_recipe(asked.recipe or default_recipe(alone)), asked)
     if asked.team is not None:
         recipe = asked.team.apart(recipe, new=True)
-    data = data or load(asked.data or "cifar10", _folder(asked), download=asked.download, tell=say)
+    folder = _folder(asked)
+    data = data or load(asked.data or default_data(folder), folder, download=asked.download, tell=say)
     spec = of_data(asked.model, alone, asked.parameters, data.image, data.classes, zoo)
     plan = lower(spec)
     model_text = resolved(asked.model, spec, zoo=zoo)

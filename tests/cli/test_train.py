@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -499,6 +500,131 @@ def test_the_papers_depths_are_its_own_nets(folder: Path) -> None:
     assert depth_model(56, Zoo()) == ("cifar_resnet56", {})
     assert depth_model(26, Zoo()) == ("cifar_resnet", {"depth": 26})
     assert depth_model(1202, Zoo()) == ("cifar_resnet1202", {})
+
+
+def test_the_folder_that_data_convert_has_written_is_enough(folder: Path) -> None:
+    command = [word for word in tiny.words(folder) if word not in ("--data", "custom")]
+    result = run([*command, "--iterations", "2"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "run" / "config.json").read_text())["data"] == "custom"
+    other = run([*command[:-1], "other", "--data", "cifar10"])
+    assert (other.exit_code, other.stderr.splitlines()[1]) == (2, "hint: `--data custom`")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def stopped(*args: Any, **how: Any) -> Dataset:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        patched.setattr(start, "load", stopped)
+        result = run(tiny.words(folder))
+        assert (result.exit_code, result.stderr) == (
+            128 + number,
+            f"stopped by {signal.Signals(number).name} before the first step: the same command starts it again; "
+            "a download goes on from what has come\n",
+        )
+        assert not (folder / "run").exists()
+    assert signal.getsignal(number) is before
+    assert run([*tiny.words(folder), "--iterations", "2"]).exit_code == 0
+    (folder / "run" / "result.json").unlink()
+    monkeypatch.setattr(start, "load", stopped)
+    again = run("train-cifar --resume run")
+    assert again.exit_code == 128 + number
+    assert "`resnet-cli train-cifar --resume run` goes on" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_goes_on_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, split: str
+) -> None:
+    evaluate = Trainer.evaluate
+
+    def stopped(self: Trainer, which: str = "test", part: tuple[int, int] = (0, 1)) -> Any:
+        if which == split and self.iteration >= 20:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        return evaluate(self, which, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "evaluate", stopped)
+        result = run(tiny.words(folder))
+    assert result.exit_code == 128 + number, result.output
+    assert f"stopped by {signal.Signals(number).name}; `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in (
+        result.stderr
+    )
+    assert run("train-cifar --resume run").exit_code == 0
+    assert run(tiny.words(folder, "whole")).exit_code == 0
+    assert weights(folder / "run") == weights(folder / "whole")
+    assert [(p.iteration, p.test_loss) for p in read_metrics(folder / "run")] == [
+        (p.iteration, p.test_loss) for p in read_metrics(folder / "whole")
+    ]
+
+
+def test_a_directory_that_a_killed_run_left_half_made_is_answered_in_a_line_by_every_command(folder: Path) -> None:
+    half = folder / "half"
+    half.mkdir()
+    for names in ([".lock"], ["spec.yaml", ".config.json.part"], ["model.yaml", "recipe.yaml"]):
+        for name in names:
+            (half / name).touch()
+        for command in ("train-cifar --resume half", "eval half", "curves half", "show ./half", "profile ./half"):
+            result = run(command)
+            assert result.exit_code == 2, (command, result.output)
+            assert result.stderr.startswith("error: "), result.stderr
+            assert "Traceback" not in result.output
+        assert "give the whole `train-cifar` command again, with `--out half`" in run("eval half").stderr
+        assert run("curves half").exit_code == 2
+    assert run([*tiny.words(folder, "half"), "--iterations", "2"]).exit_code == 0
+    assert not (half / ".config.json.part").exists()
+
+
+def test_a_run_s_directory_may_be_copied_and_one_that_cannot_be_written_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(folder, monkeypatch)
+    shutil.copytree(folder / "run", folder / "copy")
+    assert run("train-cifar --resume copy").exit_code == 0
+    assert run("eval copy").exit_code == 0
+    assert run("train-cifar --resume run").exit_code == 0
+    assert weights(folder / "run") == weights(folder / "copy")
+    (folder / "run" / "result.json").unlink()
+
+    def read_only(path: object, flags: int, *rest: Any) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *rest)  # type: ignore[arg-type]
+
+    real = os.open
+    monkeypatch.setattr(os, "open", read_only)
+    result = run("train-cifar --resume run")
+    assert (result.exit_code, result.stderr) == (3, "error: `run/.lock` cannot be written: Read-only file system\n")
+
+
+def test_of_two_that_resume_one_run_one_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(folder, monkeypatch)
+    with only_one(folder / "run"):
+        result = run("train-cifar --resume run")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: another process is training in `run`")
+    with only_one(folder / "new", new=True):
+        result = run(tiny.words(folder, "new"))
+    assert result.exit_code == 2
+    assert "another process is training in" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("batch", "iterations", "every"),
+    [(8, 40, 4), (8, 20, 3), (2, 20, 10), (1, 15, 15), (8, 3, 3), (8, 100, 10), (8, 100_000, 1000), (1, 5000, 500)],
+)
+def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way_to_it(
+    batch: int, iterations: int, every: int
+) -> None:
+    assert start._eval_every(iterations, batch, 20) == every
 
 
 # --- killed --------------------------------------------------------------------------------------------------------

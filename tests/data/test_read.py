@@ -13,9 +13,9 @@ from resnetcli.data import cifar
 from resnetcli.data.cifar import OFFICIAL, Version
 from resnetcli.data.dataset import Dataset
 from resnetcli.data.errors import DataError
-from resnetcli.data.read import default_folder, load
+from resnetcli.data.read import default_folder, default_name, load
 from resnetcli.data.write import write_cifar10_binary
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
 from tests.data.made import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
 
 tiny = pytest.mark.usefixtures("_tiny")
@@ -282,3 +282,76 @@ def test_the_synthetic_set_is_the_same_every_time_and_says_what_it_is() -> None:
     assert not one.verified
     assert np.bincount(one.train.labels).tolist() == [10] * 10
     assert synthetic(8, 4, classes=4, size=(7, 9)).image == (3, 7, 9)
+
+
+# --- folders that are for something else -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnetcli.data.fetch.fetch", lambda *args, **how: pytest.fail("it is downloaded"))
+
+
+@pytest.mark.usefixtures("nothing_is_fetched")
+@pytest.mark.parametrize(
+    ("inside", "hint"),
+    [
+        (["a.png"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+        (["sub/a.png"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+        (["digits.npz", "notes"], "`resnet-cli data convert DIR/digits.npz NEW`, then `--data custom --data-dir NEW`"),
+        (["digits/dataset.json"], "`--data custom --data-dir DIR/digits`"),
+        (["cifar-100-binary.tar.gz"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["cifar-100-python/train"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["train.bin", "test.bin"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["sets/cifar-10-batches-bin/data_batch_1.bin"], "`--data cifar10 --data-dir DIR/sets`"),
+        (["cifar-10-batches-bin.zip"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+        (["cifar-10-binary.tar.gz.part", "mine"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("download", [True, False])
+def test_nothing_is_downloaded_into_a_folder_that_holds_something_else(
+    tmp_path: Path, inside: list[str], hint: str, download: bool
+) -> None:
+    for name in inside:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UsageError, match="nothing is") as caught:
+        load("cifar10", tmp_path, download=download)
+    assert hint.replace("DIR", str(tmp_path)) in caught.value.hint
+
+
+@pytest.mark.parametrize("inside", [None, [], [".DS_Store"], ["lost+found/"], ["cifar-10-binary.tar.gz.part"]])
+def test_an_empty_or_missing_folder_is_downloaded_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: list[str] | None
+) -> None:
+    def fetched(archive: object, folder: Path, **how: object) -> Path:
+        raise ResourceError(f"fetching into {folder}")
+
+    monkeypatch.setattr("resnetcli.data.fetch.fetch", fetched)
+    folder = tmp_path / "sets"
+    for name in inside or ():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
+    with pytest.raises(ResourceError, match=r"fetching into .*sets"):
+        load("cifar10", folder)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "custom"])
+def test_a_file_in_the_place_of_a_folder_is_answered_with_what_to_type(tmp_path: Path, name: str) -> None:
+    for file, hint in (
+        ("digits.npz", f"`resnet-cli data convert {tmp_path}/digits.npz NEW`, then `--data custom --data-dir NEW`"),
+        ("dataset.json", f"`--data custom --data-dir {tmp_path}`"),
+        ("cifar-100-python.tar.gz", f"`--data cifar100 --data-dir {tmp_path}/cifar-100-python.tar.gz`"),
+    ):
+        (tmp_path / file).touch()
+        with pytest.raises(UsageError) as caught:
+            load(name, tmp_path / file)
+        if name == "cifar10" or file == "digits.npz":
+            assert hint in caught.value.hint
+
+
+def test_the_folder_of_a_custom_set_is_known_by_its_description(tmp_path: Path) -> None:
+    assert default_name(None) == "cifar10"
+    assert default_name(tmp_path) == "cifar10"
+    (tmp_path / "dataset.json").touch()
+    assert default_name(tmp_path) == "custom"
