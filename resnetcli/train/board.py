@@ -69,8 +69,10 @@ class Board:
         self._path = self._new()
 
     def _new(self) -> Path:
-        """Named by its time: TensorBoard reads them in the order of their names."""
-        return self._run / EVENT_FILES.replace("*", f"{self._clock() * 1e9:.0f}")
+        """Named by its time: TensorBoard reads them in the order of their names, also if the clock was set back."""
+        numbers = [int(part) for path in event_files(self._run) if (part := path.name.split(".")[3]).isdecimal()]
+        now = max(round(self._clock() * 1e9), *(number + 1 for number in numbers), 0)
+        return self._run / EVENT_FILES.replace("*", str(now))
 
     def write(self, *points: Point) -> None:
         """Adds points, and those that could not be written before. Raises OSError if it cannot."""

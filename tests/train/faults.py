@@ -45,7 +45,11 @@ class Faults:
             raise OSError(self.error, os.strerror(self.error))
         self.dead = True
         if self.mode == "after":
-            do()
+            opened = do()
+            if name == "open":  # as the system does when a process ends
+                opened.close()
+            elif name == "os.open":
+                os.close(opened)
         raise Killed
 
 
