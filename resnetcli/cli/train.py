@@ -195,7 +195,7 @@ def _interruptible(resume: str | None) -> Iterator[None]:
     except Interrupted as error:
         after = "before the first step: the same command starts it again; a download goes on from what has come"
         if resume is not None:
-            after = f"before the next step: `resnet-cli train-cifar --resume {clean(resume)}` goes on"
+            after = f"before the next step: `resnet-cli train-cifar --resume {resume}` goes on"
         complain(f"stopped by {error.args[0]} {after}")
         raise typer.Exit(error.exit_code) from None
 
