@@ -149,7 +149,7 @@ def test_a_far_variant_is_explained_once_the_input_is_given() -> None:
     assert (found.matches[0].reading, found.matches[0].variant.text) == ("flops, torch, darknet", "resnet50_noshortcut")
 
 
-@pytest.mark.parametrize(("figure", "quantity"), [("25.6M", "params"), ("11.1M acts", "activations"), ("5.0G", "work")])  # fmt: skip
+@pytest.mark.parametrize(("figure", "quantity"), [("25.6M", "params"), ("11.1M acts", "activations"), ("5.0G", "work")])
 def test_a_figure_is_compared_with_its_own_quantity_alone(figure: str, quantity: str) -> None:
     found = reconcile("resnet50", figure)
     assert found.quantity == quantity
