@@ -72,7 +72,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             with listening(lambda warning: complain(str(warning))):
                 command(*args, **kwargs)
-            sys.stdout.flush()
+            _flush()
         except (SpecError, UsageError) as error:
             complain(str(error))
             raise typer.Exit(2) from None
@@ -83,7 +83,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             complain("error: out of memory")
             raise typer.Exit(3) from None
         except BrokenPipeError:  # the reader has seen enough, as in `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            from resnetcli.view.output import stream
+
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream().fileno())
             raise typer.Exit(141) from None  # as whatever else a closed pipe ends: nobody has seen a verdict
         except OSError as error:
             complain(f"error: {error.strerror or error}")
@@ -94,11 +96,17 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+def _flush() -> None:
+    from resnetcli.view.output import stream
+
+    stream().flush()
+
+
 def complain(message: str) -> None:
     """Prints to stderr, which is what a person reads beside the result."""
     from resnetcli.view.safe import no_commands, printable
 
-    sys.stdout.flush()
+    _flush()
     with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
         print(no_commands(printable(message, "\n\t")), file=sys.stderr)
 
@@ -120,7 +128,7 @@ AnyModels = Annotated[
         autocompletion=complete_model,
     ),
 ]
-Input = Annotated[str | None, typer.Option("--input", metavar="CxHxW", help="Input size, for example 3x320x320.")]
+Input = Annotated[list[str] | None, typer.Option("--input", metavar="CxHxW", help="Input size, for example 3x320x320.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images at once; counts stay per image.")]
 Batches = Annotated[
     str,
@@ -258,10 +266,10 @@ def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]
 
 def announce_files(asked: Sequence[tuple[str, object]]) -> None:
     """Says which of a user's own files will be run, before they are."""
-    from resnetcli.spec.zoo import module_reference
+    from resnetcli.spec.zoo import module_reference, runs_code
 
-    references = [module_reference(name) for name, _ in asked]
-    for file in dict.fromkeys(found[0] for found in references if found and found[0].endswith(".py") and found[1]):
+    references = [module_reference(name) for name, _ in asked if runs_code(name)]
+    for file in dict.fromkeys(found[0] for found in references if found and found[1]):
         complain(f"running {file}")
 
 

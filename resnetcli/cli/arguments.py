@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError
 
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
 
-Asked = tuple[str, dict[str, int]]
+Asked = tuple[str, dict[str, Any]]
+"""A model and its settings: whole numbers, of PyTorch models any value."""
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
@@ -44,12 +45,35 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
 def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
     if not models:
         raise UsageError(f"`{word}` stands before any model", "a `name=value` applies to the model it follows")
-    if not re.fullmatch(r"-?[0-9]{1,18}", value):
-        raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
-    for _, settings in models:
-        if name in settings and settings[name] != int(value):
+    from resnetcli.spec.zoo import module_reference
+
+    for model, settings in models:
+        number = re.fullmatch(r"-?[0-9]{1,18}", value)
+        if not number and not module_reference(model):
+            raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
+        known = int(value) if number else literal(value)
+        if name in settings and settings[name] != known:
             raise UsageError(f"`{name}` is set twice for one model")
-        settings[name] = int(value)
+        settings[name] = known
+
+
+_WORDS = {"true": True, "false": False, "null": None, "~": None}
+MAX_VALUE = 10_000
+"""Characters of a value."""
+
+
+def literal(text: str) -> Any:
+    """A value as Python or YAML writes it, `0.5`, `1e-3`, `true`, `None`, `(1, 2)`, `'text'`; else the text itself."""
+    import ast
+
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > MAX_VALUE:
+        raise UsageError(f"a value of {len(text):,} characters", f"at most {MAX_VALUE:,}")
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -40,10 +40,12 @@ def main() -> None:
 def _main() -> None:
     import io
     import os
+    from functools import partial
 
     tidy(os.environ)
     from resnetcli.cli.app import complain
     from resnetcli.cli.root import app
+    from resnetcli.cli.supervise import code_in, supervised
     from resnetcli.view.safe import ENCODING_ERRORS
 
     for name in ("stdout", "stderr"):
@@ -52,8 +54,12 @@ def _main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ENCODING_ERRORS)  # a terminal without × still gets its table
+    command = partial(app, prog_name="resnet-cli")
     try:
-        app(prog_name="resnet-cli")
+        if code := code_in(sys.argv[1:]):
+            supervised(command, code)
+        else:
+            command()
     except OSError as error:  # help on a full disk: whatever is printed outside a command
         complain(f"error: {error.strerror or error}")
         sys.exit(3)

@@ -93,7 +93,7 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
             print_texts([f"counted for {per}; papers call MACs FLOPs"], style="dim")
 
 
-def _profiles(words: list[str], input: str | None, batch: int) -> list[Profile]:
+def _profiles(words: list[str], input: list[str] | None, batch: int) -> list[Profile]:
     from resnetcli.report.profile import profile_model
     from resnetcli.spec.zoo import Zoo
 

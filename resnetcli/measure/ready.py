@@ -22,6 +22,7 @@ from resnetcli.measure.variants import (
     calibrate,
     check,
     explained,
+    image_sizes,
     model,
     reference,
     transform,
@@ -150,9 +151,9 @@ def set_up(
     require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
     if settings.mode == "train":  # half of it at least where values are cast to bf16
         require(what, memory(plan, "train").bytes(batch) // (2 if settings.dtype == "bf16" else 1), place, hint)
-    with model(plan, place) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
+    with model(plan, place, batch) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
         # Never zeros: arithmetic on zeros draws less power and can be faster.
-        x = torch.randn((batch, plan.input.c, plan.input.h, plan.input.w), device=place)
+        x = torch.randn((batch, *image_sizes(plan)), device=place)
         with torch.no_grad(), explained(plan, settings):
             calibrate(net, x, plan)
         if isinstance(net, Net) and settings.mode == "train":

@@ -8,7 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.measure.settings import Dtype, Settings, rounding
+from resnetcli.net.feed import Fed
+from resnetcli.net.feed import image_sizes as sizes_of
 from resnetcli.net.foreign import made_again
+from resnetcli.net.guard import CodeExit, no_exit
 from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
 from resnetcli.net.module import Net, build, initialise, layer_of, put_layer
 from resnetcli.net.trace import tensors
@@ -87,16 +90,30 @@ def weights(plan: Plan, place: torch.device) -> Net:
 
 
 @contextmanager
-def model(plan: Plan, place: torch.device) -> Iterator[nn.Module]:
+def model(plan: Plan, place: torch.device, batch: int) -> Iterator[nn.Module]:
     """Likewise the PyTorch model that a plan was seen of, its weights as it makes them but for BatchNorm's shifts.
 
-    It is to be compiled within: `made_again` says why. Raises UsageError where it cannot be made again.
+    It is to be compiled within: `made_again` says why. Raises UsageError where it cannot be made again, ResourceError
+    where it cannot be put on the device.
     """
     with ExitStack() as stack:
         with torch.inference_mode(False):
-            net = stack.enter_context(made_again(plan)).to(place, torch.float32)
+            net = stack.enter_context(made_again(plan))
+            if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):
+                raise ResourceError(
+                    f"`{plan.name}` cannot be timed: its weights are on the meta device, without values",
+                    "leave `meta` out of its constructor, or `--device` to count it",
+                )
+            net = net.to(place, torch.float32)
             shift(net)
+            if plan.inputs:
+                net = Fed(net, plan.inputs, batch, place).eval()
         yield net
+
+
+def image_sizes(plan: Plan) -> tuple[int, ...]:
+    """The sizes of one of the images that a plan's net is called with."""
+    return sizes_of(plan.inputs) if plan.inputs else plan.input_sizes
 
 
 def fill(net: nn.Module) -> None:
@@ -411,11 +428,12 @@ def _installed(*packages: str) -> None:
 def explained(plan: Plan, settings: Settings) -> Iterator[None]:
     """Turns what is raised because of settings into a ResourceError that says so in a line."""
     try:
-        yield
+        with no_exit() if is_traced(plan) else nullcontext():
+            yield
     except (UsageError, ResourceError):
         raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and not is_traced(plan):
+    except (Exception, SystemExit, CodeExit) as error:
+        if not isinstance(error, Exception) and not is_traced(plan):
             raise  # a model may not end whoever measures it
         text = (str(error).strip().splitlines() or [""])[0]
         if is_out_of_memory(error) or (settings.runtime == "eager" and DEVICE_ERROR.search(str(error))):

@@ -1,9 +1,12 @@
-"""Nets that are Python: a class in somebody's file, a model of torchvision or timm. A file is run to have them."""
+"""PyTorch models by reference: a class in a file or a module, a saved archive, a model of torchvision or timm."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,10 +20,13 @@ import torch
 from torch import nn
 
 from resnetcli.errors import At, Problem, Source, SpecError, UsageError, did_you_mean
-from resnetcli.net.trace import Trace, first_to_run, line_of, said, undisturbed, weightless
+from resnetcli.net.archive import open_archive
+from resnetcli.net.guard import in_library, is_of_code, line_of, shown, undisturbed
+from resnetcli.net.trace import Trace, first_to_run, said, weightless
 from resnetcli.ops import Shape
 from resnetcli.plan.plan import Plan
-from resnetcli.spec.zoo import module_reference
+from resnetcli.spec.inputs import Inputs
+from resnetcli.spec.zoo import ARCHIVES, is_dotted, module_reference
 
 Make = Callable[..., object]
 
@@ -41,14 +47,14 @@ class Foreign:
 
 
 def trace_reference(
-    reference: tuple[str, str], parameters: Mapping[str, int], input: Shape, *, name: str
-) -> tuple[Trace, Foreign]:
-    """A net's plan for one image, in evaluation, with whole numbers for its constructor.
+    reference: tuple[str, str], parameters: Mapping[str, Any], input: Shape | Inputs, *, name: str
+) -> tuple[Trace, str]:
+    """A net's plan for one image, in evaluation, with values for its constructor; and the library it is from.
 
-    The reference is `torchvision` or `timm` or a Python file, which is run, and a name in it. Raises UsageError for
-    what there is not, cannot be made or fails, SpecError for a file that is no Python.
+    The reference is `torchvision`, `timm`, a Python file or module, which is run, and a name in it; or an archive.
+    Raises UsageError for what there is not, cannot be made or fails, SpecError for a file that is no Python.
     """
-    with undisturbed(), found(reference, parameters) as foreign:
+    with undisturbed(_program(reference)), found(reference, parameters) as foreign:
         made: list[nn.Module] = []  # by the second attempt, for the third
 
         def without_weights() -> nn.Module:
@@ -56,14 +62,17 @@ def trace_reference(
                 return weightless(foreign.make())
 
         def by_shape() -> nn.Module:
-            made.append(foreign.make())
+            made[:] = [foreign.make()]
             return weightless(made[0])
 
         def with_values() -> nn.Module:
             return made[0] if made else foreign.make()
 
         attempts = [by_shape, with_values] if foreign.made else [without_weights, by_shape, with_values]
-        return first_to_run(attempts, input, name, foreign.title, foreign.file), foreign
+        try:
+            return first_to_run(attempts, input, name, foreign.title, foreign.file), foreign.cite
+        finally:
+            made.clear()  # what a model says when it goes is said in here
 
 
 @contextmanager
@@ -78,23 +87,38 @@ def made_again(plan: Plan) -> Iterator[nn.Module]:
         raise UsageError(f"`{plan.name}` was only counted: nothing says how to make it again",
                          "name it as `net.py:Net`, `torchvision:NAME` or `timm:NAME`")  # fmt: skip
     with ExitStack() as stack:
-        with undisturbed():
+        with undisturbed(_program(reference)) as replaced:
             net = stack.enter_context(found(reference, plan.parameters)).make()
+        if replaced:
+            raise UsageError(
+                f"`{plan.name}` cannot be timed: its code replaces {', '.join(f'`{each}`' for each in replaced[:4])}",
+                "leave `--device` out to count it, or call the replacement by a name of its own",
+            )
         net.eval()  # whose value is not used: somebody's own `train` may give none
         yield net
 
 
+def _program(reference: tuple[str, str]) -> str:
+    """What the code sees as `sys.argv[0]`."""
+    return reference[0]
+
+
 @contextmanager
-def found(reference: tuple[str, str], parameters: Mapping[str, int]) -> Iterator[Foreign]:
+def found(reference: tuple[str, str], parameters: Mapping[str, Any]) -> Iterator[Foreign]:
     """The net a reference names; a file's module is known to Python while it lasts."""
     source, name = reference
     if source == "torchvision":
         yield _torchvision(name, parameters)
     elif source == "timm":
         yield _timm(name, parameters)
+    elif source.endswith(ARCHIVES):
+        yield _in_archive(source, parameters)
+    elif is_dotted(source):
+        with importing(source) as module:
+            yield _in_module(source, name, module, parameters, shown(module.__file__ or ""))
     else:
         with running(source) as module:
-            yield _in_file(source, name, module, parameters)
+            yield _in_module(source, name, module, parameters, source)
 
 
 def _library(name: str) -> Any:
@@ -106,42 +130,56 @@ def _library(name: str) -> Any:
         raise UsageError(f"{name} cannot be imported: {said(error)}", "was it built for the torch there is?") from None
 
 
-def _torchvision(name: str, parameters: Mapping[str, int]) -> Foreign:
+def _torchvision(name: str, parameters: Mapping[str, Any]) -> Foreign:
     library = _library("torchvision")
     models = import_module("torchvision.models")
     known = models.list_models()
     if name not in known:
         raise UsageError(f"torchvision has no model `{name}`", did_you_mean(name, known, "for example `resnet50`"))
     chosen: dict[str, Any] = {"weights": None, **parameters}
-    accepted = inspect.signature(models.get_model_builder(name)).parameters
-    if "weights_backbone" in accepted:  # else those of a detector would be downloaded
+    builder = models.get_model_builder(name)
+    if "weights_backbone" in inspect.signature(builder).parameters:  # else those of a detector would be downloaded
         chosen["weights_backbone"] = None
-    make = _making(name, lambda **given: models.get_model(name, **given), chosen, parameters)
+    make = _making(name, builder, lambda **given: models.get_model(name, **given), chosen, parameters)
     return Foreign(name, f"torchvision {library.__version__}", make)
 
 
-def _timm(name: str, parameters: Mapping[str, int]) -> Foreign:
+def _timm(name: str, parameters: Mapping[str, Any]) -> Foreign:
     library = _library("timm")
     if not library.is_model(name):  # names at a hub, which would be downloaded, among them
         hint = did_you_mean(name, library.list_models(), "for example `convnext_tiny`")
         raise UsageError(f"timm has no model `{name}`", hint)
     chosen = {"pretrained": False, **parameters}
-    make = _making(name, lambda **given: library.create_model(name, **given), chosen, parameters)
+    builder = library.model_entrypoint(name.partition(".")[0])
+    make = _making(name, builder, lambda **given: library.create_model(name, **given), chosen, parameters)
     return Foreign(name, f"timm {library.__version__}", make)
 
 
+def _in_archive(file: str, parameters: Mapping[str, Any]) -> Foreign:
+    if parameters:
+        raise UsageError(f"`{file}` is a saved model: `{next(iter(parameters))}` cannot be set")
+    return Foreign(Path(file).name, "", lambda: open_archive(file), file)
+
+
+# --- making one --------------------------------------------------------------------------------------------------
+
+
 def _making(
-    title: str, build: Make, chosen: Mapping[str, Any], parameters: Mapping[str, int], file: str = ""
+    title: str, signed: Make, build: Make, chosen: Mapping[str, Any], parameters: Mapping[str, Any], file: str = ""
 ) -> Callable[[], nn.Module]:
+    """What makes a model by calling `build`; `signed` is what has the signature that errors are explained by."""
+
     def make() -> nn.Module:
         try:
-            module = build(**chosen)
-        except (Exception, SystemExit) as error:
+            module = build(**_as_annotated(signed, chosen))
+        except BaseException as error:
+            if not is_of_code(error):
+                raise
             line = f" ({line})" if (line := line_of(error, file)) else ""
             given = " ".join(f"{key}={value}" for key, value in parameters.items())
-            hint = "its constructor gets the `name=value` behind the model, and nothing else"
             raise UsageError(
-                f"`{' '.join(filter(None, (title, given)))}` cannot be made: {said(error)}{line}", hint
+                f"`{' '.join(filter(None, (title, given)))}` cannot be made: {said(error)}{line}",
+                _what_it_takes(signed, error, parameters),
             ) from None
         if not isinstance(module, nn.Module):
             raise UsageError(f"`{title}` gives a {type(module).__name__}, not a torch.nn.Module")
@@ -150,14 +188,70 @@ def _making(
     return make
 
 
-# --- a user's file -----------------------------------------------------------------------------------------------
+def _parameters(build: Make) -> dict[str, inspect.Parameter]:
+    """By name; of a class that passes keywords on also those of its bases' constructors."""
+    found: dict[str, inspect.Parameter] = {}
+    makers: list[Any] = [build]
+    if isinstance(build, type):
+        makers += [base for base in build.__mro__ if "__init__" in vars(base) and base not in (nn.Module, object)]
+    for maker in makers:
+        try:
+            parameters = inspect.signature(maker).parameters
+        except (TypeError, ValueError):
+            break
+        found = {**{name: each for name, each in parameters.items() if each.kind not in _VARIADIC}, **found}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            break
+    return found
+
+
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _as_annotated(build: Make, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole number as text where the constructor wants text: `version=2`."""
+    known = _parameters(build)
+
+    def is_text(name: str) -> bool:
+        each = known.get(name)
+        return each is not None and (each.annotation in (str, "str") or isinstance(each.default, str))
+
+    return {name: str(value) if type(value) is int and is_text(name) else value for name, value in chosen.items()}
+
+
+def _what_it_takes(build: Make, error: BaseException, parameters: Mapping[str, Any]) -> str:
+    """A hint for a call that failed: which arguments there are, or which have no value yet."""
+    if not isinstance(error, Exception):
+        return ""
+    text = str(error)
+    known = _parameters(build)
+    if isinstance(error, TypeError) and (
+        match := re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", text)
+    ):
+        owner, name = match[1].partition(".")[0], match[2]
+        inner = getattr(sys.modules.get(getattr(build, "__module__", "")), owner, None)
+        names = [*dict.fromkeys([*known, *(_parameters(inner) if callable(inner) else ())])]
+        names = [each for each in names if each not in ("self", name)]
+        if name in parameters:
+            return did_you_mean(name, names, f"it takes {', '.join(map('`{}`'.format, names[:12]))}" if names else "")
+    if isinstance(error, TypeError) and re.search(r"missing \d+ required .*argument", text):
+        needed = [name for name in re.findall(r"'(\w+)'", text.rpartition(":")[2]) if name in known]
+        if needed:
+            return f"give each a value behind the model: `{' '.join(f'{name}=VALUE' for name in needed)}`"
+    if known:
+        return f"behind the model, `NAME=VALUE` sets {', '.join(map('`{}`'.format, [*known][:12]))}"
+    return "its constructor takes no `NAME=VALUE`"
+
+
+# --- a user's code -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def running(file: str) -> Iterator[ModuleType]:
-    """The module a Python file makes, run once under a name of ours; what is beside it can be imported meanwhile.
+    """The module a Python file makes, run once; what is beside it can be imported meanwhile.
 
-    Raises UsageError for a file that there is not or that fails, SpecError for one that is no Python.
+    A file in a package is imported as its module, `package.net`. Any other is run under a name of ours. Raises
+    UsageError for a file that there is not or that fails, SpecError for one that is no Python.
     """
     path = Path(file)
     try:
@@ -165,59 +259,186 @@ def running(file: str) -> Iterator[ModuleType]:
     except OSError as error:
         why = {FileNotFoundError: "no such file", IsADirectoryError: "is a directory"}.get(type(error), error.strerror)
         raise UsageError(f"{why}: `{file}`") from None
-    before, cached, search = set(sys.modules), sys.dont_write_bytecode, list(sys.path)
-    module = ModuleType(f"_resnetcli_run_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look there for what they are in
+    root, packages = _package_of(path.resolve(), text)
+    folders = [root, path.resolve().parent] if packages else [root]
+    with _importable(folders):
+        try:
+            yield _module_of(path, text, file, packages)
+        finally:
+            sys.modules.pop(_own_name(path), None)
+
+
+@contextmanager
+def importing(name: str) -> Iterator[ModuleType]:
+    """A module by its dotted name, from here or installed. Raises UsageError if there is none or it fails."""
+    with _importable([Path.cwd()]):
+        try:
+            module = import_module(name)
+        except BaseException as error:
+            if not is_of_code(error):
+                raise
+            if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+                hint = "from the folder that its first part is in, or by its file: `path/net.py:Net`"
+                raise UsageError(f"there is no module `{error.name}` here or installed", hint) from None
+            raise _not_run(name, error) from None
+        yield module
+
+
+def _package_of(path: Path, text: bytes) -> tuple[Path, list[str]]:
+    """The folder that a file's packages are in, and their names: by `__init__.py`, or as far as it imports upwards."""
+    folder, packages = path.parent, list[str]()
+    upwards = _levels(text)
+    while folder.name.isidentifier() and ((folder / "__init__.py").is_file() or len(packages) < upwards):
+        packages.insert(0, folder.name)
+        folder = folder.parent
+    return folder, packages
+
+
+def _levels(text: bytes) -> int:
+    """The most dots that an import in a file begins with."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0
+    return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
+
+
+def _own_name(path: Path) -> str:
+    return f"_resnetcli_run_{path.stem}"
+
+
+def _module_of(path: Path, text: bytes, file: str, packages: list[str]) -> ModuleType:
+    try:
+        if packages and path.stem.isidentifier():
+            inside = [] if path.stem == "__init__" else [path.stem]
+            return import_module(".".join([*packages, *inside]))
+        module = ModuleType(_own_name(path))
+        module.__file__ = str(path)
+        module.__package__ = ".".join(packages)
+        if packages:
+            import_module(module.__package__)
+        sys.modules[module.__name__] = module  # dataclasses look there for what they are in
+        exec(compile(text, file, "exec", dont_inherit=True), vars(module))
+    except BaseException as error:
+        if not is_of_code(error):
+            raise
+        raise _not_run(file, error) from None
+    return module
+
+
+@contextmanager
+def _importable(folders: list[Path]) -> Iterator[None]:
+    """Within, what is in the folders can be imported, and afterwards it is as if it had not been."""
+    known = {name for folder in folders for name in _importable_names(folder)}
+    hidden = {}
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        if top in known and not _is_in(module, folders) and not in_library(_place(module)):
+            hidden[name] = sys.modules.pop(name)  # somebody else's of the same name
+    before, cached, search = {*sys.modules}, sys.dont_write_bytecode, list(sys.path)
     try:
         sys.dont_write_bytecode = True
-        sys.path.insert(0, str(path.resolve().parent))
-        try:
-            exec(compile(text, file, "exec", dont_inherit=True), vars(module))
-        except (Exception, SystemExit) as error:
-            raise _not_run(file, text, error) from None
-        finally:
-            sys.path[:] = search
-        yield module
+        here = os.getcwd()  # noqa: PTH109 - sys.path has text
+        sys.path[:0] = [str(folder) for folder in folders]
+        if here not in sys.path and "" not in sys.path:
+            sys.path.append(here)
+        importlib.invalidate_caches()  # files may be new
+        yield
     finally:
-        sys.dont_write_bytecode = cached
-        _forget(set(sys.modules) - before, path.resolve().parent)
-        sys.modules.pop(module.__name__, None)
+        sys.path[:], sys.dont_write_bytecode = search, cached
+        for name in {*sys.modules} - before:
+            place = _place(sys.modules[name])
+            if place and _is_in(sys.modules[name], [*folders, Path.cwd()]) and not in_library(place):
+                del sys.modules[name]
+        sys.modules.update(hidden)
 
 
-def _not_run(file: str, text: bytes, error: BaseException) -> Exception:
-    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
-        source = Source(file, text.decode("utf-8", errors="replace"), file)
-        at = At(source, error.lineno, max(1, error.offset or 1), 1)
+def _importable_names(folder: Path) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        name = entry.name.removesuffix(".py")
+        if name.isidentifier() and (name != entry.name or entry.is_dir()):
+            yield name
+
+
+def _place(module: ModuleType | None) -> str:
+    """Where a module is from, resolved; a namespace package's first folder."""
+    place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", None) or ()), "")
+    return str(Path(place).resolve()) if isinstance(place, str) and place else ""
+
+
+def _is_in(module: ModuleType | None, folders: Iterable[Path]) -> bool:
+    place = _place(module)
+    return bool(place) and any(Path(place).is_relative_to(folder) for folder in folders)
+
+
+def _not_run(file: str, error: BaseException) -> Exception:
+    if isinstance(error, SyntaxError) and error.filename and error.lineno and Path(error.filename).is_file():
+        same = Path(error.filename).resolve() == Path(file).resolve()
+        label = file if same else shown(str(Path(error.filename).resolve()))
+        text = Path(error.filename).read_bytes().decode("utf-8", errors="replace")
+        at = At(Source(label, text, label), error.lineno, max(1, error.offset or 1), 1)
         return SpecError((Problem(f"not Python: {error.msg}", at),))
     line = f" ({line})" if (line := line_of(error, file)) else ""
-    return UsageError(f"`{file}` fails when it is run: {said(error)}{line}")
+    return UsageError(f"`{file}` fails when it is run: {said(error)}{line}", _import_hint(file, error))
 
 
-def _forget(names: Iterable[str], folder: Path) -> None:
-    """What a file imported from beside it, so that another's neighbours of the same names are not taken for them."""
-    for name in names:
-        place = getattr(sys.modules.get(name), "__file__", None)
-        if place and Path(place).resolve().is_relative_to(folder) and "site-packages" not in Path(place).parts:
-            del sys.modules[name]
+def _import_hint(file: str, error: BaseException) -> str:
+    if not isinstance(error, ImportError) or not error.name:
+        return "it is run as `python` runs it, without arguments" if isinstance(error, SystemExit) else ""
+    top = error.name.partition(".")[0]
+    folder = Path(file).resolve().parent
+    if not isinstance(error, ModuleNotFoundError):
+        beside = next((p for p in (folder / f"{top}.py", folder / top) if p.exists()), None)
+        if beside and in_library(_place(sys.modules.get(top))):
+            return f"rename {shown(str(beside))}: Python has a module `{top}` of its own"
+        return ""
+    for above in folder.parents:
+        if (above / f"{top}.py").is_file() or (above / top).is_dir():
+            return f"`{top}` is in {above}: set `PYTHONPATH={above}`"
+    return f"`{top}` is neither installed for {sys.executable} nor beside the file"
 
 
-def _in_file(file: str, name: str, module: ModuleType, parameters: Mapping[str, int]) -> Foreign:
+def _in_module(source: str, name: str, module: ModuleType, parameters: Mapping[str, Any], file: str) -> Foreign:
     thing: Any = module
-    for part in name.split("."):
-        if not hasattr(thing, part):
-            known = nets_in(module)
+    parts = name.split(".")
+    for index, part in enumerate(parts):
+        thing, known = _member(thing, part, module)
+        if known is not None:
+            above = "".join(f"{each}." for each in parts[:index])
+            known = [f"{above}{each}" for each in known] if above else known
             listed = f"it has {', '.join(f'`{each}`' for each in known)}" if known else "it has no net"
-            raise UsageError(f"`{file}` has no `{name}`", did_you_mean(name, known, listed))
-        thing = getattr(thing, part)
+            raise UsageError(f"`{source}` has no `{name}`", did_you_mean(name, known, listed))
     title = name.rpartition(".")[2]
     if isinstance(thing, nn.Module):
         if parameters:
-            raise UsageError(f"`{name}` in `{file}` is made already: `{next(iter(parameters))}` cannot be set")
+            raise UsageError(f"`{name}` in `{source}` is made already: `{next(iter(parameters))}` cannot be set")
         return Foreign(title, "", lambda: thing, file, made=True)
     if not callable(thing):
-        raise UsageError(f"`{name}` in `{file}` is of type {type(thing).__name__}, not a net or what makes one")
-    return Foreign(title, "", _making(title, thing, parameters, parameters, file), file)
+        hint = ""
+        if isinstance(thing, Mapping | list | tuple) and (keys := _keys(thing)):
+            hint = f"for example `{source}:{name}.{keys[0]}`"
+        raise UsageError(f"`{name}` in `{source}` is of type {type(thing).__name__}, not a net or what makes one", hint)
+    return Foreign(title, "", _making(title, thing, thing, parameters, parameters, file), file)
+
+
+def _member(thing: Any, part: str, module: ModuleType) -> tuple[Any, list[str] | None]:
+    """An attribute, or an item of a dict or list; else the names there are."""
+    if isinstance(thing, Mapping | list | tuple) and not isinstance(thing, nn.Module):
+        if part in _keys(thing):
+            items = thing if isinstance(thing, Mapping) else dict(enumerate(thing))
+            return next(value for key, value in items.items() if str(key) == part), None
+        return None, _keys(thing)
+    if hasattr(thing, part):
+        return getattr(thing, part), None
+    return None, nets_in(module) if thing is module else []
+
+
+def _keys(thing: Any) -> list[str]:
+    return [str(key) for key in (thing if isinstance(thing, Mapping) else range(len(thing)))]
 
 
 def nets_in(module: ModuleType) -> list[str]:

@@ -10,14 +10,12 @@ import copy
 import dataclasses
 import inspect
 import math
-import random
 import sys
 import threading
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -33,10 +31,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
 from resnetcli.errors import UsageError, plural
+from resnetcli.net.feed import Call, call_of, guesses, smallest_vocabulary, tensors_for
+from resnetcli.net.guard import CodeExit, is_of_code, line_of, undisturbed
 from resnetcli.net.memory import fitting
 from resnetcli.net.operations import Product, has_formula, product_of, tensors_in, written
 from resnetcli.ops import Input, Shape, Traced
 from resnetcli.plan.plan import Plan, Step
+from resnetcli.spec.inputs import FORMS, Inputs, describe, first_shape, image_of, of_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Trace:
     """What one should know of the figures, a sentence each."""
 
 
-def trace(module: nn.Module, input: Shape, *, name: str, title: str) -> Trace:
+def trace(module: nn.Module, input: Shape | Inputs, *, name: str, title: str) -> Trace:
     """A model's plan for one image, in evaluation; the model is left as it was, and so are all random numbers.
 
     Rows are its children, in the order they are called; a child that is called again later is a row again. Raises
@@ -67,72 +68,98 @@ def trace(module: nn.Module, input: Shape, *, name: str, title: str) -> Trace:
 
 
 def first_to_run(
-    attempts: Iterable[Callable[[], nn.Module]], input: Shape, name: str, title: str, file: str = ""
+    attempts: Sequence[Callable[[], nn.Module]], input: Shape | Inputs, name: str, title: str, file: str = ""
 ) -> Trace:
-    """The trace of the first model that can be made and run. Raises UsageError with what became of the last."""
+    """The trace of the first model that can be made and run. Raises UsageError with what became of the last.
+
+    A model that does not run on one image is run on two and on four, and counted if all figures are proportional.
+    """
+    inputs = of_image(input) if isinstance(input, Shape) else input
+    try:
+        return _first_to_run(attempts, inputs, 1, name, title, file)
+    except _RunError as problem:
+        with suppress(_RunError, UsageError):
+            two, four = (_first_to_run(attempts, inputs, batch, name, title, file) for batch in (2, 4))
+            return per_image(two, four)
+        problem.hint = _hint(attempts, inputs, name, title, problem.message) or problem.hint
+        raise UsageError(problem.message, problem.hint) from None
+
+
+class _RunError(UsageError):
+    """A model that was made and does not run on such inputs."""
+
+
+def _first_to_run(
+    attempts: Sequence[Callable[[], nn.Module]], inputs: Inputs, batch: int, name: str, title: str, file: str
+) -> Trace:
     problem: Exception = ValueError("no attempt")
     for make in attempts:
         recorder = None
         try:
             module = make()
-            recorder = _Recorder(module, input)
+            recorder = _Recorder(module, inputs, batch)
             return recorder.run(name, title)
         except UsageError as error:
             problem = error
-        except (Exception, SystemExit) as error:  # a model may not end whoever counts it
-            problem = _failed(error, recorder, input, title, file)
+        except BaseException as error:  # a model may not end whoever counts it
+            if not is_of_code(error):
+                raise
+            problem = _failed(error, recorder, inputs, title, file)
     raise problem
 
 
-def _failed(error: BaseException, recorder: _Recorder | None, input: Shape, title: str, file: str) -> UsageError:
+def per_image(two: Trace, four: Trace) -> Trace:
+    """What one image costs, of traces on two and on four. Raises UsageError unless the one is half of the other."""
+    steps, title = [two.plan.steps[0]], two.plan.title
+    if [step.path for step in two.plan.steps] != [step.path for step in four.plan.steps]:
+        raise UsageError(f"`{title}` does not run on one image, and runs other layers on four than on two")
+    for step, other in zip(two.plan.steps[1:], four.plan.steps[1:], strict=True):
+        assert isinstance(step.op, Traced)
+        assert isinstance(other.op, Traced)
+        products, elements = step.op.products, step.op.elements
+        if (products * 2, elements * 2) != (other.op.products, other.op.elements) or products % 2 or elements % 2:
+            raise UsageError(f"`{title}` does not run on one image, and `{step.path}` costs on four not twice as much")
+        op = dataclasses.replace(step.op, products=products // 2, elements=elements // 2)
+        batched = step.shape.n * 2 == other.shape.n
+        shape = dataclasses.replace(step.shape, n=step.shape.n // 2) if batched else step.shape
+        steps.append(dataclasses.replace(step, op=op, shape=shape))
+    plan = dataclasses.replace(two.plan, steps=tuple(steps))
+    note = "does not run on one image: counted on two and halved; on four it costs twice as much"
+    return Trace(plan, (note, *two.notes))
+
+
+def _failed(error: BaseException, recorder: _Recorder | None, inputs: Inputs, title: str, file: str) -> UsageError:
     where = f" in `{recorder.failed}`" if recorder and recorder.failed else ""
     line = f" ({line})" if (line := line_of(error, file)) else ""
-    return UsageError(
-        f"`{title}` fails on an image of {input}{where}: {said(error)}{line}",
-        "another size is `--input CxHxW`; a model is counted for one image, given as the only argument",
-    )
+    image = image_of(inputs)
+    on = f"an image of {image}" if image else f"an input of {describe(inputs)}"
+    text = f"`{title}` fails on {on}{where}: {said(error)}{line}"
+    if recorder is None or not isinstance(error, Exception):
+        return UsageError(text)
+    return _RunError(text, f"`--input` takes other sizes and kinds: {FORMS}")
+
+
+def _hint(attempts: Sequence[Callable[[], nn.Module]], inputs: Inputs, name: str, title: str, problem: str) -> str:
+    """An input that the model does run on, of those that its layers suggest; empty if it runs on none of them."""
+    try:
+        module = attempts[0]()
+    except BaseException as error:
+        if not is_of_code(error):
+            raise
+        return ""
+    for guess in guesses(module, inputs, problem):
+        with suppress(UsageError):
+            _first_to_run(attempts[:1], guess, 1, name, title, "")
+            return f"it runs on `--input {','.join(each.text for each in guess)}`"
+    return ""
 
 
 def said(error: BaseException) -> str:
     """`ValueError: 3 is too few`, on one line."""
     text = " ".join(str(error).split())
+    if isinstance(error, CodeExit):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def line_of(error: BaseException, file: str) -> str:
-    """Where in a file an error came up, `net.py:12`; empty if it is not from there."""
-    found, step = "", error.__traceback__
-    while step is not None:
-        if file and step.tb_frame.f_code.co_filename == file:
-            found = f"{file}:{step.tb_lineno}"
-        step = step.tb_next
-    return found
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """For others' code: random numbers the same every time and afterwards as before, what it prints on stderr."""
-    numpy = sys.modules.get("numpy")
-    before = random.getstate(), torch.get_rng_state(), torch.get_default_dtype(), torch.is_grad_enabled()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    arrays = numpy.random.get_state() if numpy else None
-    random.seed(0)
-    torch.default_generator.manual_seed(0)
-    if numpy:
-        numpy.random.seed(0)
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(before[0])
-        torch.set_rng_state(before[1])
-        torch.set_default_dtype(before[2])
-        torch.set_grad_enabled(before[3])
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        if numpy:
-            numpy.random.set_state(arrays)
 
 
 # --- a copy without values ---------------------------------------------------------------------------------------
@@ -239,9 +266,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, module: nn.Module, input: Shape) -> None:
+    def __init__(self, module: nn.Module, inputs: Inputs, batch: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.module, self.input = _unwrapped(module), input
+        self.module, self.inputs, self.batch = _unwrapped(module), inputs, batch
+        self.fed: set[int] = set()
+        """Storages of the inputs."""
+        self.vocabulary: int | None = None
+        """Of the smallest embedding that an input goes into."""
         self.paths: dict[nn.Module, str] = {}
         self.root = f"({_kind(self.module)})"
         self.called: set[str] = set()
@@ -292,15 +323,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def run(self, name: str, title: str) -> Trace:
         module = self.module
         module.eval()  # whose value is not used: somebody's own `train` may give none
-        image = self._image()
-        _accepts_one_image(module, image, title)
+        given = self._tensors()
+        call = call_of(module.forward, self.inputs, given)
+        _accepts(module, call, title)
         self._know_modules()
-        self.values[self._storage(image)] = _Value(frozenset({-1}))
+        self.fed = {self._storage(tensor) for tensor in given}
+        self.values |= {key: _Value(frozenset({-1})) for key in self.fed}
         self.local.frames = self.main
         with ExitStack() as stack:
             stack.enter_context(_ONE_AT_A_TIME)
             stack.enter_context(_plainly())
-            stack.enter_context(fitting(f"`{title}`", image.device))
+            stack.enter_context(fitting(f"`{title}`", given[0].device))
             for handle in (
                 register_module_forward_pre_hook(self._enter_module),
                 register_module_forward_hook(self._leave_module, always_call=True),
@@ -308,21 +341,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 stack.callback(handle.remove)
             stack.enter_context(_followed(self))
             stack.enter_context(self)
-            output = module(image)
+            output = module(*call[0], **call[1])
         self.over = True
         if self.unfollowed:
             why = "start it by `threading.Thread` or a `ThreadPoolExecutor` in `forward`, or call the module there"
             raise UsageError(f"`{title}` calls `{self.unfollowed}` in a thread that cannot be followed", why)
         return self._trace(output, name, title)
 
-    def _image(self) -> Tensor:
-        floating = [p for p in self.module.parameters() if p.is_floating_point()]
-        device = floating[0].device if floating else torch.device("cpu")
+    def _tensors(self) -> list[Tensor]:
+        held = [*self.module.parameters(), *self.module.buffers()]
+        floating = [p for p in held if p.is_floating_point()]
+        device = next((p.device for p in (*floating, *held)), torch.device("cpu"))
         dtype = floating[0].dtype if floating else torch.get_default_dtype()
-        x = self.input
-        if device.type == "meta" or not floating:
-            return torch.empty(1, x.c, x.h, x.w, device=device, dtype=dtype).fill_(0.5)
-        return torch.rand(1, x.c, x.h, x.w, device=device).to(dtype)
+        return tensors_for(self.inputs, self.batch, device, dtype, smallest_vocabulary(self.module))
 
     def _know_modules(self) -> None:
         """Notes the modules there are, and what parameters each has."""
@@ -517,6 +548,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         read = tensors_in((args, kwargs))
         made = [*tensors_in(result), *written(func, args, kwargs)]
         self.read.update(map(self._storage, read))
+        if name == "embedding" and self._storage(args[1]) in self.fed:
+            self.vocabulary = min(len(args[0]), self.vocabulary or len(args[0]))
         values, origins = self._sources([] if _reads_shapes(name) else read)
         product = product_of(func, args, kwargs, result)
         weights = self._weights(product, frame) if isinstance(product, Product) and values else []
@@ -629,7 +662,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         last = max(ends.steps, default=-1) if ends else len(self.seen) - 1
         notes = self._never_read()
         rows: dict[str, int] = {}
-        steps = [Step("input", Input(self.input), (), self.input)]
+        first = first_shape(self.inputs)
+        steps = [Step("input", Input(first), (), first)]
         places = {-1: 0}
         visits, names = Counter[str](), Counter[str]()
         idle = self._idle()
@@ -646,9 +680,24 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     places[index] = len(steps)
                 steps.append(Step(path, seen.op, tuple(places[i] for i in seen.inputs), seen.shape))
             rows[row] = len(steps) - 1
-        plan = Plan(name, title, tuple(steps), rows, (places[last],), {})
+        plan = Plan(name, title, tuple(steps), rows, (places[last],), {}, self._bounded())
         notes += self._notes(depends=ends is not None or result is None)
         return Trace(plan, tuple(notes))
+
+    def _bounded(self) -> Inputs:
+        """The inputs with the vocabulary that was seen; none for one image."""
+        if image_of(self.inputs):
+            return ()
+        for each in self.inputs:
+            if each.bound and self.vocabulary and each.bound > self.vocabulary:
+                raise UsageError(
+                    f"`{each.text}` has tokens that an embedding of {self.vocabulary:,} does not",
+                    f"`{dataclasses.replace(each, bound=self.vocabulary).text}`",
+                )
+        return tuple(
+            dataclasses.replace(each, bound=each.bound or self.vocabulary) if each.kind == "tokens" else each
+            for each in self.inputs
+        )
 
     def _notes(self, *, depends: bool) -> Iterator[str]:
         there: Iterable[Any] = self.module.parameters()
@@ -793,17 +842,19 @@ def _plainly() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _accepts_one_image(module: nn.Module, image: Tensor, title: str) -> None:
+def _accepts(module: nn.Module, call: Call, title: str) -> None:
     try:
         signature = inspect.signature(module.forward)
     except (TypeError, ValueError):
         return  # compiled: it will say so itself
+    plain, named = call
     try:
-        signature.bind(image)
+        signature.bind(*plain, **named)
     except TypeError as error:
         names = ", ".join(signature.parameters)
-        raise UsageError(
-            f"`{title}` does not take one image: {error}", f"its forward takes ({names}); wrap it in a module that does"
+        what = "one image" if len(plain) == 1 and not named else f"{len(plain) + len(named)} inputs"
+        raise _RunError(
+            f"`{title}` does not take {what}: {error}", f"its forward takes ({names}); `--input` takes several: {FORMS}"
         ) from None
 
 

@@ -120,7 +120,7 @@ class _Lowering:
         self.problems.close()
         self.warn_of_outputs(rows, outputs)
         warnings = tuple(self.warnings.values())
-        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters, warnings)
+        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters, warnings=warnings)
 
     # --- steps -----------------------------------------------------------------------------------------------
 

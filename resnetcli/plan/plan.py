@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from resnetcli.errors import Problem
 from resnetcli.ops import Op, Shape
+from resnetcli.spec.inputs import Inputs, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ class Plan:
     outputs: tuple[int, ...] = field(repr=False)
     """The net's output, then the auxiliary heads' if they were asked for."""
     parameters: Mapping[str, int]
-    """What a user can set, and what it was set to."""
+    """What a user can set, and what it was set to; a PyTorch model's may be anything that can be written."""
+    inputs: Inputs = ()
+    """What a PyTorch model takes that does not take one image."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
     """What is legal but hardly meant: a BN on a BN, parameters that influence no output."""
 
@@ -44,3 +47,15 @@ class Plan:
     def input(self) -> Shape:
         """The image's shape."""
         return self.steps[0].shape
+
+    @property
+    def input_text(self) -> str:
+        """`3 x 224 x 224`, `128 tokens`."""
+        return describe(self.inputs) if self.inputs else str(self.input)
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """Channels, height and width; of other inputs the sizes of each, one after the other."""
+        if self.inputs:
+            return tuple(size for each in self.inputs for size in each.sizes)
+        return self.input.c, self.input.h, self.input.w

@@ -95,7 +95,7 @@ def figures(profile: Profile) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": label(profile),
         "name": profile.spec.title,
-        "input": str(profile.plan.input),
+        "input": profile.plan.input_text,
         "params": counts.params,
         "macs": counts.macs,
         "flops": counts.flops,

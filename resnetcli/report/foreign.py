@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError
 from resnetcli.ops import Shape
 from resnetcli.plan.plan import Plan
+from resnetcli.spec.inputs import Inputs
 from resnetcli.spec.spec import ConvStyle, Equation, Shortcut, Spec
 from resnetcli.spec.zoo import module_reference
 
@@ -31,7 +32,7 @@ class Seen:
     notes: tuple[str, ...]
 
 
-def of_module(module: nn.Module, input: Shape | None, name: str | None) -> Seen:
+def of_module(module: nn.Module, input: Shape | Inputs | None, name: str | None) -> Seen:
     """A module as it was seen to run. Raises UsageError if it cannot."""
     from resnetcli.net.trace import trace
 
@@ -40,7 +41,7 @@ def of_module(module: nn.Module, input: Shape | None, name: str | None) -> Seen:
     return _seen(found, "", {}, given=input is not None)
 
 
-def of_reference(model: str, parameters: Mapping[str, int], input: Shape | None) -> Seen:
+def of_reference(model: str, parameters: Mapping[str, Any], input: Shape | Inputs | None) -> Seen:
     """`torchvision:resnet50`, `timm:convnext_tiny`, `net.py:Net`, whose file is run; parameters go to its constructor.
 
     Raises UsageError for what there is not or fails, SpecError for a file that is no Python.
@@ -54,11 +55,11 @@ def of_reference(model: str, parameters: Mapping[str, int], input: Shape | None)
     if source.endswith(".py") and not name:
         names = nets_written_in(source) or ["Net"]
         raise UsageError(f"`{model}` is a Python file: which net in it?", f"for example `{source}:{names[-1]}`")
-    found, foreign = trace_reference(reference, parameters, input or IMAGE, name=model)
-    return _seen(found, foreign.cite, parameters, given=input is not None)
+    found, cite = trace_reference(reference, parameters, input or IMAGE, name=model)
+    return _seen(found, cite, parameters, given=input is not None)
 
 
-def _seen(found: Trace, cite: str, parameters: Mapping[str, int], *, given: bool) -> Seen:
+def _seen(found: Trace, cite: str, parameters: Mapping[str, Any], *, given: bool) -> Seen:
     plan = replace(found.plan, parameters=dict(parameters))
     spec = Spec(
         name=plan.name,
@@ -79,9 +80,9 @@ def _seen(found: Trace, cite: str, parameters: Mapping[str, int], *, given: bool
         extends=(),
         places={},
     )
-    return Seen(spec, plan, (_how(plan.input, given), *found.notes))
+    return Seen(spec, plan, (_how(plan, given), *found.notes))
 
 
-def _how(input: Shape, given: bool) -> str:
+def _how(plan: Plan, given: bool) -> str:
     default = "" if given else " (no --input was given)"
-    return f"counted as PyTorch ran it, in evaluation, on {input}{default}"
+    return f"counted as PyTorch ran it, in evaluation, on {plan.input_text}{default}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure.settings import Settings
@@ -25,6 +25,7 @@ from resnetcli.report.convention import (
 )
 from resnetcli.report.verdict import Judged, judged
 from resnetcli.spec.header import MAX_SIZE, parse_input
+from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
 from resnetcli.spec.words import layer_text
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
     from resnetcli.report.foreign import Seen
 
-Size = str | Sequence[int] | Shape
+Size = str | Sequence[int] | Sequence[str] | Shape | Inputs
+"""An image's size; of PyTorch models also other inputs, and several."""
 Batches = int | Sequence[int]
 TIME_BUDGET_S = 3.0
 """Seconds that measuring one net at one batch takes unless told otherwise."""
@@ -173,7 +175,7 @@ def profile_module(module: nn.Module, /, *, input: Size | None = None, name: str
     """
     from resnetcli.report.foreign import of_module
 
-    return _of_seen(of_module(module, as_shape(input), name))
+    return _of_seen(of_module(module, as_inputs(input), name))
 
 
 def profile_model(
@@ -210,7 +212,7 @@ def profile_model(
     if modules and module_reference(model):
         from resnetcli.report.foreign import of_reference
 
-        found = _of_seen(of_reference(model, parameters, as_shape(input)), batches, counting)
+        found = _of_seen(of_reference(model, parameters, as_inputs(input)), batches, counting)
     else:
         spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
         plan = lower(spec, aux=aux)
@@ -335,7 +337,7 @@ def as_shape(size: Size | None) -> Shape | None:
     """An input size as a shape: `"3x224x224"`, `(3, 224, 224)` or a Shape. Raises UsageError for anything else."""
     if size is None or isinstance(size, Shape):
         return size
-    text = size if isinstance(size, str) else "x".join(map(str, size))
+    text = _size_text(size)
     shape = parse_input(text)
     if shape is None:
         raise UsageError(
@@ -343,6 +345,26 @@ def as_shape(size: Size | None) -> Shape | None:
             hint=f"channels x height x width, for example 3x224x224, at most {MAX_SIZE:,} on a side",
         )
     return shape
+
+
+def as_inputs(size: Size | None) -> Inputs | None:
+    """A PyTorch model's inputs: an image's size, or what `parse_inputs` reads. Raises UsageError for anything else."""
+    if size is None or (isinstance(size, tuple) and size and isinstance(size[0], InputTensor)):
+        return size or None
+    text = size if isinstance(size, Shape) else _size_text(size)
+    shape = text if isinstance(text, Shape) else parse_input(text)
+    if shape is not None:
+        return of_image(shape)
+    assert isinstance(text, str)
+    return parse_inputs(text)
+
+
+def _size_text(size: Any) -> str:
+    """`3x224x224` for (3, 224, 224), `1x8,1x8` for ("1x8", "1x8")."""
+    if isinstance(size, str):
+        return size
+    several = any(isinstance(each, str) for each in size)
+    return ",".join(map(str, size)) if several else "x".join(map(str, size))
 
 
 def parts(profile: Profile, by: By) -> list[Part]:

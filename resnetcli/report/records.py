@@ -54,7 +54,7 @@ def profile_record(profile: Profile) -> Record:
         "parameters": dict(plan.parameters),
         "name": profile.spec.title,
         "cite": profile.spec.cite,
-        "input": _sizes(plan.input),
+        "input": list(plan.input_sizes),
         "batch": profile.batch,
         "batches": list(profile.batches),
         "params": counts.params,
@@ -247,7 +247,7 @@ def saved_record(comparison: Comparison) -> Record:
             {
                 "model": profile.model,
                 "parameters": dict(profile.plan.parameters),
-                "input": _sizes(profile.plan.input),
+                "input": list(profile.plan.input_sizes),
                 "params": profile.counts.params,
                 "macs": profile.counts.macs,
                 "batch": record["batch"],
@@ -270,7 +270,7 @@ def diff_record(found: Diff) -> Record:
             {
                 "model": profile.model,
                 "parameters": dict(profile.plan.parameters),
-                "input": _sizes(profile.plan.input),
+                "input": list(profile.plan.input_sizes),
                 **asdict(total),
                 "peak_bytes": peak,
                 "depth": profile.counts.depth,
@@ -309,7 +309,7 @@ def list_record(listing: Listing) -> Record:
                 "params": profile.counts.params,
                 "macs": profile.counts.macs,
                 "depth": profile.counts.depth,
-                "input": _sizes(profile.plan.input),
+                "input": list(profile.plan.input_sizes),
             }
             for group in listing.groups
             for profile in group.profiles
@@ -352,7 +352,7 @@ def show_record(profiles: tuple[Profile, ...]) -> Record:
                 "model": profile.model,
                 "parameters": dict(profile.plan.parameters),
                 "name": profile.spec.title,
-                "input": _sizes(profile.plan.input),
+                "input": list(profile.plan.input_sizes),
                 "params": profile.counts.params,
                 "macs": profile.counts.macs,
                 "rows": [
@@ -429,7 +429,7 @@ def crosscheck_record(found: tuple[Crosschecked, ...]) -> Record:
             {
                 "model": net.profile.model,
                 "parameters": dict(net.profile.plan.parameters),
-                "input": _sizes(net.profile.plan.input),
+                "input": list(net.profile.plan.input_sizes),
                 "params": net.profile.counts.params,
                 "agrees": net.agrees,
                 "tools": [

@@ -17,7 +17,7 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.foreign import of_reference
-from resnetcli.report.profile import Profile, Size, as_shape
+from resnetcli.report.profile import Profile, Size, as_inputs, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo, module_reference
 
@@ -134,7 +134,7 @@ def nets_of(
     found = []
     for model, parameters in asked:
         if module_reference(model):
-            plan = of_reference(model, parameters, as_shape(input)).plan
+            plan = of_reference(model, parameters, as_inputs(input)).plan
         else:
             plan = lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
         total = count(plan).total
@@ -259,7 +259,7 @@ def _none_of_these(saved: Saved) -> UsageError:
 
 
 def _key(model: str, plan: Plan, batch: int) -> tuple[Any, ...]:
-    return model, tuple(sorted(plan.parameters.items())), (plan.input.c, plan.input.h, plan.input.w), batch
+    return model, tuple(sorted(plan.parameters.items())), plan.input_sizes, batch
 
 
 def _at(name: str, batch: int) -> str:

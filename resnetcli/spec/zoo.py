@@ -25,16 +25,39 @@ def is_path(reference: str) -> bool:
     return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
 
 
-_MODULE = re.compile(r"(torchvision|timm):(.*)|(.+\.py)(?::([^:/\\]*))?", re.DOTALL)
+ARCHIVES = (".pt", ".pth", ".pt2")
+"""How files end that hold a saved PyTorch model."""
+_MODULE = re.compile(
+    r"(?P<library>torchvision|timm):(?P<model>.*)"
+    r"|(?P<file>.+\.py)(?::(?P<net>[^:/\\]*))?"
+    r"|(?P<archive>.+\.(?:pt|pth|pt2))"
+    r"|(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+):(?P<name>[A-Za-z_][\w.]*)",
+    re.DOTALL,
+)
 
 
 def module_reference(reference: str) -> tuple[str, str] | None:
-    """A PyTorch model's source and name: `torchvision:resnet50`, `timm:resnet50`, `net.py:Net`; None for a spec's.
+    """A PyTorch model's source and name: `torchvision:resnet50`, `net.py:Net`, `package.net:Net`; None for a spec's.
 
-    Only what a user asks for himself can be one: to look it up may run a file, and no spec may have that done.
+    Of an archive, `model.pt`, the name is empty. Only what a user asks for himself can be one: to look it up may run a
+    file, and no spec may have that done.
     """
     match = _MODULE.fullmatch(reference)
-    return None if match is None or reference.endswith(SUFFIXES) else (match[1] or match[3], match[2] or match[4] or "")
+    if match is None or reference.endswith(SUFFIXES) or (match["module"] or "").endswith(SUFFIXES):
+        return None
+    source = match["library"] or match["file"] or match["archive"] or match["module"]
+    return source, match["model"] or match["net"] or match["name"] or ""
+
+
+def is_dotted(source: str) -> bool:
+    """Whether a reference's source is a module by its name, `package.net`."""
+    return re.fullmatch(r"\w+(\.\w+)+", source) is not None and not source.endswith((".py", *ARCHIVES))
+
+
+def runs_code(reference: str) -> bool:
+    """Whether profiling a model runs code of the user's: a file, a module or an archive."""
+    found = module_reference(reference)
+    return found is not None and found[0] not in ("torchvision", "timm")
 
 
 def _model_of(path: str) -> str:

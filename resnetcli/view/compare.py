@@ -34,7 +34,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     base = comparison.baseline
     convention = comparison.profiles[0].convention
     work = work_key(convention)
-    several = len({profile.plan.input for profile in comparison.profiles}) > 1
+    several = len({profile.plan.input_text for profile in comparison.profiles}) > 1
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
     for key, head in (("params", "params"), (work, work_head(convention)), ("activations", "acts")):
         spare = {"params": 3, work: 2, "activations": 7}[key] if measured else 0
@@ -101,8 +101,9 @@ def _printed_legend(comparison: Comparison) -> str:
 
 def _counted(profile: Profile, comparison: Comparison, work: str) -> tuple[Cell, ...]:
     base = comparison.baseline
-    size = profile.plan.input
-    cells = [cell(label(profile)), cell(f"{size.c}x{size.h}x{size.w}", str(size))]
+    plan = profile.plan
+    size = ",".join(each.text for each in plan.inputs) or "x".join(map(str, plan.input_sizes))
+    cells = [cell(label(profile)), cell(size, plan.input_text)]
     for key in ("params", work, "activations"):
         value = profile.tally.total if key == work else profile.counts.total.figure(key)
         cells.append(cell(value, short(value)))
@@ -204,7 +205,7 @@ def _printed(profile: Profile, key: str) -> str:
 
 def caption(comparison: Comparison) -> list[str]:
     """What the figures hold for, the most important first."""
-    sizes = {str(profile.plan.input) for profile in comparison.profiles}
+    sizes = {profile.plan.input_text for profile in comparison.profiles}
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
     convention = comparison.profiles[0].convention
     told = {"macs": "; papers call MACs FLOPs", "flops": "; FLOPs are 2 x MACs"}.get(convention.name, "")

@@ -5,13 +5,14 @@ Everything that a command prints passes through here (or `cli.app.complain`), wh
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
 from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from resnetcli.view.safe import json_text, no_commands, printable
+from resnetcli.view.safe import ENCODING_ERRORS, json_text, no_commands, printable
 from resnetcli.view.sheet import Sheet, comfortable_width, groups, split, to_rich, without_spare
 
 if TYPE_CHECKING:
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 10_000
 """Wider than any table: nothing is cut when a program reads it."""
 _TRAILING = re.compile(r" +(?=\n)")
+
+
+_results: IO[str] | None = None
+
+
+def stream() -> IO[str]:
+    """Where results go."""
+    return _results or sys.stdout
+
+
+def reserve_stdout() -> None:
+    """Keep stdout for results until the process ends: whatever else is written there goes to stderr."""
+    global _results
+    encoding = sys.stdout.encoding
+    sys.stdout.flush()
+    _results = open(os.dup(1), "w", encoding=encoding, errors=ENCODING_ERRORS)  # noqa: SIM115, PTH123 - as above
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
 
 
 class _Log:
@@ -44,9 +63,9 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # ours to end quietly; rich's own way out is exit code 1
 
-    wide = None if sys.stdout.isatty() else PIPED_WIDTH
-    stream = cast("IO[str]", _Log(sys.stdout))
-    return Screen(file=stream, width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
+    wide = None if stream().isatty() else PIPED_WIDTH
+    log = cast("IO[str]", _Log(stream()))
+    return Screen(file=log, width=wide, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
 def bar_width() -> int:
@@ -132,7 +151,7 @@ def print_json(record: dict[str, Any]) -> None:
     """One JSON object, indented; in ASCII where the stream cannot have other characters."""
     import json
 
-    known = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
+    known = (getattr(stream(), "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
     write(json_text(json.dumps(record, indent=2, ensure_ascii=not known)) + "\n")
 
 
@@ -143,9 +162,9 @@ def print_whole(line: str) -> None:
 
 def write(text: str) -> None:
     """Markdown, CSV or JSON, made by what knows how to write it."""
-    sys.stdout.write(no_commands(text))
+    stream().write(no_commands(text))
 
 
 def write_verbatim(text: str) -> None:
     """A file's own text, to be kept as it is."""
-    sys.stdout.write(text)
+    stream().write(text)

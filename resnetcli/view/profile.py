@@ -131,10 +131,11 @@ def totals(profile: Profile) -> list[str]:
 def totals_notes(profile: Profile) -> list[str]:
     """The exact figures of one image, and what it takes in memory and in training."""
     counts, plan = profile.counts, profile.plan
+    one = f"one {'input' if plan.inputs else 'image'}, {plan.input_text}"
     lines = [
         f"{exact(counts.params)} parameters   {work_text(profile.tally)}   {exact(counts.activations)} activations "
         f"(outputs of convolutions and fc)   depth {counts.depth}",
-        f"one image, {plan.input}, in float32 (derived): weights {size_of(counts.weight_bytes)}, "
+        f"{one}, in float32 (derived): weights {size_of(counts.weight_bytes)}, "
         f"activations {size_of(counts.activation_bytes)}",
     ]
     if not is_traced(plan):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -579,3 +582,394 @@ def test_a_spec_by_a_strange_name_runs_nothing(tmp_path: Path) -> None:
     spec = tmp_path / "x.py:y.yaml"
     spec.write_text("input: 3x8x8\ntable: {a: 3x3 4}\n")
     assert rc.profile(spec).counts.params == 116
+
+
+# --- code that does more than make a model -----------------------------------------------------------------------
+
+CODE = """
+import argparse, atexit, os, signal, sys, warnings
+import torch
+from torch import nn
+
+def {name}():
+    {body}
+
+{name}() if {at} == "file" else None
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {name}() if {at} == "made" else None
+        self.a = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        {name}() if {at} == "run" else None
+        return self.a(x)
+
+    def __del__(self):
+        print("gone")
+"""
+PLACES = ("file", "made", "run")
+
+
+def code(folder: Path, body: str, at: str) -> str:
+    path = folder / "code.py"
+    path.write_text(CODE.format(name="act", body=body, at=repr(at)))
+    return f"{path}:Net"
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os.write(1, b'raw')", "sys.__stdout__.write('held back')", "os.system('echo shell')", "os.close(1)",
+        "sys.stdout.close()", "sys.stdout = None", "os.chdir('/')", "sys.argv.append('x')", "os.environ['X_Y'] = '1'",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)", "signal.alarm(600)", "sys.excepthook = print",
+        "torch.set_default_dtype(torch.float64)", "torch.set_default_device('meta')",
+        "torch.use_deterministic_algorithms(True)", "torch.set_num_threads(3)", "warnings.simplefilter('error')",
+        "nn.functional.relu = abs", "nn.Conv2d.extra = lambda self: 1", "sys.setrecursionlimit(500)",
+        "sys.stdin.read(), os.read(0, 1)", "os.fork() or None", "os.fork() or os._exit(0)",
+    ],
+)  # fmt: skip
+def test_what_code_does_to_the_process_is_undone(
+    body: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def settings() -> list[Any]:
+        return [
+            Path.cwd(), [*sys.argv], {**os.environ}, [*sys.path], signal.getsignal(signal.SIGTERM), sys.excepthook,
+            signal.getitimer(signal.ITIMER_REAL)[0], torch.get_default_dtype(), torch.empty(0).device, sys.stdin,
+            torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), nn.functional.relu,
+            {*vars(nn.Conv2d)}, sys.getrecursionlimit(), sys.stdout, sys.stderr, os.fstat(1).st_ino, os.fstat(0).st_ino,
+        ]  # fmt: skip
+
+    reference, before = code(tmp_path, body, at), settings()
+    found = rc.profile(reference, input="3x8x8")
+    assert (found.counts.params, found.counts.macs) == (224, 7776)
+    after = settings()
+    assert after == before
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("os._exit(0)", "os._exit(0)"), ("sys.exit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"), ("act()", "RecursionError"), ("input()", "EOFError"),
+    ],
+)  # fmt: skip
+def test_code_that_ends_is_an_error_that_says_where(body: str, words: str, at: str, tmp_path: Path) -> None:
+    with pytest.raises(rc.UsageError) as raised:
+        rc.profile(code(tmp_path, body, at), input="3x8x8")
+    assert words in str(raised.value)
+    assert "code.py:7)" in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ("os.abort()", 2, "ended the process with SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 2, "ended the process with SIGTERM"),
+        ("__import__('ctypes').CDLL(None)._exit(0)", 2, "ended the process with exit code 0"),
+        ("os.execvp('true', ['true'])", 2, "ended the process with exit code 0"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 3, "want of memory"),
+        ("atexit.register(lambda: (print('late', flush=True), os._exit(7)))", 0, ""),
+        ("__import__('threading').Thread(target=lambda: [print('tick') for _ in iter(int, 1)]).start()", 0, ""),
+        ("print('loud'); os.write(1, b'raw')", 0, ""),
+    ],
+)
+def test_code_that_ends_the_process_is_an_error_and_stdout_has_the_result_alone(
+    body: str, status: int, words: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "resnetcli", "profile", code(tmp_path, body, "made"), "--input", "3x8x8"]
+    result = subprocess.run(
+        [*command, "--format", "json"], capture_output=True, text=True, timeout=120, check=False, errors="replace"
+    )
+    assert result.returncode == status
+    assert words in result.stderr[-400:]
+    assert result.stdout == "" if status else json.loads(result.stdout)["macs"] == 7776
+
+
+def test_code_gets_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["resnet-cli", "profile", "--width", "3", "--unknown"])
+    body = "p = argparse.ArgumentParser(); p.add_argument('--width', default=8); assert p.parse_args().width == 8"
+    assert rc.profile(code(tmp_path, body, "file"), input="3x8x8").counts.params == 224
+
+
+def test_a_model_whose_code_replaces_torch_s_functions_is_not_timed(tmp_path: Path) -> None:
+    reference = code(tmp_path, "nn.functional.relu = abs", "file")
+    with pytest.raises(rc.UsageError, match=r"replaces `torch.nn.functional.relu`"):
+        rc.profile(reference, input="3x8x8", device="cpu", time_budget_s=0.01)
+
+
+# --- inputs ------------------------------------------------------------------------------------------------------
+
+INPUTS = """
+import torch
+from torch import nn
+
+class Ids(nn.Module):
+    def __init__(self): super().__init__(); self.e = nn.Embedding(256, 16); self.c = nn.Linear(16, 4)
+    def forward(self, ids, mask=None):
+        y = self.c(self.e(ids))
+        return {"logits": y if mask is None else y * mask[..., None], "loss": None}
+
+class Clip(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv3d(3, 8, 3, padding=1)
+    def forward(self, x): return self.c(x)
+
+class Two(nn.Module):
+    def __init__(self): super().__init__(); self.a = nn.Conv2d(1, 10, 3); self.b = nn.Conv2d(1, 10, 3)
+    def forward(self, u, v): return self.a(u) + self.b(v)
+
+class Timed(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 4, 1); self.t = nn.Embedding(1000, 4)
+    def forward(self, x, t): return self.c(x) + self.t(t)[:, :, None, None]
+
+class Sample(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 4, 1)
+    def forward(self, batch): return self.c(batch["image"]) * batch["mask"]
+
+class Listed(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 4, 1)
+    def forward(self, images): assert isinstance(images, list); return [self.c(each[None]) for each in images]
+
+class Mlp(nn.Module):
+    def __init__(self): super().__init__(); self.l = nn.Linear(784, 10)
+    def forward(self, x): return self.l(x)
+
+class Squeezed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(3, 8, 3, padding=1); self.bn = nn.BatchNorm1d(8); self.fc = nn.Linear(8, 10)
+    def forward(self, x): return self.fc(self.bn(self.c(x).mean((2, 3)).squeeze()))
+
+class Crossed(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 8, 1)
+    def forward(self, x):
+        y = self.c(x).mean((2, 3)); assert len(y) > 1
+        return y @ y.T
+
+class Whole(nn.Module):
+    def __init__(self): super().__init__(); self.c = nn.Conv1d(1, 4, 80, 4)
+    def forward(self, x): return self.c(x)
+
+models = {"a": Mlp(), "b": Two}
+"""
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "inputs.py").write_text(INPUTS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("net", "input", "params", "macs"),
+    [
+        ("Ids", "tokens:192", 4164, 12288),
+        ("Ids", "tokens:192:200", 4164, 12288),
+        ("Ids", "tokens:3x8x8", 4164, 12288),
+        ("Ids", "tokens:192,mask=bool:192", 4164, 12288),
+        ("Ids", "ids=tokens:192", 4164, 12288),
+        ("Clip", "3x8x8x8", 656, 331776),
+        ("Two", "1x28x28,1x28x28", 200, 121680),
+        ("Two", ("1x28x28", "1x28x28"), 200, 121680),
+        ("Two", "v=1x28x28,u=1x28x28", 200, 121680),
+        ("models.b", "1x28x28,v=1x28x28", 200, 121680),
+        ("Timed", "3x8x8,int:", 4016, 768),
+        ("Sample", "image=3x8x8,mask=4x8x8", 16, 768),
+        ("Listed", "list:3x8x8", 16, 768),
+        ("Mlp", "float:784", 7850, 7840),
+        ("models.a", "float:784", 7850, 7840),
+        ("Whole", "1x1000", 324, 320 * 231),
+        ("Squeezed", "3x8x8", 330, 13904),
+    ],
+)
+def test_a_model_is_counted_on_the_inputs_it_takes(inputs: Path, net: str, input: Any, params: int, macs: int) -> None:
+    found = rc.profile(f"inputs.py:{net}", input=input)
+    assert (found.counts.params, found.counts.macs) == (params, macs)
+
+
+@pytest.mark.parametrize("net", ["Ids", "Clip", "Two", "Timed", "Mlp", "Whole"])
+def test_the_hint_names_an_input_that_the_model_runs_on(inputs: Path, net: str) -> None:
+    result = run(f"profile inputs.py:{net}")
+    assert result.exit_code == 2
+    hint = re.search(r"hint: it runs on `(.*)`", result.stderr)
+    assert hint, result.stderr
+    assert run(f"profile inputs.py:{net} {hint[1]}").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("net", "input"),
+    [("Ids", "tokens:16"), ("Two", "1x8x8,1x8x8"), ("Timed", "3x8x8,int:"), ("Sample", "image=3x8x8,mask=4x8x8"),
+     ("Squeezed", "3x8x8"), ("Clip", "3x8x8x8")],
+)  # fmt: skip
+def test_a_model_is_timed_on_the_inputs_it_takes(inputs: Path, net: str, input: str) -> None:
+    found = rc.profile(f"inputs.py:{net}", input=input, device="cpu", batch=(2, 3), time_budget_s=0.01)
+    assert [m.batch for m in found.measurements] == [2, 3]
+    assert not found.failures
+
+
+@pytest.mark.parametrize(
+    "input",
+    ["tokens", "tokens:", "3x", "x3", "3x0x3", "tokens:8:0", "float:8:3", "3x8x8,", "a=3x8x8,3x8x8", "a=3,a=3",
+     "words:3", "9x999999999999x999999999999", ",".join(["3x8x8"] * 20)],
+)  # fmt: skip
+def test_what_is_no_input_is_refused(inputs: Path, input: str) -> None:
+    result = run(["profile", "inputs.py:Mlp", "--input", input])
+    assert result.exit_code == 2
+    assert "is not an input size" in result.stderr
+    assert "hint: " in result.stderr
+
+
+def test_tokens_beyond_the_embedding_are_refused(inputs: Path) -> None:
+    result = run("profile inputs.py:Ids --input tokens:8:300")
+    assert "error: `tokens:8:300` has tokens that an embedding of 256 does not\nhint: `tokens:8:256`" in result.stderr
+
+
+def test_a_spec_takes_one_image(inputs: Path) -> None:
+    result = run("profile resnet18 --input 3x224x224 --input 3x224x224")
+    assert result.exit_code == 2
+    assert "`3x224x224,3x224x224` is not an input size" in result.stderr
+
+
+def test_what_a_batch_shares_is_not_halved(inputs: Path) -> None:
+    with pytest.raises(rc.UsageError, match="fails on an image of 3 x 8 x 8"):
+        rc.profile("inputs.py:Crossed", input="3x8x8")
+
+
+# --- constructors, packages, archives ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("8", 8), ("-3", -3), ("0.3", 0.3), ("1e-3", 1e-3), ("gelu", "gelu"), ("'8'", "8"), ("True", True),
+     ("false", False), ("None", None), ("null", None), ("(1,2)", (1, 2)), ("[64,128]", [64, 128]), ("", ""),
+     ("1x2", "1x2"), ("(((", "(((")],
+)  # fmt: skip
+def test_a_constructor_gets_the_value_that_a_word_says(word: str, value: object, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nseen = []\nclass Net(nn.Conv2d):\n    def __init__(self, v=0):\n"
+        "        super().__init__(3, 4, 1)\n        assert (type(v).__name__, repr(v)) == "
+        f"{(type(value).__name__, repr(value))!r}, v\n"
+    )
+    result = run(["profile", f"{tmp_path}/net.py:Net", f"v={word}", "--input", "3x8x8"])
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("bais=False", "did you mean `bias`?"),
+        ("", "give each a value behind the model: `width=VALUE`"),
+        ("width=4 zzz=1", "it takes `width`, `bias`, `name`"),
+    ],
+)
+def test_a_constructor_s_arguments_are_named(words: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Conv2d):\n    def __init__(self, width, bias=True, name='x'):\n"
+        "        assert isinstance(name, str)\n        super().__init__(3, width, 1, bias=bias)\n"
+    )
+    result = run(f"profile {tmp_path}/net.py:Net {words}")
+    assert result.exit_code == 2
+    assert f"hint: {hint}" in result.stderr
+    assert run(f"profile {tmp_path}/net.py:Net width=4 name=3 --input 3x8x8").exit_code == 0
+
+
+PACKAGE = """
+from torch import nn
+from {layers} import Block
+class Net(nn.Sequential):
+    def __init__(self): super().__init__(Block(3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "init", "layers", "reference"),
+    [
+        ("pkg", True, ".layers", "pkg/net.py:Net"),
+        ("pkg", True, "pkg.layers", "pkg/net.py:Net"),
+        ("pkg", True, "layers", "pkg/net.py:Net"),
+        ("pkg", False, ".layers", "pkg/net.py:Net"),
+        ("pkg", False, "pkg.layers", "pkg/net.py:Net"),
+        ("src/pkg", True, "pkg.layers", "src/pkg/net.py:Net"),
+        ("pkg", True, ".layers", "pkg.net:Net"),
+        ("pkg", False, "pkg.layers", "pkg.net:Net"),
+        (".", False, "layers", "net.py:Net"),
+        ("my-nets", False, "layers", "my-nets/net.py:Net"),
+    ],
+)
+def test_a_file_imports_as_from_its_package_or_folder(
+    folder: str, init: bool, layers: str, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / folder
+    place.mkdir(parents=True, exist_ok=True)
+    if init:
+        (place / "__init__.py").write_text("")
+    (place / "layers.py").write_text(
+        "from torch import nn\nclass Block(nn.Conv2d):\n    def __init__(self, c): super().__init__(c, 8, 1)\n"
+    )
+    (place / "net.py").write_text(PACKAGE.format(layers=layers))
+    before, search = {*sys.modules}, [*sys.path]
+    assert rc.profile(reference, input="3x8x8").counts.params == 32
+    assert not {name for name in {*sys.modules} - before if name.partition(".")[0] in {"pkg", "layers", "net"}}
+    assert sys.path == search
+
+
+def test_a_neighbour_that_python_has_is_told_to_be_renamed(tmp_path: Path) -> None:
+    (tmp_path / "types.py").write_text("class Block: pass\n")
+    (tmp_path / "net.py").write_text("from types import Block\n")
+    result = run(f"profile {tmp_path}/net.py:Net")
+    assert result.exit_code == 2
+    assert f"hint: rename {tmp_path}/types.py: Python has a module `types` of its own" in result.stderr
+
+
+def test_saved_programs_are_models_and_pickles_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    torch.jit.script(net).save("script.pt")  # type: ignore[no-untyped-call]
+    torch.save(net, "whole.pt")
+    torch.save(net.state_dict(), "state.pth")
+    Path("bytes.pt").write_bytes(b"PK\x03\x04")
+    assert figures(rc.profile("script.pt", input="3x8x8").counts)[:2] == (260, 8928)
+    for file in ("whole.pt", "state.pth", "bytes.pt"):
+        result = run(f"profile {file}")
+        assert result.exit_code == 2
+        assert "a pickle can run code and is not opened" in result.stderr
+    with zipfile.ZipFile("bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("m/constants.pkl", bytes(2**28 + 2**20))
+    assert "more than fit" in run("profile bomb.pt").stderr
+
+
+@pytest.mark.slow
+def test_an_exported_program_may_hold_torch_s_operations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    torch.export.save(torch.export.export(net, (torch.rand(2, 3, 8, 8),), dynamic_shapes=({0: batch},)), "net.pt2")
+    assert figures(rc.profile("net.pt2", input="3x8x8").counts)[:2] == (224, 7776)
+    changes = (("torch.ops.aten.relu.default", "torch.os.system"), ('"expr_str": "', '"expr_str": "open(chr(47)) or '))
+    for text, evil in changes:
+        with zipfile.ZipFile("net.pt2") as good, zipfile.ZipFile("evil.pt2", "w") as bad:
+            for info in good.infolist():
+                data = good.read(info)
+                if info.filename.endswith("models/model.json"):
+                    assert text in data.decode()
+                    data = data.decode().replace(text, evil).encode()
+                bad.writestr(info.filename, data)
+        assert "is not opened" in run("profile evil.pt2 --input 3x8x8").stderr
+
+
+def test_a_model_on_meta_is_counted_and_not_timed(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(3, 8, 3, device='meta')\n")
+    result = run(f"profile {tmp_path}/net.py:net --input 3x8x8 --device cpu --time-budget 10ms")
+    assert result.exit_code == 3
+    assert "its weights are on the meta device" in result.stderr
+    assert "224 parameters" in result.stdout

@@ -1,0 +1,112 @@
+"""Saved models: TorchScript archives (`.pt`) and exported programs (`.pt2`). Nothing is unpickled that can run code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnetcli.errors import UsageError
+from resnetcli.net.memory import physical_memory
+
+SLACK = 2**28
+"""Bytes that an archive's compressed text may take beyond the file's own size."""
+MAX_GRAPH = 2**28
+"""Bytes of an exported program's graph."""
+_CHECKPOINT = (
+    "a pickle can run code and is not opened: name the class, `net.py:Net`, or save the model by"
+    " `torch.jit.script(model).save('model.pt')`"
+)
+
+
+def open_archive(file: str) -> nn.Module:
+    """The model saved in a file. Raises UsageError for a checkpoint, a pickled module, or what is neither."""
+    try:
+        size = Path(file).stat().st_size
+        if not Path(file).is_file():
+            raise UsageError(f"`{file}` is not a regular file")
+        if not zipfile.is_zipfile(file):
+            raise UsageError(f"`{file}` is not a TorchScript archive or an exported program", _CHECKPOINT)
+        with zipfile.ZipFile(file) as archive:
+            names = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+            total = sum(info.file_size for info in archive.infolist())
+            if total > min(size + SLACK, physical_memory()):
+                raise UsageError(f"`{file}` holds {total:,} bytes in a file of {size:,}: more than fit")
+            if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+                return _script(file)
+            graphs = [info for name, info in names.items() if re.fullmatch(r"models/[^/]+\.json", name)]
+            if len(graphs) != 1:
+                raise UsageError(f"`{file}` holds weights or a pickled module, not a TorchScript program", _CHECKPOINT)
+            if graphs[0].file_size > MAX_GRAPH:
+                raise UsageError(f"`{file}` has a graph of {graphs[0].file_size:,} bytes; at most {MAX_GRAPH:,}")
+            _require_plain(file, json.loads(archive.read(graphs[0])))
+    except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise UsageError(f"`{file}`: {why}") from None
+    return _exported(file)
+
+
+def _script(file: str) -> nn.Module:
+    try:
+        with torch.device("cpu"):
+            model: nn.Module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise UsageError(f"`{file}` cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    return model
+
+
+# --- exported programs -------------------------------------------------------------------------------------------
+
+_TARGET = re.compile(
+    r"#?torch\.ops\.(aten|prims|prim|higher_order|torchvision|quantized_decomposed)\.\w+(\.\w+)?"
+    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_|pow)"
+    r"|torch\.sym_\w+|math\.(ceil|floor|trunc|sqrt)|sym_\w+"
+)
+_SYMBOLS = re.compile(
+    r"(?:[su]\d+|Symbol\('[a-z]+\d+'(?:, \w+=(?:True|False))*\)|\d+|Max|Min|Mod|FloorDiv|CleanDiv|CeilDiv"
+    r"|PythonMod|TruncToInt|ToFloat|True|False|oo|int_oo|[-+*/(),<>=! ])*"
+)
+
+
+def _require_plain(file: str, graph: Any) -> None:
+    """Raises UsageError for a graph that could do anything but compute: torch looks targets up and evaluates text."""
+    queue = [graph]
+    while queue:
+        value = queue.pop()
+        if isinstance(value, list):
+            queue += value
+        if not isinstance(value, dict):
+            continue
+        queue += value.values()
+        for key, text in value.items():
+            if not isinstance(text, str):
+                continue
+            good = {"target": _TARGET, "expr_str": _SYMBOLS}.get(key)
+            named = key in ("name", "as_name") and not re.fullmatch(r"[\w.]*", text)
+            if named or (good and not good.fullmatch(text) and not ("arg" in value and re.fullmatch(r"[\w.]*", text))):
+                raise UsageError(f"`{file}` is not opened: `{text}` in it is not an operation of torch",
+                                 "export it with torch's own operations, or name its class, `net.py:Net`")  # fmt: skip
+
+
+def _exported(file: str) -> nn.Module:
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever in it is a pickle
+    try:
+        with torch.device("cpu"):
+            model = torch.export.load(file).module()
+    except Exception as error:
+        raise UsageError(f"`{file}` cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+    for name in ("train", "eval"):  # torch's own raise
+        setattr(model, name, lambda *_: model)
+    return model

@@ -1,0 +1,141 @@
+"""Tensors for a PyTorch model's inputs, and a model that brings its own so that it can be called with images alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnetcli.spec.inputs import Inputs, InputTensor, image_of
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def tensors_for(inputs: Inputs, batch: int, device: torch.device, dtype: torch.dtype, vocabulary: int) -> list[Tensor]:
+    """A tensor an input, the batch first; values are random and none is a special case."""
+    return [_tensor(each, batch, device, dtype, vocabulary) for each in inputs]
+
+
+def _tensor(each: InputTensor, batch: int, device: torch.device, dtype: torch.dtype, vocabulary: int) -> Tensor:
+    sizes = (batch, *each.sizes)
+    if device.type == "meta":
+        kinds = {"tokens": torch.int64, "int": torch.int64, "bool": torch.bool}
+        return torch.empty(sizes, device=device, dtype=kinds.get(each.kind, dtype))
+    match each.kind:
+        case "tokens":
+            return torch.randint(min(each.bound or vocabulary, vocabulary), sizes, device=device)
+        case "int":
+            return torch.randint(2, sizes, device=device)
+        case "bool":
+            return torch.ones(sizes, device=device, dtype=torch.bool)
+        case _:
+            return torch.rand(sizes, device=device).to(dtype)
+
+
+def call_of(forward: Any, inputs: Inputs, tensors: Sequence[Tensor]) -> Call:
+    """The arguments: by position or name, or as one dict if `forward` takes one argument and knows no such name."""
+    values = [
+        list(tensor.unbind()) if each.kind == "list" else tensor for each, tensor in zip(inputs, tensors, strict=True)
+    ]
+    named = {each.name: value for each, value in zip(inputs, values, strict=True) if each.name}
+    plain = tuple(value for each, value in zip(inputs, values, strict=True) if not each.name)
+    if named and not plain and _takes_a_dict(forward, named):
+        return (named,), {}
+    return plain, named
+
+
+def _takes_a_dict(forward: Any, names: dict[str, Any]) -> bool:
+    try:
+        parameters = list(inspect.signature(forward).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    if any(each.kind is each.VAR_KEYWORD or each.name in names for each in parameters):
+        return False
+    return sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters) == 1
+
+
+GUESSES = 48
+"""Inputs that are tried for a hint, at most."""
+
+
+def guesses(module: nn.Module, inputs: Inputs, problem: str) -> Iterator[Inputs]:
+    """Inputs that a model might take, by its layers, its forward's arguments and sizes that an error message names."""
+    image = image_of(inputs)
+    sides = [(image.h, image.w)] if image else []
+    sides += [
+        (size, size) for size in dict.fromkeys(map(int, re.findall(r"\b\d{1,4}\b", problem))) if 8 <= size <= 2048
+    ][:4]
+    each: dict[InputTensor, None] = {}
+    for layer in module.modules():
+        match layer:
+            case nn.Conv2d(in_channels=channels) if channels <= 16:
+                found = [InputTensor((channels, *side)) for side in (*sides, (224, 224), (32, 32), (28, 28))]
+            case nn.Conv3d(in_channels=channels):
+                found = [InputTensor((channels, 16, *side)) for side in (*sides, (112, 112))]
+            case nn.Conv1d(in_channels=channels):
+                found = [InputTensor((channels, 16000))]
+            case nn.Embedding() | nn.EmbeddingBag():
+                found = [InputTensor((128,), "tokens"), InputTensor((), "int")]
+            case nn.Linear(in_features=features):
+                found = [InputTensor((features,)), InputTensor((128, features))]
+            case nn.RNNBase(input_size=features):
+                found = [InputTensor((128, features))]
+            case _:
+                continue
+        each |= dict.fromkeys(found)
+    needed = _arguments(module.forward)
+    for number, guess in enumerate(product(list(each)[:12], repeat=max(1, min(needed, 4)))):
+        if number == GUESSES:
+            return
+        yield guess
+
+
+def _arguments(forward: Any) -> int:
+    """How many arguments have to be given."""
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def smallest_vocabulary(module: nn.Module) -> int:
+    """A bound that tokens are within, whichever embedding they go into."""
+    sizes = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
+    return min(sizes, default=2)
+
+
+class Fed(nn.Module):
+    """A model that brings its inputs: called with a batch's images, or any tensor as long as the batch.
+
+    The images are the first input if that is a float tensor by position; all others are this module's own.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Inputs, batch: int, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.inputs = model, inputs
+        vocabulary = next((each.bound for each in inputs if each.bound), None) or smallest_vocabulary(model)
+        for number, tensor in enumerate(tensors_for(inputs, max(batch, 2), device, torch.float32, vocabulary)):
+            self.register_buffer(f"input{number}", tensor, persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        tensors = [getattr(self, f"input{number}")[: len(x)] for number in range(len(self.inputs))]
+        if takes_images(self.inputs):
+            tensors[0] = x
+        plain, named = call_of(self.model.forward, self.inputs, tensors)
+        return self.model(*plain, **named)
+
+
+def takes_images(inputs: Inputs) -> bool:
+    """Whether the first input is a float tensor by position."""
+    return inputs[0].kind == "float" and not inputs[0].name
+
+
+def image_sizes(inputs: Inputs) -> tuple[int, ...]:
+    """The sizes of one image that a `Fed` model is called with."""
+    return inputs[0].sizes if takes_images(inputs) else (1,)
