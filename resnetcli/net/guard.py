@@ -25,6 +25,7 @@ from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.nn.modules import module as hooks
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.utils import _device
 
 STREAMS = ("stdin", "stdout", "stderr")
 _exit = os._exit
@@ -245,7 +246,7 @@ def _states() -> Iterator[tuple[Callable[[], Any], Callable[[Any], object]]]:
             lambda state: torch.cuda.set_rng_state_all(state.value),
         )
     yield torch.get_default_dtype, torch.set_default_dtype
-    yield attribute(torch.utils._device, "CURRENT_DEVICE")
+    yield attribute(_device, "CURRENT_DEVICE")
     yield lambda: [*map(id, _modes())], lambda _: _set_modes(modes)
     yield _default_device, torch.set_default_device
     yield torch.is_grad_enabled, torch.set_grad_enabled
