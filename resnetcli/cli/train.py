@@ -94,14 +94,25 @@ def train_cifar(
         int | None, typer.Option("--gpus", metavar="N", rich_help_panel=HOW, help="N processes here, a GPU each.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", metavar="fp32|tf32|bf16", rich_help_panel=HOW, help="Of the arithmetic.")
+        str | None,
+        typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=HOW,
+                     help="Compute precision; bf16 and fp16 are mixed precision. [default: tf32 on a GPU, else fp32]"),
     ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", rich_help_panel=HOW, help="A map's channels next to each other.")
-    ] = False,
+        bool | None,
+        typer.Option("--channels-last/--no-channels-last", rich_help_panel=HOW,
+                     help="Use channels_last (NHWC) memory format. [default: on a GPU, unless fp32]"),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", rich_help_panel=HOW, help="By torch.compile.")] = False,
     cuda_graph: Annotated[
-        bool, typer.Option("--cuda-graph", rich_help_panel=HOW, help="A GPU's launches recorded and replayed.")
+        bool | None,
+        typer.Option("--cuda-graph/--no-cuda-graph", rich_help_panel=HOW,
+                     help="Replay the training step as a CUDA graph. [default: on a GPU, for one process]"),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", rich_help_panel=HOW,
+                     help="Use deterministic cuDNN algorithms, without autotuning."),
     ] = False,
     threads: Annotated[int | None, _threads(HOW)] = None,
     out: Annotated[
@@ -124,12 +135,14 @@ def train_cifar(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """Train a net on CIFAR as its paper does; stopped at any time, it can be resumed exactly."""
+    from resnetcli.measure.settings import keep_memory
     from resnetcli.report.limits import parse_count
     from resnetcli.spec.zoo import Zoo
     from resnetcli.train.nets import train_nets
     from resnetcli.train.start import Asked, depth_model
     from resnetcli.view.train import Screen
 
+    keep_memory()  # of this process: a training step on a CPU asks for as much again as the last one gave back
     with _team(gpus, device, not no_download) as team:
         counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip
@@ -145,7 +158,7 @@ def train_cifar(
         nets += [depth_model(each, zoo) for each in depth or []]
         asked = Asked(
             None, {}, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,
-            channels_last or None, compile or None, cuda_graph or None, threads, counts["train-split"], bn_batch,
+            channels_last, compile or None, cuda_graph, deterministic or None, threads, counts["train-split"], bn_batch,
             checkpoint_every, eval_every, team, tensorboard or None,
         )  # fmt: skip
         wanted = [replace(asked, model=name, parameters=given) for name, given in nets] or [asked]

@@ -72,6 +72,8 @@ class Order(IntEnum):
     """The state that follows, after so many iterations."""
     END = 5
     """With this exit code."""
+    READ = 6
+    """Nothing but to have arrived: what a GPU waits for of a process that has ended would never come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class Team:
                 with self.together():
                     state = dict(self.spread(trainer.state()))
                 trainer.restore(state, number)
+            case Order.READ:  # to have come this far is all
+                pass
 
     def _build(self) -> Trainer | None:
         """The trainer that the first process has ordered; None if one of them could not build it, which it hears."""
@@ -308,7 +312,9 @@ class Team:
             group, devices = self._gpus, [trainer.device.index]
         module = trainer.model
         assert isinstance(module, torch.nn.Module)
-        how: dict[str, Any] = {"find_unused_parameters": _has_loose(trainer.plan), _BUFFERS: False}
+        loose = _has_loose(trainer.plan)
+        how: dict[str, Any] = {"find_unused_parameters": loose, "static_graph": not loose, _BUFFERS: False}
+        how["gradient_as_bucket_view"] = True  # gradients are not copied out of the buckets that are sent
         trainer.model = DistributedDataParallel(module, devices, process_group=group, **how)
         statistics = [buffer for buffer in trainer.net.buffers() if buffer.is_floating_point()]
 
@@ -357,7 +363,8 @@ class Leader:
         return min(STEPS[self.device.type], self._total - at, *(every - at % every for every in self._looks))
 
     def read(self) -> Progress:
-        """What happened since the last `read`, over all processes."""
+        """What happened since the last `read`, over all processes. Raises Lost if one of them has ended."""
+        self._order(Order.READ, 0)
         return self.trainer.read()
 
     def evaluate(self, split: str = "test") -> Evaluation:

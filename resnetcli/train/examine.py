@@ -39,7 +39,7 @@ def examine(run: Run, asked: Asked, say: Say, *, iteration: int | None = None) -
         known = ", ".join(map(str, sorted(found)))
         raise UsageError(f"`{run.path}` has no checkpoint of iteration {iteration:,}", f"it has those of {known}")
     # How it was trained makes no difference to what it has learnt, and what a GPU can do not every machine can.
-    plain = replace(run.config, compile=False, cuda_graph=False, device=asked.device or _device(run))
+    plain = replace(run.config, dtype="fp32", compile=False, cuda_graph=False, device=asked.device or _device(run))
     prepared = reopen(replace(run, config=plain), replace(asked, device=plain.device), say, trains=False)
     trainer = engine(prepared)
     if iteration is None:

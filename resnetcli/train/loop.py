@@ -9,7 +9,7 @@ the momentum and a few sums: `restore` with them goes on bit for bit on a CPU wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from resnetcli.errors import ResourceError, UsageError, did_you_mean, plural
-from resnetcli.measure.settings import keep_memory, recompile_limits, require_possible, rounding, settings
-from resnetcli.net.memory import fitting
+from resnetcli.errors import ResourceError, UsageError, clean, did_you_mean, plural
+from resnetcli.measure.settings import Settings, recompile_limits, require_possible, rounding, settings
+from resnetcli.measure.variants import explained
+from resnetcli.net.memory import NoRoom, fitting, is_out_of_memory
 from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import Shape, Softmax
 from resnetcli.plan.count import count
@@ -29,6 +30,7 @@ from resnetcli.plan.plan import Plan
 from resnetcli.train import norm, order
 from resnetcli.train.augment import Images, normalisation
 from resnetcli.train.evaluate import BATCH, Evaluation, evaluate
+from resnetcli.train.halves import HalfWeights
 from resnetcli.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,11 +38,19 @@ if TYPE_CHECKING:
 
     from resnetcli.data.dataset import Dataset
 
-DTYPES = ("fp32", "tf32", "bf16")
+DTYPES = ("fp32", "tf32", "bf16", "fp16")
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Trained in mixed precision: weights, their gradients and BatchNorm's parameters are fp32."""
 REMEMBERED = 50
 """Iterations that the running training error, which ends a warm-up, is a mean over, roughly."""
 EAGER_STEPS = 3
 """Steps before a CUDA graph is recorded: libraries allocate and choose their kernels in the first ones."""
+
+FIRST_SCALE, SCALE_STEPS = 1024.0, 2000
+"""fp16: what the loss is multiplied by at first, so that small gradients do not vanish; halved by an update that had to
+be skipped, doubled after so many in a row that had not."""
+RESIDENT = 2**28
+"""Bytes of test images that stay on a GPU between evaluations, at most."""
 
 
 class NotFinite(ResourceError):  # noqa: N818 - what happened, not that something did
@@ -78,24 +88,26 @@ class Trainer:
         channels_last: bool = False,
         compile: bool = False,
         cuda_graph: bool = False,
+        deterministic: bool = False,
         bn_batch: int | None = None,
         rank: int = 0,
         world: int = 1,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         """At iteration 0, its weights drawn from the seed.
 
         `bn_batch`: instead of the recipe's; `rank`: which of the `world` processes this is, each of which trains on its
-        share of every batch. Raises UsageError for a net that does not fit the data, ResourceError where memory or a
-        compiler is missing.
+        share of every batch; `deterministic`: cuDNN's deterministic algorithms, none chosen by their time. A step that
+        cannot be recorded as a CUDA graph is launched kernel by kernel, which `tell` is told. Raises UsageError for a
+        net that does not fit the data, ResourceError where memory or a compiler is missing.
         """
         self.device = torch.device(device)
-        if self.device.type == "cpu":
-            keep_memory()  # a step asks for as much again as the last one gave back
         recipe = recipe.changed(bn_batch=bn_batch)
-        _check(recipe, seed, dtype, self.device, compile, cuda_graph, rank, world)
+        self._settings = settings(dtype, channels_last=channels_last, compile=compile, cuda_graph=cuda_graph)
+        _check(recipe, seed, self._settings, self.device, rank, world)
         plan = trainable(plan, data)
         self.plan, self.recipe, self.seed, self.dtype = plan, recipe, seed, dtype
-        self.rank, self.world, self.channels_last = rank, world, channels_last
+        self.rank, self.world, self.channels_last, self.deterministic = rank, world, channels_last, deterministic
         self.iteration = 0
         """Finished iterations."""
         self._data, self._kept = data, _kept(recipe, data)
@@ -121,25 +133,33 @@ class Trainer:
         self.model: Callable[[Tensor], Tensor] = self.net
         """What a step calls: the net, as it is, compiled, or with its gradients shared among processes."""
         if compile:
-            from torch._dynamo import config as compiler
-
-            for name, limit in recompile_limits().items():
-                setattr(compiler, name, max(getattr(compiler, name), limit))
-            self.model = torch.compile(self.net)
+            self.model = torch.compile(self.net)  # which fuses autocast's casts by itself
+        elif dtype in HALVES:
+            self.model = HalfWeights(self.net, HALVES[dtype])
+        self._tell = tell
         self.average: Callable[[Tensor], object] | None = None
         """With several processes, puts the mean over all of them into loss and error, and into what BatchNorm keeps."""
 
         scalar = partial(torch.zeros, (), device=self.device)
+        self._masks = torch.default_generator  # what dropout draws from
+        if self.device.type == "cuda":
+            self._masks = torch.cuda.default_generators[self._labels.device.index]
         self._crops = torch.zeros(4, share, dtype=torch.int64, device=self.device)
         self._scheduled, self._lr, self._stop = scalar(), scalar(), scalar()
         self._warming, self._error = scalar(), scalar() + 1  # running training error, from everything wrong
         self._warming.fill_(float(self.rate.waits(0)))
         self._totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # of loss, error, iterations
+        self._one, self._skip = scalar() + 1, scalar()
+        self._scale, self._unskipped = scalar() + FIRST_SCALE, scalar().int()  # of the loss, in fp16
+        self._resident: dict[str, tuple[Tensor, Tensor]] = {}
         self._since = 0
         """Iterations since `read`, those included whose update was held back."""
+        self._compiled = False
         self.optimizer = self._optimizer()
         self._graph: Any = None
         self._eager = EAGER_STEPS if cuda_graph else -1
+        # A stream of this device's own: the one that PyTorch would record on is of the first device it recorded for.
+        self._side: Any = torch.cuda.Stream(self.device) if cuda_graph else None  # type: ignore[no-untyped-call]
 
     def _optimizer(self) -> torch.optim.SGD:
         """SGD that decays what the recipe says and takes its rate, and whether to hold still, from the device."""
@@ -158,7 +178,8 @@ class Trainer:
         if recipe.momentum:
             for parameter in self.net.parameters():
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        optimizer.found_inf = self._stop  # type: ignore[attr-defined]  # where it is 1, fused SGD changes nothing
+        held = self._skip if self.dtype == "fp16" else self._stop
+        optimizer.found_inf = held  # type: ignore[attr-defined]  # where it is 1, fused SGD changes nothing
         return optimizer
 
     # --- a step ----------------------------------------------------------------------------------------------------
@@ -173,10 +194,16 @@ class Trainer:
         if not self.rate.waits(self.iteration):
             self._warming.zero_()
         if self._drops:
-            torch.manual_seed(order.key(self.seed, order.DROPOUT, self.iteration * self.world + self.rank) >> 1)
+            key = order.key(self.seed, order.DROPOUT, self.iteration * self.world + self.rank) >> 1
+            self._masks.manual_seed(key)  # `torch.manual_seed` seeds every device, which takes 0.1 ms a step
         what = f"training `{self.plan.name}` with a batch of {self._crops.shape[1]}"
-        with fitting(what, self.device, "use a smaller batch"), self._arithmetic(tf32=self.dtype == "tf32"):
+        with ExitStack() as stack:
+            stack.enter_context(fitting(what, self.device, "use a smaller batch"))
+            stack.enter_context(self._arithmetic(tf32=self.dtype == "tf32"))
+            if self._settings.compile and not self._compiled:
+                stack.enter_context(_compiling(self.plan, self._settings))
             self._launch()
+        self._compiled = True
         self._since += 1
         self.iteration += 1
         if self.device.type == "cpu":
@@ -189,11 +216,12 @@ class Trainer:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         # Each weight is read once a step, so that nothing is gained by caching what it is rounded to.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bf16", cache_enabled=False):
+        half = HALVES.get(self.dtype)
+        with torch.autocast(self.device.type, half or torch.bfloat16, enabled=half is not None, cache_enabled=False):
             logits = self.model(x)
         logits = logits.float().flatten(1)  # (b, classes)
         loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self._scale if self.dtype == "fp16" else loss).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self._update(torch.stack((loss.detach(), (logits.argmax(1) != y).float().mean())))
 
@@ -202,8 +230,12 @@ class Trainer:
         if self.average is not None:
             self.average(measured)  # first of all: one process's loss that is not finite stops them all
         grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        finite = (measured[0] + torch.stack(torch._foreach_norm(grads)).sum()).isfinite()
-        torch.maximum(self._stop, (~finite).float(), out=self._stop)
+        if self.dtype == "fp16":
+            self._unscale(grads)
+            grads = []
+        torch._amp_foreach_non_finite_check_and_unscale_([*grads, measured], self._stop, self._one)
+        if self.dtype == "fp16":
+            torch.maximum(self._skip, self._stop, out=self._skip)
         if self.rate.most:
             warm = self.rate.warmup.lr if self.rate.warmup is not None else 0.0
             torch.where(self._warming.bool(), torch.full_like(self._lr, warm), self._scheduled, out=self._lr)
@@ -216,6 +248,16 @@ class Trainer:
             self._error.lerp_(measured[1], 1 / REMEMBERED)
             self._warming *= self._error >= (self.rate.warmup.until_error or 0) / 100  # type: ignore[union-attr]
 
+    def _unscale(self, grads: list[Tensor]) -> None:
+        """Takes the loss's scale out of the gradients, and sets the next one.
+
+        Gradients that overflowed skip the update; where the loss was not made larger, they are what stops training.
+        """
+        self._skip.zero_()
+        torch._amp_foreach_non_finite_check_and_unscale_(grads, self._skip, self._scale.reciprocal())
+        torch.maximum(self._stop, self._skip * (self._scale <= 1), out=self._stop)
+        torch._amp_update_scale_(self._scale, self._unskipped, self._skip, 2.0, 0.5, SCALE_STEPS)
+
     def _launch(self) -> None:
         """`_compute`, or the CUDA graph of it once there is one."""
         if self._graph is not None:
@@ -225,32 +267,59 @@ class Trainer:
         elif self._eager:
             self._eager -= 1
             # As recording wants it: what is allocated is of no stream that is recorded.
-            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(side):
+            self._side.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(self._side):
                 self._compute()
-            torch.cuda.current_stream(self.device).wait_stream(side)
-        else:
-            self.optimizer.zero_grad(set_to_none=True)  # so that the gradients lie in the graph's own memory
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._compute()  # is only recorded
+            torch.cuda.current_stream(self.device).wait_stream(self._side)
+        elif (graph := self._recorded()) is not None:
             self._graph = graph
             graph.replay()
+        else:
+            self._compute()
+
+    def _recorded(self) -> Any:
+        """The CUDA graph of a step, which is not run; None where it does not fit into memory, or cannot be."""
+        self.optimizer.zero_grad(set_to_none=True)  # so that the gradients lie in the graph's own memory
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # The outer one sets the stream back, which the inner one does not where recording has failed.
+            now = torch.cuda.stream(torch.cuda.current_stream(self.device))
+            with now, torch.cuda.graph(graph, stream=self._side):
+                self._compute()
+        except RuntimeError as error:
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            is_full = is_out_of_memory(error)
+            reason = f"the memory of `{self.device}` is too small for one" if is_full else clean(text, 120)
+        else:
+            return graph
+        del graph
+        self._drop_graph(reason)
+        return None
+
+    def _drop_graph(self, reason: str) -> None:
+        """Launches all further steps kernel by kernel, and frees what a graph holds for as long as it is there."""
+        self.optimizer.zero_grad(set_to_none=True)  # which lie in its memory
+        self._graph, self._eager = None, -1
+        torch.cuda.empty_cache()
+        self._tell(f"training goes on without a CUDA graph, perhaps slower: {reason}")
 
     @contextmanager
     def _arithmetic(self, *, tf32: bool) -> Iterator[None]:
-        """On a GPU: no TF32 unless it is asked for, and convolutions autotuned, as their shapes never change."""
+        """On a GPU: no TF32 unless it is asked for, and convolutions autotuned, as their shapes never change.
+
+        Unless it is to be deterministic: autotuning chooses by time, and may choose otherwise the next time.
+        """
         if self.device.type != "cuda":
             yield
             return
-        before = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True
+        cudnn = torch.backends.cudnn
+        before = cudnn.benchmark, cudnn.deterministic
+        cudnn.benchmark, cudnn.deterministic = not self.deterministic, self.deterministic or before[1]
         try:
             with torch.cuda.device(self.device), rounding(tf32):
                 yield
         finally:
-            torch.backends.cudnn.benchmark = before
+            cudnn.benchmark, cudnn.deterministic = before
 
     def _batch(self, iteration: int) -> Tensor:
         """This process's share of an iteration's batch: (4, b) of index, top, left, mirrored."""
@@ -309,11 +378,42 @@ class Trainer:
         return self.measure(*(_part(tensor, *part) for tensor in self._split(split)))
 
     def measure(self, images: Tensor, labels: Tensor) -> Evaluation:
-        """The error on images, uint8 (n, c, h, w): no augmentation, in fp32 whatever it is trained in."""
+        """The error on images, uint8 (n, c, h, w): no augmentation, in fp32 whatever it is trained in.
+
+        On a GPU in NCHW: without TF32, cuDNN's NHWC convolutions are the slower ones. A CUDA graph that leaves it too
+        little memory is given up. Raises NoRoom where there is too little all the same.
+        """
+        try:
+            with fitting("evaluation", self.device):
+                return self._measure(images, labels)
+        except NoRoom:
+            if self._graph is None:
+                raise
+        self._drop_graph("it leaves too little memory for evaluation")
+        return self._measure(images, labels)
+
+    def _measure(self, images: Tensor, labels: Tensor) -> Evaluation:
+        planar = None
+        if self.channels_last and self.device.type == "cuda":
+            planar = {name: weight.detach().contiguous() for name, weight in self.net.named_parameters()}
         with self._arithmetic(tf32=False):
-            return evaluate(self.net, images, labels, self.normalise, channels_last=self.channels_last)
+            return evaluate(self.net, images, labels, self.normalise, weights=planar,
+                            channels_last=self.channels_last and planar is None)  # fmt: skip
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
+        """A split's images and labels; on a GPU they stay there, unless they are many."""
+        if split not in self._resident:
+            images, labels = self._read_split(split)
+            place = self._labels.device
+            if place.type != "cuda" or images.nbytes > RESIDENT:
+                return images, labels
+            try:
+                self._resident[split] = images.to(place), labels.to(place)
+            except torch.OutOfMemoryError:  # then in batches, each time
+                return images, labels
+        return self._resident[split]
+
+    def _read_split(self, split: str) -> tuple[Tensor, Tensor]:
         if split == "train":
             return self._images.plain, self._labels
         if split == "test":
@@ -362,6 +462,8 @@ class Trainer:
         for name, parameter in self.net.named_parameters():
             if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 tensors[f"momentum.{name}"] = buffer
+        if self.dtype == "fp16":
+            tensors |= {"scale": self._scale, "scale.steps": self._unskipped}
         return {**tensors, "warmup.on": self._warming, "warmup.error": self._error, "totals": self._totals}
 
 
@@ -392,16 +494,12 @@ def trainable(plan: Plan, data: Dataset) -> Plan:
     return plan
 
 
-def _check(
-    recipe: Recipe, seed: int, dtype: str, device: torch.device, compile: bool, cuda_graph: bool, rank: int, world: int
-) -> None:
+def _check(recipe: Recipe, seed: int, how: Settings, device: torch.device, rank: int, world: int) -> None:
     if not 0 <= seed <= order.MAX_SEED:
         raise UsageError(f"a seed of {seed}", f"from 0 to {order.MAX_SEED:,}")
-    if dtype not in DTYPES:
-        raise UsageError(f"unknown dtype `{dtype}`", did_you_mean(dtype, DTYPES, f"one of {', '.join(DTYPES)}"))
-    require_possible(
-        settings(dtype, compile=compile, cuda_graph=cuda_graph), "cpu" if device.type == "cpu" else str(device)
-    )
+    # fp16 on a CPU is too slow to train in, which `start` says; it is computed rightly.
+    possible = replace(how, dtype="fp32") if how.dtype == "fp16" and device.type == "cpu" else how
+    require_possible(possible, "cpu" if device.type == "cpu" else str(device))
     if not 0 <= rank < world or recipe.batch_size % world:
         raise UsageError(
             f"a batch of {recipe.batch_size} does not split over {world} processes", "use a multiple as the batch size"
@@ -445,6 +543,15 @@ def _drawn(plan: Plan, recipe: Recipe, seed: int, device: torch.device) -> Net:
             module.num_batches_tracked = None  # a kernel a layer to count what only cumulative averages would read
     with fitting(f"the weights of `{plan.name}`", device):
         return net.to(device).train()
+
+
+@contextmanager
+def _compiling(plan: Plan, how: Settings) -> Iterator[None]:
+    """Within: the first step, which compiles. Raises ResourceError, in a line, where the compiler fails."""
+    from torch._dynamo import config
+
+    with config.patch(recompile_limits()), explained(plan, how):
+        yield
 
 
 def _part(tensor: Tensor, index: int, parts: int) -> Tensor:

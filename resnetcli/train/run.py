@@ -97,6 +97,8 @@ class Config:
     """From the paper, a sentence each."""
     printed: tuple[Printed, ...]
     versions: Mapping[str, str]
+    deterministic: bool = False
+    """Whether a GPU's algorithms are the same in each run: none is chosen by its time."""
     processes: int = 1
     """That train together, each on its share of every batch, with as many threads or a GPU each."""
 
@@ -109,7 +111,7 @@ class Config:
 
 BOUND = (
     "spec", "recipe", "data_digest", "iterations", "batch_size", "seed", "dtype", "channels_last", "compile",
-    "cuda_graph",
+    "cuda_graph", "deterministic",
 )  # fmt: skip
 
 

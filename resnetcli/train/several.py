@@ -125,7 +125,7 @@ def write_prepared(path: Path, prepared: Prepared) -> Run:
 def _train(prepared: Prepared, run: Run | Path, audience: Audience) -> Outcome:
     """Trains a run that there is, or a new one in a directory of that path."""
     team = prepared.team  # the trainer before there is a directory, which is not made for what cannot be built
-    trainer = engine(prepared) if team is None else team.lead(prepared)
+    trainer = engine(prepared, tell=audience.say) if team is None else team.lead(prepared)
     path = run if isinstance(run, Path) else run.path
     with only_one(path, new=isinstance(run, Path)):
         if isinstance(run, Path):
