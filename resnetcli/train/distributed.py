@@ -313,7 +313,7 @@ class Team:
         module = trainer.model
         assert isinstance(module, torch.nn.Module)
         loose = _has_loose(trainer.plan)
-        how: dict[str, Any] = {"find_unused_parameters": loose, "static_graph": not loose, _BUFFERS: False}
+        how: dict[str, Any] = {"find_unused_parameters": loose, _BUFFERS: False}
         how["gradient_as_bucket_view"] = True  # gradients are not copied out of the buckets that are sent
         trainer.model = DistributedDataParallel(module, devices, process_group=group, **how)
         statistics = [buffer for buffer in trainer.net.buffers() if buffer.is_floating_point()]

@@ -30,8 +30,8 @@ from resnetcli.plan.plan import Plan
 from resnetcli.train import norm, order
 from resnetcli.train.augment import Images, normalisation
 from resnetcli.train.evaluate import BATCH, Evaluation, evaluate
-from resnetcli.train.halves import HalfWeights
 from resnetcli.train.recipe import Recipe
+from resnetcli.train.weights import StepWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,15 +127,17 @@ class Trainer:
         if channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share = recipe.batch_size // world
+        self._groups = 1  # that BatchNorm is over
         if recipe.bn_batch is not None and recipe.bn_batch < share:
             norm.group(self.net, recipe.bn_batch)
+            self._groups = share // recipe.bn_batch
         self._drops = any(isinstance(module, nn.Dropout) and module.p for module in self.net.modules())
         self.model: Callable[[Tensor], Tensor] = self.net
         """What a step calls: the net, as it is, compiled, or with its gradients shared among processes."""
         if compile:
             self.model = torch.compile(self.net)  # which fuses autocast's casts by itself
-        elif dtype in HALVES:
-            self.model = HalfWeights(self.net, HALVES[dtype])
+        elif dtype in HALVES or self._groups > 1:
+            self.model = StepWeights(self.net, HALVES.get(dtype))
         self._tell = tell
         self.average: Callable[[Tensor], object] | None = None
         """With several processes, puts the mean over all of them into loss and error, and into what BatchNorm keeps."""
@@ -189,7 +191,9 @@ class Trainer:
 
         Raises ResourceError where memory does not suffice, and on a CPU at once where the loss is not finite.
         """
-        self._crops.copy_(self._batch(self.iteration))
+        # The images of each group of BatchNorm are those of a process of its own; in the batch they take turns.
+        groups, batch = self._groups, self._batch(self.iteration)
+        self._crops.view(4, -1, groups).copy_(batch.reshape(4, groups, -1).mT)
         self._scheduled.fill_(self.rate.lr(self.iteration))
         if not self.rate.waits(self.iteration):
             self._warming.zero_()

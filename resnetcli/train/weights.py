@@ -1,4 +1,4 @@
-"""Mixed precision: the half-precision copies of all weights, made by one operation each step.
+"""What a step needs of all weights, made for all layers at once: half-precision copies, and one for each group of BN.
 
 Autocast casts every weight, and every weight's gradient back, by a kernel of its own. The result is the same bit for
 bit, as autocast leaves a weight that is half precision already as it is.
@@ -6,10 +6,14 @@ bit, as autocast leaves a weight that is half precision already as it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from resnetcli.train import norm
 
 
 class _Cast(torch.autograd.Function):
@@ -32,29 +36,40 @@ class _Cast(torch.autograd.Function):
         return (None, *(None if grad is None else next(found) for grad in grads))
 
 
-class HalfWeights(nn.Module):
-    """A net whose convolutions and fully connected layers read copies of their fp32 weights in half precision.
+class StepWeights(nn.Module):
+    """A net as a training step calls it.
 
-    All other parameters, BatchNorm's among them, stay fp32. To be called under autocast, which casts the inputs.
+    With a `dtype` its convolutions and fully connected layers read copies of their fp32 weights in half precision. All
+    other parameters, BatchNorm's among them, stay fp32. It is then to be called under autocast, which casts the inputs.
     """
 
-    def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, net: nn.Module, dtype: torch.dtype | None) -> None:
         super().__init__()
         self.net = net
         self._dtype = dtype
+        self._norms = norm.grouped(net)
         self._places = [
             (module, name, parameter)
             for module in net.modules()
-            if isinstance(module, nn.Conv2d | nn.Linear)
+            if isinstance(module, nn.Conv2d | nn.Linear) and dtype is not None
             for name, parameter in module.named_parameters(recurse=False)
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        copies: tuple[Any, ...] = _Cast.apply(self._dtype, *[weight for *_, weight in self._places])  # type: ignore[no-untyped-call]
-        try:  # not by `functional_call`, which takes a millisecond for 57 layers
+        groups = len(x) // self._norms[0].bn_batch if self._norms else 1
+        with norm.tiled(self._norms, groups), self._cast():
+            return self.net(x)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _cast(self) -> Iterator[None]:
+        """Within: the copies in the weights' places; not by `functional_call`, which takes a millisecond a step."""
+        copies: tuple[Any, ...] = ()
+        if self._places:
+            copies = _Cast.apply(self._dtype, *[weight for *_, weight in self._places])  # type: ignore[no-untyped-call]
+        try:
             for (module, name, _), copy in zip(self._places, copies, strict=True):
                 module._parameters[name] = copy
-            return self.net(x)  # type: ignore[no-any-return]
+            yield
         finally:
             for module, name, weight in self._places:
                 module._parameters[name] = weight
