@@ -2,21 +2,26 @@
 
 `python -m benchmarks.training` writes its part of docs/benchmarks.md; `--quick` takes a few and prints them. To be
 run on a quiet machine. Every loop has a process of its own, as one that keeps its memory would help the others too.
+
+`--kernels` writes the table of what a GPU is asked for in a step instead: it counts the nodes of the step's CUDA graph,
+which takes a GPU, though not a quiet one, as nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import os
 import random
 import statistics
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import perf_counter
+from typing import Any
 
 from benchmarks.page import machine, put
 from resnetcli.measure.versus import paired
@@ -130,6 +135,7 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
     import resnetcli as rc
     from resnetcli.data.read import load
+    from resnetcli.measure.settings import keep_memory
     from resnetcli.train.loop import Trainer
     from resnetcli.train.text import read_recipe
 
@@ -137,6 +143,8 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
         rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
         channels_last=loop.channels_last, compile=loop.compile,
     )  # fmt: skip
+
+    keep_memory()  # as the command does
 
     def run(steps: int) -> float:
         start = perf_counter()
@@ -253,11 +261,75 @@ def data_share(quick: bool) -> str:
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
 
+# --- what a GPU is asked for -------------------------------------------------------------------------------------
+
+COUNTED: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "tf32 channels_last (default)": {"dtype": "tf32", "channels_last": True},
+    "bf16": {"dtype": "bf16"},
+    "bf16 channels_last": {"dtype": "bf16", "channels_last": True},
+    "fp16": {"dtype": "fp16"},
+    "fp16 channels_last": {"dtype": "fp16", "channels_last": True},
+    "fp32 --bn-batch 64": {"bn_batch": 64},
+    "tf32 channels_last --bn-batch 64": {"dtype": "tf32", "channels_last": True, "bn_batch": 64},
+    "fp16 channels_last --bn-batch 64": {"dtype": "fp16", "channels_last": True, "bn_batch": 64},
+}
+"""Settings -> how the trainer is told of them."""
+
+
+def nodes(net_name: str, how: Mapping[str, Any]) -> int:
+    """Nodes of the CUDA graph of one step: kernels, copies and fills."""
+    import torch
+
+    import resnetcli as rc
+    from resnetcli.data.read import load
+    from resnetcli.train.loop import Trainer
+    from resnetcli.train.text import read_recipe
+
+    trainer = Trainer(
+        rc.load(net_name), read_recipe("resnet"), load("synthetic"), device="cuda", cuda_graph=True, **how
+    )
+    for _ in range(3):  # as before the graph that training records: libraries choose their kernels
+        trainer.step()
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    with trainer._arithmetic(tf32=how.get("dtype") == "tf32"), torch.cuda.graph(graph, stream=trainer._side):
+        trainer._compute()
+    count = ctypes.c_size_t()
+    runtime = ctypes.CDLL(f"libcudart.so.{(torch.version.cuda or '13').partition('.')[0]}")
+    failed = runtime.cudaGraphGetNodes(ctypes.c_void_p(graph.raw_cuda_graph()), None, ctypes.byref(count))
+    if failed:
+        raise RuntimeError(f"cudaGraphGetNodes: error {failed}")
+    return count.value
+
+
+def kernels() -> str:
+    """Nodes of a step's graph by settings and net."""
+    import torch
+
+    rows = [
+        (cell(name), *(cell(count, f"{count:,}") for count in (nodes(net, how) for net in NETS)))
+        for name, how in COUNTED.items()
+    ]
+    columns = (Column("settings", "settings", "left"), *(Column(net, net) for net in NETS))
+    note = (
+        f"Counted from the CUDA launches of PyTorch {torch.__version__.partition('+')[0]} in one training step at "
+        f"batch {BATCH}: kernels, copies and fills of the recorded graph, the batch cut out and augmented among them. Counts, "
+        "no times; what a kernel of cuDNN launches within itself is not seen."
+    )
+    return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
+
+
 def main() -> None:
     """Measures, and writes or prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps, printed")
+    parser.add_argument("--kernels", action="store_true", help="count a step's kernels on a GPU instead")
     asked = parser.parse_args()
+    if asked.kernels:
+        text = kernels()
+        print(text) if asked.quick else put("training kernels", text)
+        return
     before = os.getloadavg()[0]
     text = f"### A step\n\n{speeds(asked.quick)}\n### The data\n\n{data_share(asked.quick)}"
     if asked.quick:

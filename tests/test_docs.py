@@ -366,7 +366,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
 def trained(seed: int) -> records.Record:
     """How a made-up run ended."""
     return training.train_record(
-        replace(TRAINED, seed=seed), Evaluation(3, 0.5, 10), Evaluation(1, float("nan"), 20), 60.0, 70.0
+        replace(TRAINED, seed=seed), Evaluation(3, 0.5, 10), Evaluation(1, float("nan"), 20), 60.0, 5.0, 70.0
     )
 
 

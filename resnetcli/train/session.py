@@ -115,13 +115,14 @@ class Session:
     def _take_up(self) -> None:
         """Restores the newest sound checkpoint, if there is any, and cuts off what was read after it."""
         config, engine = self.run.config, self.engine
-        self._wall_s = self._train_s = 0.0
+        self._wall_s = self._train_s = self._evaluation_s = 0.0
         sweep(self.run.path)
         if checkpoint.files(self.run.path):
             kept = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
             require_same(kept.facts.get("config"), config, self.run.path)
             engine.restore(kept.tensors, kept.iteration)
             self._wall_s, self._train_s = (_seconds(kept.facts, name) for name in ("wall_s", "train_s"))
+            self._evaluation_s = _seconds(kept.facts, "evaluation_s")
             self.listener.say(f"going on from iteration {engine.iteration:,} of {config.iterations:,}")
             checkpoint.prune(self.run.path, engine.iteration)
         try:
@@ -206,7 +207,9 @@ class Session:
                 evaluation = self.engine.evaluate(split)
         except Interrupted:
             return None
-        self._image_s = (self.clock() - begun) / evaluation.n
+        took_s = self.clock() - begun
+        self._image_s = took_s / evaluation.n
+        self._evaluation_s += took_s
         return evaluation
 
     def _keep(self) -> None:
@@ -216,7 +219,8 @@ class Session:
             self._attempt(READINGS, self._metrics.write)
         with suppress(OSError):
             self._metrics.keep()
-        facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s}
+        facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s,
+                 "evaluation_s": self._evaluation_s}  # fmt: skip
         checkpoint.save(self.run.path, self.engine.iteration, self.engine.state(), facts)
         self._kept = self.engine.iteration
         self._keep_s = self.clock() - begun
@@ -266,7 +270,7 @@ class Session:
             return None
         self._make_up()  # a disk may have room again
         checkpoint.prune(self.run.path, engine.iteration)
-        result = train_record(config, test, train, self._train_s, self._wall())
+        result = train_record(config, test, train, self._train_s, self._evaluation_s, self._wall())
         self._attempt(THE_RESULT, lambda: self._conclude(result))
         return result
 
@@ -331,7 +335,9 @@ def require_same(kept: object, config: Config, place: os.PathLike[str]) -> None:
         )
 
 
-def train_record(config: Config, test: Evaluation, train: Evaluation, train_s: float, wall_s: float) -> Record:
+def train_record(
+    config: Config, test: Evaluation, train: Evaluation, train_s: float, evaluation_s: float, wall_s: float
+) -> Record:
     """`resnet-cli/train@1`: how a run ended."""
     return {
         "schema": RESULT,
@@ -350,12 +356,16 @@ def train_record(config: Config, test: Evaluation, train: Evaluation, train_s: f
         "final_train_loss": _finite(train.loss),
         "train_images": train.n,
         "images_per_s": round(config.iterations * config.batch_size / train_s, 2) if train_s > 0 else None,
+        "evaluation_s": round(evaluation_s, 3),
         "wall_s": round(wall_s, 3),
         "device": config.device,
         "device_name": config.device_name,
         "threads": config.threads,
         "processes": config.processes,
         "dtype": config.dtype,
+        "channels_last": config.channels_last,
+        "cuda_graph": config.cuda_graph,
+        "deterministic": config.deterministic,
         "printed": [asdict(entry) for entry in config.printed],
         "deviations": list(config.deviations),
         "versions": dict(config.versions),

@@ -288,13 +288,17 @@ def test_each_process_has_the_gpu_of_its_number(folder: Path, monkeypatch: pytes
 @pytest.mark.parametrize("noted", [None, 137])
 def test_no_order_goes_beyond_what_the_session_looks_at_nor_beyond_a_signal(device: str, noted: int | None) -> None:
     """Of 250 steps with looks at every 35th, 100th and 120th; a signal after `noted` comes with the next order."""
-    ordered: list[int] = []
+    ordered, arrived = list[int](), list[int]()
 
     class Crew:
         def __init__(self) -> None:
             self.stop = AgreedStop()
 
         def order(self, order: distributed.Order, number: int = 0) -> None:
+            if order is distributed.Order.READ:
+                assert sum(ordered) == fake.iteration
+                arrived.append(fake.iteration)
+                return
             assert order is distributed.Order.STEP
             if noted is not None and fake.iteration >= noted:
                 self.stop.signal = signal.SIGTERM
@@ -314,6 +318,8 @@ def test_no_order_goes_beyond_what_the_session_looks_at_nor_beyond_a_signal(devi
         if any(at % every == 0 for every in (35, 100, 120)) or ordered[-1] == 1 or at == 250:
             assert sum(ordered) == fake.iteration  # nobody is on the way to a step that this process will not make
     assert max(ordered) == distributed.STEPS[device]
+    leader.read()
+    assert arrived == [fake.iteration]  # all have, before what only a process that has not ended can bring about
     if noted is not None:
         assert noted < fake.iteration <= noted + distributed.STEPS[device]
 
@@ -510,6 +516,7 @@ def test_torchrun_itself_starts_it(folder: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.values
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
 def test_two_gpus_train_as_one_does(folder: Path) -> None:
     one, two = (["cuda" if word == "cpu" else word for word in tiny.words(folder, name)] for name in ("one", "two"))

@@ -818,7 +818,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(how: dict[str, Any]) -> None:
             steps(ours, 20)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert np.isfinite(ours.read().loss)
+    assert ours.read().iteration == 25
 
 
 def test_every_built_in_recipe_trains() -> None:

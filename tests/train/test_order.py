@@ -92,6 +92,7 @@ def test_a_split_has_every_image_on_one_side() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.values
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_draws_the_same() -> None:
     assert torch.equal(order.stream(1, 2, 5000, 9, True), order.stream(1, 2, 5000, 9, True, "cuda").cpu())
