@@ -312,10 +312,11 @@ def kernels() -> str:
         for name, how in COUNTED.items()
     ]
     columns = (Column("settings", "settings", "left"), *(Column(net, net) for net in NETS))
+    version = torch.__version__.partition("+")[0]
     note = (
-        f"Counted from the CUDA launches of PyTorch {torch.__version__.partition('+')[0]} in one training step at "
-        f"batch {BATCH}: kernels, copies and fills of the recorded graph, the batch cut out and augmented among them. Counts, "
-        "no times; what a kernel of cuDNN launches within itself is not seen."
+        f"Counted from the CUDA launches of PyTorch {version} in one training step at batch {BATCH}: kernels, copies "
+        "and fills of the recorded graph, the batch cut out and augmented among them. Counts, no times; what a kernel of "
+        "cuDNN launches within itself is not seen."
     )
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
