@@ -315,8 +315,8 @@ def kernels() -> str:
     version = torch.__version__.partition("+")[0]
     note = (
         f"Counted from the CUDA launches of PyTorch {version} in one training step at batch {BATCH}: kernels, copies "
-        "and fills of the recorded graph, the batch cut out and augmented among them. Counts, no times; what a kernel of "
-        "cuDNN launches within itself is not seen."
+        "and fills of the recorded graph, the batch cut out and augmented among them. Counts, no times; what a kernel "
+        "of cuDNN launches within itself is not seen."
     )
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
