@@ -78,7 +78,7 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sce
     monkeypatch.chdir(tiny.files(tmp_path))
     (tmp_path / "deep.yaml").write_text(tiny.NET.replace("n: 1", "n: 2").replace("name: tiny", "name: deep"))
 
-    def trainer(prepared: Prepared) -> Trainer:
+    def trainer(prepared: Prepared, **_: object) -> Trainer:
         return Trainer(seed=prepared.config.seed)
 
     monkeypatch.setattr(several, "engine", trainer)

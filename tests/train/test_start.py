@@ -13,7 +13,7 @@ from resnetcli.errors import UsageError
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train import checkpoint
 from resnetcli.train.examine import examine
-from resnetcli.train.several import create_run
+from resnetcli.train.several import write_prepared
 from resnetcli.train.start import Asked, Together, engine, on_device, prepare, reopen, with_defaults
 from tests.train import tiny
 
@@ -69,7 +69,8 @@ def test_a_run_of_a_gpu_is_gone_on_with_and_tested_on_a_cpu(tmp_path: Path, monk
                   data_dir=str(tmp_path / "data"), device="cpu", threads=1)  # fmt: skip
     prepared = prepare(asked, Zoo(), said.append)
     begun = replace(prepared, config=replace(prepared.config, dtype="tf32", channels_last=True, cuda_graph=True))
-    made = create_run(tmp_path / "run", begun)
+    (tmp_path / "run").mkdir()
+    made = write_prepared(tmp_path / "run", begun)
     now = reopen(made, Asked(device="cpu"), said.append)
     assert (now.config.dtype, now.config.cuda_graph) == ("tf32", True)  # what it is, and what its checkpoints say
     assert "tf32 is of NVIDIA's GPUs: on `cpu` the run goes on in fp32" in said
