@@ -10,7 +10,6 @@ from typing import Literal
 
 from resnetcli.ops import Activation, BatchNorm, Conv, Shape
 from resnetcli.plan.count import BYTES_FP32, row_steps
-from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.report.bodies import align, body_changes, few, likeness
 from resnetcli.report.compare import Model, label
@@ -104,7 +103,7 @@ class Diff:
     @property
     def peaks(self) -> tuple[int, int]:
         """Bytes that each holds at most when one image is run in float32, weights and all; derived."""
-        before, after = (memory(profile.plan).bytes() for profile in (self.before, self.after))
+        before, after = (profile.memory.bytes() for profile in (self.before, self.after))
         return before, after
 
     def share(self, row: RowDiff, name: str) -> float | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from resnetcli.disk import load_json
 from resnetcli.errors import At, Problem, UsageError
-from resnetcli.plan.memory import memory
 from resnetcli.report.limits import parse_bytes, parse_count
 from resnetcli.report.profile import Profile
 
@@ -99,7 +98,7 @@ def unlike(profile: Profile, limits: Limits) -> tuple[Problem, ...]:
 
 
 def _figure(profile: Profile, name: str) -> int:
-    return memory(profile.plan).bytes() if name == MEMORY else profile.counts.total.figure(name)
+    return profile.memory.bytes() if name == MEMORY else profile.counts.total.figure(name)
 
 
 def _above(profile: Profile, name: str, most: int) -> Problem:
@@ -136,7 +135,7 @@ def _amount(value: int, name: str) -> str:
 
 def _memory_row(profile: Profile) -> str:
     """The row that takes most: of the weights if they are most of it, else that in which values peak."""
-    held, rows = memory(profile.plan), profile.counts.rows
+    held, rows = profile.memory, profile.counts.rows
     peak = held.peak()
     if held.weight_bytes > peak.bytes():
         return max(rows, key=lambda row: rows[row].params)
@@ -145,7 +144,7 @@ def _memory_row(profile: Profile) -> str:
 
 
 def _peak_note(profile: Profile) -> str:
-    held = memory(profile.plan)
+    held = profile.memory
     peak = held.peak()
     return (
         f"weights {held.weight_bytes:,}, values {peak.bytes():,} in float32; "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.errors import ResourceError, UsageError
@@ -12,6 +14,7 @@ from resnetcli.measure.settings import Settings
 from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
+from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.report.convention import (
     CONVENTIONS,
@@ -67,7 +70,7 @@ class Failure:
     """Why, in one line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which `cached_property` cannot use
 class Profile:
     """One net's whole answer. Counts are for one image, whatever the batch."""
 
@@ -103,10 +106,15 @@ class Profile:
         """The parameters that were set to something else than the spec says."""
         return {name: value for name, value in self.plan.parameters.items() if name in self.spec.changed}
 
-    @property
+    @cached_property
     def tally(self) -> Tally:
         """The net's work under the convention asked for."""
         return tally(self.plan, self.convention)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The memory of one forward pass in float32."""
+        return memory(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +265,8 @@ def _measure(
 
 def failed(device: str, batch: int, error: ResourceError) -> Failure:
     """The failure that an error is, with the batch and what to do about it."""
-    named = any(f"{words} {batch}" in error.message for words in ("batch of", "at batch"))
+    unquoted = re.sub("`[^`]*`", "", error.message)  # a file may have any name
+    named = re.search(rf"\b(batch of|at batch) {batch}(?![\d,])", unquoted)
     problem = error.message if named else f"{error.message}, at batch {batch}"
     return Failure(device, batch, "; ".join(filter(None, (problem, error.hint))))
 

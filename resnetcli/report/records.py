@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import Problem, ResourceError
-from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.memory import Memory
 from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.report.compare import label
@@ -66,7 +66,7 @@ def profile_record(profile: Profile) -> Record:
         "weight_bytes": counts.weight_bytes,
         "activation_bytes": counts.activation_bytes,
         "training": _training(trained.total) if trained else None,
-        "memory": _memory(plan, memory(plan)) if trained else None,
+        "memory": _memory(plan, profile.memory) if trained else None,
         "aux": _heads(profile),
         "published": [_published(entry) for entry in profile.judged],
         "rows": [

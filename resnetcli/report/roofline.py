@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure.ceilings import DTYPE_BYTES, Ceilings
 from resnetcli.measure.child import Job, run
 from resnetcli.ops import Conv, Linear, Shape
-from resnetcli.plan.count import count, row_steps
+from resnetcli.plan.count import Counts, count, row_steps
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.traffic import Execution, Traffic, traffic
@@ -180,7 +181,7 @@ class Part:
         return self.work.floor_s / self.measured_s if self.measured_s else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which `cached_property` cannot use
 class Explanation:
     """One net on one device: the floors, and the measured time beside them if it was measured."""
 
@@ -226,12 +227,17 @@ class Explanation:
             "unexplained": self.unexplained_s / time,
         }
 
-    @property
+    @cached_property
+    def counts(self) -> Counts:
+        """The plan's costs."""
+        return count(self.plan)
+
+    @cached_property
     def rows(self) -> tuple[Part, ...]:
         """By table row."""
         return tuple(self._part(row, tuple(steps)) for row, steps in row_steps(self.plan).items() if steps)
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[Part, ...]:
         """By kind of step, the one that takes longest first."""
         groups: dict[str, list[int]] = {}
@@ -247,7 +253,7 @@ class Explanation:
         return tuple(sorted(every, key=lambda part: -(part.measured_s or part.work.floor_s))[:most])
 
     def _part(self, name: str, steps: tuple[int, ...]) -> Part:
-        counts = count(self.plan).steps
+        counts = self.counts.steps
         times = self.split.steps_s if self.split else None
         return Part(
             name,
@@ -325,7 +331,7 @@ class Difference:
         """The other's and the net's: MACs and activations of an image, bytes moved and kernels of a batch."""
         found = {}
         for name in ("macs", "activations"):
-            found[name] = count(self.other.plan).total.figure(name), count(self.net.plan).total.figure(name)
+            found[name] = self.other.counts.total.figure(name), self.net.counts.total.figure(name)
         old, new = self.other.executed.total, self.net.executed.total
         return found | {"bytes": (old.bytes, new.bytes), "kernels": (old.kernels, new.kernels)}
 

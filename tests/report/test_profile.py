@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import resnetcli as rc
-from resnetcli.errors import SpecError, UsageError
+from resnetcli.errors import ResourceError, SpecError, UsageError
 from resnetcli.report.compare import label
-from resnetcli.report.profile import parts
+from resnetcli.report.profile import failed, parts
 from resnetcli.report.records import profile_record
 from resnetcli.report.verdict import judge
 from resnetcli.spec.header import parse_input
@@ -225,3 +225,18 @@ def test_a_record_with_a_measurement_is_json() -> None:
     record = profile_record(dataclasses.replace(rc.profile("resnet18"), measurements=(MEASURED,)))
     assert json.loads(json.dumps(record))["latency"]["samples_s"] == [0.08, 0.1, 0.13]
     assert record["measurements"][0] == record["latency"]
+
+
+@pytest.mark.parametrize(
+    ("message", "batch", "problem"),
+    [
+        ("`net` with a batch of 16 does not fit", 16, "`net` with a batch of 16 does not fit"),
+        ("`net` with a batch of 16 does not fit", 1, "`net` with a batch of 16 does not fit, at batch 1"),
+        ("a batch of 1,600 does not fit", 1, "a batch of 1,600 does not fit, at batch 1"),
+        ("nothing at batch 8: no", 8, "nothing at batch 8: no"),
+        ("nothing at batch 8: no", 80, "nothing at batch 8: no, at batch 80"),
+        ("`at batch 8.py:Net` fails", 8, "`at batch 8.py:Net` fails, at batch 8"),
+    ],
+)
+def test_a_failure_names_its_batch(message: str, batch: int, problem: str) -> None:
+    assert failed("cpu", batch, ResourceError(message)).problem == problem
