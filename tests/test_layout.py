@@ -16,7 +16,7 @@ import pytest
 PACKAGE = "resnetcli"
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cgroup", "disk", "errors", "ops"),
+    ("cgroup", "disk", "errors", "ops", "several"),
     ("spec", "data"),
     ("plan",),
     ("net", "measure", "train", "report", "view"),

@@ -15,9 +15,11 @@ from typer.core import TyperGroup
 
 from resnetcli.cli.arguments import complete_model
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
+from resnetcli.several import ModelsError, exit_code, messages
 
 if TYPE_CHECKING:
     from resnetcli.measure.settings import Settings
+    from resnetcli.several import ModelFailure
     from resnetcli.view.sheet import Sheet
 
 PANELS = {
@@ -79,6 +81,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except ResourceError as error:
             complain(str(error))
             raise typer.Exit(3) from None
+        except ModelsError as error:
+            complain(str(error))
+            raise typer.Exit(error.exit_code) from None
         except MemoryError:
             complain("error: out of memory")
             raise typer.Exit(3) from None
@@ -273,21 +278,38 @@ def announce_files(asked: Sequence[tuple[str, object]]) -> None:
         complain(f"running {file}")
 
 
+def end_failed(failures: Sequence[ModelFailure]) -> None:
+    """Reports the models that failed, below the others' results, and ends the command with their exit code."""
+    for message in messages(failures):
+        complain(message)
+    if failures:
+        raise typer.Exit(exit_code(failures))
+
+
+def print_record(record: dict[str, Any], failures: Sequence[ModelFailure]) -> None:
+    """One JSON object about several models, with those that failed."""
+    from resnetcli.view.output import print_json
+
+    print_json(record | {"failed": [failure.record() for failure in failures]})
+
+
 def print_sheet(
     sheet: Sheet, format: Format, before: Sequence[str] = (), after: Sequence[str] = (), notes: Sequence[str] = (), *,
-    below: bool = False,
+    below: bool = False, failures: Sequence[ModelFailure] = (),
 ) -> None:  # fmt: skip
     """A table with lines before and after it; `below`: under another one.
 
     `after` is what came out, and warnings: all of it is printed. `notes` say what figures hold for, the most important
-    first; a terminal gets the first few, with what the columns mean that it shows.
+    first; a terminal gets the first few, with what the columns mean that it shows. Models that failed are named below,
+    and in CSV are rows with an `error`.
     """
     from resnetcli.view.output import print_sheet, write
-    from resnetcli.view.sheet import legend, to_csv, to_markdown
+    from resnetcli.view.sheet import legend, to_csv, to_markdown, with_errors
 
     if format is Format.csv:
-        write(to_csv(sheet))
+        write(to_csv(with_errors(sheet, {failure.label: failure.reason for failure in failures})))
         return
+    after = [*after, *failed_lines(failures)]
     if format is Format.md:
         print_lines(before, format)
         write(to_markdown(sheet) + "\n")
@@ -297,6 +319,11 @@ def print_sheet(
     meaning = legend(print_sheet(sheet))
     said = [*after, *[*notes[:1], *([meaning] if meaning else []), *notes[1:]][:MOST_NOTES]]
     print_lines(["", *said] if said else [], format)
+
+
+def failed_lines(failures: Sequence[ModelFailure]) -> list[str]:
+    names = ", ".join(f"`{clean(failure.label)}`" for failure in failures)
+    return [f"failed: {names}; see the error below"] if failures else []
 
 
 def print_lines(lines: Sequence[str], format: Format = Format.table) -> None:

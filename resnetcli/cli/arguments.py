@@ -24,9 +24,10 @@ def words_of(text: str) -> list[str]:
 def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
     """Models with the `name=value` settings that follow each; wildcards stand for every name they match.
 
+    A wildcard that matches nothing stays as it is: whoever looks the model up reports it.
+
     Raises UsageError for a setting without a model or a value that is no whole number.
     """
-    from resnetcli.report.listing import models
     from resnetcli.spec.zoo import is_path
 
     found: list[Asked] = []
@@ -36,7 +37,7 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
             _set(setting[1], setting[2], word, latest)
             continue
         wild = any(char in word for char in "*?[") and not is_path(word)
-        names = models(word, zoo=zoo) if wild else (word,)
+        names = (zoo.matching([word]) if wild else []) or [word]
         latest = [(name, {}) for name in names]
         found += latest
     return found

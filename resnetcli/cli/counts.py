@@ -36,14 +36,17 @@ from resnetcli.cli.app import (
     budget,
     complain,
     counting,
+    end_failed,
     guarded,
     print_lines,
+    print_record,
     print_sheet,
     progress,
     running,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.several import exit_code, messages
 
 if TYPE_CHECKING:
     from resnetcli.report.profile import Profile
@@ -227,7 +230,6 @@ def compare(
         contest_lines,
         results_lines,
     )
-    from resnetcli.view.output import print_json
     from resnetcli.view.profile import conditions, doubts, failure_lines
 
     zoo = Zoo()
@@ -248,11 +250,11 @@ def compare(
             *asked, input=input, batch=batches, device=device, time_budget_s=seconds, sort=sort, baseline=baseline,
             accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
             settings=settings, best=best, memory=memory, energy=energy, max_params=most.get("params"),
-            max_macs=most.get("macs"), tell=tell,
+            max_macs=most.get("macs"), keep_going=True, tell=tell,
         )  # fmt: skip
     changes = saved.changes(found, measurement_records(found), kept) if kept else None
     if format is Format.json:
-        print_json(compare_record(found, changes))
+        print_record(compare_record(found, changes), found.failed)
     else:
         after, notes = results_lines(found), caption(found)
         if measured := [m for p in found.profiles for m in p.measurements]:
@@ -260,12 +262,14 @@ def compare(
             notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
             after += doubts(measured, energy=energy)
         failed = failure_lines([failure for p in found.profiles for failure in p.failures])
-        print_sheet(comparison_sheet(found), format, (), after + failed, notes)
+        print_sheet(comparison_sheet(found), format, (), after + failed, notes, failures=found.failed)
         if format is Format.csv:
             for line in failed:
                 complain(line)
         if changes and format is not Format.csv:
             print_sheet(changes_sheet(changes), format, after=changes_lines(changes), below=True)
+    for message in messages(found.failed):
+        complain(message)
     if changes and changes.regressed:
         complain("slower than before: " + ", ".join(f"{c.model} at batch {c.batch}" for c in changes.regressed))
         raise typer.Exit(1)
@@ -273,6 +277,8 @@ def compare(
         saved.save(saved_record(found), found, save)
     if changes and changes.undecided:
         raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
+    if found.failed:
+        raise typer.Exit(exit_code(found.failed))
 
 
 def _kept(
@@ -348,7 +354,6 @@ def verify(
     import resnetcli.report.verify as report
     from resnetcli.report.records import verify_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.output import print_json
     from resnetcli.view.papers import verification_lines, verification_sheet
 
     zoo = Zoo()
@@ -358,10 +363,11 @@ def verify(
             raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
     found = report.verify(*(name for name, _ in asked), zoo=zoo)
     if format is Format.json:
-        print_json(verify_record(found))
+        print_record(verify_record(found), found.failed)
     else:
-        print_sheet(verification_sheet(found), format, after=verification_lines(found))
+        print_sheet(verification_sheet(found), format, after=verification_lines(found), failures=found.failed)
     for fault in found.faults:
         complain(fault)
+    end_failed(found.failed)
     if found.faults:
         raise typer.Exit(1)

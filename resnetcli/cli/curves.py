@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    app,
+    complain,
+    end_failed,
+    failed_lines,
+    guarded,
+    print_record,
+    print_sheet,
+)
 
 if TYPE_CHECKING:
     from resnetcli.train.curves import Curves
@@ -32,7 +42,7 @@ def curves(
     from resnetcli.report.saved import check_place
     from resnetcli.train.curves import curves_record, read_curves
     from resnetcli.view.curves import csv_text, draw, require_suffix, require_top
-    from resnetcli.view.output import print_json, write
+    from resnetcli.view.output import write
 
     require_top(y_max)
     if out is not None:
@@ -45,12 +55,13 @@ def curves(
         draw(found, Path(out), y_max)
         complain(f"drawn: {out}")
     if format is Format.json:
-        print_json(curves_record(found))
+        print_record(curves_record(found), found.failed)
     elif format is Format.csv:
         for text in csv_text(found.curves):
             write(text)
     else:
         _print(found, y_max, format, plotted=out is None)
+    end_failed(found.failed)
 
 
 def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool) -> None:
@@ -75,5 +86,5 @@ def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool)
                 text = Text.assemble(*line)
                 text.rstrip()
                 screen.print(text, no_wrap=True, overflow="ignore", crop=False)
-    after = key_lines(found.curves) if plotted else []
+    after = [*(key_lines(found.curves) if plotted else []), *failed_lines(found.failed)]
     print_sheet(sheet(found.curves, letters=plotted), format, (), after, notes(found.curves), below=plotted)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import app, complain, guarded
-from resnetcli.errors import Problem, SpecError, UsageError
+from resnetcli.errors import Problem, ResourceError, SpecError, UsageError
 
 
 @app.command()
@@ -50,12 +50,12 @@ def check(
     for file in files:
         try:
             outcome = report.check(file, zoo, most)
-        except UsageError as error:
+        except (UsageError, ResourceError) as error:
             complain(str(error))
             _annotate(Problem(error.message, hint=error.hint))
-            worst = 2
+            worst = _worse(worst, 3 if isinstance(error, ResourceError) else 2)
             continue
-        worst = max(worst, outcome.exit_code)
+        worst = _worse(worst, outcome.exit_code)
         for problem in (*outcome.errors, *outcome.unmet, *outcome.exceeded, *outcome.warnings):
             complain(str(problem))
             _annotate(problem)
@@ -65,6 +65,11 @@ def check(
             print_whole(f"{file}: ok, {figures}")
     if worst:
         raise typer.Exit(worst)
+
+
+def _worse(a: int, b: int) -> int:
+    """Of two exit codes the one that says more: bad input, then lack of resources, then a failed check."""
+    return max(a, b, key=(0, 1, 3, 2).index)
 
 
 def _annotate(problem: Problem) -> None:
@@ -94,8 +99,12 @@ def fmt(
             complain(str(error))
             worst = 2
             continue
+        except OSError as error:  # a file that cannot be replaced leaves the others to be formatted
+            complain(f"error: `{file}` cannot be written: {error.strerror or error}")
+            worst = _worse(worst, 3)
+            continue
         if outcome is Outcome.changed:
             complain(f"{file}: {'not in canonical form' if check_only else 'formatted'}")
-            worst = max(worst, 1 if check_only else 0)
+            worst = _worse(worst, 1 if check_only else 0)
     if worst:
         raise typer.Exit(worst)

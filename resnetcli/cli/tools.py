@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetcli.cli.app import Format, Formats, Input, app, complain, guarded, print_sheet
+from resnetcli.cli.app import Format, Formats, Input, app, complain, end_failed, guarded, print_record, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetcli.report.crosscheck import Crosschecked
 
 
 @app.command()
@@ -98,24 +102,28 @@ def crosscheck(
     from resnetcli.report.crosscheck import crosscheck as check
     from resnetcli.report.profile import profile_model
     from resnetcli.report.records import crosscheck_record
+    from resnetcli.several import for_each
     from resnetcli.spec.zoo import Zoo
     from resnetcli.view.convention import crosscheck_lines, crosscheck_notes, crosscheck_sheet
-    from resnetcli.view.output import print_json
 
     zoo = Zoo()
-    profiles = [profile_model(name, given, input=input, aux=aux, zoo=zoo) for name, given in asked_models(models, zoo)]
-    found = []
-    for profile in profiles:
+
+    def checked(name: str, given: Mapping[str, int]) -> Crosschecked:
+        profile = profile_model(name, given, input=input, aux=aux, zoo=zoo)
         if sys.stderr.isatty():
             complain(f"building and counting {profile.model}")
-        found.append(check(profile))
+        return check(profile)
+
+    found, failures = for_each(asked_models(models, zoo), checked)
     nets = tuple(found)
     if format is Format.json:
-        print_json(crosscheck_record(nets))
+        print_record(crosscheck_record(nets), failures)
     else:
-        print_sheet(crosscheck_sheet(nets), format, (), crosscheck_lines(nets), crosscheck_notes(nets))
+        after, notes = crosscheck_lines(nets), crosscheck_notes(nets)
+        print_sheet(crosscheck_sheet(nets), format, (), after, notes, failures=failures)
     if all(tool.reading.counted is None for net in nets for tool in net.tools):
         complain("no counter could be run: pip install fvcore thop")
         raise typer.Exit(3)
+    end_failed(failures)
     if not all(net.agrees for net in nets):
         raise typer.Exit(1)

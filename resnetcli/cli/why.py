@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +20,18 @@ from resnetcli.cli.app import (
     app,
     budget,
     complain,
+    end_failed,
+    failed_lines,
     guarded,
+    print_lines,
+    print_record,
     print_sheet,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import UsageError, clean
 
 if TYPE_CHECKING:
+    from resnetcli.plan.plan import Plan
     from resnetcli.report.roofline import Difference, Explanation, Suggestion
 
 Dtype = Annotated[
@@ -138,9 +144,9 @@ def explain(
         suggestions,
     )
     from resnetcli.report.saved import check_place, write_text
+    from resnetcli.several import for_each
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.output import print_json
     from resnetcli.view.roof import roofline_svg
     from resnetcli.view.roofline import summary
 
@@ -162,10 +168,12 @@ def explain(
         check_place(roofline, "--roofline")
         if roofline.suffix.lower() != ".svg":
             raise UsageError(f"--roofline: `{clean(str(roofline), 80)}` is no name of an SVG", "end it in .svg")
-    nets = []
-    for name, given in asked:
+
+    def read_net(name: str, given: Mapping[str, int]) -> tuple[str, str, Plan]:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        nets.append((name, spec.title, lower(spec)))
+        return name, spec.title, lower(spec)
+
+    nets, failures = for_each(asked, read_net)
     ratio = None
     if device is None:
         assert device_profile is not None
@@ -182,7 +190,7 @@ def explain(
         found, ratio = explain_measured(
             nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=seconds
         )
-    difference = Difference(found[0], found[1], ratio) if vs else None
+    difference = Difference(found[0], found[1], ratio) if len(found) > 1 else None
     tried = suggestions(found[0])
     if try_settings and device is not None:
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
@@ -190,9 +198,12 @@ def explain(
         write_text(roofline, roofline_svg(found[0]))
         complain(f"drawn: {roofline}")
     if format is Format.json:
-        print_json(explain_record(found[0], difference, tried, summary(found[0], difference)))
+        print_record(explain_record(found[0], difference, tried, summary(found[0], difference)), failures)
     else:
         _print_explanation(found[0], difference, tried, format)
+        if format is not Format.csv:  # whose rows are not models
+            print_lines(failed_lines(failures), format)
+    end_failed(failures)
 
 
 def _print_explanation(
@@ -240,23 +251,26 @@ def predict(
     from resnetcli.report.profile import as_shape
     from resnetcli.report.records import predict_record
     from resnetcli.report.roofline import TESTED, Prediction, floors
+    from resnetcli.several import for_each
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.output import print_json
     from resnetcli.view.roofline import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
 
     zoo = Zoo()
     ceilings = read_profile(device_profile)
-    nets = []
-    for name, given in asked_models(models, zoo):
+
+    def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        nets.append((name, spec.title, lower(spec)))
-    found = Prediction(ceilings, floors(nets, ceilings, dtype=dtype or "fp32", batch=batch))
+        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch)[0]
+
+    nets, failures = for_each(asked_models(models, zoo), floor_of)
+    found = Prediction(ceilings, tuple(nets))
     if format is Format.json:
-        print_json(predict_record(found))
+        print_record(predict_record(found), failures)
     else:
         tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
         print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], ceilings_warning(ceilings),
-                    prediction_notes(found, tested))  # fmt: skip
+                    prediction_notes(found, tested), failures=failures)  # fmt: skip
         if format is Format.csv:
             _warn(ceilings_warning(ceilings))
+    end_failed(failures)

@@ -6,12 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resnetcli.cli.app import Batch, Flops, Format, Formats, Input, Models, app, guarded, print_sheet
+from resnetcli.cli.app import (
+    Batch,
+    Flops,
+    Format,
+    Formats,
+    Input,
+    Models,
+    app,
+    end_failed,
+    failed_lines,
+    guarded,
+    print_lines,
+    print_record,
+    print_sheet,
+)
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from resnetcli.report.profile import Profile
+    from resnetcli.several import ModelFailure
 
 
 @app.command("list")
@@ -28,14 +43,15 @@ def list_models(
     from resnetcli.report.listing import listing
     from resnetcli.report.records import list_record
     from resnetcli.view.listing import listing_sheet
-    from resnetcli.view.output import print_json
 
     found = listing(*(patterns or []))
     if format is Format.json:
-        print_json(list_record(found))
-        return
-    number = plural(len(found.profiles), "net")
-    print_sheet(listing_sheet(found), format, notes=[f"{number}; counted for one image"])
+        print_record(list_record(found), found.failed)
+    else:
+        number = plural(len(found.profiles), "net")
+        notes = [f"{number}; counted for one image"]
+        print_sheet(listing_sheet(found), format, notes=notes, failures=found.failed)
+    end_failed(found.failed)
 
 
 @app.command()
@@ -74,31 +90,41 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
     from resnetcli.report.records import show_record
-    from resnetcli.view.output import console, print_json, print_table, print_texts, write
-    from resnetcli.view.sheet import to_csv, to_markdown
+    from resnetcli.view.output import console, print_table, print_texts, write
+    from resnetcli.view.sheet import to_markdown
     from resnetcli.view.table1 import table1_pages, table1_sheet
 
-    profiles = tuple(_profiles(models, input, batch))
+    profiles, failures = _profiles(models, input, batch)
     match format:
         case Format.json:
-            print_json(show_record(profiles))
+            print_record(show_record(profiles), failures)
         case Format.csv:
-            write(to_csv(table1_sheet(profiles, flops=flops)))
+            print_sheet(table1_sheet(profiles, flops=flops), format, failures=failures)
         case Format.md:
             write(to_markdown(table1_sheet(profiles, flops=flops)))
+            print_lines(failed_lines(failures), format)
         case Format.table:
             for table in table1_pages(profiles, console().width, flops=flops):
                 print_table(table)
             per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
             print_texts([f"counted for {per}; papers call MACs FLOPs"], style="dim")
+            print_lines(failed_lines(failures), format)
+    end_failed(failures)
 
 
-def _profiles(words: list[str], input: list[str] | None, batch: int) -> list[Profile]:
+def _profiles(
+    words: list[str], input: list[str] | None, batch: int
+) -> tuple[tuple[Profile, ...], tuple[ModelFailure, ...]]:
     from resnetcli.report.profile import profile_model
+    from resnetcli.several import for_each
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    return [profile_model(name, given, input=input, batch=batch, zoo=zoo) for name, given in asked_models(words, zoo)]
+    found, failures = for_each(
+        asked_models(words, zoo),
+        lambda name, given: profile_model(name, given, input=input, batch=batch, zoo=zoo),
+    )
+    return tuple(found), tuple(failures)
 
 
 @app.command()

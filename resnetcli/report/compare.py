@@ -25,6 +25,7 @@ from resnetcli.report.profile import (
     remembered,
     settings_text,
 )
+from resnetcli.several import ModelFailure, for_each
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.zoo import Zoo
 
@@ -70,6 +71,8 @@ class Comparison:
     """The labels of those that cost more than was asked for."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """What they may cost: `params`, `macs`."""
+    failed: tuple[ModelFailure, ...] = ()
+    """Models that could not be counted."""
 
     def ratio(self, place: int, batch: int) -> Ratio | None:
         """The time of the profile at that place relative to the net it was timed against; None if there is none."""
@@ -145,6 +148,7 @@ def compare(
     protocol: str | None = None,
     convention: str = DEFAULT,
     zoo: Zoo | None = None,
+    keep_going: bool = False,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Comparison:
     """The models' profiles: names, or (name, parameters). Without any, ResNet-50 and ResNeXt-50.
@@ -156,8 +160,9 @@ def compare(
     turns, for some `time_budget_s` a net and batch, relative to the baseline or else the first; `tell` is told how much
     of that is done, from 0 to 1. `settings` are how they are run; with `best` each as a ladder of settings finds it
     quickest. `memory` runs each once more in a process of its own, `energy` reads the device's meter while each of them
-    runs. Raises what `profile` raises, and UsageError for a figure, baseline or protocol that there is not, and if no
-    net is left.
+    runs. With `keep_going` a model that cannot be counted is among `failed`, and the others are compared. Raises what
+    `profile` raises, UsageError for a figure, baseline or protocol that there is not, and if no net is left, and
+    ModelsError if with `keep_going` all fail.
     """
     zoo = zoo or Zoo()
     check_best(best, settings, energy)
@@ -167,17 +172,24 @@ def compare(
 
         device = find(device)
     asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
-    counted = [
-        profile_model(name, given, input=input, batch=batches, zoo=zoo, modules=True, convention=convention)
-        for name, given in asked
-    ]
+
+    def counted_as_asked(name: str, given: Mapping[str, int]) -> Profile:
+        return profile_model(name, given, input=input, batch=batches, zoo=zoo, modules=True, convention=convention)
+
+    if keep_going:
+        counted, failures = for_each(asked, counted_as_asked)
+    else:
+        counted, failures = [counted_as_asked(name, given) for name, given in asked], []
     limits = {name: most for name, most in (("params", max_params), ("macs", max_macs)) if most is not None}
     profiles = [p for p in counted if all(p.counts.total.figure(name) <= most for name, most in limits.items())]
     if not profiles:
         raise UsageError(f"no net of {len(counted)} costs so little", "raise `--max-params` or `--max-macs`")
     left_out = tuple(label(p) for p in counted if p not in profiles)
     printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
-    found = Comparison(tuple(profiles), _baseline(profiles, baseline), printed, (), left_out, limits)
+    base = None if baseline in {name for f in failures for name in (f.model, f.label)} else baseline
+    found = Comparison(
+        tuple(profiles), _baseline(profiles, base), printed, left_out=left_out, limits=limits, failed=tuple(failures)
+    )
     if sort is not None:
         _sort_key(found, sort, measured=device is not None)
     if device is not None:

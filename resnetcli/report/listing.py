@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.report.profile import Profile, profile_model
+from resnetcli.several import ModelFailure, for_each
 from resnetcli.spec.papers import Paper
 from resnetcli.spec.zoo import Zoo
 
@@ -25,6 +26,8 @@ class Listing:
     """Every net that was asked for, by family and paper, the oldest paper first."""
 
     groups: tuple[Group, ...]
+    failed: tuple[ModelFailure, ...] = ()
+    """Patterns that nothing matches, and models whose specs are invalid."""
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
@@ -46,11 +49,13 @@ def models(*patterns: str, zoo: Zoo | None = None) -> tuple[str, ...]:
 
 
 def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:
-    """The profiles of the models that match."""
+    """The profiles of the models that match, in the order of the zoo. Raises ModelsError if there are none."""
     zoo = zoo or Zoo()
+    matched, failures = for_each(((pattern, {}) for pattern in patterns or ("*",)), lambda p, _: models(p, zoo=zoo))
+    names = sorted({name for found in matched for name in found}, key=list(zoo.files).index)
+    profiles, invalid = for_each(((name, {}) for name in names), lambda name, _: profile_model(name, {}, zoo=zoo))
     groups: dict[tuple[str, Paper | None], list[Profile]] = {}
-    for name in models(*patterns, zoo=zoo):
-        profile = profile_model(name, {}, zoo=zoo)
+    for profile in profiles:
         groups.setdefault((profile.family, zoo.paper(profile.spec.cite)), []).append(profile)
     oldest = list(zoo.papers.values())
 
@@ -59,4 +64,5 @@ def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:
 
     first = {family: min(age(paper) for f, paper in groups if f == family) for family, _ in groups}
     ordered = sorted(groups.items(), key=lambda entry: (first[entry[0][0]], entry[0][0], age(entry[0][1])))
-    return Listing(tuple(Group(family, paper, tuple(found)) for (family, paper), found in ordered))
+    found = tuple(Group(family, paper, tuple(nets)) for (family, paper), nets in ordered)
+    return Listing(found, (*failures, *invalid))

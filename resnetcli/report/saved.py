@@ -18,6 +18,7 @@ from resnetcli.plan.plan import Plan
 from resnetcli.report.compare import Comparison, label
 from resnetcli.report.foreign import of_reference
 from resnetcli.report.profile import Profile, Size, as_inputs, as_shape
+from resnetcli.several import for_each
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo, module_reference
 
@@ -131,16 +132,15 @@ def nets_of(
     asked: Sequence[tuple[str, Mapping[str, int]]], *, input: Size | None, zoo: Zoo, most: Mapping[str, int]
 ) -> list[Net]:
     """Those of what is asked for that `compare` measures, which cost no more than `most`. Raises what it raises."""
-    found = []
-    for model, parameters in asked:
+
+    def plan_of(model: str, parameters: Mapping[str, int]) -> Net:
         if module_reference(model):
-            plan = of_reference(model, parameters, as_inputs(input)).plan
-        else:
-            plan = lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
-        total = count(plan).total
-        if all(total.figure(name) <= limit for name, limit in most.items()):
-            found.append((model, plan))
-    return found
+            return model, of_reference(model, parameters, as_inputs(input)).plan
+        return model, lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
+
+    nets, _ = for_each(asked, plan_of)  # `compare` reports what fails
+    totals = [(net, count(net[1]).total) for net in nets]
+    return [net for net, total in totals if all(total.figure(name) <= limit for name, limit in most.items())]
 
 
 # --- keeping -----------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
     if noisy:
         reasons = dict.fromkeys(reason for reasons in noisy.values() for reason in reasons)
         raise ResourceError(f"not saved: the run was noisy: {'; '.join(reasons)}", "measure again on a quiet machine")
-    failed = [label(p) for p in comparison.profiles if p.failures]
+    failed = [label(p) for p in comparison.profiles if p.failures] + [each.label for each in comparison.failed]
     if failed:
         raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
     check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])

@@ -8,6 +8,7 @@ from resnetcli.report.check import unmet
 from resnetcli.report.listing import models
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.report.verdict import Judged
+from resnetcli.several import ModelFailure, for_each
 from resnetcli.spec.zoo import Zoo
 
 
@@ -27,6 +28,8 @@ class Verification:
     """The outcome for all nets that were asked for."""
 
     nets: tuple[Verified, ...]
+    failed: tuple[ModelFailure, ...] = ()
+    """Models that could not be counted."""
 
     @property
     def figures(self) -> tuple[Judged, ...]:
@@ -42,11 +45,14 @@ class Verification:
 def verify(*names: str, zoo: Zoo | None = None) -> Verification:
     """Verifies nets: names, wildcards or paths; the whole zoo without any.
 
-    Raises UsageError for an unknown model, SpecError for an invalid spec.
+    A model that cannot be counted is among `failed`. Raises ModelsError if there is no other.
     """
     zoo = zoo or Zoo()
     asked = names or models(zoo=zoo)
-    return Verification(tuple(_verified(profile_model(name, {}, zoo=zoo)) for name in asked))
+    nets, failures = for_each(
+        ((name, {}) for name in asked), lambda name, _: _verified(profile_model(name, {}, zoo=zoo))
+    )
+    return Verification(tuple(nets), tuple(failures))
 
 
 def _verified(profile: Profile) -> Verified:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from resnetcli.errors import UsageError, plural
+from resnetcli.several import ModelFailure, ModelsError, for_each
 from resnetcli.train.keys import MAX_LR, MAX_MILESTONES
 from resnetcli.train.metrics import Point, read_metrics
 from resnetcli.train.run import (
@@ -97,24 +98,30 @@ class Curves:
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
     """A sentence for each thing that is missing from the picture."""
+    failed: tuple[ModelFailure, ...] = ()
+    """Paths that are no runs, or whose files are damaged."""
 
 
 def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
     """A curve for each run or directory of seeds that has been read at least once; the others are noted.
 
-    A directory of several nets stands for all that are in it. Raises UsageError for what is no run, for metrics that no
-    run has written, and if there is no reading at all.
+    A directory of several nets stands for all that are in it. What is no run, or has metrics that no run has written,
+    is among `failed`. Raises UsageError or ModelsError if that is all there is, or nothing was read yet.
     """
-    found: list[Curve] = []
     notes: list[str] = []
-    places: dict[Path, None] = {}  # each once
-    for asked in map(Path, paths):
-        places |= dict.fromkeys(net_folders(asked) if has_nets(asked) else [asked])
-    for path in places:
-        curve = _curve(path, _runs(path), notes)
-        if curve is not None:
-            found.append(curve)
+    folders, not_listed = for_each(
+        ((os.fspath(path), {}) for path in paths),
+        lambda path, _: net_folders(Path(path)) if has_nets(Path(path)) else [Path(path)],
+    )
+    places = dict.fromkeys(place for several in folders for place in several)  # each once
+    read, not_read = for_each(
+        ((os.fspath(place), {}) for place in places), lambda path, _: _curve(Path(path), _runs(Path(path)), notes)
+    )
+    found = [curve for curve in read if curve is not None]
+    failed = (*not_listed, *not_read)
     if not found:
+        if failed:
+            raise ModelsError(failed)
         raise UsageError(notes[0] if len(notes) == 1 else "none of these runs has a reading yet",
                          "the first is written after some 100 iterations")  # fmt: skip
     labelled = tuple(replace(curve, label=label) for curve, label in zip(found, distinct(found), strict=True))
@@ -122,7 +129,7 @@ def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
     if untested:
         what = untested[0] if len(untested) == 1 else f"{len(untested)} runs, {untested[0]} the first of them"
         notes.append(f"not tested yet, so that there is a training error alone: {what}")
-    return Curves(labelled, tuple(notes))
+    return Curves(labelled, tuple(notes), failed)
 
 
 def _runs(path: Path) -> list[Run]:

@@ -63,6 +63,18 @@ def cell(value: Value, text: str | None = None) -> Cell:
     return Cell(("" if value is None else str(value)) if text is None else text, value)
 
 
+def with_errors(sheet: Sheet, errors: Mapping[str, str]) -> Sheet:
+    """The sheet with a row for each model that failed, and a column `error`; the same one if none did."""
+    if not errors:
+        return sheet
+    place = next((i for i, column in enumerate(sheet.columns) if column.key == "model"), 0)
+    empty = [cell(None)] * len(sheet.columns)
+    failed = [(*empty[:place], cell(model), *empty[place + 1 :], cell(error)) for model, error in errors.items()]
+    rows = [*((*row, cell(None)) for row in sheet.rows), *failed]
+    total = None if sheet.total is None else (*sheet.total, cell(None))
+    return replace(sheet, columns=(*sheet.columns, Column("error", "error", "left")), rows=tuple(rows), total=total)
+
+
 def to_csv(sheet: Sheet) -> str:
     """Comma-separated, one line a row, exact values, keys as the header; the total is its last line."""
     out = io.StringIO()
