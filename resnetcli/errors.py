@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -198,17 +198,67 @@ def _place(problem: Problem) -> tuple[bool, str, int, int]:
     return (True, "", 0, 0) if at is None else (False, at.source.label, at.line, at.column)
 
 
-def nearest(word: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known words most like `word`, best first; none if none is like it."""
-    return list(_nearest(word, tuple(known), most))
+def nearest(word: str, known: Iterable[str], most: int = 3, *, loose: bool = True) -> list[str]:
+    """The known words most like `word`, best first; none if none is like it.
+
+    Not `loose`: only other spellings of it, and what begins with it or has it as a part.
+    """
+    return list(_nearest(word, tuple(known), most, loose))
 
 
 @lru_cache(maxsize=256)  # a block's one wrong word is met at every call of the block
-def _nearest(word: str, known: tuple[str, ...], most: int) -> tuple[str, ...]:
-    return tuple(difflib.get_close_matches(word, known, n=most, cutoff=0.6))
+def _nearest(word: str, known: tuple[str, ...], most: int, loose: bool) -> tuple[str, ...]:
+    """By rank: another spelling, then its beginning or a part of it, then similar letters, then what contains it."""
+    word = word[:MAX_WORD]  # comparing takes the product of the lengths
+    bare = _bare(word)
+    tells = len(bare) >= MIN_PART
+    matcher = difflib.SequenceMatcher()
+    matcher.set_seq2(word)
+    ranks: dict[str, tuple[int, float]] = {}
+    for name in known:
+        other = _bare(name)
+        matcher.set_seq1(name)
+        likeness = 0.0
+        if matcher.real_quick_ratio() >= ALIKE and matcher.quick_ratio() >= ALIKE:
+            likeness = matcher.ratio()
+        if bare and bare == other:
+            ranks[name] = 0, 0.0
+        elif tells and (other.startswith(bare) or bare in _PART.split(name.casefold())):
+            # A name that others begin with is the plain form of theirs: `resnext50_32x4d` of `resnext50_32x4d_a`.
+            ranks[name] = 1, -float(sum(longer.startswith(name) for longer in known))
+        elif not loose:
+            continue
+        elif likeness >= VERY_ALIKE:
+            ranks[name] = 2, -likeness
+        elif tells and bare in other:
+            ranks[name] = 3, -likeness
+        elif likeness >= ALIKE:
+            ranks[name] = 4, -likeness
+    best = sorted(ranks, key=lambda name: (ranks[name], len(name)))
+    same = [name for name in best if ranks[name][0] == 0]
+    return tuple((same or best)[:most])
 
 
-def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint: the nearest known words, or `otherwise`."""
+MAX_WORD = 80
+MIN_PART = 3
+"""Letters from which the beginning of a name, or a part of one, tells anything."""
+ALIKE, VERY_ALIKE = 0.6, 0.8
+"""Similarity by difflib: the least that counts, and that which counts for more than containing the word does."""
+_PART = re.compile("[^a-z0-9]+")
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone: `ResNet-50` and `resnet_50` are one."""
+    return "".join(char for char in text.casefold() if char.isalnum())
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before: str = "") -> str:
+    """A hint: the nearest known words, or `otherwise`; each with `before` in front of it, as it is typed."""
     close = nearest(word, known)
-    return f"did you mean {' or '.join(f'`{name}`' for name in close)}?" if close else otherwise
+    return f"did you mean {any_of([before + name for name in close])}?" if close else otherwise
+
+
+def any_of(names: Sequence[str]) -> str:
+    """Names in a sentence: `a`, `b` or `c`."""
+    quoted = [f"`{name}`" for name in names]
+    return " or ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))

@@ -28,7 +28,7 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
 
     Raises UsageError for a setting without a model or a value that is no whole number.
     """
-    from resnetcli.spec.zoo import is_path
+    from resnetcli.spec.zoo import is_wild
 
     found: list[Asked] = []
     latest: list[Asked] = []  # what a setting applies to: the last word's model, or all that it stands for
@@ -36,8 +36,7 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
         if setting := _SETTING.fullmatch(word):
             _set(setting[1], setting[2], word, latest)
             continue
-        wild = any(char in word for char in "*?[") and not is_path(word)
-        names = (zoo.matching([word]) if wild else []) or [word]
+        names = (zoo.matching([word]) if is_wild(word) else []) or [word]
         latest = [(name, {}) for name in names]
         found += latest
     return found

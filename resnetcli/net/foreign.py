@@ -135,7 +135,10 @@ def _torchvision(name: str, parameters: Mapping[str, Any]) -> Foreign:
     models = import_module("torchvision.models")
     known = models.list_models()
     if name not in known:
-        raise UsageError(f"torchvision has no model `{name}`", did_you_mean(name, known, "for example `resnet50`"))
+        raise UsageError(
+            f"torchvision has no model `{name}`",
+            did_you_mean(name, known, "for example `torchvision:resnet50`", before="torchvision:"),
+        )
     chosen: dict[str, Any] = {"weights": None, **parameters}
     builder = models.get_model_builder(name)
     if "weights_backbone" in inspect.signature(builder).parameters:  # else those of a detector would be downloaded
@@ -147,7 +150,7 @@ def _torchvision(name: str, parameters: Mapping[str, Any]) -> Foreign:
 def _timm(name: str, parameters: Mapping[str, Any]) -> Foreign:
     library = _library("timm")
     if not library.is_model(name):  # names at a hub, which would be downloaded, among them
-        hint = did_you_mean(name, library.list_models(), "for example `convnext_tiny`")
+        hint = did_you_mean(name, library.list_models(), "for example `timm:convnext_tiny`", before="timm:")
         raise UsageError(f"timm has no model `{name}`", hint)
     chosen = {"pretrained": False, **parameters}
     builder = library.model_entrypoint(name.partition(".")[0])
@@ -411,7 +414,7 @@ def _in_module(source: str, name: str, module: ModuleType, parameters: Mapping[s
             above = "".join(f"{each}." for each in parts[:index])
             known = [f"{above}{each}" for each in known] if above else known
             listed = f"it has {', '.join(f'`{each}`' for each in known)}" if known else "it has no net"
-            raise UsageError(f"`{source}` has no `{name}`", did_you_mean(name, known, listed))
+            raise UsageError(f"`{source}` has no `{name}`", did_you_mean(name, known, listed, before=f"{source}:"))
     title = name.rpartition(".")[2]
     if isinstance(thing, nn.Module):
         if parameters:

@@ -10,6 +10,7 @@ from resnetcli.errors import UsageError
 from resnetcli.ops import Shape
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.inputs import Inputs
+from resnetcli.spec.libraries import EXAMPLES, require_name
 from resnetcli.spec.spec import ConvStyle, Equation, Shortcut, Spec
 from resnetcli.spec.zoo import module_reference
 
@@ -49,9 +50,11 @@ def of_reference(model: str, parameters: Mapping[str, Any], input: Shape | Input
     reference = module_reference(model)
     if reference is None:
         raise UsageError(f"`{model}` names no PyTorch model", "for example `torchvision:resnet50` or `net.py:Net`")
+    source, name = reference
+    if source in EXAMPLES:
+        require_name(source, name)  # before torch is imported
     from resnetcli.net.foreign import nets_written_in, trace_reference
 
-    source, name = reference
     if source.endswith(".py") and not name:
         names = nets_written_in(source) or ["Net"]
         raise UsageError(f"`{model}` is a Python file: which net in it?", f"for example `{source}:{names[-1]}`")

@@ -32,7 +32,7 @@ from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
 from resnetcli.spec.words import layer_text
-from resnetcli.spec.zoo import Zoo, module_reference
+from resnetcli.spec.zoo import UnknownModelError, Zoo, module_reference
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,7 +222,10 @@ def profile_model(
 
         found = _of_seen(of_reference(model, parameters, as_inputs(input)), batches, counting)
     else:
-        spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
+        try:
+            spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
+        except UnknownModelError as error:
+            raise error.for_any_model() if modules else error from None
         plan = lower(spec, aux=aux)
         counts = count(plan)
         printed = () if aux and spec.aux else judged(spec, plan, counts)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from resnetcli.errors import Source, UsageError, did_you_mean
+from resnetcli.errors import Source, UsageError, any_of, did_you_mean, nearest
 from resnetcli.spec.papers import Paper, read_papers
 from resnetcli.spec.source import Map, parse, read_source
 
@@ -23,6 +23,11 @@ def natural(name: str) -> list[tuple[int, str]]:
 def is_path(reference: str) -> bool:
     """Whether a model is named by a file rather than by a name in the zoo."""
     return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
+
+
+def is_wild(reference: str) -> bool:
+    """Whether a model is a pattern that stands for every name it matches."""
+    return any(char in reference for char in "*?[") and not is_path(reference)
 
 
 ARCHIVES = (".pt", ".pth", ".pt2")
@@ -65,6 +70,30 @@ def _model_of(path: str) -> str:
     kept = os.path.join(path, "model.yaml")  # noqa: PTH118 - pathlib's raise for a name too long to exist
     is_run = os.path.isfile(os.path.join(path, "config.json")) and os.path.isfile(kept)  # noqa: PTH113, PTH118
     return kept if is_run else path
+
+
+LIST = "see `resnet-cli list`"
+
+
+class UnknownModelError(UsageError):
+    """A name that no model has: the hint names the nearest, of libraries too, as a command that takes those."""
+
+    def __init__(self, reference: str, names: Iterable[str]) -> None:
+        self.reference, self.names = reference, tuple(names)
+        what = f"no model matches `{reference}`" if is_wild(reference) else f"unknown model `{reference}`"
+        super().__init__(what, self._hint("resnet-cli profile "))
+
+    def for_any_model(self) -> UsageError:
+        """The same where a library's model can stand."""
+        return UsageError(self.message, self._hint(""))
+
+    def _hint(self, before: str) -> str:
+        from resnetcli.spec.libraries import nearest_in_libraries  # only once something is wrong
+
+        close = nearest(self.reference, self.names, loose=False)
+        others = [] if close else nearest_in_libraries(self.reference)
+        meant = [before + name for name in others] or close or nearest(self.reference, self.names)
+        return f"did you mean {any_of(meant)}? `resnet-cli list` shows all" if meant else LIST
 
 
 class Zoo:
@@ -121,7 +150,9 @@ class Zoo:
         for file in (reference, *(reference + suffix for suffix in SUFFIXES)) if base is None else ():
             if os.path.exists(file):  # noqa: PTH110 - Path's raises for a name too long to exist
                 raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{file}`")
-        raise UsageError(f"unknown model `{reference}`", did_you_mean(reference, self.files, "see `resnet-cli list`"))
+        if base is not None:
+            raise UsageError(f"unknown model `{reference}`", did_you_mean(reference, self.files, LIST))
+        raise UnknownModelError(reference, self.files)
 
     def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:
         """The nodes of a file. Raises UsageError or SpecError, as `read_source` and `parse` do."""

@@ -13,7 +13,7 @@ import pytest
 from resnetcli.report.compare import Comparison
 from tests.cli.test_cli import run
 from tests.measured import MEASURED
-from tests.train.test_curves import a_run, point
+from tests.trained import a_run, point
 
 NETS = """\
 from torch import nn

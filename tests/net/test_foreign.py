@@ -436,7 +436,7 @@ def test_two_files_neighbours_of_one_name_are_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("nets.py:Nett", "`nets.py` has no `Nett`\nhint: did you mean `Net`"),
+        ("nets.py:Nett", "`nets.py` has no `Nett`\nhint: did you mean `nets.py:Net`"),
         ("nets.py:zzzzzz", "it has `Net`, `Needs`, `make`, `none`, `leaves`, `ready`"),
         ("nets.py:answer", "`answer` in `nets.py` is of type int"),
         ("nets.py:Needs", "`Needs` cannot be made: TypeError: Needs.__init__() missing 1 required"),
@@ -452,7 +452,7 @@ def test_two_files_neighbours_of_one_name_are_two(tmp_path: Path) -> None:
         ("raises.py:Net", "`raises.py` fails when it is run: ZeroDivisionError: division by zero (raises.py:2)"),
         ("imports.py:Net", "ModuleNotFoundError: No module named 'no_such_module' (imports.py:1)"),
         ("bytes.py:Net", "bytes.py"),
-        ("torchvision:resnet5", "torchvision has no model `resnet5`\nhint: did you mean `resnet50`"),
+        ("torchvision:resnet5", "torchvision has no model `resnet5`\nhint: did you mean `torchvision:resnet50`"),
         ("timm:hf-hub:timm/resnet50", "timm has no model `hf-hub:timm/resnet50`"),
         ("timm:resnet5", "timm has no model `resnet5`"),
         ("torchvision:resnet50 --input 3x0x0", "`3x0x0` is not an input size"),

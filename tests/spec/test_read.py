@@ -756,7 +756,11 @@ def test_a_model_is_a_name_a_path_or_a_text(family: Family) -> None:
 @pytest.mark.parametrize(
     ("reference", "message", "hint"),
     [
-        ("resnet5", "unknown model `resnet5`", "did you mean `resnet50` or `resnet50d` or `resnet50c`?"),
+        (
+            "resnet5",
+            "unknown model `resnet5`",
+            "did you mean `resnet50`, `resnet50c` or `resnet50d`? `resnet-cli list` shows all",
+        ),
         ("", "unknown model ``", "see `resnet-cli list`"),
         ("zzz", "unknown model `zzz`", "see `resnet-cli list`"),
         ("a" * 5000, f"unknown model `{'a' * 5000}`", "see `resnet-cli list`"),
