@@ -45,6 +45,18 @@ class Shape:
         return f"{maps}{self.c} x {self.h} x {self.w}"
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Height and width of an image whose channels are the model's own."""
+
+    h: int
+    w: int
+
+    def of(self, channels: int) -> Shape:
+        """With so many channels."""
+        return Shape(channels, self.h, self.w)
+
+
 class _Op:
     """What holds for an operation unless it says otherwise: same shape out, no parameters, no MACs."""
 

@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
-from typer.core import TyperGroup
 
 from resnetcli.cli.arguments import complete_model
+from resnetcli.cli.group import Group
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
 from resnetcli.several import ModelsError, exit_code, messages
 
@@ -33,7 +33,7 @@ PANELS = {
 """The commands in the order of the help, by the head of its panels."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """Commands in the order of `PANELS`, not of the imports that define them."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,37 +11,25 @@ from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
 
 
-class Modes(StrEnum):
-    """What the net is run for."""
-
-    infer = "infer"
-    train = "train"
-
-
-class Dtypes(StrEnum):
-    """What every tensor is in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Optimizers(StrEnum):
-    """What updates the parameters."""
-
-    sgd = "sgd"
-    adam = "adam"
-
-
 @app.command()
 @guarded
 def fit(
     models: Models,
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What there is: 8GB (10^9), 24GiB (2^30).")],
-    mode: Annotated[Modes, typer.Option("--mode", help="Inference, or a training step.")] = Modes.infer,
-    dtype: Annotated[Dtypes, typer.Option("--dtype", help="What weights and values are in.")] = Dtypes.fp32,
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="infer|train", help="Inference, or a training step.")
+    ] = "infer",
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", metavar="fp32|bf16|fp16", help="What weights and values are in."),
+    ] = "fp32",
     optimizer: Annotated[
-        Optimizers | None, typer.Option("--optimizer", help="In training: SGD with momentum (default), or Adam.")
+        str | None,
+        typer.Option(
+            "--optimizer",
+            metavar="sgd|adam",
+            help="In training: SGD with momentum (default), or Adam.",
+        ),
     ] = None,
     input: Input = None,
     aux: Annotated[bool, typer.Option("--aux", help="With its auxiliary training heads.")] = False,
@@ -62,7 +49,7 @@ def fit(
         raise UsageError(f"`fit` takes one model, not {len(asked)}")
     ((name, given),) = asked
     found = report.fit(
-        name, memory, given, mode=mode.value, dtype=dtype.value, optimizer=optimizer.value if optimizer else None,
+        name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,
         input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
     if format is Format.json:

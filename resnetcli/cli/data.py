@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.cli.group import Group
 from resnetcli.errors import plural
 
-data = typer.Typer(name="data", no_args_is_help=True, help="Data sets: fetch CIFAR, check a set, write one's own.")
+data = typer.Typer(
+    name="data", cls=Group, no_args_is_help=True, help="Data sets: fetch CIFAR, check a set, write one's own."
+)
 app.add_typer(data, rich_help_panel="Train")
 
 

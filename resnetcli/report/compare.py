@@ -126,8 +126,16 @@ def label(profile: Profile) -> str:
     return " ".join(filter(None, (profile.model, settings_text(profile.settings))))
 
 
-MEASURED = ("median_s", "throughput_img_s", "peak_memory_bytes")
+MEASURED = ("median_s", "throughput_img_s", "peak_memory_bytes", "min_s", "p90_s", "p99_s", "iqr_s", "n")
 SORTS = ("name", "params", "macs", "flops", "activations", "depth", *MEASURED)
+
+
+HEADS = {
+    "model": "name", "acts": "activations", "median": "median_s", "images/s": "throughput_img_s",
+    "peak memory": "peak_memory_bytes", "min": "min_s", "p90": "p90_s", "p99": "p99_s", "IQR": "iqr_s",
+    "latency": "median_s", "throughput": "throughput_img_s",
+}  # fmt: skip
+"""What columns are called where they are printed -> the figure."""
 
 
 def compare(
@@ -190,8 +198,7 @@ def compare(
     found = Comparison(
         tuple(profiles), _baseline(profiles, base), printed, left_out=left_out, limits=limits, failed=tuple(failures)
     )
-    if sort is not None:
-        _sort_key(found, sort, measured=device is not None)
+    key = None if sort is None else _sort_key(found, sort, measured=device is not None)
     if device is not None:
         if best:
             found = _best(found, device, batches, time_budget_s, settings, tell)
@@ -199,7 +206,7 @@ def compare(
             found = _measured(found, device, batches, time_budget_s, settings, tell, energy=energy)
         if memory:
             found = _remembered(found, settings)
-    return found if sort is None else _sorted(found, sort)
+    return found if key is None else _sorted(found, key, largest_first=str(sort).strip().startswith("-"))
 
 
 GROUP = 8
@@ -339,21 +346,34 @@ def _together(
 def _sort_key(comparison: Comparison, sort: str, measured: bool) -> str:
     """The figure to sort by. Raises UsageError for one that there is not, before anything is measured."""
     first = comparison.profiles[0]
-    key, known = sort.removeprefix("-"), (*SORTS, first.convention.name, *comparison.accuracies(first))
+    asked = sort.strip().removeprefix("-")
+    known = tuple(dict.fromkeys((*SORTS, first.convention.name, *comparison.accuracies(first))))
+    written = {_bare(word): name for word, name in (HEADS | {name: name for name in known}).items()}
+    key = written.get(_bare(asked), asked)
     if key not in known:
         hint = "with `--accuracy`" if key in FIGURES else did_you_mean(key, known, f"one of {', '.join(known)}")
-        raise UsageError(f"cannot sort by `{key}`", hint)
+        raise UsageError(f"cannot sort by `{asked}`", hint)
     if key in MEASURED and not measured:
-        raise UsageError(f"`{key}` is measured only with `--device`")
+        raise UsageError(f"`{key}` is measured only with `--device`", "add `--device cpu`, or another device")
     return key
 
 
-def _sorted(comparison: Comparison, sort: str) -> Comparison:
+def _bare(text: str) -> str:
+    """`fvcore-train` and `fvcore_train`, `MACs` and `macs` are one."""
+    return "".join(char for char in text.casefold() if char.isalnum() or char in "/@.")
+
+
+def _value(comparison: Comparison, profile: Profile, key: str) -> Any:
+    if key in MEASURED:
+        return getattr(profile.measurements[0], key) if profile.measurements else None
+    return (figures(profile) | comparison.accuracies(profile)).get(key)
+
+
+def _sorted(comparison: Comparison, key: str, *, largest_first: bool) -> Comparison:
     """By a figure, of the first batch where it is measured; nets without it last, whatever the direction."""
-    key = sort.removeprefix("-")
-    values = [(figures(p) | comparison.accuracies(p)).get(key) for p in comparison.profiles]
+    values = [_value(comparison, p, key) for p in comparison.profiles]
     places = [place for place, value in enumerate(values) if value is not None]
-    places.sort(key=lambda place: values[place] or 0, reverse=sort.startswith("-"))
+    places.sort(key=lambda place: values[place] or 0, reverse=largest_first)
     places += [place for place, value in enumerate(values) if value is None]
     contests = [replace(each, ratios=tuple(each.ratios[place] for place in places)) for each in comparison.contests]
     profiles = tuple(comparison.profiles[place] for place in places)

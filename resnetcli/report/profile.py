@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.measure.settings import Settings
-from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
+from resnetcli.ops import Conv, Linear, Pool, Shape, Sides, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Memory, memory
@@ -27,7 +27,7 @@ from resnetcli.report.convention import (
     tally,
 )
 from resnetcli.report.verdict import Judged, judged
-from resnetcli.spec.header import MAX_SIZE, parse_input
+from resnetcli.spec.header import is_image, parse_size
 from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from resnetcli.measure.latency import Measurement
     from resnetcli.report.foreign import Seen
 
-Size = str | Sequence[int] | Sequence[str] | Shape | Inputs
+Size = str | Sequence[int] | Sequence[str] | Shape | Sides | Inputs
 """An image's size; of PyTorch models also other inputs, and several."""
 Batches = int | Sequence[int]
 TIME_BUDGET_S = 3.0
@@ -345,30 +345,29 @@ def _of_seen(seen: Seen, batches: tuple[int, ...] = (1,), convention: Convention
     )  # fmt: skip
 
 
-def as_shape(size: Size | None) -> Shape | None:
-    """An input size as a shape: `"3x224x224"`, `(3, 224, 224)` or a Shape. Raises UsageError for anything else."""
-    if size is None or isinstance(size, Shape):
+def as_shape(size: Size | None) -> Shape | Sides | None:
+    """An input size as a shape: `"3x224x224"`, `(3, 224, 224)`, a Shape, or `224`, which leaves the model its channels.
+
+    Raises UsageError for anything else.
+    """
+    if size is None or isinstance(size, Shape | Sides):
         return size
-    text = _size_text(size)
-    shape = parse_input(text)
-    if shape is None:
-        raise UsageError(
-            f"`{text}` is not an input size",
-            hint=f"channels x height x width, for example 3x224x224, at most {MAX_SIZE:,} on a side",
-        )
-    return shape
+    return parse_size(_size_text(size))
 
 
 def as_inputs(size: Size | None) -> Inputs | None:
     """A PyTorch model's inputs: an image's size, or what `parse_inputs` reads. Raises UsageError for anything else."""
     if size is None or (isinstance(size, tuple) and size and isinstance(size[0], InputTensor)):
         return size or None
-    text = size if isinstance(size, Shape) else _size_text(size)
-    shape = text if isinstance(text, Shape) else parse_input(text)
-    if shape is not None:
-        return of_image(shape)
-    assert isinstance(text, str)
-    return parse_inputs(text)
+    text = "" if isinstance(size, Shape | Sides) else _size_text(size)
+    if text and not is_image(text):
+        return parse_inputs(text)
+    image = size if isinstance(size, Shape | Sides) else parse_size(text)
+    return of_image(image.of(CHANNELS) if isinstance(image, Sides) else image)
+
+
+CHANNELS = 3
+"""Of an image for a PyTorch model, which does not say itself what it takes."""
 
 
 def _size_text(size: Any) -> str:

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from resnetcli.errors import Problems, clean, did_you_mean, nearest
-from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
+from resnetcli.errors import Problems, UsageError, clean, did_you_mean, nearest
+from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape, Sides
 from resnetcli.spec.bind import MAX_CHANNELS
 from resnetcli.spec.lineage import entries
 from resnetcli.spec.numbers import decimal, printed_figure
@@ -60,6 +60,47 @@ def parse_protocol(text: str) -> str | None:
     name = re.sub(r"[\s_-]+", "-", text.strip().lower())
     forms = "|".join(re.sub("[0-9]+", "[1-9][0-9]{0,4}", form) for form in PROTOCOLS)
     return name if re.fullmatch(forms, name) else None
+
+
+def is_image(text: str) -> bool:
+    """Whether an input is written as one image: numbers alone, up to three, or four of which the first is 1."""
+    sizes = re.findall("[0-9]+", text)
+    if not re.fullmatch(r"[0-9x×X*,()\[\]\s]*", text) or ("," in text and re.search("[x×X*]", text)):
+        return False
+    return len(sizes) <= 3 or (len(sizes) == 4 and sizes[0] == "1" and sizes[1] in ("1", "3", "4"))
+
+
+def parse_size(text: str) -> Shape | Sides:
+    """An input as people write it: `3x224x224`, `(3, 224, 224)`, `1x3x224x224`, `224x224`, `224`.
+
+    Without channels they are the model's own. Raises UsageError with what to write.
+    """
+    inside = text.strip()
+    if (inside[:1], inside[-1:]) in {("(", ")"), ("[", "]")}:
+        inside = inside[1:-1]
+    words = re.split(r"\s*[x×X*,]\s*|\s+", inside.strip())
+    hint = f"channels x height x width, for example 3x224x224, or 224 alone; at most {MAX_SIZE:,} on a side"
+    if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
+        raise UsageError(f"`{text}` is not an input size", hint)
+    sizes = [int(word) for word in words]
+    if len(sizes) == 4:
+        images, *sizes = sizes
+        if images != 1:
+            size = "x".join(map(str, sizes))
+            raise UsageError(
+                f"`{text}` is a batch of {images}, and counts are for one image",
+                f"`--input {size}`; the batch size is an option of its own",
+            )
+    if len(sizes) == 3 and sizes[0] == sizes[1] > sizes[2] and sizes[2] in (1, 3, 4):
+        raise UsageError(f"`{text}` has its channels last", f"`--input {sizes[2]}x{sizes[0]}x{sizes[1]}`")
+    if len(sizes) == 2 and sizes[0] <= 4 < sizes[1]:
+        raise UsageError(f"`{text}`: channels and one side?", f"`--input {sizes[0]}x{sizes[1]}x{sizes[1]}`")
+    if len(sizes) <= 2 and min(sizes) > 0 and max(sizes) <= MAX_SIZE:
+        return Sides(sizes[0], sizes[-1])
+    shape = parse_input("x".join(map(str, sizes)))
+    if shape is None:
+        raise UsageError(f"`{text}` is not an input size", hint)
+    return shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
-from resnetcli.ops import BatchNorm, ReLU, Shape
+from resnetcli.ops import BatchNorm, ReLU, Shape, Sides
 from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
 from resnetcli.spec.header import Header
 from resnetcli.spec.lineage import Document, Merged, lineage, merge, open_document
@@ -36,7 +36,11 @@ T = TypeVar("T")
 
 
 def read(
-    reference: str | Source, *, zoo: Zoo, input: Shape | None = None, parameters: Mapping[str, int] | None = None
+    reference: str | Source,
+    *,
+    zoo: Zoo,
+    input: Shape | Sides | None = None,
+    parameters: Mapping[str, int] | None = None,
 ) -> Spec:
     """The spec of a model: a name in the zoo, a path to a YAML file, or a text.
 
@@ -50,7 +54,7 @@ class _Reader:
         self.document, self.zoo, self.name = document, zoo, document.name
         self.problems = Problems()
 
-    def read(self, input: Shape | None, settings: dict[str, int]) -> Spec:
+    def read(self, input: Shape | Sides | None, settings: dict[str, int]) -> Spec:
         files = lineage(self.document, self.zoo, self.problems)
         self.problems.close()  # without what it starts from, the rest cannot be judged
         merged = merge(files, self.problems)
@@ -91,6 +95,8 @@ class _Reader:
         _check_used(self.name, settings, _users(merged.let, binder.used))
         assert shape is not None  # its absence has been reported
         changed = {name for name, value in settings.items() if value != defaults[name]}
+        if isinstance(input, Sides):
+            input = input.of(shape.c)
         if input is not None and input != shape:
             changed.add("input")
         return Spec(

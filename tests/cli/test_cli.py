@@ -235,7 +235,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnext50_32x4d G=8", "has no parameter `G`"),
         ("profile resnext50_32x4d C=8 C=4", "`C` is set twice"),
         ("profile cifar_resnet depth=21", "does not come out whole"),
-        ("profile resnet50 --input 224", "`224` is not an input size"),
+        ("profile resnet50 --input 224a", "`224a` is not an input size"),
         ("profile resnet50 --input 3x8x8 --batch 0", "a batch of 0 images"),
         ("profile resnet50 --device tpu", "tpu"),
         ("profile resnet50 --device mps", "mps"),

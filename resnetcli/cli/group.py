@@ -1,0 +1,269 @@
+"""How a command line is read: words of other tools, amounts that a shell split, and errors in the product's form."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import typer
+from typer.core import TyperGroup
+
+from resnetcli.cli import values
+from resnetcli.errors import UsageError, any_of, clean, nearest
+
+_ParseError: type[Exception] = typer.BadParameter.__bases__[0]
+"""`click.UsageError`, of which newer versions of typer have a copy of their own."""
+
+COMMANDS = {
+    "summary": "profile", "flops": "profile", "macs": "profile", "params": "profile", "parameters": "profile",
+    "count": "profile", "benchmark": "profile", "bench": "profile", "latency": "profile", "time": "profile",
+    "measure": "profile", "analyze": "profile", "train": "train-cifar", "fit-cifar": "train-cifar", "test": "eval",
+    "evaluate": "eval", "plot": "curves", "graph": "curves", "ls": "list", "models": "list", "zoo": "list",
+    "search": "list", "describe": "info", "print": "show", "table": "show", "table1": "show", "max-batch": "fit",
+    "memory": "fit", "batch": "fit", "validate": "check", "lint": "check", "format": "fmt", "roofline": "explain",
+    "estimate": "predict", "download": "data", "dataset": "data", "datasets": "data", "vs": "compare",
+}  # fmt: skip
+"""Other tools' words for a command."""
+_BATCH, _INPUT, _OUT = ("--batch", "--batch-size"), ("--input",), ("--out",)
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "--epochs": ("--iterations",), "--epoch": ("--iterations",), "--steps": ("--iterations",),
+    "--max-steps": ("--iterations",), "--iters": ("--iterations",), "--lr": ("--recipe",),
+    "--learning-rate": ("--recipe",), "--weight-decay": ("--recipe",), "--momentum": ("--recipe",),
+    "--optimizer": ("--recipe",), "--schedule": ("--recipe",), "--augmentation": ("--recipe",),
+    "--bs": _BATCH, "--batchsize": _BATCH, "--batch-size": _BATCH, "--batches": _BATCH, "-b": _BATCH,
+    "--precision": ("--dtype",), "--type": ("--dtype",), "--amp": ("--dtype bf16",), "--bf16": ("--dtype bf16",),
+    "--half": ("--dtype fp16", "--dtype bf16"), "--fp16": ("--dtype fp16", "--dtype bf16"),
+    "--fp32": ("--dtype fp32",), "--gpu": ("--device cuda",), "--cuda": ("--device cuda",),
+    "--cpu": ("--device cpu",), "-d": ("--device",), "--dev": ("--device",), "--nproc": ("--gpus",),
+    "--json": ("--format json",), "--csv": ("--format csv",), "--md": ("--format md",),
+    "--markdown": ("--format md",), "-f": ("--format",), "--output-format": ("--format",),
+    "--output": _OUT, "-o": _OUT, "--out": _OUT, "--output-dir": _OUT, "--log-dir": _OUT,
+    "--imgsz": _INPUT, "--img-size": _INPUT, "--image-size": _INPUT, "--size": _INPUT, "--resolution": _INPUT,
+    "--input-size": _INPUT, "--shape": _INPUT, "-i": _INPUT, "--macs": ("--convention macs",),
+    "--mac": ("--convention macs",), "--flop": ("--flops",), "--gflops": ("--flops",), "--num-threads": ("--threads",),
+    "-j": ("--threads",), "-t": ("--threads",), "--training": ("--mode train",), "--train": ("--mode train",),
+    "--backward": ("--mode train",), "--nhwc": ("--channels-last",), "--fuse": ("--fold-bn",),
+    "--fuse-bn": ("--fold-bn",), "--jit": ("--compile",), "--layers": ("--by layer",), "--per-layer": ("--by layer",),
+    "--duration": ("--time-budget",), "--time": ("--time-budget",), "--arch": ("--model",), "--net": ("--model",),
+    "--dataset": ("--data",), "--data-path": ("--data-dir",), "--data-root": ("--data-dir",),
+    "--checkpoint-dir": ("--out",), "--ckpt": ("--checkpoint",), "--gpu-memory": ("--memory",),
+    "--profile": ("--device-profile",), "--hardware": ("--device-profile",), "--relative-to": ("--baseline",),
+}  # fmt: skip
+"""Other tools' options -> what a command here may have for them, the first of which it has is meant."""
+REASONS = {
+    "--workers": "images are in memory: there are no loader workers to be set",
+    "--num-workers": "images are in memory: there are no loader workers to be set",
+    "--pretrained": "weights do not change what a model costs: leave it out",
+    "--weights": "weights do not change what a model costs: leave it out",
+    "--model": "a model is named without an option",
+    "--arch": "a model is named without an option",
+    "--net": "a model is named without an option",
+    "-m": "a model is named without an option",
+}
+"""Other tools' options that no command has anything for, and why."""
+_ITS_RECIPE = "it is in the recipe, a YAML file: `--recipe`"
+
+_AMOUNTS = {"--memory", "--max-memory", "--max-params", "--max-macs", "--max-activations", "--time-budget"}
+_NUMBER, _UNIT = re.compile(r"[0-9]+(\.[0-9]+)?"), re.compile(r"([KMGTP]i?B?|B|s|ms|min|h)", re.IGNORECASE)
+_SIDE = re.compile(r"[\[(]?[0-9]{1,5}[,)\]]*|[x×]")
+
+
+class Group(TyperGroup):
+    """The application, or a group of commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in self.commands.values():
+            for param in command.params:
+                _check_values(param)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs a command line and exits."""
+        words = as_meant(list(sys.argv[1:] if args is None else args), self.commands)
+        if not standalone_mode:
+            return super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
+        from resnetcli.cli.app import complain
+
+        try:
+            code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
+        except UsageError as error:  # of a value's parser
+            complain(str(error))
+            sys.exit(2)
+        except _ParseError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error)
+            else:
+                complain(str(_explained(self, error, words)))
+            sys.exit(2)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named first. Raises UsageError, with what may be meant."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise _unknown_command(self, ctx, args)
+        return super().resolve_command(ctx, args)
+
+
+def _check_values(param: Any) -> None:
+    """Has a parameter's values read by the parser of its name or type before they are converted, in every command."""
+    convert = param.process_value
+    kind: type | None
+    descriptor = getattr(param, "type_descriptor", None)  # of newer versions of typer; of older ones click's `type`
+    if descriptor is not None:
+        annotation, choices = descriptor.annotation, descriptor.choices
+        kind = next((each for each in (int, float) if each in (annotation, *get_args(annotation))), None)
+    else:
+        kind = {"integer": int, "float": float}.get(param.type.name)
+        choices = getattr(param.type, "choices", None)
+    known = [str(getattr(choice, "value", choice)) for choice in choices or ()]
+    parser: Callable[[str], Any] | None = values.PARSERS.get(param.opts[0])
+    if kind is not None:
+        parser = values.whole if kind is int else values.real
+
+    def checked(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return values.one_of(value, known) if known else parser(value) if parser is not None else value
+        except UsageError as error:
+            raise UsageError(f"{_named(param)}: {error.message}", error.hint) from None
+
+    def process_value(ctx: Any, value: Any) -> Any:
+        several = isinstance(value, list | tuple)
+        return convert(ctx, [checked(each) for each in value] if several else checked(value))
+
+    if (known or parser is not None) and not getattr(param, "is_flag", False):
+        param.process_value = process_value
+
+
+def as_meant(words: list[str], commands: Any) -> list[str]:
+    """The words with `help`, `version` and amounts that a shell split put right."""
+    match words:
+        case ["help", *rest]:
+            words = [*rest, "--help"]
+        case ["--help" | "-h" as option, command, *rest] if command in commands:
+            words = [command, *rest, option]
+        case ["version" | "-V" | "-v"]:
+            words = ["--version"]
+    found: list[str] = []
+    place = 0
+    while place < len(words):
+        word = words[place]
+        found.append(word)
+        place += 1
+        amount = words[place : place + 2]
+        if word in _AMOUNTS and len(amount) == 2 and _NUMBER.fullmatch(amount[0]) and _UNIT.fullmatch(amount[1]):
+            found.append("".join(amount))  # `8 GB`
+            place += 2
+        elif word == "--input":
+            start = place
+            while place < len(words) and place < start + 7 and _SIDE.fullmatch(words[place]):
+                place += 1
+            found += [" ".join(words[start:place])] if place > start else []  # `3 224 224`, `(3, 224, 224)`
+    return found
+
+
+def _path_of(ctx: Any) -> str:
+    """`resnet-cli data fetch`."""
+    return str(ctx.command_path) if ctx is not None else "resnet-cli"
+
+
+def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
+    word, *rest = args
+    from resnetcli.spec.zoo import Zoo, is_path, module_reference
+
+    path = _path_of(ctx)
+    message = f"unknown command `{word}`"
+    if not ctx.parent and (is_path(word) or module_reference(word) or word in Zoo().files):
+        return UsageError(message, f"`{_typed([path, 'profile', *args])}`")
+    other = COMMANDS.get(word.lower(), "") if not ctx.parent else ""
+    close = [other] if other else nearest(word, group.commands)
+    if not close:
+        return UsageError(message, f"see `{path} --help`")
+    meant = [_typed([path, name, *rest]) for name in close if rest and _parses(group, ctx, name, rest)]
+    if meant:
+        return UsageError(message, f"did you mean {any_of(meant)}?")
+    return UsageError(message, f"see `{path} {close[0]} --help`")
+
+
+def _parses(group: Group, ctx: Any, name: str, rest: list[str]) -> bool:
+    """Whether the words are a command line of that command."""
+    if {"--help", "-h"} & set(rest):
+        return False
+    with contextlib.suppress(_ParseError, UsageError):
+        group.commands[name].make_context(name, list(rest), parent=ctx)
+        return True
+    return False
+
+
+def _typed(words: list[str]) -> str:
+    import shlex
+
+    path, *rest = words
+    return f"{path} {shlex.join(rest)}"
+
+
+def _explained(group: Group, error: Any, words: Sequence[str]) -> UsageError:
+    """An error of reading the command line, in the product's form."""
+    ctx = getattr(error, "ctx", None)
+    named = ["resnet-cli", *(word for word in words[:1] if word in group.commands)]
+    path = " ".join(named) if ctx is None else _path_of(ctx)
+    see = f"see `{path} --help`"
+    match type(error).__name__:
+        case "NoSuchOption":
+            option = str(error.option_name)
+            return UsageError(f"unknown option `{clean(option, 80)}`", _option_hint(option, ctx) or see)
+        case "MissingParameter":
+            return UsageError(f"`{path.partition(' ')[2]}` needs {_named(error.param)}", see)
+        case "BadOptionUsage":
+            option = str(error.option_name)
+            takes_value = "requires" in error.message
+            return UsageError(f"{option} {'needs a value' if takes_value else 'takes no value'}", see)
+        case "BadParameter":
+            return UsageError(f"{_named(error.param)}: {error.message.rstrip('.')}", see)
+    return UsageError(error.format_message().rstrip("."), see)
+
+
+def _named(param: Any) -> str:
+    """`--memory SIZE`, `MODEL`."""
+    if param is None:
+        return "an argument"
+    if param.param_type_name == "option":
+        return str(max(param.opts, key=len))
+    return f"`{re.sub(r'[^A-Z|].*', '', (getattr(param, 'metavar', None) or param.name.upper()).lstrip('['))}`"
+
+
+def _option_hint(option: str, ctx: Any) -> str:
+    """What a command has for an option that it does not know."""
+    if ctx is None:
+        return ""
+    known = [name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
+             if param.param_type_name == "option" and not param.hidden]  # fmt: skip
+    word = option.lower().replace("_", "-")
+    meant = next((each for each in OPTIONS.get(word, ()) if each.split()[0] in known), "")
+    if meant == "--recipe":
+        return _ITS_RECIPE
+    if meant:
+        return f"did you mean `{meant}`?"
+    if word in REASONS:
+        return REASONS[word]
+    if word in ("--version", "-v") and "--version" not in known:
+        return "`resnet-cli --version`"
+    if word in ("--output", "-o", "--out", "--save") and "--format" in known:
+        return "the result goes to stdout: add `> FILE`"
+    dashes = [name for name in known if name.startswith("--")]
+    close = nearest(word, dashes) if len(word) > 2 else []
+    return f"did you mean {any_of(close)}?" if close else ""
