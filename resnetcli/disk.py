@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
+import secrets
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,14 +51,17 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
     Raises OSError, and leaves the old one, if it cannot.
     """
-    draft = draft_of(path)
+    for stale in drafts_of(path):
+        with suppress(OSError):
+            if stale.stat().st_mtime < time.time() - STALE_S:  # of a process that was killed
+                stale.unlink()
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # its own, for others may write it as well
     try:
-        draft.unlink(missing_ok=True)  # of a process that was killed, or a link to somewhere else
         with draft.open("xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file.fileno())
         draft.replace(path)
     finally:  # also where somebody interrupts it
         with suppress(OSError):
@@ -62,9 +69,25 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     _keep_name(path.parent)
 
 
-def draft_of(path: Path) -> Path:
-    """What a file is called until it is whole."""
-    return path.with_name(f".{path.name}.part")
+STALE_S = 3600.0
+"""Age from which a draft is nobody's any more."""
+
+
+def drafts_of(path: Path, pattern: str = "") -> list[Path]:
+    """What a file, or each that matches the pattern beside it, is called until it is whole."""
+    return list(path.parent.glob(f".{pattern or glob.escape(path.name)}.*.part"))
+
+
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
+"""What file systems say that cannot do it, several of networks among them; what was written is there all the same."""
+
+
+def _to_disk(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
 
 
 def drafted(name: str) -> tuple[str, ...]:
@@ -77,8 +100,22 @@ def drafted(name: str) -> tuple[str, ...]:
 
 def _keep_name(folder: Path) -> None:
     """Has the directory itself on the disk, without which a renamed file can be lost."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # one may write in it and not read it
+        return
+    try:
+        _to_disk(handle)
     finally:
         os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept. Raises UsageError where there is no home directory to keep it in."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if base and Path(base).is_absolute():  # a relative one is to be ignored, by the XDG base directory specification
+        return Path(base) / "resnet-cli"
+    with suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return home / ".cache" / "resnet-cli"
+    raise UsageError("there is no home directory to keep files in", "set XDG_CACHE_HOME to a directory")

@@ -80,6 +80,8 @@ def calibrate(
                 write_profile(found, cache_file(device))
         except OSError as error:
             complain(f"warning: not kept for later: {error.strerror or error}")
+        except UsageError as error:
+            complain(f"warning: not kept for later: {error.message}; {error.hint}")
     if format is Format.json:
         print_json(ceilings_record(found))
     elif format is Format.csv:

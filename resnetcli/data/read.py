@@ -17,6 +17,7 @@ from resnetcli.data.errors import DataError
 from resnetcli.data.files import check_folder, is_file, is_folder, read_archive, read_file
 from resnetcli.data.records import binary_part, joined, python_part
 from resnetcli.data.synthetic import synthetic
+from resnetcli.disk import cache_folder
 from resnetcli.errors import UsageError, did_you_mean, plural
 
 if TYPE_CHECKING:
@@ -91,12 +92,10 @@ def default_name(folder: Path | None) -> str:
 
 def default_folder() -> Path:
     """Where data sets are kept unless another place is given. Raises UsageError where there is no home."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        base = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
-    except RuntimeError:
+        return cache_folder() / "data"
+    except UsageError:
         raise UsageError("there is no home directory to keep data in", "say where with `--data-dir`") from None
-    return base / "resnet-cli" / "data"
 
 
 def _fetched(

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
-from resnetcli.disk import load_json
+from resnetcli.disk import cache_folder, load_json
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.measure.device import cpu_name
 
@@ -254,10 +254,11 @@ def cached(device: str) -> Ceilings | None:
 
 
 def cache_file(device: str) -> Path:
-    """Where the ceilings of a device of this machine are kept: another machine, torch or thread count has another."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "resnet-cli" / "ceilings" / f"{device.replace(':', '-')}-{fingerprint(device)}.json"
+    """Where the ceilings of a device of this machine are kept: another machine, torch or thread count has another.
+
+    Raises UsageError where there is no home directory.
+    """
+    return cache_folder() / "ceilings" / f"{device.replace(':', '-')}-{fingerprint(device)}.json"
 
 
 def fingerprint(device: str) -> str:

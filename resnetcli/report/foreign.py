@@ -38,7 +38,7 @@ def of_module(module: nn.Module, input: Shape | Inputs | None, name: str | None)
     from resnetcli.net.trace import trace
 
     title = type(module).__name__
-    found = trace(module, _image(input), name=name or title, title=title)
+    found = trace(module, input or IMAGE, name=name or title, title=title)
     return _seen(found, "", {}, given=input is not None)
 
 

@@ -455,7 +455,7 @@ def ceilings_of(device: str, tell: Callable[[str], object] | None = None) -> Cei
     from resnetcli.measure.calibrate import calibrate
 
     found = calibrate(device, report=tell)
-    with suppress(OSError):  # measured is measured, even where it cannot be kept
+    with suppress(OSError, UsageError):  # measured is measured, even where it cannot be kept
         write_profile(found, cache_file(device))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,10 +32,12 @@ def nearest_in_libraries(word: str) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=2)
 def _names(text: str) -> list[str]:
     return [match[1] or match[2] for match in _REGISTERED.finditer(text)]
 
 
+@lru_cache(maxsize=2)
 def _sources(library: str) -> str:
     """What stands in the files that define a library's models; empty if it is not installed."""
     texts: list[str] = []

@@ -156,7 +156,7 @@ class Zoo:
 
     def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:
         """The nodes of a file. Raises UsageError or SpecError, as `read_source` and `parse` do."""
-        key = str(path.absolute())
+        key = str(path)
         if key not in self._parsed:
             source = read_source(path, label)
             self._parsed[key] = source, parse(source)

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetcli.disk import draft_of, write_whole
+from resnetcli.disk import drafts_of, write_whole
 from resnetcli.errors import UsageError
 from resnetcli.net.trace import said
 from resnetcli.train.metrics import COLUMNS, Point, read_metrics
@@ -95,7 +95,7 @@ class Board:
     def _clear(self) -> None:
         """Takes away other sessions' files but the last, where a TensorBoard may be that is to find the way on."""
         before = [path for path in event_files(self._run) if path < self._path][-1:]
-        drafts = self._run.glob(draft_of(Path(EVENT_FILES)).name)  # of sessions that were killed
+        drafts = drafts_of(self._path, EVENT_FILES)  # of sessions that were killed
         for path in (*event_files(self._run), *drafts):
             if path not in (*before, self._path):
                 with suppress(OSError):  # one that stays does no harm: it comes before the mark
