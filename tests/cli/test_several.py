@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 FAILING = {
     "resnt50": "unknown model `resnt50`",
-    "nothing*": "unknown model `nothing*`",
+    "nothing*": "no model matches `nothing*`",
     "none.yaml": "no such file: `none.yaml`",
     "bad.yaml": "bad.yaml:2:",
     "dir.yaml": "is a directory",
