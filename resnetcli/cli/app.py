@@ -36,6 +36,10 @@ PANELS = {
 class Commands(Group):
     """Commands in the order of `PANELS`, not of the imports that define them."""
 
+    def report(self, error: UsageError) -> None:
+        """Prints an error as every command does."""
+        complain(str(error))
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Every command, those that no panel has last."""
         order = [name for names in PANELS.values() for name in names]

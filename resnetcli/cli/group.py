@@ -93,22 +93,24 @@ class Group(TyperGroup):
         words = as_meant(list(sys.argv[1:] if args is None else args), self.commands)
         if not standalone_mode:
             return super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
-        from resnetcli.cli.app import complain
-
         try:
             code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:  # of a value's parser
-            complain(str(error))
+            self.report(error)
             sys.exit(2)
         except _ParseError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error)
             else:
-                complain(str(_explained(self, error, words)))
+                self.report(_explained(self, error, words))
             sys.exit(2)
         except typer.Abort:
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def report(self, error: UsageError) -> None:
+        """Prints an error."""
+        print(error, file=sys.stderr)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is named first. Raises UsageError, with what may be meant."""
