@@ -44,7 +44,7 @@ class InputTensor:
     def text(self) -> str:
         """As `--input` takes it."""
         sizes = "x".join(map(str, self.sizes))
-        kind = "" if self.kind == "float" and len(self.sizes) > 1 else f"{self.kind}:"
+        kind = "" if self.kind == "float" and len(self.sizes) > 2 else f"{self.kind}:"
         return f"{f'{self.name}=' if self.name else ''}{kind}{sizes}{'' if self.bound is None else f':{self.bound}'}"
 
 

@@ -184,7 +184,7 @@ def test_what_is_no_run_is_said_and_runs_inside_are_pointed_to(tmp_path: Path) -
     with pytest.raises(UsageError, match="there is no directory"):
         read_curves([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"is not a run: it has no config\.json"):
+    with pytest.raises(UsageError, match="is not a run yet: it is empty"):
         read_curves([tmp_path / "empty"])
     a_run(tmp_path / "runs" / "one", [point(100, 60.0)])
     with pytest.raises(UsageError) as error:
