@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -36,7 +37,7 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
     """
     from resnetcli.view.output import reserve_stdout
 
-    if not hasattr(os, "fork"):
+    if not hasattr(os, "fork") or not isinstance(sys.stdout, io.TextIOWrapper):  # within another program
         command()
         return
     sys.stdout.flush()

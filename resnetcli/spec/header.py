@@ -65,13 +65,13 @@ def parse_protocol(text: str) -> str | None:
 def is_image(text: str) -> bool:
     """Whether an input is written as one image: numbers alone, up to three, or four of which the first is 1.
 
-    `80x3000` is height and width; a matrix of that size for a PyTorch model is `float:80x3000`.
+    `80x3000` is height and width; `1x16000` is a signal: few channels and one size.
     """
     sizes = re.findall("[0-9]+", text)
     if not re.fullmatch(r"[0-9x×X*,()\[\]\s]*", text) or ("," in text and re.search("[x×X*]", text)):
         return False
     if len(sizes) == 2 and int(sizes[0]) <= 4 < int(sizes[1]):
-        return False  # channels and a length: what some PyTorch models take
+        return False
     return len(sizes) <= 3 or (len(sizes) == 4 and sizes[0] == "1" and sizes[1] in ("1", "3", "4"))
 
 

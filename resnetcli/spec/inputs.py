@@ -44,7 +44,8 @@ class InputTensor:
     def text(self) -> str:
         """As `--input` takes it."""
         sizes = "x".join(map(str, self.sizes))
-        kind = "" if self.kind == "float" and len(self.sizes) > 2 else f"{self.kind}:"
+        plain = self.kind == "float" and (len(self.sizes) == 3 or (len(self.sizes) > 3 and self.sizes[0] > 1))
+        kind = "" if plain else f"{self.kind}:"  # fewer sizes, or a 1 before an image's, are an image's
         return f"{f'{self.name}=' if self.name else ''}{kind}{sizes}{'' if self.bound is None else f':{self.bound}'}"
 
 

@@ -833,6 +833,13 @@ def test_tokens_beyond_the_embedding_are_refused(inputs: Path) -> None:
     assert "error: `tokens:8:300` has tokens that an embedding of 256 does not\nhint: `tokens:8:256`" in result.stderr
 
 
+@pytest.mark.parametrize("words", ["--input 1x28x28 --input 1x28x28", "--input 1x28x28,1x28x28"])
+def test_several_inputs_are_given_one_by_one_or_by_commas(inputs: Path, words: str) -> None:
+    result = run(f"profile inputs.py:Two {words} --format json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["macs"] == 121680
+
+
 def test_a_spec_takes_one_image(inputs: Path) -> None:
     result = run("profile resnet18 --input 3x224x224 --input 3x224x224")
     assert result.exit_code == 2
