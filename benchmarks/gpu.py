@@ -102,9 +102,13 @@ def plan(name: str) -> Any:
 
 
 def settings_of(**given: Any) -> Any:
+    from dataclasses import replace
+
     from resnetcli.measure.settings import settings
 
-    return settings(given.pop("dtype", None), **given)
+    runtime = given.pop("runtime", "")
+    made = settings(given.pop("dtype", None), **given)
+    return replace(made, runtime=runtime) if runtime else made
 
 
 def measured(name: str, batch: int, seconds: float = 0.8, **given: Any) -> Any:
@@ -237,6 +241,13 @@ WAYS: Ways = {
     "bf16 nhwc": {"dtype": "bf16", "channels_last": True},
     "bf16 nhwc fold graph": {"dtype": "bf16", "channels_last": True, "fold_bn": True, "cuda_graph": True},
     "bf16 nchw fold graph": {"dtype": "bf16", "fold_bn": True, "cuda_graph": True},
+    "bf16 nhwc fold cudnn graph": {
+        "dtype": "bf16",
+        "channels_last": True,
+        "fold_bn": True,
+        "cuda_graph": True,
+        "runtime": "cudnn",
+    },
 }
 
 
@@ -276,7 +287,7 @@ def latency() -> None:
     require(not wrong, " / ".join(wrong)[:400])
 
 
-@check(150)
+@check(200)
 def compiled() -> None:
     """torch.compile, alone and in a CUDA graph."""
     ways = [("bf16 nhwc compile", {"dtype": "bf16", "channels_last": True, "compile": True})]
@@ -284,11 +295,7 @@ def compiled() -> None:
         ways.append(
             ("bf16 nhwc compile graph", {"dtype": "bf16", "channels_last": True, "compile": True, "cuda_graph": True})
         )
-    todo = (
-        [("resnet50", 64), ("resnext50_32x4d", 64), ("resnet50", 1), ("resnext50_32x4d", 1)]
-        if on_gpu()
-        else [("cifar_resnet20", 1)]
-    )
+    todo = [("resnet50", 64), ("resnext50_32x4d", 64), ("resnet50", 1)] if on_gpu() else [("cifar_resnet20", 1)]
     wrong = []
     for name, batch in todo:
         for way, given in ways:
@@ -304,6 +311,41 @@ def compiled() -> None:
             if not off <= (m.tolerance or 1):
                 wrong.append(f"{name} {way}: off by {off:.2g}")
     require(not wrong, "; ".join(wrong))
+
+
+@check(100, gpu=True)
+def fused() -> None:
+    """Convolutions that cuDNN fuses with the sum and ReLU behind them, and the deviation of the outputs."""
+    import torch
+
+    from resnetcli.measure.settings import applied
+    from resnetcli.measure.variants import calibrate, reference, transform, weights
+    from resnetcli.measure.variants import check as deviation
+    from resnetcli.net.module import Net, fuse
+
+    wrong = []
+    for name in models():
+        line = []
+        for dtype in ("tf32", "bf16", "fp16"):
+            for channels_last in (False, True):
+                way = f"{dtype} {'nhwc' if channels_last else 'nchw'}"
+                chosen = settings_of(dtype=dtype, channels_last=channels_last, fold_bn=True, runtime="cudnn")
+                with applied(chosen, place()), torch.inference_mode(False), torch.no_grad():
+                    net, x = weights(plan(name), place()), torch.randn(8, 3, 224, 224, device=place())
+                    calibrate(net, x, plan(name))
+                    expected = reference(plan(name), net, x)
+                    variant = transform(plan(name), net, chosen, x)
+                    off = deviation(variant, variant.images, expected)
+                    assert isinstance(variant.net, Net)
+                    again, convs = fuse(variant.net, variant.plan)
+                    again(variant.images)
+                done = sum(conv.is_fused for conv in convs)
+                line.append(f"{way} {done} of {len(convs)}, off {max(off.maps or 0, off.outputs):.1e}")
+                number(f"fused {name} {way}", [done, len(convs), off.maps, off.outputs])
+                if not off.passed:
+                    wrong.append(f"{name} {way}")
+        report(f"{name}: " + "; ".join(line))
+    require(not wrong, "not the outputs of fp32: " + ", ".join(wrong))
 
 
 @check(60, gpu=True)
@@ -903,8 +945,8 @@ def ladder() -> None:
 
 ORDER = (
     "machine", "imports", "tf32", "latency", "train_steps", "out_of_memory", "graph_memory", "full_card", "calibrate",
-    "explain", "resume", "waits", "kernels", "compiled", "pytest_gpu", "train_compiled", "train_cli", "train_mode",
-    "resume_deterministic", "compare", "energy_memory", "two_gpus", "ladder",
+    "explain", "resume", "waits", "kernels", "fused", "compiled", "pytest_gpu", "train_compiled", "train_cli",
+    "train_mode", "resume_deterministic", "compare", "energy_memory", "two_gpus", "ladder",
 )  # fmt: skip
 
 

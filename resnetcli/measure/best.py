@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from resnetcli.errors import ResourceError
 from resnetcli.measure.child import Job, run
 from resnetcli.measure.sampling import Tell, tell_nobody
-from resnetcli.measure.settings import Dtype, Settings, gpu_computes, require_possible
+from resnetcli.measure.settings import Dtype, Settings, gpu_computes, has_fused_convolutions, require_possible
+from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan
+from resnetcli.plan.schedule import fused_convs
 from resnetcli.plan.training import is_traced
 
 if TYPE_CHECKING:
@@ -110,6 +112,9 @@ def _gpu(device: str) -> Iterable[Settings]:
         base = Settings(dtype, tf32=dtype == "tf32", channels_last=True, fold_bn=True)
         yield replace(base, fold_bn=False)
         yield replace(base, cuda_graph=True)
+        if has_fused_convolutions():
+            yield replace(base, runtime="cudnn")
+            yield replace(base, runtime="cudnn", cuda_graph=True)
         if dtype != "tf32":
             yield replace(base, channels_last=False, cuda_graph=True)
             yield replace(base, runtime="inductor")
@@ -154,6 +159,8 @@ def climb(
     every = rungs(device, dtype=dtype, threads=threads)
     if is_traced(plan):  # whose BatchNorm nobody here can fold; compilers do so by themselves
         every = tuple(dict.fromkeys(replace(settings, fold_bn=False) for settings in every))
+    if is_traced(plan) or not fused_convs(fold(plan).plan):
+        every = tuple(settings for settings in every if settings.runtime != "cudnn")
     for number, settings in enumerate(every):
         outcome = measured(Job(plan, settings, device, batch, time_budget_s))
         found.append(judged(settings, outcome))

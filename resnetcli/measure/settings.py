@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
-Runtime = Literal["eager", "inductor", "torchscript", "onnxruntime", "openvino"]
+Runtime = Literal["eager", "inductor", "torchscript", "cudnn", "onnxruntime", "openvino"]
 Mode = Literal["infer", "train"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -43,7 +43,10 @@ class Settings:
     fold_bn: bool = False
     """Whether BatchNorm is computed into the weights before it."""
     runtime: Runtime = "eager"
-    """Who runs it. inductor: `torch.compile` with frozen weights; torchscript: traced, frozen, fused by oneDNN."""
+    """Who runs it. inductor: `torch.compile` with frozen weights; torchscript: traced, frozen, fused by oneDNN.
+
+    cudnn: eager PyTorch with one kernel for a convolution, its bias, and the sum and ReLU behind it.
+    """
     cuda_graph: bool = False
     """Whether its launches are recorded once and replayed together."""
     threads: int | None = None
@@ -121,6 +124,8 @@ def require_possible(settings: Settings, device: str) -> None:
             raise UsageError("fp16 on a CPU is slower than fp32: few can compute in it", "use `--dtype bf16`")
         if settings.dtype == "tf32":
             raise UsageError("TF32 is arithmetic of NVIDIA's GPUs, not of a CPU", "use `--dtype fp32` or `bf16`")
+        if settings.runtime == "cudnn":
+            raise UsageError("cuDNN runs on NVIDIA's GPUs only", "use `--compile`, or `--device cuda`")
         if settings.cuda_graph:
             raise UsageError("a CPU has no CUDA graphs", "leave `--cuda-graph` out, or use `--device cuda`")
         if settings.keep_memory and _mallopt() is None:
@@ -129,8 +134,10 @@ def require_possible(settings: Settings, device: str) -> None:
         if settings.keep_memory:
             raise UsageError("on a GPU PyTorch keeps freed memory by itself", "leave `--keep-memory` out")
         _require_gpu_dtype(settings.dtype, device)
-        if settings.runtime not in ("eager", "inductor"):
+        if settings.runtime not in ("eager", "inductor", "cudnn"):
             raise UsageError(f"{settings.runtime} is measured on a CPU only", "use `--compile`")
+        if settings.runtime == "cudnn" and not has_fused_convolutions():
+            raise ResourceError("this PyTorch has no cuDNN, which fuses convolutions", "use `--compile`")
     if settings.compile:
         require_compiler(device)
 
@@ -160,6 +167,15 @@ def gpu_computes(dtype: Dtype, device: str | torch.device) -> bool:
     import torch
 
     return dtype not in ("tf32", "bf16") or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_fused_convolutions() -> bool:
+    """Whether this PyTorch can have cuDNN compute a convolution, a sum and a ReLU in one kernel; on AMD it cannot."""
+    import torch
+
+    operators = ("cudnn_convolution_relu", "cudnn_convolution_add_relu")
+    is_there = all(hasattr(torch, name) for name in operators)
+    return is_there and torch.version.cuda is not None and torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def require_compiler(device: str) -> None:
@@ -205,7 +221,7 @@ def applied(settings: Settings, place: torch.device) -> Iterator[None]:
         if settings.compile:
             _set_up_compiler(stack, freezing=settings.mode == "infer")
         # Compilers and graphs know no inference tensors: TorchScript would fall back to what it has not fused.
-        plain = settings.runtime == "eager" and not settings.cuda_graph and settings.mode == "infer"
+        plain = settings.runtime in ("eager", "cudnn") and not settings.cuda_graph and settings.mode == "infer"
         stack.enter_context(torch.inference_mode(plain))
         stack.enter_context(torch.enable_grad() if settings.mode == "train" else torch.no_grad())
         yield

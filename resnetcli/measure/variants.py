@@ -23,7 +23,7 @@ from resnetcli.net.feed import image_sizes as sizes_of
 from resnetcli.net.foreign import made_again
 from resnetcli.net.guard import CodeExit, no_exit
 from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
-from resnetcli.net.module import Net, build, initialise, layer_of, put_layer
+from resnetcli.net.module import Net, build, fuse, initialise, layer_of, put_layer
 from resnetcli.net.trace import tensors
 from resnetcli.ops import BatchNorm
 from resnetcli.plan.fold import fold
@@ -179,7 +179,7 @@ def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor, pool: P
         return images.contiguous(memory_format=torch.channels_last) if settings.channels_last else images
 
     images, captured_bytes = ready(x), None
-    call = _start(net, images, settings)
+    call = _start(plan, net, images, settings)
     if settings.cuda_graph:
         call, captured_bytes = _graph(call, images, pool)
     return Variant(call, ready, plan, net, settings, images, captured_bytes)
@@ -211,14 +211,14 @@ def check(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviatio
     outputs = max(map(relative, found, expected), default=float("inf"))
     maps = None
     if len(expected) > len(found) and isinstance(variant.net, Net):
-        _, seen = witness(variant.plan, variant.net)
+        watched, seen = witness(variant.plan, variant.net)
         some = x[:CHECKED]
-        maps = relative(as_tuple(_start(seen, some, variant.settings)(some))[-1], expected[-1])
+        maps = relative(as_tuple(_start(watched, seen, some, variant.settings)(some))[-1], expected[-1])
     return Deviation(maps, outputs, variant.settings.tolerance)
 
 
-def _start(net: nn.Module, x: Tensor, settings: Settings) -> Call:
-    """The net as its runtime runs it."""
+def _start(plan: Plan, net: nn.Module, x: Tensor, settings: Settings) -> Call:
+    """The plan's net as its runtime runs it."""
     match settings.runtime:
         case "eager":
             return net
@@ -229,6 +229,8 @@ def _start(net: nn.Module, x: Tensor, settings: Settings) -> Call:
             return compiled
         case "torchscript":
             return _torchscript(net, x)
+        case "cudnn":
+            return _cudnn(plan, net, x)
         case _:
             return _FOREIGN[settings.runtime](net, x, settings)
 
@@ -311,6 +313,17 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def as_tuple(output: object) -> tuple[Tensor, ...]:
     """The outputs, also of a net that has one, and of a PyTorch model that wraps them."""
     return tuple(tensors(output))
+
+
+def _cudnn(plan: Plan, net: nn.Module, x: Tensor) -> Call:
+    """Convolutions fused with the sum and ReLU behind them, where cuDNN can: which ones, a first call finds out."""
+    if not isinstance(net, Net):
+        raise UsageError(f"`{plan.name}` is a PyTorch model, whose convolutions are not fused", "use `--compile`")
+    fused, convs = fuse(net, plan)
+    fused(x)
+    if not any(conv.is_fused for conv in convs):
+        raise ResourceError(f"cuDNN fuses no convolution of `{plan.name}` with a ReLU")
+    return fused
 
 
 def _torchscript(net: nn.Module, x: Tensor) -> Call:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
+from resnetcli.net.memory import NO_ALGORITHM
+
 
 class Scale(nn.Module):
     """factor * x."""
@@ -89,3 +91,37 @@ def _sample_points(size: tuple[int, int], maps: int, device: torch.device, dtype
     x = torch.lerp(left[:, None], right[:, None], across).view(maps, 1, w).expand(maps, h, w)
     y = torch.lerp(top[:, None], bottom[:, None], down).view(maps, h, 1).expand(maps, h, w)
     return torch.stack((x, y), -1).view(1, maps * h, w, 2).to(device=device, dtype=dtype)
+
+
+NOT_FUSED = (NO_ALGORITHM, "NOT_SUPPORTED")
+"""Parts of the errors of cuDNN if it has no kernel for what is to be fused."""
+
+
+class CudnnConvReLU:
+    """relu(conv(x)) or relu(conv(x) + term) in one kernel of cuDNN, bias included; in inference, on a GPU.
+
+    cuDNN does not have such a kernel for every convolution, layout and dtype: where the first call finds none, PyTorch
+    starts one for each operation from then on.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+        self.is_fused = True
+
+    def __call__(self, x: Tensor, term: Tensor | None = None) -> Tensor:
+        """(b, c, h, w) in and out."""
+        conv = self.conv
+        if self.is_fused:
+            shape = conv.stride, conv.padding, conv.dilation, conv.groups
+            try:
+                if term is None:
+                    return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *shape)  # type: ignore[arg-type]
+                return torch.cudnn_convolution_add_relu(x, conv.weight, term, 1.0, conv.bias, *shape)  # type: ignore[arg-type]
+            except RuntimeError as error:  # too little memory has the same words, and is reported by what runs then
+                if not any(part in str(error) for part in NOT_FUSED):
+                    raise
+                self.is_fused = False
+        y: Tensor = conv(x)
+        if term is not None:
+            y += term
+        return y.relu_()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, assert_never
 
@@ -39,7 +41,7 @@ from resnetcli.ops import (
 )
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
-from resnetcli.plan.schedule import last_uses, overwrites
+from resnetcli.plan.schedule import fused_convs, last_uses, overwrites
 
 
 def build(
@@ -155,6 +157,29 @@ def put_layer(net: Net, step: int, layer: nn.Module) -> None:
     siblings[name] = layer
 
 
+def fuse(net: Net, plan: Plan) -> tuple[Net, tuple[layers.CudnnConvReLU, ...]]:
+    """The plan's net with each of its `fused_convs` run by cuDNN in one call, and these calls; the weights are shared.
+
+    The call takes the place of the ReLU. Until then the convolution's input is kept.
+    """
+    calls, steps, made = list(net._calls), list(plan.steps), []
+    for each in fused_convs(plan):
+        conv = layer_of(net, each.conv)
+        assert isinstance(conv, nn.Conv2d)
+        made.append(layers.CudnnConvReLU(conv))
+        inputs = plan.steps[each.conv].inputs + (() if each.term is None else (each.term,))
+        steps[each.relu] = replace(steps[each.relu], inputs=inputs)
+        calls[each.relu - 1] = _Call(None, "", partial(_on_maps, made[-1]), inputs[0], inputs, ())
+        for inner in (each.conv, each.sum):
+            if inner is not None:
+                steps[inner] = replace(steps[inner], inputs=())
+                calls[inner - 1] = _Call(None, "", _nothing, 0, (), ())
+    dying = last_uses(replace(plan, steps=tuple(steps)))
+    fused = copy.copy(net)
+    fused._calls = tuple(call._replace(dying=dying[index]) for index, call in enumerate(calls, start=1))
+    return fused, tuple(made)
+
+
 class _Call(NamedTuple):
     """How `Net.run` computes one step: `siblings[name](function(source))`, or without a module `function(*sources)`.
 
@@ -163,7 +188,7 @@ class _Call(NamedTuple):
 
     siblings: dict[str, nn.Module | None] | None
     name: str
-    function: Callable[..., Tensor] | None
+    function: Callable[..., Tensor | None] | None
     source: int
     sources: tuple[int, ...]
     dying: tuple[int, ...]
@@ -217,6 +242,10 @@ def _as_map(x: Tensor) -> Tensor:
 
 def _on_maps(function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
     return function(*[_as_map(x) for x in xs])
+
+
+def _nothing() -> None:
+    """The value of a step that a later one computes."""
 
 
 def _concat(*xs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from resnetcli.measure.latency import Measurement, measure
 from resnetcli.measure.settings import DTYPES
 from resnetcli.ops import Shape
 from resnetcli.report.foreign import of_module
+from resnetcli.report.profile import load
 from resnetcli.view.ladder import ladder_lines
 from tests.sketch import residual_net
 
@@ -129,6 +131,27 @@ def test_an_old_gpu_is_not_tried_in_what_it_cannot_compute_in(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert {settings.dtype for settings in rungs("cuda:0")} == dtypes
+
+
+def test_fused_convolutions_are_rungs_on_a_gpu_whose_pytorch_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_them in (False, True):
+        monkeypatch.setattr(best, "has_fused_convolutions", lambda has_them=has_them: has_them)
+        fused = [settings for settings in rungs("cuda:0") if settings.runtime == "cudnn"]
+        assert {(each.dtype, each.cuda_graph) for each in fused} == (
+            set(product(("tf32", "bf16", "fp16"), (False, True))) if has_them else set()
+        )
+        assert all(each.fold_bn and each.channels_last for each in fused)
+        assert not any(settings.runtime == "cudnn" for settings in rungs("cpu"))
+
+
+def test_fused_convolutions_are_no_rungs_of_a_model_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(best, "has_fused_convolutions", lambda: True)
+    monkeypatch.setattr(best, "require_possible", lambda settings, device: None)
+    foreign = of_module(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), Shape(3, 16, 16), None).plan
+    for plan, fused in ((residual_net(), 6), (load("darknet19"), 0), (foreign, 0)):
+        tried = [rung.settings for rung in climb(plan, device="cuda:0", measured=lambda job: "not now").rungs]
+        assert sum(settings.runtime == "cudnn" for settings in tried) == fused
+        assert len(tried) == len(set(tried)) > 5
 
 
 def test_other_runtimes_are_rungs_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:

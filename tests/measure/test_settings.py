@@ -271,3 +271,21 @@ def test_recompilations_are_allowed_by_the_names_that_pytorch_has(monkeypatch: p
     assert recompile_limits() == {"cache_size_limit": 256, "accumulated_cache_size_limit": 4096}
     monkeypatch.setattr(torch._dynamo, "config", SimpleNamespace(recompile_limit=8))
     assert recompile_limits() == {"recompile_limit": 256, "accumulated_recompile_limit": 4096}
+
+
+def test_cudnn_fuses_on_a_gpu_only_and_where_pytorch_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = Settings(runtime="cudnn")
+    with pytest.raises(UsageError, match="cuDNN runs on NVIDIA's GPUs only"):
+        require_possible(fused, "cpu")
+    with pytest.raises(UsageError, match="cudnn is measured in inference only"):
+        require_possible(Settings(runtime="cudnn", mode="train"), "cuda:0")
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    for cuda, name in ((None, "is_there"), ("13.0", "is_there"), ("13.0", "cudnn_convolution_relu")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        with monkeypatch.context() as patch:
+            patch.delattr(torch, name, raising=False)
+            if cuda and name == "is_there":
+                require_possible(fused, "cuda:0")
+            else:
+                with pytest.raises(ResourceError, match="this PyTorch has no cuDNN, which fuses convolutions"):
+                    require_possible(fused, "cuda:0")

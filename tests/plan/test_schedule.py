@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, Linear, Op, PoolTo, ReLU
-from resnetcli.plan.schedule import last_uses, overwrites
+from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, LeakyReLU, Linear, Op, PoolTo, ReLU
+from resnetcli.plan.schedule import FusedConv, fused_convs, last_uses, overwrites
 from tests.sketch import Sketch
 
 CONV = Conv(3, (1, 1))
@@ -87,3 +87,55 @@ def test_the_sum_of_a_value_and_itself_overwrites_nothing() -> None:
     a = s.step("a", CONV)
     s.step("twice", Add(), a, a)
     assert overwrites(s.plan()) == {}
+
+
+def test_a_convolution_is_fused_with_the_relu_behind_it_and_a_sum_of_two() -> None:
+    s = Sketch(3, 4, 4)
+    conv = s.step("conv", CONV)
+    relu = s.step("relu", ReLU())
+    other = s.step("other", CONV)
+    total = s.step("sum", Add(), relu, other)
+    last = s.step("last", ReLU())
+    assert fused_convs(s.plan()) == (FusedConv(relu, conv), FusedConv(last, other, total, relu))
+
+
+def test_of_two_convolutions_that_are_added_the_later_one_is_fused() -> None:
+    for swapped in (False, True):
+        s = Sketch(3, 4, 4)
+        a, b = s.step("a", CONV, 0), s.step("b", CONV, 0)
+        total = s.step("sum", Add(), *((b, a) if swapped else (a, b)))
+        relu = s.step("relu", ReLU())
+        assert fused_convs(s.plan()) == (FusedConv(relu, b, total, a),)
+        assert fused_convs(s.plan(a, relu)) == (FusedConv(relu, b, total, a),)
+        assert fused_convs(s.plan(b, relu)) == (FusedConv(relu, a, total, b),)
+        assert fused_convs(s.plan(total, relu)) == ()
+
+
+@pytest.mark.parametrize("between", [BatchNorm(), Dropout(0.5), LeakyReLU(0.1)], ids=lambda op: type(op).__name__)
+def test_nothing_is_fused_across_another_operation(between: Op) -> None:
+    s = Sketch(3, 4, 4)
+    s.step("conv", CONV)
+    s.step("between", between)
+    s.step("relu", ReLU())
+    assert fused_convs(s.plan()) == ()
+
+
+def test_nothing_is_fused_whose_value_another_step_reads() -> None:
+    s = Sketch(3, 4, 4)
+    conv = s.step("conv", CONV)
+    relu = s.step("relu", ReLU())
+    s.step("sum", Add(), relu, conv)
+    assert fused_convs(s.plan()) == ()
+    twice = Sketch(3, 4, 4)
+    conv = twice.step("conv", CONV)
+    twice.step("sum", Add(), conv, conv)
+    twice.step("relu", ReLU())
+    assert fused_convs(twice.plan()) == ()
+    three = Sketch(3, 4, 4)
+    three.step("sum", Add(), *(three.step(name, CONV, 0) for name in "abc"))
+    three.step("relu", ReLU())
+    assert fused_convs(three.plan()) == ()
+    flat = Sketch(3, 4, 4)
+    flat.step("fc", Linear(3))
+    flat.step("relu", ReLU())
+    assert fused_convs(flat.plan()) == ()
