@@ -182,7 +182,7 @@ def test_a_setting_behind_a_wildcard_applies_to_all_it_stands_for() -> None:
 
 
 def test_compare_sorts_by_a_figure() -> None:
-    record = json.loads(run("compare 'resnet*' --sort -macs --format json").stdout)
+    record = json.loads(run("compare resnet* --sort -macs --format json").stdout)
     macs = [model["macs"] for model in record["models"]]
     assert macs == sorted(macs, reverse=True)
 
