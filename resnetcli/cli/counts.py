@@ -260,7 +260,8 @@ def compare(
         if measured := [m for p in found.profiles for m in p.measurements]:
             first, *others = conditions(measured)
             notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
-            after += doubts(measured, energy=energy)
+            models = [report.label(p) for p in found.profiles for _ in p.measurements]
+            after += doubts(measured, models=models, energy=energy)
         failed = failure_lines([failure for p in found.profiles for failure in p.failures])
         print_sheet(comparison_sheet(found), format, (), after + failed, notes, failures=found.failed)
         if format is Format.csv:

@@ -6,6 +6,7 @@ Torch is imported only to ask a GPU and to set things.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -259,6 +260,8 @@ def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
     import torch._dynamo.config
     import torch._inductor.config
 
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores .* not enabled")  # which the settings decide
     stack.enter_context(torch._inductor.config.patch(freezing=freezing))
     stack.enter_context(torch._dynamo.config.patch(recompile_limits()))
 

@@ -411,13 +411,18 @@ def conditions(measurements: Sequence[Measurement]) -> list[str]:
     ]
 
 
-def doubts(measurements: Sequence[Measurement], *, energy: bool = False) -> list[str]:
-    """What is not as it should be with measurements; whether `energy` was asked for."""
+def doubts(measurements: Sequence[Measurement], *, models: Sequence[str] = (), energy: bool = False) -> list[str]:
+    """What is not as it should be with measurements, of `models` if of several; whether `energy` was asked for."""
     from resnetcli.measure.best import deviates
 
     lines = ["energy: not available, no meter of this device can be read"] if (
         energy and not any(m.energy for m in measurements)) else []  # fmt: skip
-    lines += [f"at batch {m.batch} {problem}" for m in measurements if (problem := deviates(m))]
+    names = [f"{model}: " for model in models] or [""] * len(measurements)
+    lines += [
+        f"{name}at batch {m.batch} {problem}"
+        for name, m in zip(names, measurements, strict=True)
+        if (problem := deviates(m))
+    ]
     if not all(m.warmup_settled for m in measurements):
         lines.append("*: times were still moving when the warm-up had to end")
     if reasons := worst_reasons(measurements):

@@ -5,6 +5,7 @@ import ctypes
 import platform
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -289,3 +290,15 @@ def test_cudnn_fuses_on_a_gpu_only_and_where_pytorch_has_it(monkeypatch: pytest.
             else:
                 with pytest.raises(ResourceError, match="this PyTorch has no cuDNN, which fuses convolutions"):
                     require_possible(fused, "cuda:0")
+
+
+def test_what_the_compiler_warns_of_and_settings_decide_is_not_said() -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with applied(Settings(runtime="inductor"), CPU):
+            warnings.warn(
+                "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled. Consider",
+                stacklevel=1,
+            )
+            warnings.warn("another", stacklevel=1)
+    assert [str(each.message) for each in seen] == ["another"]

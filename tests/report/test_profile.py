@@ -206,6 +206,15 @@ def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_no
     assert note not in doubts([steady])
 
 
+def test_of_several_models_it_is_said_whose_values_are_wrong() -> None:
+    right = dataclasses.replace(MEASURED, tolerance=1e-3, deviation_outputs=1e-6, deviation_maps=None)
+    wrong = dataclasses.replace(right, batch=8, deviation_outputs=0.5)
+    line = "at batch 8 its values are off by 0.5, more than 0.001"
+    assert line in doubts([right, wrong])
+    found = doubts([right, wrong, wrong], models=["resnet18", "resnet34", "resnet50"])
+    assert [each for each in found if "off by" in each] == [f"resnet34: {line}", f"resnet50: {line}"]
+
+
 def test_an_interval_is_in_every_format() -> None:
     sheet = measured_sheet([MEASURED])
     assert "20.0%*" in to_markdown(sheet)
