@@ -180,7 +180,7 @@ def test_files_that_a_clock_set_back_has_left_are_not_shown(tmp_path: Path) -> N
 
 def test_of_a_directory_only_its_own_files_are_taken_away(tmp_path: Path) -> None:
     (tmp_path / "events.out.tfevents.1.elsewhere").touch()
-    (tmp_path / ".events.out.tfevents.4.resnet-cli.part").touch()  # of a session that was killed
+    (tmp_path / ".events.out.tfevents.4.resnet-cli.0a1b2c3d.part").touch()  # of a session that was killed
     (tmp_path / "events.out.tfevents.2.resnet-cli").mkdir()
     (tmp_path / "events.out.tfevents.3.resnet-cli").symlink_to(tmp_path / "events.out.tfevents.1.elsewhere")
     Metrics(tmp_path, 0)
