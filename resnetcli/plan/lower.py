@@ -69,7 +69,7 @@ def lower(spec: Spec, *, aux: bool = False) -> Plan:
     """The plan of a spec, with its auxiliary heads if `aux`.
 
     Raises SpecError with the first problem of each row: groups that do not divide, branches that disagree, a
-    feature map shrunk to nothing, a sum whose terms differ. Warnings are in the plan, and passed to who listens.
+    feature map shrunk to nothing, a sum whose terms differ. Warnings are in the plan and passed to the listener.
     """
     plan = _Lowering(spec).run(aux)
     for warning in plan.warnings:
@@ -87,11 +87,11 @@ class _Lowering:
         self.names = _names((*spec.style.before, *spec.style.after))
         self.steps: list[Step] = []
         self.active: list[bool] = []  # per step: has its value just been activated?
-        self.normed: list[bool] = []  # per step: has it been normalised, and nothing but activated or pooled since?
+        self.normed: list[bool] = []  # per step: has it been normalised, then only activated or pooled?
         self.places: list[At | None] = []
         self.warnings: dict[tuple[str, At | None], Problem] = {}
         self.asides = 0
-        self.ended: set[int] = set()  # the values that were found not to be activated at the end
+        self.ended: set[int] = set()  # values that were reported to lack a final activation
         self.problems = Problems()
         self.row_failed = False
         self.entries = 0
@@ -131,14 +131,14 @@ class _Lowering:
         self.row_failed = True
 
     def warn(self, message: str, at: At | None, hint: str) -> None:
-        """Notes what is legal but hardly meant, once a place."""
+        """Add a warning, once per position."""
         self.warnings.setdefault((message, at), Problem(message, at, hint, severity="warning"))
 
     def warn_of_outputs(self, rows: Mapping[str, int], outputs: Many[int]) -> None:
-        """Dropout on the output, and parameters that influence none; unless `deviations:` says so of the row."""
+        """Warn of dropout on the output and of unused parameters, unless `deviations:` names the row."""
         for output in outputs:
             if isinstance(self.steps[output].op, Dropout):
-                self.warn("dropout of the output", self.places[output], "dropout stands before the last layer")
+                self.warn("dropout on the output", self.places[output], "put the dropout before the last layer")
         used = [False] * len(self.steps)
         for output in outputs:
             used[output] = True
@@ -156,28 +156,28 @@ class _Lowering:
         for row, indices in lost.items():
             self.warn(
                 f"the weights of {len(indices)} layers in row `{row}` influence no output", self.places[indices[0]],
-                f"`aside` computes and drops: if that is meant, say so of `{row}` under `deviations:`",
+                f"if intended (`aside` discards its output), mention `{row}` under `deviations:`",
             )  # fmt: skip
 
     def warn_of_norm(self, op: Unary, x: int) -> None:
-        """What an operation finds done already."""
+        """Warn of a BN on a normalised input."""
         if isinstance(op, BatchNorm) and self.normed[x]:
             style = " ".join([*map(_name, self.spec.style.before), "conv", *map(_name, self.spec.style.after)])
-            hint = f"`conv: {style}` has its own: leave `bn` out, or write the convolution `bare`"
-            self.warn("a second BN on what has just been normalised", self.at, hint)
+            hint = f"`conv: {style}` includes it: omit `bn`, or write the convolution as `bare`"
+            self.warn("a second BN on a normalised input", self.at, hint)
 
     def warn_of_pre_activation(self, x: int, *, skipped: bool) -> None:
-        """A convolution of a pre-activation net whose BN is on the image, or is lost because its input is active."""
+        """Warn of a pre-activation convolution whose BN is on the image, or is lost because its input is activated."""
         if skipped and self.spec.style.norm_before and not self.normed[x]:
             after_sum = self.spec.equation.activation is not None
             hint = "`residual: x + F` has no activation after the sum" if after_sum else "write `bn, relu` before it"
             self.warn("a convolution without its BN: its input is activated, but not normalised", self.at, hint)
         elif not skipped and isinstance(self.steps[self.seen_through(x)].op, Input):
-            hint = "the first convolution is written `bare`, as in `7x7 64 /2 bare`"
-            self.warn("BN and activation of the image itself, before the first convolution", self.at, hint)
+            hint = "write the first convolution as `bare`: `7x7 64 /2 bare`"
+            self.warn("BN and activation on the image itself, before the first convolution", self.at, hint)
 
     def warn_of_end(self, x: int) -> None:
-        """A pre-activation net's last BN and activation, which no convolution brings along."""
+        """Warn of a pre-activation model without a final BN and activation."""
         style = self.spec.style
         normed = self.normed[x] or style.norm_before is None
         if not style.activates_first or self.source is not None or self.asides or (normed and self.active[x]):
@@ -186,11 +186,11 @@ class _Lowering:
             x = self.steps[x].inputs[0]
         if isinstance(self.steps[x].op, Conv | Add | Concat | Scale) and x not in self.ended:
             self.ended.add(x)
-            hint = "`[bn, relu, global avg, fc classes]`"
-            self.warn("a pre-activation net without its last BN and activation", self.at, hint)
+            hint = "for example `[bn, relu, global avg, fc classes]`"
+            self.warn("a pre-activation model without a final BN and activation", self.at, hint)
 
     def seen_through(self, x: int) -> int:
-        """The step whose value was pooled or dropped out."""
+        """The step before any pooling and dropout."""
         while isinstance(self.steps[x].op, Pool | PoolTo | Dropout):
             x = self.steps[x].inputs[0]
         return x
@@ -275,8 +275,8 @@ class _Lowering:
                 size = self.steps[x].shape
                 padded = what.kind == "avg" and stride == 1 and what.pad is None and min(what.kernel) > 3
                 if padded and what.kernel[0] >= size.h > 1 and what.kernel[1] >= size.w > 1:
-                    hint = f"`global avg` is one mean of all; `{what.kernel[0]}x{what.kernel[1]} avg V` pads nothing"
-                    self.warn(f"a padded mean over all of the {size.h}x{size.w} map, at every place", self.at, hint)
+                    hint = f"use `global avg`, or `{what.kernel[0]}x{what.kernel[1]} avg V` without padding"
+                    self.warn(f"padded average pooling over the whole {size.h}x{size.w} feature map", self.at, hint)
                 return self.apply(_pool(what, stride), f"{path}.{what.kind}", x), stride
             case PoolToLayer():
                 self.warn_of_end(x)
@@ -288,8 +288,8 @@ class _Lowering:
                 return self.apply(what.op, f"{path}.bn", x), 1
             case ActLayer():
                 if self.active[x]:
-                    hint = "`conv:` or the residual's equation has its own: leave it out"
-                    self.warn(f"`{_name(what.op)}` on what has just been activated", self.at, hint)
+                    hint = "`conv:` or the residual's equation includes it: omit it"
+                    self.warn(f"`{_name(what.op)}` on an activated input", self.at, hint)
                 return self.apply(what.op, f"{path}.{_name(what.op)}", x), 1
             case LrnLayer():
                 return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), f"{path}.lrn", x), 1
@@ -396,7 +396,7 @@ class _Lowering:
         else:
             try:
                 layers = spec.shortcut.layers(stride)
-            except SpecError as error:  # its numbers do not come out for this stride
+            except SpecError as error:  # its numbers are not whole at this stride
                 first = error.problems[0]
                 where = f" on line {self.at.line}" if self.at else ""
                 note = f"s is {stride} in the block{where}"

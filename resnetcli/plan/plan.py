@@ -37,11 +37,11 @@ class Plan:
     outputs: tuple[int, ...] = field(repr=False)
     """The net's output, then the auxiliary heads' if they were asked for."""
     parameters: Mapping[str, int]
-    """What a user can set, and what it was set to; a PyTorch model's may be anything that can be written."""
+    """Parameters and their values; those of a PyTorch model may be any literal."""
     inputs: Inputs = ()
-    """What a PyTorch model takes that does not take one image."""
+    """Inputs of a PyTorch model other than one image."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
-    """What is legal but hardly meant: a BN on a BN, parameters that influence no output."""
+    """Legal but probably unintended: a BN on a BN, parameters that influence no output."""
 
     @property
     def input(self) -> Shape:

@@ -5,8 +5,8 @@ another; and fused, where BatchNorm, activations, sums, scaling, concatenation a
 over memory: they are done while a convolution, a pooling or another such step writes its result, or the next reads.
 Each value a kernel reads is counted once, however often its caches read it again: no kernel can do with less.
 
-On a GPU eager PyTorch starts other kernels than on a CPU: it adds the bias of a convolution with one of its own, and
-BatchNorm takes three wherever PyTorch does not give it to cuDNN. tests/plan/kernels_cuda.json has what was recorded.
+On a GPU eager PyTorch starts other kernels than on a CPU: it adds the bias of a convolution with a separate kernel, and
+BatchNorm takes three kernels where PyTorch does not use cuDNN (recorded in tests/plan/kernels_cuda.json).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ NOTHING = Traffic()
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What decides which kernels eager PyTorch starts."""
+    """Settings that determine which kernels eager PyTorch starts."""
 
     place: Literal["cpu", "cuda"] = "cpu"
     dtype: str = "fp32"
@@ -99,7 +99,7 @@ DEFAULT_EXECUTION = Execution()
 def traffic(plan: Plan, *, fused: bool = False, execution: Execution = DEFAULT_EXECUTION) -> tuple[Traffic, ...]:
     """A plan's traffic, step by step; if fused, `execution` does not matter.
 
-    Raises ValueError for a model that was only seen to run.
+    Raises ValueError for a traced PyTorch model.
     """
     if is_traced(plan):
         raise ValueError(f"what `{plan.name}` reads and writes is not known")
@@ -165,9 +165,9 @@ def _alone(step: Step, op: Unary, x: Shape) -> Traffic:
 
 
 def _on_gpu(plan: Plan, execution: Execution) -> Iterator[Traffic]:
-    """What eager PyTorch does for each step on a GPU beyond what it does on a CPU."""
+    """Extra traffic of each step in eager PyTorch on a GPU, compared with a CPU."""
     vectors: list[bool] = []  # per step: whether its value is (b, c) and not (b, c, h, w)
-    contiguous: list[bool] = []  # in channels_last: whether its value is in the usual layout all the same
+    contiguous: list[bool] = []  # in channels_last: whether its value is in NCHW nevertheless
     for step in plan.steps:
         op, flats = step.op, [vectors[source] for source in step.inputs]
         inherited = bool(step.inputs) and all(contiguous[source] for source in step.inputs)
@@ -188,13 +188,13 @@ def _is_spatial(op: Op) -> bool:
 
 
 def _extra(op: Unary, x: Shape, y: int, execution: Execution, *, vector: bool) -> Traffic:
-    """Of a step that reads x, vectors or maps, and gives y elements."""
+    """Extra traffic of a step that reads x, vectors or feature maps, and writes y elements."""
     n, size = x.elements, x.h * x.w
-    reordered = execution.channels_last and x.c > 1 and size > 1  # the layout is not that of a vector
+    reordered = execution.channels_last and x.c > 1 and size > 1  # the layout differs from a vector's
     match op:
-        case Conv(bias=True):  # a kernel of its own adds what cuDNN computes without
+        case Conv(bias=True):  # cuDNN omits the bias: a separate kernel adds it
             return Traffic(y, y, kernels=1) if _by_cudnn(op, x, execution) else NOTHING
-        case BatchNorm() if vector or execution.dtype == "bf16":  # which PyTorch does not give to cuDNN
+        case BatchNorm() if vector or execution.dtype == "bf16":  # PyTorch does not use cuDNN for it
             # First the inverse deviations are computed, and the means copied; the third kernel reads both.
             return Traffic(weights=2 * x.c, kernels=2)
         case Linear() | Softmax() if reordered:
@@ -215,7 +215,7 @@ def _extra(op: Unary, x: Shape, y: int, execution: Execution, *, vector: bool) -
 def _by_cudnn(op: Conv, x: Shape, execution: Execution) -> bool:
     """Whether PyTorch gives a convolution to cuDNN: all but most depthwise ones, which it computes itself.
 
-    Of those in fp16 cuDNN gets more than this says: at stride 2 some, by the batch.
+    In fp16 PyTorch also uses cuDNN for some at stride 2, depending on the batch size.
     """
     if op.groups != x.c or x.c == 1 or execution.channels_last:
         return True
@@ -224,7 +224,7 @@ def _by_cudnn(op: Conv, x: Shape, execution: Execution) -> bool:
 
 
 def _reordered_max(x: int, y: int, places: int) -> Traffic:
-    """Adaptive max pooling computes in the usual layout: it copies its input, then maxima and positions back."""
+    """Adaptive max pooling computes in NCHW: it copies its input, then maxima and indices back."""
     back = Traffic(y, y, indices=y, kernels=2) if places > 1 else NOTHING
     return Traffic(x, x, kernels=1) + back
 

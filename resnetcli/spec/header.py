@@ -27,7 +27,7 @@ PROTOCOLS = (
     "single-crop-224", "10-crop", "single-model-multi-crop", "detection", "test", "test-set", "test-best5",
     "test-mean5", "test-median5",
 )  # fmt: skip
-"""How an accuracy may have been evaluated, each with a number that may be another."""
+"""Known evaluation protocols; their numbers may differ."""
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
@@ -38,7 +38,7 @@ _UNITS = (
     (("time_per_minibatch16",), ("", "ms"), "a time such as 17.9 or 17.9ms"),
     (ACCURACY, ("", "%"), "a percentage from 0 to 100, such as 22.2"),
 )
-"""How the names of figures begin, the units that they may be printed in, and what they are."""
+"""Prefixes of figure names, the units allowed for them, and their description."""
 _INPUT = re.compile(r"([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
@@ -78,7 +78,7 @@ def is_image(text: str) -> bool:
 def parse_size(text: str) -> Shape | Sides:
     """An input as people write it: `3x224x224`, `(3, 224, 224)`, `1x3x224x224`, `224x224`, `224`.
 
-    Without channels they are the model's own. Raises UsageError with what to write.
+    Without channels, the model's own are used. Raises UsageError with the form to type.
     """
     inside = text.strip()
     if (inside[:1], inside[-1:]) in {("(", ")"), ("[", "]")}:
@@ -94,10 +94,10 @@ def parse_size(text: str) -> Shape | Sides:
             size = "x".join(map(str, sizes))
             raise UsageError(
                 f"`{text}` is a batch of {images}, and counts are for one image",
-                f"`--input {size}`; the batch size is an option of its own",
+                f"`--input {size}`; the batch size is a separate option",
             )
     if len(sizes) == 3 and sizes[0] == sizes[1] > sizes[2] and sizes[2] in (1, 3, 4):
-        raise UsageError(f"`{text}` has its channels last", f"`--input {sizes[2]}x{sizes[0]}x{sizes[1]}`")
+        raise UsageError(f"`{text}` has the channels last", f"`--input {sizes[2]}x{sizes[0]}x{sizes[1]}`")
     if len(sizes) == 2 and sizes[0] <= 4 < sizes[1]:
         raise UsageError(f"`{text}`: channels and one side?", f"`--input {sizes[0]}x{sizes[1]}x{sizes[1]}`")
     if len(sizes) <= 2 and min(sizes) > 0 and max(sizes) <= MAX_SIZE:
@@ -230,7 +230,7 @@ class Header:
         name = parse_protocol(text := self.text(key, node))
         if text and name is None:
             close = nearest(re.sub(r"\s+", "-", text.lower()), PROTOCOLS)
-            known = f"known: {', '.join(PROTOCOLS)}, also with other numbers; anything else can be said in `detail`"
+            known = f"known: {', '.join(PROTOCOLS)}, also with other numbers; put anything else in `detail`"
             hint = f"did you mean {' or '.join(f'`{form}`' for form in close)}? {known}" if close else known
             self.problems.add(f"unknown protocol `{text}`", node.at, hint)
         return name or ""

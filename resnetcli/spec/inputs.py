@@ -27,7 +27,7 @@ class InputTensor:
     name: str = ""
     """The keyword it is passed by; empty if by position."""
     bound: int | None = None
-    """The number of different tokens; None: as many as the embedding has that they are fed to."""
+    """Vocabulary size; None: that of the embedding that reads the tokens."""
 
     def __str__(self) -> str:
         sizes = " x ".join(map(str, self.sizes)) or "one number"
@@ -57,7 +57,7 @@ _TENSOR = re.compile(
 
 
 def parse_inputs(text: str) -> Inputs:
-    """The inputs a text describes. Raises UsageError for anything else."""
+    """Parse the inputs. Raises UsageError for any other text."""
     words = [word.strip() for word in text.split(",")]
     found = tuple(_tensor(word, text) for word in words)
     names = [each.name for each in found if each.name]

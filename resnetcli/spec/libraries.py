@@ -15,7 +15,7 @@ _REGISTERED = re.compile(r"^@register_model(?:\((?:name=)?\"?(\w*)\"?\))?\n(?:@.
 
 
 def require_name(library: str, name: str) -> None:
-    """Raises UsageError, with the nearest names, for a model that is nowhere in an installed library's sources."""
+    """Raise UsageError, with the nearest names, for a model that no source file of an installed library defines."""
     text = _sources(library)
     if text and not (name and re.search(rf"\b{re.escape(name)}\b", text)):
         hint = did_you_mean(name, _names(text), f"for example `{EXAMPLES[library]}`", before=f"{library}:")
@@ -27,7 +27,7 @@ def nearest_in_libraries(word: str) -> list[str]:
     found = []
     for library in EXAMPLES:
         close = nearest(word, _names(_sources(library)), 9, loose=False)
-        plain = [name for name in close if name.endswith("_100")]  # timm's word for a width of 100%
+        plain = [name for name in close if name.endswith("_100")]  # timm's suffix for a width of 100%
         found += [f"{library}:{name}" for name in (plain or close)[:1]]
     return found
 
@@ -39,7 +39,7 @@ def _names(text: str) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _sources(library: str) -> str:
-    """What stands in the files that define a library's models; empty if it is not installed."""
+    """Text of the files that define a library's models; empty if it is not installed."""
     texts: list[str] = []
     with suppress(ImportError, OSError, ValueError):
         spec = find_spec(library)

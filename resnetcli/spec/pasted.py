@@ -1,7 +1,7 @@
-r"""Characters as PDFs, LaTeX and keyboards have them -> the grammar's own, each with its place in the text as written.
+r"""Replace characters pasted from PDFs and LaTeX by the grammar's, and keep each one's position in the original text.
 
-`3 \times 3`, `3✕3` and `3×3` come to the same characters, so that one reader serves them all and its errors still
-point at what stands in the file.
+`3 \times 3`, `3✕3` and `3×3` become the same characters, so one parser reads them all, and its errors point at the
+original text.
 """
 
 # ruff: noqa: RUF001 - look-alikes are what is replaced
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 _PLAIN = re.compile(r"[\t\n\r -#%-\[\]-}×]*")
-"""Text that means itself: no `$`, no backslash, no `~`."""
+"""Text that needs no replacement: no `$`, no backslash, no `~`."""
 _SAME = str.maketrans(
     dict.fromkeys("✕✖⨯⨉╳⤫хХχΧⅹⅩ∗⁎⋅·∙", "×")
     | dict.fromkeys("‐‑‒–—−", "-")
@@ -43,10 +43,10 @@ class Cleaned:
 
     text: str
     places: tuple[tuple[int, int], ...] | None
-    """From where to where each character stands in the text as written; None if it is the same text."""
+    """Span of each character in the original text; None if nothing was replaced."""
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Offset and length, in the text as written, of the characters from `start` to `end`."""
+        """Offset and length, in the original text, of the characters from `start` to `end`."""
         if self.places is None or start >= end:
             return start, end - start
         first = self.places[start][0]
@@ -54,7 +54,7 @@ class Cleaned:
 
 
 def clean_cell(text: str) -> Cleaned:
-    """The text of a cell or a key, LaTeX and look-alikes replaced."""
+    """Replace LaTeX and look-alikes in a cell or a key."""
     if _PLAIN.fullmatch(text):
         return Cleaned(text, None)
     characters: list[str] = []
@@ -75,7 +75,7 @@ def clean_cell(text: str) -> Cleaned:
 
 
 def _plain(char: str) -> str:
-    """The character it looks like. Superscripts and the like are none: `3²` is not 32."""
+    """The ASCII character it looks like. Superscripts are not replaced: `3²` is not 32."""
     if "\uff01" <= char <= "\uff5e" or "\U0001d400" <= char <= "\U0001d7ff":  # full width, mathematical letters
         wide = unicodedata.normalize("NFKC", char)
         char = wide if len(wide) == 1 else char

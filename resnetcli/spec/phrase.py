@@ -31,7 +31,7 @@ _UNITS = re.compile(r"([0-9]+)-?(?:d|way)", re.IGNORECASE)
 _NUMBER = re.compile(r"[A-Za-z0-9_(\-][A-Za-z0-9_+\-*/()]*")
 _SIDE = re.compile(r"[0-9]+|[A-Za-z]")
 MAX_BARE = 15
-"""Side of a window above which a convolution without channels is taken for a slip: an output size, a product."""
+"""Window side above which a convolution without channels is an error: probably an output size or a product."""
 
 # --- the papers' words
 _TOKEN = re.compile(r"×|(?:(?<=×)|(?<=×\s))[0-9]+(?=/[0-9])|[^\s×]+(?:(?<=\*)\s+[^\s×]+|\s+\*\s*[^\s×]+)*")
@@ -45,20 +45,20 @@ _PARTS = (
     (re.compile(r"fc-([0-9]+)", re.IGNORECASE), r"fc \1"),
     (re.compile(r"([0-9]+)X([0-9]+)"), r"\1x\2"),
 )
-"""Words that are several, or one written otherwise."""
+"""Words of papers -> the grammar's words."""
 _WORDS = {
     "convolution": "conv", "conv.": "conv", "pooling": "pool", "soft-max": "softmax", "fully-connected": "fc",
     "depthwise": "dw",
 } | {word: word for word in (*LAYER_WORDS, "conv", "pool", "stride", "dw", "pad")}  # fmt: skip
 """Lower case -> the grammar's word; capitals do not matter to these."""
 _BEFORE_WINDOW = ("conv", "dw", "max", "avg", "global", "pool")
-"""A layer's kind, which some write before its window."""
+"""Kinds of layers that papers may write before the window."""
 _MARK_WORDS = {"stride": "/", "s": "/", "groups": "C=", "dilation": "dil=", "padding": "pad=", "pad": "pad="}
-"""What papers write before a number, or before `=` and a number."""
+"""Words that papers write before a number, or before `=` and a number."""
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a word is the grammar's, in capitals too, and so no name for `let:` or `blocks:`."""
+    """Whether a word is reserved, in any case: `let:` and `blocks:` cannot use it as a name."""
     return name in RESERVED or (len(name) > 1 and (name.lower() in _WORDS or bool(_POOLING.fullmatch(name.lower()))))
 
 
@@ -117,7 +117,7 @@ def parse_cell(text: str) -> tuple[Phrase, ...]:
         words = _words(cell, start, end, before[0] if len(before) == 1 and _KERNEL.fullmatch(before[0]) else "")
         if not words:
             offset, length = cell.span(max(0, start - 1), max(0, start - 1) + 1)
-            raise PhraseError("nothing stands before or after this comma", offset, length)
+            raise PhraseError("nothing before or after this comma", offset, length)
         if not groups or (_begins_layer(words) and not _is_half(groups[-1], words)):
             groups.append(words)
         else:
@@ -129,7 +129,7 @@ def parse_cell(text: str) -> tuple[Phrase, ...]:
         for key, word in phrase.marks if pasted else ():
             if key in ("channels", "C") and (found := re.fullmatch(r"([^()]+)/(\w+)", word.text)):
                 lead = "" if key == "channels" else f"{key}="
-                hint = f"a stride stands apart: `{lead}{found[1]} /{found[2]}`; a quotient: `{lead}({word.text})`"
+                hint = f"write a stride as `{lead}{found[1]} /{found[2]}`, a quotient as `{lead}({word.text})`"
                 raise PhraseError(
                     f"`{lead}{word.text}` reads like a number and a stride", word.offset, word.length, hint
                 )
@@ -141,20 +141,20 @@ _PASTED = re.compile(r",|×|conv", re.IGNORECASE)
 
 
 def _foreign(text: str, cell: Cleaned, where: re.Match[str]) -> PhraseError:
-    """Brackets, columns and semicolons: what a whole table has and a cell has not."""
+    """The error for brackets, columns or semicolons: a whole table was given instead of one cell."""
     start, length = cell.span(where.start(), where.start() + 1)
     if where.group() == "|" and "[" not in cell.text:
         columns = [column for column in cell.text.split("|") if not _SIZE_COLUMN.fullmatch(column)]
-        hint = "leave the other columns out"
+        hint = "omit the other columns"
         with suppress(PhraseError, IndexError):
-            hint = f"leave the size out: `{', '.join(map(text_of, parse_cell(columns[-1].strip())))}`"
-        return PhraseError("`|` parts the columns of a table, and a cell is of one", start, length, hint)
+            hint = f"omit the size: `{', '.join(map(text_of, parse_cell(columns[-1].strip())))}`"
+        return PhraseError("`|` separates table columns, and this is one cell", start, length, hint)
     if where.group() == ";" and not re.search(r"[\[(]", cell.text):
-        hint = "layers stand in a list, `[3x3 64, 3x3 64]`"
+        hint = "write layers as a list: `[3x3 64, 3x3 64]`"
         with suppress(PhraseError):
             rows = [text_of(phrase) for row in cell.text.split(";") if row.strip() for phrase in parse_cell(row)]
-            hint = f"layers stand in a list: `[{', '.join(rows)}]`"
-        return PhraseError("`;` parts no layers", start, length, hint)
+            hint = f"write layers as a list: `[{', '.join(rows)}]`"
+        return PhraseError("`;` does not separate layers", start, length, hint)
     message, hint = bracket_problem(text, outer=True)
     return PhraseError(message, 0, len(text), hint)
 
@@ -168,10 +168,10 @@ _ROUND = re.compile(r"\(([^()]*,[^()]*)\)")
 
 
 def bracket_problem(text: str, *, outer: bool) -> tuple[str, str]:
-    """What is wrong with a cell that has a paper's brackets in it, and the two texts that it may stand for.
+    """Message and hint for a cell with a paper's brackets; the hint gives both texts that the cell may mean.
 
     In ResNet's tables a bracket is a residual block, in others a plain sequence or what is concatenated: no reader can
-    tell. `outer`: whether what is to be written needs brackets around it, as behind a key and not behind a `-`.
+    tell. `outer`: whether the text in the hint needs brackets around it, as after a key but not after `-`.
     """
     cell = _ROUND.sub(r"[\1]", clean_cell(text).text)
     message = "a bracket may be a residual block or a plain sequence"
@@ -284,7 +284,7 @@ def _parts(text: str) -> list[tuple[int, int]]:
 
 
 def _words(cell: Cleaned, start: int, end: int, window: str = "") -> list[Word]:
-    """The words of a part in the grammar's spelling, with their places.
+    """The words of a part in the grammar's spelling, with their positions.
 
     `window`: that of a convolution before the comma, if it has no channels yet.
     """
@@ -309,11 +309,11 @@ class _Token:
     text: str
     start: int
     end: int
-    """Where it stands in the cleaned text."""
+    """Position in the cleaned text."""
 
 
 def _spelled(token: _Token) -> list[_Token]:
-    """The grammar's words for one of a paper's: `max-pool` is `max pool`, `conv3-64` is `3x3 64`."""
+    """Split a paper's word into the grammar's: `max-pool` is `max pool`, `conv3-64` is `3x3 64`."""
     text, low = token.text, token.text.lower()
     words = [text]
     if pooling := _POOLING.fullmatch(low):
@@ -352,7 +352,7 @@ def _marked(text: str) -> str:
 
 
 def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
-    """Every `×` is one of three: between the sides of a window, a product, or before the number of copies."""
+    """Resolve every `×`: it separates a window's sides, multiplies, or precedes the number of copies."""
     for token in tokens:
         if re.fullmatch(r"[0-9]+(\s*\*\s*[0-9]+)+", token.text) and re.search(r"\s", token.text):
             raise _doubtful(cell, token, token.text.split("*"), window or _window_of(tokens))
@@ -388,8 +388,8 @@ def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
                 raise _no_window(links, *cell.span(whole.start, whole.end))
             found.append(whole)
         elif signs == {"×"} and re.fullmatch(r"([0-9]+)x\1\b.*", "x".join(links)):  # `3×3-64`, `BN-ReLU-Conv 3×3`
-            hint = f"a layer begins with its window, then come the channels: `{links[0]}x{links[0]} 64`"
-            raise PhraseError(f"`{'×'.join(links)}` is no window here", *cell.span(whole.start, whole.end), hint)
+            hint = f"write the window first, then the channels: `{links[0]}x{links[0]} 64`"
+            raise PhraseError(f"`{'×'.join(links)}` is not a window here", *cell.span(whole.start, whole.end), hint)
         elif signs == {"×"} and (index > first or links[0].isdecimal()):
             raise _doubtful(cell, whole, links, " ".join(token.text for token in found))
         else:
@@ -402,7 +402,7 @@ def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
 
 
 def _chain(tokens: list[_Token], index: int) -> list[str]:
-    """The numbers from here on that signs join: `3`, `3`, `64` of `3 × 3 × 64`."""
+    """Numbers joined by signs from here on: `3`, `3`, `64` of `3 × 3 × 64`."""
     links = [tokens[index].text]
     head = links[0].partition("(")[0]
     if not _NUMBER.fullmatch(links[0]) or head in RESERVED - {"s", "classes"} or _KERNEL.fullmatch(head):
@@ -419,23 +419,23 @@ def _chain(tokens: list[_Token], index: int) -> list[str]:
 
 
 def _is_window(links: list[str]) -> bool:
-    """Whether two numbers behind a comma are a window rather than a product: `3×3`, `1×7`."""
+    """Whether two numbers after a comma are a window rather than a product: `3×3`, `1×7`."""
     return links[0] == links[1] or (
         "1" in links and all(map(str.isdecimal, links)) and max(map(int, links)) <= MAX_BARE
     )
 
 
 def _no_window(links: list[str], offset: int, length: int) -> PhraseError:
-    hint = "a window has two sides, then come the channels, and `x N` repeats a layer: `3x3 64 x 2`"
+    hint = "write two sides, then the channels; `x N` repeats a layer: `3x3 64 x 2`"
     if len(links) == 2:
-        hint = f"a window is written `{'x'.join(links)}`"
+        hint = f"write the window as `{'x'.join(links)}`"
     elif len(links) == 3 and links[0] == links[1]:
-        hint = f"a window has two sides, and the channels stand behind it: `{links[0]}x{links[1]} {links[2]}`"
+        hint = f"write two sides, then the channels: `{links[0]}x{links[1]} {links[2]}`"
     return PhraseError(f"`{'x'.join(links)}` is not a window", offset, length, hint)
 
 
 def _second_window(text: str, offset: int, length: int) -> PhraseError:
-    hint = "the size of the output is left out, as in `7x7 64 /2`; several layers stand in a list, `[3x3 64, 3x3 64]`"
+    hint = "omit the output size, as in `7x7 64 /2`; write several layers as a list: `[3x3 64, 3x3 64]`"
     return PhraseError(f"`{text}` is a second window", offset, length, hint)
 
 
@@ -448,13 +448,13 @@ def _doubtful(cell: Cleaned, token: _Token, links: list[str], window: str) -> Ph
     numbers = [link.strip() for link in links]
     product, copies = "*".join(numbers), numbers[-1]
     lead = f"{window} " if window else ""
-    hint = f"a product: `{lead}{product}`; {copies} of these layers: `{lead}{'*'.join(numbers[:-1])} x {copies}`"
+    hint = f"write a product as `{lead}{product}`, {copies} layers as `{lead}{'*'.join(numbers[:-1])} x {copies}`"
     written = cell.text[token.start : token.end]
     return PhraseError(f"`{written}` may be a product or a layer repeated", *cell.span(token.start, token.end), hint)
 
 
 def _in_order(words: list[Word]) -> list[Word]:
-    """A layer's words as the grammar has them: its window first, no `conv` or `pool`, `1000-d fc` turned round."""
+    """A layer's words in the grammar's order: window first, without `conv` and `pool`, `fc 1000` for `1000-d fc`."""
     texts = [word.text for word in words]
     if texts[0] in ("conv", "dw"):
         window = next((index for index, text in enumerate(texts) if text not in ("conv", "dw")), len(words))
@@ -478,7 +478,7 @@ def _in_order(words: list[Word]) -> list[Word]:
 
 
 def _marks_in_order(words: list[Word]) -> list[Word]:
-    """A window's marks without the words that say nothing; `padding 3` and, where a number came before it, `s2`."""
+    """A window's marks without redundant words; `padding 3` and, where a number came before it, `s2`."""
     kept = [words[0]]
     for word in words[1:]:
         text, last = word.text, kept[-1]
@@ -488,7 +488,7 @@ def _marks_in_order(words: list[Word]) -> list[Word]:
         if text in ("filters", "channels", "kernels") and last.text.isdecimal():
             continue
         if re.fullmatch("[0-9]+-d", text):
-            hint = f"the number of channels alone, `{text[:-2]}`; a difference, `({text})`"
+            hint = f"write the channels as `{text[:-2]}`, a difference as `({text})`"
             raise PhraseError(f"`{text}` may be a number of dimensions", word.offset, word.length, hint)
         if text.isdecimal() and (last.text == "pad" or (numbered and last.text in ("padding", "groups", "dilation"))):
             word = Word(_MARK_WORDS[last.text] + text, last.offset, word.offset + word.length - last.offset)
@@ -506,20 +506,20 @@ def _begins_layer(words: list[Word]) -> bool:
 
 
 def _is_half(before: list[Word], words: list[Word]) -> bool:
-    """Whether a layer's kind stands before the comma and its window behind it: `conv, 7×7, 64`, `max pool, 3×3`."""
+    """Whether a layer's kind is before the comma and its window after it: `conv, 7×7, 64`, `max pool, 3×3`."""
     kinds = (["conv"], ["dw"], ["dw", "conv"], ["max", "pool"], ["avg", "pool"])
     return [word.text for word in before] in kinds and bool(_KERNEL.fullmatch(words[0].text))
 
 
 def _is_odd(phrase: Phrase) -> bool:
-    """Whether nothing but a window is written, and one that nobody has: `16x2`, `112x112`."""
+    """Whether a phrase is only a window, of an unusual size: `16x2`, `112x112`."""
     sides = {side.text for side in phrase.words}
     largest = max((int(side) for side in sides if side.isdecimal()), default=0)
     return phrase.head == "conv" and not phrase.marks and (len(sides - {"1"}) > 1 or largest > MAX_BARE)
 
 
 def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) -> None:
-    """Refuses a pasted convolution without channels: only the grammar's own form means that it keeps those it gets."""
+    """Refuse a pasted convolution without channels: only the grammar's own form keeps the input's channels."""
     before, phrase, rest = phrases[:index], phrases[index], phrases[index + 1 :]
     if phrase.head != "conv" or phrase.mark("channels") or phrase.mark("dw"):
         return
@@ -530,19 +530,19 @@ def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) ->
         return
     marks = "".join(f" {_mark_text(key, word)}" for key, word in phrase.marks) or (" /1" if odd else "")
     after = ", ".join(text_of(other) + (" /1" if _is_odd(other) else "") for other in rest)
-    keeps = f"one that keeps its channels stands in a list: `[{window}{marks}{', ' if rest else ''}{after}]`"
+    keeps = f"a convolution that keeps its channels: `[{window}{marks}{', ' if rest else ''}{after}]`"
     if before and before[-1].head == "pool to":
-        hint = f"over all of a feature map, whatever its size: `{', '.join(map(text_of, before))}`"
+        hint = f"to pool over the whole feature map: `{', '.join(map(text_of, before))}`"
     elif rest and rest[0].head == "pool to":
         kind = rest[0].marks[0][1].text
-        hint = f"over a window: `{window} {kind}{marks}`; over all of the feature map: `{after}`"
+        hint = f"to pool over a window: `{window} {kind}{marks}`; over the whole feature map: `{after}`"
     elif rest and rest[0].head == "conv" and not rest[0].marks:
         product = "*".join(word.text for word in rest[0].words)
-        hint = f"a number of channels that is a product: `{window} {product}`; {keeps}"
+        hint = f"a product as the number of channels: `{window} {product}`; {keeps}"
     elif rest:
-        hint = f"the size of the output is left out: `{after}`; {keeps}"
+        hint = f"omit the output size: `{after}`; {keeps}"
     elif odd and not pasted:
-        hint = f"a number of channels that is a product: `{one.text}*{other.text}`; {keeps}"
+        hint = f"a product as the number of channels: `{one.text}*{other.text}`; {keeps}"
     else:
         hint = f"a convolution: `{window} 64{marks}`; a pool: `{window} max{marks}`; {keeps}"
     raise PhraseError(f"`{window}` has no channels", one.offset, max(1, one.length), hint)
@@ -616,7 +616,7 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
                 raise PhraseError(f"unknown mark `{text}`", word.offset, word.length, hint)
             _set(marks, key, _number(value, word, f"`{key}=`"))
         elif text == "global":
-            hint = "over all of a feature map, whatever its size: `global avg`"
+            hint = "to pool over the whole feature map: `global avg`"
             raise PhraseError("a global pool has no window", word.offset, word.length, hint)
         elif _KERNEL.fullmatch(text):
             raise _second_window(text, word.offset, word.length)

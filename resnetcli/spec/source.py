@@ -72,11 +72,11 @@ Node = Text | Seq | Map
 _BRACKET = re.compile(r"^([ ]*(?:-[ ]+)*(?:\w+:[ ]+)?)\[", re.MULTILINE)
 """A list that begins a value or an entry."""
 _COPIES = re.compile(r"[ \t$]*(?:\\times|[^\w\s\[\](){},:#]|[xX\u0445\u0425](?![A-Za-z]))[ \t$]*[A-Za-z0-9_]+")
-"""What papers write behind a bracket, `× 2`, whatever the sign is."""
+"""Copies after a bracket in papers, `× 2`, with any sign."""
 
 
 def _closing(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at `start`; 0 if none does."""
+    """The position after the bracket that closes the one at `start`; 0 if none does."""
     depth = 0
     for match in re.compile(r"[\[\]]").finditer(text, start):
         depth += 1 if match.group() == "[" else -1
@@ -307,7 +307,7 @@ class _Parser:
         return self.source.at(end)
 
     def _paper_brackets(self) -> bool:
-        """Notes every `[3×3, 64; 3×3, 64] × 2`: a list to YAML, which nothing may follow."""
+        """Report every `[3×3, 64; 3×3, 64] × 2`: YAML reads a list and allows nothing after it."""
         text, found = self.source.text, False
         for match in _BRACKET.finditer(text):
             end = _closing(text, match.end() - 1)

@@ -44,8 +44,8 @@ _MODULE = re.compile(
 def module_reference(reference: str) -> tuple[str, str] | None:
     """A PyTorch model's source and name: `torchvision:resnet50`, `net.py:Net`, `package.net:Net`; None for a spec's.
 
-    Of an archive, `model.pt`, the name is empty. Only what a user asks for himself can be one: to look it up may run a
-    file, and no spec may have that done.
+    Of an archive, `model.pt`, the name is empty. Accept it only from the user: resolving it may run a
+    file, and a spec must not do that.
     """
     match = _MODULE.fullmatch(reference)
     if match is None or reference.endswith(SUFFIXES) or (match["module"] or "").endswith(SUFFIXES):
@@ -55,12 +55,12 @@ def module_reference(reference: str) -> tuple[str, str] | None:
 
 
 def is_dotted(source: str) -> bool:
-    """Whether a reference's source is a module by its name, `package.net`."""
+    """Whether a reference's source is a module name, `package.net`."""
     return re.fullmatch(r"\w+(\.\w+)+", source) is not None and not source.endswith((".py", *ARCHIVES))
 
 
 def runs_code(reference: str) -> bool:
-    """Whether profiling a model runs code of the user's: a file, a module or an archive."""
+    """Whether profiling a model runs user code: a file, a module or an archive."""
     found = module_reference(reference)
     return found is not None and found[0] not in ("torchvision", "timm")
 
@@ -76,7 +76,7 @@ LIST = "see `resnet-cli list`"
 
 
 class UnknownModelError(UsageError):
-    """A name that no model has: the hint names the nearest, of libraries too, as a command that takes those."""
+    """An unknown model name; the hint gives the nearest, also those of libraries with a command that takes them."""
 
     def __init__(self, reference: str, names: Iterable[str]) -> None:
         self.reference, self.names = reference, tuple(names)
@@ -84,7 +84,7 @@ class UnknownModelError(UsageError):
         super().__init__(what, self._hint("resnet-cli profile "))
 
     def for_any_model(self) -> UsageError:
-        """The same where a library's model can stand."""
+        """The same for commands that accept a library's model."""
         return UsageError(self.message, self._hint(""))
 
     def _hint(self, before: str) -> str:

@@ -1,4 +1,4 @@
-"""What is legal but hardly meant is told, and of no net of the zoo."""
+"""Warnings about legal but probably unintended specs; no model of the zoo has one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ZOO = Zoo()
 HEADER = "input: 3x32x32\nclasses: 10\n"
 PRE = f"{HEADER}conv: bn relu conv\nresidual: x + F\n"
 END = "bn, relu, global avg, fc classes"
-SECOND = "a second BN on what has just been normalised"
-TWICE = "`relu` on what has just been activated"
+SECOND = "a second BN on a normalised input"
+TWICE = "`relu` on an activated input"
 LOST = "a convolution without its BN: its input is activated, but not normalised"
-NO_END = "a pre-activation net without its last BN and activation"
-IMAGE = "BN and activation of the image itself, before the first convolution"
+NO_END = "a pre-activation model without a final BN and activation"
+IMAGE = "BN and activation on the image itself, before the first convolution"
 
 
 def warnings_of(text: str) -> list[str]:
@@ -43,8 +43,8 @@ def warnings_of(text: str) -> list[str]:
         ("{c: [3x3 16 linear, relu], h: [global avg, fc classes]}", []),
         ("{c: [concat: [1x1 4, 3x3 4], bn], h: [global avg, fc classes]}", []),
         ("{c: 3x3 16, h: [fc 10, relu, dropout 0.5, fc classes]}", []),
-        ("{c: 3x3 16, h: [global avg, fc classes, dropout 0.5]}", ["dropout of the output"]),
-        ("{c: 3x3 16 /4, h: [8x8 avg, fc classes]}", ["a padded mean over all of the 8x8 map, at every place"]),
+        ("{c: 3x3 16, h: [global avg, fc classes, dropout 0.5]}", ["dropout on the output"]),
+        ("{c: 3x3 16 /4, h: [8x8 avg, fc classes]}", ["padded average pooling over the whole 8x8 feature map"]),
         ("{c: 3x3 16 /4, h: [8x8 avg V, fc classes]}", []),
         ("{c: 3x3 16 /4, h: [3x3 avg, fc classes]}", []),
         ("{c: [residual: [3x3 3, aside: [global avg, 1x1 2, 1x1 3]]], h: [global avg, fc classes]}",
