@@ -55,7 +55,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         with suppress(OSError):
             if stale.stat().st_mtime < time.time() - STALE_S:  # of a process that was killed
                 stale.unlink()
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # its own, for others may write it as well
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique among processes
     try:
         with draft.open("xb") as file:
             for part in parts:
@@ -70,16 +70,16 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 
 STALE_S = 3600.0
-"""Age from which a draft is nobody's any more."""
+"""Age from which a draft is abandoned."""
 
 
 def drafts_of(path: Path, pattern: str = "") -> list[Path]:
-    """What a file, or each that matches the pattern beside it, is called until it is whole."""
+    """Unfinished drafts of a file, or of all files beside it that match the pattern."""
     return list(path.parent.glob(f".{pattern or glob.escape(path.name)}.*.part"))
 
 
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
-"""What file systems say that cannot do it, several of networks among them; what was written is there all the same."""
+"""Errors of file systems without fsync, such as some network ones; the data is written nevertheless."""
 
 
 def _to_disk(handle: int) -> None:
@@ -91,7 +91,7 @@ def _to_disk(handle: int) -> None:
 
 
 def drafted(name: str) -> tuple[str, ...]:
-    """The names of files that a file of this name may be a draft of, `.NAME.part` or `.NAME.UNIQUE.part`; or none."""
+    """Names of the files that `.NAME.part` or `.NAME.UNIQUE.part` may be a draft of; empty for other names."""
     if not (name.startswith(".") and name.endswith(".part")):
         return ()
     inner = name[1 : -len(".part")]
@@ -102,7 +102,7 @@ def _keep_name(folder: Path) -> None:
     """Has the directory itself on the disk, without which a renamed file can be lost."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # one may write in it and not read it
+    except OSError:  # the directory may be writable but not readable
         return
     try:
         _to_disk(handle)
@@ -111,9 +111,9 @@ def _keep_name(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept. Raises UsageError where there is no home directory to keep it in."""
+    """The cache directory. Raises UsageError without a home directory."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if base and Path(base).is_absolute():  # a relative one is to be ignored, by the XDG base directory specification
+    if base and Path(base).is_absolute():  # the XDG specification ignores relative paths
         return Path(base) / "resnet-cli"
     with suppress(RuntimeError):
         if (home := Path.home()).is_absolute():

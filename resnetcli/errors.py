@@ -106,7 +106,7 @@ _listener: ContextVar[Callable[[Problem], None] | None] = ContextVar("listener",
 
 @contextmanager
 def listening(listener: Callable[[Problem], None] | None) -> Iterator[None]:
-    """Context manager: passes every warning about a spec to the listener, each once."""
+    """Context manager: pass every warning about a spec to the listener once."""
     seen: set[str] = set()
 
     def once(problem: Problem) -> None:
@@ -122,7 +122,7 @@ def listening(listener: Callable[[Problem], None] | None) -> Iterator[None]:
 
 
 def notice(problem: Problem) -> None:
-    """Passes a warning to whoever listens."""
+    """Pass a warning to the listener."""
     if (listener := _listener.get()) is not None:
         listener(problem)
 
@@ -199,7 +199,7 @@ def _place(problem: Problem) -> tuple[bool, str, int, int]:
 
 
 def nearest(word: str, known: Iterable[str], most: int = 3, *, loose: bool = True) -> list[str]:
-    """The known words most like `word`, best first; none if none is like it.
+    """The known words most like `word`, best first; empty if none is similar.
 
     Not `loose`: only other spellings of it, and what begins with it or has it as a part.
     """
@@ -241,14 +241,14 @@ def _nearest(word: str, known: tuple[str, ...], most: int, loose: bool) -> tuple
 
 MAX_WORD = 80
 MIN_PART = 3
-"""Letters from which the beginning of a name, or a part of one, tells anything."""
+"""Minimum letters for a match by prefix or by part of a name."""
 ALIKE, VERY_ALIKE = 0.6, 0.8
-"""Similarity by difflib: the least that counts, and that which counts for more than containing the word does."""
+"""difflib ratios: the minimum, and the one from which similarity outranks containing the word."""
 _PART = re.compile("[^a-z0-9]+")
 
 
 def _bare(text: str) -> str:
-    """Letters and digits alone: `ResNet-50` and `resnet_50` are one."""
+    """Letters and digits only: `ResNet-50` and `resnet_50` are equal."""
     return "".join(char for char in text.casefold() if char.isalnum())
 
 

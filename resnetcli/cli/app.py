@@ -55,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 MOST_NOTES = 3
-"""Lines below a table that say what its figures hold for; Markdown and JSON have all of it."""
+"""Maximum lines of notes below a table in the terminal; Markdown and JSON have all of them."""
 
 
 class Format(StrEnum):
@@ -112,7 +112,7 @@ def _flush() -> None:
 
 
 def complain(message: str) -> None:
-    """Prints to stderr, which is what a person reads beside the result."""
+    """Print to stderr."""
     from resnetcli.view.safe import no_commands, printable
 
     _flush()
@@ -283,7 +283,7 @@ def announce_files(asked: Sequence[tuple[str, object]]) -> None:
 
 
 def end_failed(failures: Sequence[ModelFailure]) -> None:
-    """Reports the models that failed, below the others' results, and ends the command with their exit code."""
+    """Report failed models below the others' results, and exit with their exit code."""
     for message in messages(failures):
         complain(message)
     if failures:
@@ -291,7 +291,7 @@ def end_failed(failures: Sequence[ModelFailure]) -> None:
 
 
 def print_record(record: dict[str, Any], failures: Sequence[ModelFailure]) -> None:
-    """One JSON object about several models, with those that failed."""
+    """Print one JSON object for several models, with the failed ones."""
     from resnetcli.view.output import print_json
 
     print_json(record | {"failed": [failure.record() for failure in failures]})
@@ -301,11 +301,11 @@ def print_sheet(
     sheet: Sheet, format: Format, before: Sequence[str] = (), after: Sequence[str] = (), notes: Sequence[str] = (), *,
     below: bool = False, failures: Sequence[ModelFailure] = (),
 ) -> None:  # fmt: skip
-    """A table with lines before and after it; `below`: under another one.
+    """Print a table with lines before and after it; `below`: under another table.
 
-    `after` is what came out, and warnings: all of it is printed. `notes` say what figures hold for, the most important
-    first; a terminal gets the first few, with what the columns mean that it shows. Models that failed are named below,
-    and in CSV are rows with an `error`.
+    `after` has results and warnings, which are always printed. `notes` are the conditions, the most important first; a
+    terminal shows the first few, with the legends of the columns it shows. Failed models are named below; in CSV they
+    are rows with an `error`.
     """
     from resnetcli.view.output import print_sheet, write
     from resnetcli.view.sheet import legend, to_csv, to_markdown, with_errors

@@ -24,7 +24,7 @@ def words_of(text: str) -> list[str]:
 def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
     """Models with the `name=value` settings that follow each; wildcards stand for every name they match.
 
-    A wildcard that matches nothing stays as it is: whoever looks the model up reports it.
+    A wildcard without a match is kept as it is: the lookup reports it.
 
     Raises UsageError for a setting without a model or a value that is no whole number.
     """
@@ -59,17 +59,17 @@ def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
 
 _WORDS = {"true": True, "false": False, "null": None, "~": None}
 MAX_VALUE = 10_000
-"""Characters of a value."""
+"""Characters in a value."""
 
 
 def literal(text: str) -> Any:
-    """A value as Python or YAML writes it, `0.5`, `1e-3`, `true`, `None`, `(1, 2)`, `'text'`; else the text itself."""
+    """Parse a Python or YAML literal, `0.5`, `1e-3`, `true`, `None`, `(1, 2)`, `'text'`; else return the text."""
     import ast
 
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > MAX_VALUE:
-        raise UsageError(f"a value of {len(text):,} characters", f"at most {MAX_VALUE:,}")
+        raise UsageError(f"the value has {len(text):,} characters", f"at most {MAX_VALUE:,}")
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -68,7 +68,7 @@ def check(
 
 
 def _worse(a: int, b: int) -> int:
-    """Of two exit codes the one that says more: bad input, then lack of resources, then a failed check."""
+    """The more severe of two exit codes: bad input, then lack of resources, then a failed check."""
     return max(a, b, key=(0, 1, 3, 2).index)
 
 

@@ -1,4 +1,4 @@
-"""How a command line is read: words of other tools, amounts that a shell split, and errors in the product's form."""
+"""Command-line parsing: other tools' names, amounts split by the shell, and errors as message and hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnetcli.cli import values
 from resnetcli.errors import UsageError, any_of, clean, nearest
 
 _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
-"""`click.UsageError`, of which newer versions of typer have a copy of their own."""
+"""`click.UsageError`; newer versions of typer have their own copy."""
 
 COMMANDS = {
     "summary": "profile", "flops": "profile", "macs": "profile", "params": "profile", "parameters": "profile",
@@ -26,7 +26,7 @@ COMMANDS = {
     "memory": "fit", "batch": "fit", "validate": "check", "lint": "check", "format": "fmt", "roofline": "explain",
     "estimate": "predict", "download": "data", "dataset": "data", "datasets": "data", "vs": "compare",
 }  # fmt: skip
-"""Other tools' words for a command."""
+"""Other tools' names for commands."""
 _BATCH, _INPUT, _OUT = ("--batch", "--batch-size"), ("--input",), ("--out",)
 OPTIONS: dict[str, tuple[str, ...]] = {
     "--epochs": ("--iterations",), "--epoch": ("--iterations",), "--steps": ("--iterations",),
@@ -52,19 +52,19 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--checkpoint-dir": ("--out",), "--ckpt": ("--checkpoint",), "--gpu-memory": ("--memory",),
     "--profile": ("--device-profile",), "--hardware": ("--device-profile",), "--relative-to": ("--baseline",),
 }  # fmt: skip
-"""Other tools' options -> what a command here may have for them, the first of which it has is meant."""
+"""Other tools' options -> candidates here; the first one that the command has is suggested."""
 REASONS = {
-    "--workers": "images are in memory: there are no loader workers to be set",
-    "--num-workers": "images are in memory: there are no loader workers to be set",
-    "--pretrained": "weights do not change what a model costs: leave it out",
-    "--weights": "weights do not change what a model costs: leave it out",
-    "--model": "a model is named without an option",
-    "--arch": "a model is named without an option",
-    "--net": "a model is named without an option",
-    "-m": "a model is named without an option",
+    "--workers": "there are no data loader workers: images are kept in memory",
+    "--num-workers": "there are no data loader workers: images are kept in memory",
+    "--pretrained": "omit it: a model's cost does not depend on its weights",
+    "--weights": "omit it: a model's cost does not depend on its weights",
+    "--model": "give the model as an argument, without an option",
+    "--arch": "give the model as an argument, without an option",
+    "--net": "give the model as an argument, without an option",
+    "-m": "give the model as an argument, without an option",
 }
-"""Other tools' options that no command has anything for, and why."""
-_ITS_RECIPE = "it is in the recipe, a YAML file: `--recipe`"
+"""Other tools' options without an equivalent -> the hint."""
+_ITS_RECIPE = "set it in the recipe, a YAML file: `--recipe`"
 
 _AMOUNTS = {"--memory", "--max-memory", "--max-params", "--max-macs", "--max-activations", "--time-budget"}
 _NUMBER, _UNIT = re.compile(r"[0-9]+(\.[0-9]+)?"), re.compile(r"([KMGTP]i?B?|B|s|ms|min|h)", re.IGNORECASE)
@@ -89,7 +89,7 @@ class Group(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs a command line and exits."""
+        """Run a command line and exit."""
         words = as_meant(list(sys.argv[1:] if args is None else args), self.commands)
         if not standalone_mode:
             return super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
@@ -113,14 +113,14 @@ class Group(TyperGroup):
         print(error, file=sys.stderr)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is named first. Raises UsageError, with what may be meant."""
+        """The command named first. Raises UsageError with suggestions."""
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise _unknown_command(self, ctx, args)
         return super().resolve_command(ctx, args)
 
 
 def _check_values(param: Any) -> None:
-    """Has a parameter's values read by the parser of its name or type before they are converted, in every command."""
+    """Normalise a parameter's values, by its name or type, before click converts them."""
     convert = param.process_value
     kind: type | None
     descriptor = getattr(param, "type_descriptor", None)  # of newer versions of typer; of older ones click's `type`
@@ -152,7 +152,7 @@ def _check_values(param: Any) -> None:
 
 
 def as_meant(words: list[str], commands: Any) -> list[str]:
-    """The words with `help`, `version` and amounts that a shell split put right."""
+    """Rewrite `help` and `version` as options, and join amounts that the shell split."""
     match words:
         case ["help", *rest]:
             words = [*rest, "--help"]
@@ -202,7 +202,7 @@ def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
 
 
 def _parses(group: Group, ctx: Any, name: str, rest: list[str]) -> bool:
-    """Whether the words are a command line of that command."""
+    """Whether the command accepts these arguments."""
     if {"--help", "-h"} & set(rest):
         return False
     with contextlib.suppress(_ParseError, UsageError):
@@ -219,7 +219,7 @@ def _typed(words: list[str]) -> str:
 
 
 def _explained(group: Group, error: Any, words: Sequence[str]) -> UsageError:
-    """An error of reading the command line, in the product's form."""
+    """A command-line error as message and hint."""
     ctx = getattr(error, "ctx", None)
     named = ["resnet-cli", *(word for word in words[:1] if word in group.commands)]
     path = " ".join(named) if ctx is None else _path_of(ctx)
@@ -249,7 +249,7 @@ def _named(param: Any) -> str:
 
 
 def _option_hint(option: str, ctx: Any) -> str:
-    """What a command has for an option that it does not know."""
+    """The hint for an unknown option."""
     if ctx is None:
         return ""
     known = [name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)

@@ -1,4 +1,4 @@
-"""The console script: what surrounds the command line, so that nothing in the environment ends in a traceback."""
+"""Console script: prepares the environment so that nothing in it ends in a traceback."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 COMPLETE = "_RESNET_CLI_COMPLETE"
 """Set by the script that completes commands in a shell."""
 WIDEST = 10_000
-"""Columns, or lines, beyond which a terminal's size is no size."""
+"""Largest plausible terminal size, in columns or lines."""
 
 
 def tidy(environ: MutableMapping[str, str]) -> None:
-    """Takes away what rich and typer, which read it as they are imported, would stumble over."""
+    """Remove variables that rich and typer read on import and fail on."""
     import re
 
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
@@ -26,11 +26,11 @@ def tidy(environ: MutableMapping[str, str]) -> None:
         if value is not None and not (re.fullmatch("[0-9]{1,5}", value) and 0 < int(value) <= WIDEST):
             del environ[name]
     for name in ("TYPER_USE_RICH", "TYPER_STANDARD_TRACEBACK", "_TYPER_STANDARD_TRACEBACK"):
-        environ.pop(name, None)  # nobody is shown a traceback, and help is always formatted alike
+        environ.pop(name, None)  # never show a traceback; always format help alike
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C ends it quietly from the start, while modules are still imported."""
+    """Run the command line. Ctrl-C never shows a traceback, also while modules are imported."""
     try:
         _main()
     except KeyboardInterrupt:
@@ -66,13 +66,13 @@ def _main() -> None:
     except (KeyError, ValueError, IndexError):
         if COMPLETE not in os.environ:
             raise
-        complain(f"error: `{COMPLETE}` is set, but not what a shell sets for completion beside it\n"
+        complain(f"error: `{COMPLETE}` is set without the other variables of shell completion\n"
                  f"hint: `unset {COMPLETE}`")  # fmt: skip
         sys.exit(2)
 
 
 def __getattr__(name: str) -> Any:
-    """The application, which takes a while to import."""
+    """Import the application on demand: it is slow to import."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from resnetcli.cli.root import app

@@ -1,4 +1,4 @@
-"""A command that runs a user's code, in a process that is watched: whatever ends it early is an error, not silence."""
+"""Run a command that executes user code in a supervised child process: an early exit is reported as an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIE_WITH_PARENT = 1
 
 
 def code_in(words: Sequence[str]) -> list[str]:
-    """The words of a command line that name a user's code."""
+    """The command-line arguments that name user code."""
     suspects = [word for word in words if ":" in word or ".pt" in word]
     if not suspects:
         return []
@@ -31,9 +31,9 @@ def code_in(words: Sequence[str]) -> list[str]:
 def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
     """Run a command in a child process, its stdout for results alone, and exit as it exits.
 
-    The child says when it has finished. If it ends before, by `os._exit`, a signal or a crash, that is an error with
-    exit code 2 that names the code; 3 where the system has killed it. Threads and exit handlers that the code has
-    left behind end with the child.
+    The child reports when it has finished. An earlier exit (`os._exit`, a signal, a crash) is an error that names the
+    code, with exit code 2, or 3 if the system killed the child. Threads and exit handlers that the code left behind
+    end with the child.
     """
     from resnetcli.view.output import reserve_stdout
 
@@ -63,7 +63,7 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
 
     signal.signal(signal.SIGTERM, forward)
     _, how = os.waitpid(child, 0)
-    os.set_blocking(reader, False)  # what the code has started may hold the other end
+    os.set_blocking(reader, False)  # a process that the code started may hold the other end
     with suppress(BlockingIOError):
         if finished := os.read(reader, 1):
             sys.exit(finished[0])
@@ -73,10 +73,10 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     names = " or ".join(f"`{each}`" for each in code)
     if ended == -signal.SIGKILL:
-        complain(f"error: killed by the system while it ran {names}, most likely for want of memory")
+        complain(f"error: the system killed the process while it ran {names}, probably because memory ran out")
         sys.exit(3)
     cause = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
-    complain(f"error: the code of {names} ended the process with {cause} before there was a result")
+    complain(f"error: the code of {names} ended the process with {cause} before the command finished")
     sys.exit(2)
 
 

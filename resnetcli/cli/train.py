@@ -127,7 +127,8 @@ def train_cifar(
     eval_every: Annotated[
         int | None,
         typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
-                     help="Iterations between tests: 1000, or a tenth of a shorter run, if a test takes no longer."),
+                     help="Evaluate every N iterations. [default: 1000, or a tenth of a shorter run, but not more often than it "
+                          "trains on as many images as the test set has]"),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")
@@ -142,7 +143,7 @@ def train_cifar(
     from resnetcli.train.start import Asked, depth_model
     from resnetcli.view.train import Screen
 
-    keep_memory()  # of this process: a training step on a CPU asks for as much again as the last one gave back
+    keep_memory()  # a training step on a CPU allocates again what the last one freed
     with _team(gpus, device, not no_download) as team:
         counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip
@@ -199,16 +200,16 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
 
 @contextlib.contextmanager
 def _interruptible(resume: str | None) -> Iterator[None]:
-    """Within: a signal that comes before there is a step to finish ends the command at once, and says what is next."""
+    """Context manager: a signal before the first step ends the command at once and reports how to continue."""
     from resnetcli.train.stop import Interrupted, interruptible
 
     try:
         with interruptible():
             yield
     except Interrupted as error:
-        after = "before the first step: the same command starts it again; a download goes on from what has come"
+        after = "before the first step: run the same command again (a download resumes)"
         if resume is not None:
-            after = f"before the next step: `resnet-cli train-cifar --resume {resume}` goes on"
+            after = f"before the next step; to continue: `resnet-cli train-cifar --resume {resume}`"
         complain(f"stopped by {error.args[0]} {after}")
         raise typer.Exit(error.exit_code) from None
 

@@ -1,4 +1,4 @@
-"""Values of options as people type them, in their canonical spelling."""
+"""Normalise option values to their canonical spelling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DTYPES = {
     "f16": "fp16", "bfloat16": "bf16", "bfloat": "bf16", "brain": "bf16", "tensorfloat32": "tf32",
     "tensorfloat-32": "tf32",
 }  # fmt: skip
-"""Other tools' words for a dtype."""
+"""Other tools' names for dtypes."""
 MODES = {
     "inference": "infer", "eval": "infer", "evaluation": "infer", "forward": "infer", "predict": "infer",
     "training": "train",
@@ -32,26 +32,26 @@ def mode(text: str) -> str:
 
 
 def name(text: str) -> str:
-    """A name without regard to case."""
+    """A name in lower case."""
     return text.strip().lower()
 
 
 def whole(value: str | int) -> int:
     """A whole number in ASCII digits."""
     if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
-        raise UsageError(f"`{clean(value, 80)}` is not a whole number", "digits alone, such as 8")
+        raise UsageError(f"`{clean(value, 80)}` is not a whole number", "use digits only, e.g. 8")
     return int(value)
 
 
 def real(value: str | float) -> float:
     """A number in ASCII digits."""
     if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?([0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})\s*", value):
-        raise UsageError(f"`{clean(value, 80)}` is not a number", "digits and a point, such as 0.2")
+        raise UsageError(f"`{clean(value, 80)}` is not a number", "use digits and a point, e.g. 0.2")
     return float(value)
 
 
 def input_size(text: str) -> str:
-    """An input, checked before any model is read; `1x3x224x224` is noted to be one image."""
+    """Validate an input size before any model is read; report that `1x3x224x224` is taken as one image."""
     from resnetcli.ops import Sides
     from resnetcli.spec.header import is_image, parse_size  # which `--help` has no use for
     from resnetcli.spec.inputs import parse_inputs
@@ -64,7 +64,7 @@ def input_size(text: str) -> str:
         return f"{size.h}x{size.w}"
     shown = f"{size.c}x{size.h}x{size.w}"
     if len(re.findall("[0-9]+", text)) == 4:
-        print(f"note: --input {clean(text, 80)}: one image of {shown}, for counts are per image", file=sys.stderr)
+        print(f"note: --input {clean(text, 80)}: read as one image, {shown} (counts are per image)", file=sys.stderr)
     return shown
 
 
@@ -72,14 +72,14 @@ PARSERS = {
     "--dtype": dtype, "--mode": mode, "--input": input_size, "--device": name, "--convention": name,
     "--optimizer": name, "--data": name,
 }  # fmt: skip
-"""By option, for those whose values are texts."""
+"""Option -> parser, for text values."""
 OTHER_WORDS = {"markdown": "md", "text": "table", "txt": "table", "ascii": "table", "yaml": "json", "stage": "row",
                "operator": "layer", "op": "layer", "module": "block", "cifar": "cifar10"}  # fmt: skip
-"""For values that are chosen among a few."""
+"""Synonyms of choices."""
 
 
 def one_of(text: str, known: list[str]) -> str:
-    """A known word, without regard to case. Raises UsageError for any other."""
+    """Match a known word, ignoring case. Raises UsageError for any other."""
     for word in known:
         if word.lower() == text.strip().lower():
             return word

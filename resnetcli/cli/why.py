@@ -75,13 +75,13 @@ def calibrate(
         found, kept = measure(device, report=_tell), cached(device)
         try:
             if found.noisy and kept is not None and not kept.noisy:
-                complain("warning: not kept for later: these are noisy, and those from earlier are not")
+                complain("warning: not cached: these are noisy, and those from earlier are not")
             else:
                 write_profile(found, cache_file(device))
         except OSError as error:
-            complain(f"warning: not kept for later: {error.strerror or error}")
+            complain(f"warning: not cached: {error.strerror or error}")
         except UsageError as error:
-            complain(f"warning: not kept for later: {error.message}; {error.hint}")
+            complain(f"warning: not cached: {error.message}; {error.hint}")
     if format is Format.json:
         print_json(ceilings_record(found))
     elif format is Format.csv:

@@ -36,8 +36,8 @@ def read_arrays(
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """Training and test split and the classes' names (`class_names`, or numbers).
 
-    Where the file has no test images of its own, `share` of each class are set apart, the same ones every time; `tell`
-    is told which arrays are not used. Raises DataError.
+    If the file has no test images, a fixed `share` of each class becomes the test set. `tell` receives a line about
+    unused arrays. Raises DataError.
     """
     size_of_file(path)
     try:
@@ -58,7 +58,7 @@ def read_arrays(
         raise DataError(f"`{path}` is no whole .npz file: {error}") from None
     if unused:
         what = ", ".join(f"`{clean(name, 60)}`" for name in unused[:8]) + (" and more" if len(unused) > 8 else "")
-        tell(f"not used of {path}: {what}; the images and labels are `{'`, `'.join(names)}`")
+        tell(f"`{path}`: unused arrays {what}; images and labels are read from `{'`, `'.join(names)}`")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{path}` has training and test images of different sizes")
     return train, test, _names(path, class_names, 1 + int(max(train.labels.max(), test.labels.max())))

@@ -25,8 +25,8 @@ def convert(
     """Writes the records and returns the data set as it is read back from them.
 
     The source is CIFAR-10 or -100 in the Python version (a folder or an archive), a folder with CIFAR's files of
-    another size, or a .npz file of images and labels; where that has no test images, `share` are set apart as such, and
-    `tell` is told which of its arrays are not used.
+    another size, or a .npz file of images and labels; without test images, `share` of them become the test set, and
+    `tell` receives a line about unused arrays.
     Raises UsageError, DataError for a broken source, ResourceError if the disk is full.
     """
     if is_folder(target) and any(target.iterdir()):
@@ -69,8 +69,8 @@ def _writer(source: Path, share: float, tell: Callable[[str], object]) -> tuple[
         return None, lambda folder: write_custom(folder, train, test, official.class_names)
     if place.version == "binary":
         raise UsageError(
-            f"`{source}` is {official.title} in the binary version already",
-            f"training takes it as it is: `--data {official.name} --data-dir {source}`",
+            f"`{source}` is already the binary version of {official.title}",
+            f"train on it directly: `--data {official.name} --data-dir {source}`",
         )
     coarse = None
     if official.name == "cifar100":
@@ -84,8 +84,8 @@ def whereabouts(source: Path) -> Place:
     """The one published set at that place. Raises UsageError if there is none, or more than one."""
     if describes(source):
         raise UsageError(
-            f"`{source}` is in binary records already, by its {DESCRIPTION}",
-            f"training takes it as it is: `--data custom --data-dir {source}`",
+            f"`{source}` is already a dataset of binary records with a {DESCRIPTION}",
+            f"train on it directly: `--data custom --data-dir {source}`",
         )
     places = published_at(source)
     if not places:

@@ -69,7 +69,7 @@ def load(
         if is_file(folder) and folder.name == DESCRIPTION:
             folder = folder.parent
         if is_file(folder) and folder.suffix == ".npz":
-            raise UsageError(f"`{folder}` is no folder", convert_hint(folder))
+            raise UsageError(f"`{folder}` is not a folder", convert_hint(folder))
         check_folder(folder)
         if not is_folder(folder):
             raise UsageError(f"there is no folder `{folder}`", "`--data-dir` says where the data set lies")
@@ -86,7 +86,7 @@ def load(
 
 
 def default_name(folder: Path | None) -> str:
-    """The data set that is meant if nobody names one: `custom` where a folder is described as such, else `cifar10`."""
+    """The default dataset: `custom` if the folder has a `dataset.json`, else `cifar10`."""
     return "custom" if folder is not None and describes(folder) else "cifar10"
 
 
@@ -101,31 +101,31 @@ def default_folder() -> Path:
 def _fetched(
     official: Official, folder: Path, download: bool, tell: Callable[[str], None], *, is_cache: bool
 ) -> Place:  # fmt: skip
-    """The set, downloaded into the folder. Raises UsageError where the folder is for something else."""
+    """Download the dataset into the folder. Raises UsageError if the folder holds something else."""
     from resnetcli.data.fetch import fetch
 
     if describes(folder):
         raise UsageError(f"`{folder}` is a custom data set, not {official.title}", "`--data custom`")
     others = [] if is_cache else _others(official, folder)
-    fetching = f"`resnet-cli data fetch {official.name} --data-dir {folder}` fetches it there"
+    fetching = f"download it there with `resnet-cli data fetch {official.name} --data-dir {folder}`"
     if not download:
         name = official.binary.archive.name
-        last = fetching if others else "leave `--no-download` out"
+        last = fetching if others else "omit `--no-download`"
         raise UsageError(
             f"{official.title} is not in `{folder}`, and nothing is to be downloaded",
-            (others and _hint_at(folder)) or f"put {name} there, say with `--data-dir` where it is, or {last}",
+            (others and _hint_at(folder)) or f"put {name} there, give its folder with `--data-dir`, or {last}",
         )
     if others:
         some = ", ".join(f"`{name}`" for name in others[:3]) + (" and more" if len(others) > 3 else "")
         raise UsageError(
-            f"`{folder}` has no {official.title} in it, but {some}: nothing is downloaded into it",
-            _hint_at(folder) or f"{fetching}; without `--data-dir` it is kept in the cache",
+            f"`{folder}` does not hold {official.title} but {some}: nothing is downloaded into it",
+            _hint_at(folder) or f"{fetching}, or omit `--data-dir` to use the cache",
         )
     return Place(official, "binary", fetch(official.binary.archive, folder, tell=tell), packed=True)
 
 
 def _others(official: Official, folder: Path) -> list[str]:
-    """What else is in a folder than a download of the set that was begun there, hidden files left out."""
+    """Names in a folder other than the dataset's unfinished download; hidden files are ignored."""
     begun = {f"{official.layout(version).archive.name}.part" for version in VERSIONS}
     try:
         names = sorted(child.name for child in folder.iterdir())
@@ -135,7 +135,7 @@ def _others(official: Official, folder: Path) -> list[str]:
 
 
 def _hint_at(folder: Path) -> str:
-    """How to have the data set that a folder, or one in it, holds; empty if there is none."""
+    """The options for the dataset in a folder or a subfolder; empty if there is none."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
@@ -156,7 +156,7 @@ def _hint_at(folder: Path) -> str:
 
 
 def convert_hint(file: Path) -> str:
-    """How a NumPy file becomes a data set."""
+    """The commands that turn a NumPy file into a dataset."""
     return f"`resnet-cli data convert {file} NEW`, then `--data custom --data-dir NEW`"
 
 
@@ -170,18 +170,18 @@ def find(official: Official, path: Path) -> Place | None:
             if path.name == official.layout(version).archive.name:
                 return Place(official, version, path, packed=True)
         names = " or ".join(f"`{official.layout(version).archive.name}`" for version in VERSIONS)
-        hint = f"they are called {names}"
+        hint = f"its archives are named {names}"
         other = next(
             (each for each in OFFICIAL.values() if path.name in (each.binary.archive.name, each.python.archive.name)),
             None,
         )
         if other is not None:
-            hint = f"it is of {other.title}: `--data {other.name} --data-dir {path}`"
+            hint = f"it is an archive of {other.title}: `--data {other.name} --data-dir {path}`"
         elif path.suffix == ".npz":
             hint = convert_hint(path)
         elif path.name == DESCRIPTION:
-            hint = f"the folder is the data set: `--data custom --data-dir {path.parent}`"
-        raise UsageError(f"`{path}` is no archive of {official.title}", hint)
+            hint = f"give the dataset's folder: `--data custom --data-dir {path.parent}`"
+        raise UsageError(f"`{path}` is not an archive of {official.title}", hint)
     check_folder(path)
     if describes(path):
         return None

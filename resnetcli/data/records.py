@@ -67,14 +67,14 @@ def _labels(numbers: Pickled | Sequence[object], label: str) -> NDArray[np.int64
     if isinstance(numbers, Pickled):
         one_each = len(numbers.shape) == 1 or (len(numbers.shape) == 2 and numbers.shape[1] == 1)
         if numbers.kind[0] not in "iu" or not one_each:
-            raise DataError(f"`{label}` has labels that are no numbers")
+            raise DataError(f"`{label}` has labels that are not numbers")
         found = np.frombuffer(numbers.data, np.dtype(numbers.order + numbers.kind))
     else:
         if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
-            raise DataError(f"`{label}` has labels that are no numbers")
+            raise DataError(f"`{label}` has labels that are not numbers")
         found = np.array(numbers, np.int64)
     if len(found) and not 0 <= int(found.min()) <= int(found.max()) < 2**31:
-        raise DataError(f"`{label}` has labels that are no numbers")
+        raise DataError(f"`{label}` has labels that are not numbers")
     return found.astype(np.int64)
 
 

@@ -1,9 +1,9 @@
 """The pickles of CIFAR's Python version, read by a machine that can build nothing but lists, dicts, text and bytes.
 
 They may have been pickled again by any Python and numpy, in protocols 0 to 5. Nothing is imported and nothing is
-called: a global is a word, and of all words only those for an array or a number of numpy and for bytes mean anything.
-Every size is held against what the file has left before it is believed: Python's own unpickler, with every name
-refused, still takes gigabytes for the memo that an index of four bytes claims.
+called: only the globals for numpy's arrays and scalars and for bytes are accepted, as names. Every size is checked
+against the bytes left in the file before memory is allocated: Python's own unpickler, even with every global refused,
+allocates gigabytes for a memo index of four bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resnetcli.data.errors import DataError
 from resnetcli.errors import plural
 
 STEPS, BYTES_A_STEP = 10_000, 48
-"""Instructions: so many, and one more for so many bytes. An image takes 3 KB, and its name and labels 40 at most."""
+"""Maximum instructions: STEPS, plus one per BYTES_A_STEP. An image has 3 KB; its name and labels take 40 at most."""
 SMALL = 2**16
 """Bytes up to which a string is text; the pixels are not copied."""
 
@@ -35,34 +35,34 @@ _GLOBALS: dict[str, Word] = {
     **{f"{module}.{name}": name for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
 }
 _KIND = re.compile("[iu][1248]|[SU][0-9]{1,5}")
-"""What an array may hold: whole numbers or texts."""
+"""Allowed dtypes: integers and text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """One of these names."""
+    """An accepted global."""
 
     what: Word
 
 
 @dataclass(slots=True)
 class Kind:
-    """numpy's dtype of such a kind."""
+    """A numpy dtype."""
 
     name: str
     """`u1`."""
     order: str = "|"
-    """Of its bytes, `<` or `>`."""
+    """Byte order, `<` or `>`."""
 
     @property
     def size(self) -> int:
-        """Bytes of one."""
+        """Bytes per element."""
         return int(self.name[1:]) * (4 if self.name[0] == "U" else 1)
 
 
 @dataclass(slots=True)
 class Pickled:
-    """An array, as it is pickled: numpy is not asked to make it."""
+    """A pickled array; numpy does not construct it."""
 
     shape: tuple[int, ...] = ()
     fortran: bool = False
@@ -73,7 +73,7 @@ class Pickled:
 
 @dataclass(frozen=True, slots=True)
 class _LongText:
-    """A text that is only decoded if it is bytes that were written as text."""
+    """A long text, decoded only if it encodes bytes."""
 
     data: memoryview
     encoding: str
@@ -109,7 +109,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.left = len(raw)
-        """Bytes that may still be decoded from texts, however often one is referred to."""
+        """Bytes that may still be decoded from texts; bounds repeated references to one text."""
 
     def run(self) -> Any:
         for _ in range(STEPS + len(self.raw) // BYTES_A_STEP):
@@ -155,7 +155,7 @@ class _Machine:
                 try:
                     self.push(float(self.line()))
                 except ValueError:
-                    raise _DamagedError("it has a number that is none") from None
+                    raise _DamagedError("it has an invalid number") from None
             case b"\x8a":  # LONG1
                 length = self.number(1)
                 if length > 8:
@@ -247,12 +247,12 @@ class _Machine:
     def rest_of_line(self) -> memoryview:
         end = self.raw.find(b"\n", self.at)
         if end < 0:
-            raise _DamagedError("it has a text without an end")
+            raise _DamagedError("it has an unterminated text")
         return self.take(end + 1 - self.at)[:-1]
 
     def digits(self, text: str) -> int:
         if not re.fullmatch("-?[0-9]{1,20}", text):
-            raise _DamagedError("it has a number that is none, or of more than 64 bits")
+            raise _DamagedError("it has an invalid number, or one of more than 64 bits")
         return int(text)
 
     def index(self) -> int:
@@ -271,7 +271,7 @@ class _Machine:
         try:
             self.push_bytes(codecs.escape_decode(data[1:-1])[0])
         except ValueError:
-            raise _DamagedError("it has a string that is none") from None
+            raise _DamagedError("it has an invalid string") from None
 
     def push_bytes(self, data: bytes | memoryview) -> None:
         self.push(str(data, "latin-1") if len(data) <= SMALL else data)
@@ -283,17 +283,17 @@ class _Machine:
         self.push(str(data, encoding, "replace") if len(data) <= SMALL else _LongText(data, encoding))
 
     def encoded(self, text: str | _LongText) -> str | bytes:
-        """Bytes that were written as a text, a character each: what is short stays one."""
+        """Bytes that were pickled as text, one character per byte; a short text stays a text."""
         try:
             if isinstance(text, str):
                 text.encode("latin-1")
                 return text
             self.left -= len(text.data)
             if self.left < 0:
-                raise _DamagedError("it decodes more than it has")
+                raise _DamagedError("it decodes more bytes than it has")
             return str(text.data, text.encoding).encode("latin-1")
         except UnicodeError:
-            raise _DamagedError("it has bytes that are none") from None
+            raise _DamagedError("it has invalid bytes") from None
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -336,12 +336,12 @@ class _Machine:
         both = f"{module}.{name}" if type(module) is str and type(name) is str else None
         found = _GLOBALS.get(both) if both is not None else None
         if found is None:
-            asked = f"`{both}`" if both is not None else "what is no name"
+            asked = f"`{both}`" if both is not None else "a global that is not a name"
             raise _DamagedError(f"it asks for {asked}; only arrays of numbers or texts are allowed")
         self.push(Global(found))
 
     def made(self, called: Any, arguments: Any) -> Any:
-        """What a function of numpy's, or one for bytes, would return: what is made here is never larger than given."""
+        """The result of an allowed numpy or bytes function, never larger than its arguments."""
         match called, arguments:
             case Global("reconstruct"), (Global("ndarray"), (0,), str()):
                 return Pickled()
@@ -363,11 +363,11 @@ class _Machine:
                 return _array(shape, kind, order == "F", data)
             case Global("frombuffer"), (data, Kind() as kind, tuple(shape), "K", (1, 0)) if len(shape) == 2:
                 return _array(shape[::-1], kind, True, data)
-        raise _DamagedError("it calls what is not to be called")
+        raise _DamagedError("it calls a function that is not allowed")
 
 
 def _scalar(kind: Kind, data: bytes) -> int | str:
-    """A number or a text of numpy's."""
+    """A numpy scalar as a number or text."""
     order: Literal["big", "little"] = "big" if kind.order == ">" else "little"
     match kind.name[0]:
         case "S":
@@ -379,7 +379,7 @@ def _scalar(kind: Kind, data: bytes) -> int | str:
 
 
 def _build(target: Any, state: Any) -> None:
-    """A dtype's state, of which the order of its bytes matters; an array's: version, shape, dtype, order, bytes."""
+    """Set a dtype's byte order, or an array's state: version, shape, dtype, order, bytes."""
     match target, state:
         case Kind(), (int(), str(order), *_) if order in ("<", ">", "|", "="):
             target.order = order
@@ -388,16 +388,16 @@ def _build(target: Any, state: Any) -> None:
             target.shape, target.fortran, target.data = found.shape, found.fortran, found.data
             target.kind, target.order = found.kind, found.order
         case _:
-            raise _DamagedError("it has an array that is none")
+            raise _DamagedError("it has an invalid array")
 
 
 def _array(shape: tuple[Any, ...], kind: Kind, fortran: bool, data: Any) -> Pickled:
     data = data.encode("latin-1") if type(data) is str else data
     if not isinstance(data, memoryview | bytes) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-        raise _DamagedError("it has an array that is none")
+        raise _DamagedError("it has an invalid array")
     size = kind.size
     for length in shape:
         size *= length
     if size != len(data):
-        raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape asks for {size:,}")
+        raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape needs {size:,}")
     return Pickled(shape, fortran, data, kind.name, kind.order)

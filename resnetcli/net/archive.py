@@ -90,13 +90,13 @@ def _require_plain(file: str, graph: Any) -> None:
             good = {"target": _TARGET, "expr_str": _SYMBOLS}.get(key)
             named = key in ("name", "as_name") and not re.fullmatch(r"[\w.]*", text)
             if named or (good and not good.fullmatch(text) and not ("arg" in value and re.fullmatch(r"[\w.]*", text))):
-                raise UsageError(f"`{file}` is not opened: `{text}` in it is not an operation of torch",
+                raise UsageError(f"`{file}` is refused: `{text}` in it is not an operation of torch",
                                  "export it with torch's own operations, or name its class, `net.py:Net`")  # fmt: skip
 
 
 def _exported(file: str) -> nn.Module:
     before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever in it is a pickle
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # it may contain pickles
     try:
         with torch.device("cpu"):
             model = torch.export.load(file).module()

@@ -1,4 +1,4 @@
-"""Tensors for a PyTorch model's inputs, and a model that brings its own so that it can be called with images alone."""
+"""Tensors for a PyTorch model's inputs, and a wrapper that supplies them so that images are the only argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def tensors_for(inputs: Inputs, batch: int, device: torch.device, dtype: torch.dtype, vocabulary: int) -> list[Tensor]:
-    """A tensor an input, the batch first; values are random and none is a special case."""
+    """One random tensor per input, batch first."""
     return [_tensor(each, batch, device, dtype, vocabulary) for each in inputs]
 
 
@@ -60,7 +60,7 @@ def _takes_a_dict(forward: Any, names: dict[str, Any]) -> bool:
 
 
 GUESSES = 48
-"""Inputs that are tried for a hint, at most."""
+"""Maximum number of inputs tried for a hint."""
 
 
 def guesses(module: nn.Module, inputs: Inputs, problem: str) -> Iterator[Inputs]:
@@ -96,7 +96,7 @@ def guesses(module: nn.Module, inputs: Inputs, problem: str) -> Iterator[Inputs]
 
 
 def _arguments(forward: Any) -> int:
-    """How many arguments have to be given."""
+    """Number of required arguments."""
     try:
         parameters = inspect.signature(forward).parameters.values()
     except (TypeError, ValueError):
@@ -105,13 +105,13 @@ def _arguments(forward: Any) -> int:
 
 
 def smallest_vocabulary(module: nn.Module) -> int:
-    """A bound that tokens are within, whichever embedding they go into."""
+    """Size of the smallest embedding: every embedding accepts smaller tokens."""
     sizes = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
     return min(sizes, default=2)
 
 
 class Fed(nn.Module):
-    """A model that brings its inputs: called with a batch's images, or any tensor as long as the batch.
+    """A wrapper that supplies a model's inputs: call it with a batch of images, or any tensor of that length.
 
     The images are the first input if that is a float tensor by position; all others are this module's own.
     """

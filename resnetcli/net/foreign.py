@@ -52,7 +52,7 @@ def trace_reference(
     """A net's plan for one image, in evaluation, with values for its constructor; and the library it is from.
 
     The reference is `torchvision`, `timm`, a Python file or module, which is run, and a name in it; or an archive.
-    Raises UsageError for what there is not, cannot be made or fails, SpecError for a file that is no Python.
+    Raises UsageError for a model that does not exist or fails, SpecError for a file that is not Python.
     """
     with undisturbed(_program(reference)), found(reference, parameters) as foreign:
         made: list[nn.Module] = []  # by the second attempt, for the third
@@ -72,7 +72,7 @@ def trace_reference(
         try:
             return first_to_run(attempts, input, name, foreign.title, foreign.file), foreign.cite
         finally:
-            made.clear()  # what a model says when it goes is said in here
+            made.clear()  # what its finalizer prints is redirected, too
 
 
 @contextmanager
@@ -92,14 +92,14 @@ def made_again(plan: Plan) -> Iterator[nn.Module]:
         if replaced:
             raise UsageError(
                 f"`{plan.name}` cannot be timed: its code replaces {', '.join(f'`{each}`' for each in replaced[:4])}",
-                "leave `--device` out to count it, or call the replacement by a name of its own",
+                "omit `--device` to count it, or give the replacement another name",
             )
         net.eval()  # whose value is not used: somebody's own `train` may give none
         yield net
 
 
 def _program(reference: tuple[str, str]) -> str:
-    """What the code sees as `sys.argv[0]`."""
+    """The code's `sys.argv[0]`."""
     return reference[0]
 
 
@@ -170,7 +170,7 @@ def _in_archive(file: str, parameters: Mapping[str, Any]) -> Foreign:
 def _making(
     title: str, signed: Make, build: Make, chosen: Mapping[str, Any], parameters: Mapping[str, Any], file: str = ""
 ) -> Callable[[], nn.Module]:
-    """What makes a model by calling `build`; `signed` is what has the signature that errors are explained by."""
+    """A function that constructs a model by calling `build`; errors are explained by the signature of `signed`."""
 
     def make() -> nn.Module:
         try:
@@ -192,7 +192,7 @@ def _making(
 
 
 def _parameters(build: Make) -> dict[str, inspect.Parameter]:
-    """By name; of a class that passes keywords on also those of its bases' constructors."""
+    """Parameters by name; of a class that forwards keywords, also those of its bases."""
     found: dict[str, inspect.Parameter] = {}
     makers: list[Any] = [build]
     if isinstance(build, type):
@@ -212,7 +212,7 @@ _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _as_annotated(build: Make, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole number as text where the constructor wants text: `version=2`."""
+    """Convert an integer to text where the constructor expects text: `version=2`."""
     known = _parameters(build)
 
     def is_text(name: str) -> bool:
@@ -223,7 +223,7 @@ def _as_annotated(build: Make, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _what_it_takes(build: Make, error: BaseException, parameters: Mapping[str, Any]) -> str:
-    """A hint for a call that failed: which arguments there are, or which have no value yet."""
+    """A hint for a failed call: its arguments, or those without a value."""
     if not isinstance(error, Exception):
         return ""
     text = str(error)
@@ -240,9 +240,9 @@ def _what_it_takes(build: Make, error: BaseException, parameters: Mapping[str, A
     if isinstance(error, TypeError) and re.search(r"missing \d+ required .*argument", text):
         needed = [name for name in re.findall(r"'(\w+)'", text.rpartition(":")[2]) if name in known]
         if needed:
-            return f"give each a value behind the model: `{' '.join(f'{name}=VALUE' for name in needed)}`"
+            return f"add the missing values after the model: `{' '.join(f'{name}=VALUE' for name in needed)}`"
     if known:
-        return f"behind the model, `NAME=VALUE` sets {', '.join(map('`{}`'.format, [*known][:12]))}"
+        return f"`NAME=VALUE` after the model sets {', '.join(map('`{}`'.format, [*known][:12]))}"
     return "its constructor takes no `NAME=VALUE`"
 
 
@@ -253,8 +253,8 @@ def _what_it_takes(build: Make, error: BaseException, parameters: Mapping[str, A
 def running(file: str) -> Iterator[ModuleType]:
     """The module a Python file makes, run once; what is beside it can be imported meanwhile.
 
-    A file in a package is imported as its module, `package.net`. Any other is run under a name of ours. Raises
-    UsageError for a file that there is not or that fails, SpecError for one that is no Python.
+    A file in a package is imported as its module, `package.net`; any other runs under a generated name. Raises
+    UsageError for a file that is missing or fails, SpecError for one that is not Python.
     """
     path = Path(file)
     try:
@@ -273,7 +273,7 @@ def running(file: str) -> Iterator[ModuleType]:
 
 @contextmanager
 def importing(name: str) -> Iterator[ModuleType]:
-    """A module by its dotted name, from here or installed. Raises UsageError if there is none or it fails."""
+    """Import a module, from the current directory or installed. Raises UsageError if there is none or it fails."""
     with _importable([Path.cwd()]):
         try:
             module = import_module(name)
@@ -281,8 +281,8 @@ def importing(name: str) -> Iterator[ModuleType]:
             if not is_of_code(error):
                 raise
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-                hint = "from the folder that its first part is in, or by its file: `path/net.py:Net`"
-                raise UsageError(f"there is no module `{error.name}` here or installed", hint) from None
+                hint = "run it from the folder that contains the package, or name the file: `path/net.py:Net`"
+                raise UsageError(f"no module `{error.name}` in the current directory or installed", hint) from None
             raise _not_run(name, error) from None
         yield module
 
@@ -331,13 +331,13 @@ def _module_of(path: Path, text: bytes, file: str, packages: list[str]) -> Modul
 
 @contextmanager
 def _importable(folders: list[Path]) -> Iterator[None]:
-    """Within, what is in the folders can be imported, and afterwards it is as if it had not been."""
+    """Context manager: make modules in the folders importable, and undo it afterwards."""
     known = {name for folder in folders for name in _importable_names(folder)}
     hidden = {}
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if top in known and not _is_in(module, folders) and not in_library(_place(module)):
-            hidden[name] = sys.modules.pop(name)  # somebody else's of the same name
+            hidden[name] = sys.modules.pop(name)  # another module of the same name
     before, cached, search = {*sys.modules}, sys.dont_write_bytecode, list(sys.path)
     try:
         sys.dont_write_bytecode = True
@@ -391,13 +391,13 @@ def _not_run(file: str, error: BaseException) -> Exception:
 
 def _import_hint(file: str, error: BaseException) -> str:
     if not isinstance(error, ImportError) or not error.name:
-        return "it is run as `python` runs it, without arguments" if isinstance(error, SystemExit) else ""
+        return "the file is run as a script without arguments" if isinstance(error, SystemExit) else ""
     top = error.name.partition(".")[0]
     folder = Path(file).resolve().parent
     if not isinstance(error, ModuleNotFoundError):
         beside = next((p for p in (folder / f"{top}.py", folder / top) if p.exists()), None)
         if beside and in_library(_place(sys.modules.get(top))):
-            return f"rename {shown(str(beside))}: Python has a module `{top}` of its own"
+            return f"rename {shown(str(beside))}: Python has its own module `{top}`"
         return ""
     for above in folder.parents:
         if (above / f"{top}.py").is_file() or (above / top).is_dir():
@@ -418,18 +418,19 @@ def _in_module(source: str, name: str, module: ModuleType, parameters: Mapping[s
     title = name.rpartition(".")[2]
     if isinstance(thing, nn.Module):
         if parameters:
-            raise UsageError(f"`{name}` in `{source}` is made already: `{next(iter(parameters))}` cannot be set")
+            raise UsageError(f"`{name}` in `{source}` is already constructed: `{next(iter(parameters))}` cannot be set")
         return Foreign(title, "", lambda: thing, file, made=True)
     if not callable(thing):
         hint = ""
         if isinstance(thing, Mapping | list | tuple) and (keys := _keys(thing)):
             hint = f"for example `{source}:{name}.{keys[0]}`"
-        raise UsageError(f"`{name}` in `{source}` is of type {type(thing).__name__}, not a net or what makes one", hint)
+        what = f"`{name}` in `{source}` is of type {type(thing).__name__}"
+        raise UsageError(f"{what}, not a model or a function that makes one", hint)
     return Foreign(title, "", _making(title, thing, thing, parameters, parameters, file), file)
 
 
 def _member(thing: Any, part: str, module: ModuleType) -> tuple[Any, list[str] | None]:
-    """An attribute, or an item of a dict or list; else the names there are."""
+    """An attribute, or an item of a dict or list; else the available names."""
     if isinstance(thing, Mapping | list | tuple) and not isinstance(thing, nn.Module):
         if part in _keys(thing):
             items = thing if isinstance(thing, Mapping) else dict(enumerate(thing))

@@ -122,10 +122,10 @@ class _Relay(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        """Nothing: others write there too."""
+        """Do nothing: others write there, too."""
 
     def reconfigure(self, **settings: object) -> None:
-        """Nothing, likewise."""
+        """Do nothing, likewise."""
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _streams_kept() -> Iterator[None]:
     with ExitStack() as stack:
         kept = {}
         for number in range(3):
-            with suppress(OSError):  # closed by whoever started this process
+            with suppress(OSError):  # closed by the parent process
                 kept[number] = os.dup(number)
                 stack.callback(_close, kept[number])
         null = os.open(os.devnull, os.O_RDWR)
@@ -303,12 +303,12 @@ def _default_device() -> torch.device | None:
 
 
 def _modes() -> list[Any]:
-    """What changes calls of torch's functions: a default device is one."""
+    """Modes that intercept torch's functions, such as a default device."""
     return [*_get_current_function_mode_stack()]  # type: ignore[no-untyped-call]
 
 
 def _set_modes(modes: list[Any]) -> None:
-    """Leave what a default device that was set within another one has left behind."""
+    """Reset the stack of modes: nested default devices leave modes behind."""
     while _len_torch_function_stack():
         _pop_mode()  # type: ignore[no-untyped-call]
     for mode in modes:

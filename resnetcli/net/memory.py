@@ -75,7 +75,7 @@ def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
         text = str(error)
         if is_out_of_memory(error):
             asked = re.search(r"tried to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
-            piece = f", {asked[1]} of it at once" if asked else ""
+            piece = f" (failed to allocate {asked[1]})" if asked else ""
             if NO_ALGORITHM in text:
                 piece = ": cuDNN found no convolution algorithm that can run"
             raise NoRoom(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None

@@ -1,4 +1,4 @@
-"""What each operation of torch multiplies: a number by formula, nothing, or unknown, which never counts as nothing."""
+"""Multiply-accumulates of each torch operation: by formula, none, or unknown, which is never counted as 0."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ class Product:
 
     macs: int
     elements: int
-    """What it puts out."""
+    """Elements of its output."""
     factors: tuple[Any, ...] = ()
-    """What is multiplied, tensors or packed weights: a layer if one of them depends on the image and one does not.
-    Without any it is not a layer."""
+    """Factors, tensors or packed weights: it is a layer if one depends on the image and one does not. Without any it is
+    not a layer."""
     convolution: bool = False
     """A layer wherever its kernel comes from."""
     attention: bool = False
     """Never a layer."""
     layers: int = 1
-    """Behind one another, if it is a layer."""
+    """Number of consecutive layers, if it is a layer."""
 
 
 UNKNOWN = "unknown"
-"""It may multiply, and nothing says how much."""
+"""It may multiply, and has no formula."""
 
 
 def has_formula(func: Any) -> bool:
-    """Whether it is known what a call of an operation multiplies, so that it need not be taken apart."""
+    """Whether an operation has a formula, so that it need not be decomposed."""
     packet = func._overloadpacket
     return packet in flop_registry or base_name(packet.__name__) in FORMULAS.get(func.namespace, {})
 
 
 def product_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Product | str | None:
-    """What a call of an operation multiplied: None if nothing, UNKNOWN if there is no formula."""
+    """The product that a call computed; None if it multiplies nothing, UNKNOWN without a formula."""
     namespace, name = func.namespace, base_name(func._overloadpacket.__name__)
     kind = kind_of(namespace, name)
     if kind == "free":
@@ -71,7 +71,7 @@ def _bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Argumen
 
 
 def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """What a call writes into."""
+    """Tensors that a call writes."""
     known = func._schema.arguments
     if not any(each.is_write for each in known):
         return []
@@ -171,7 +171,7 @@ def _conv_tbc(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _trilinear(x: Arguments, y: list[Tensor]) -> Product:
-    """One for each three numbers that are multiplied."""
+    """One MAC for each product of three numbers."""
     ranks = [x[f"i{i}"].dim() + len(x[f"expand{i}"]) for i in (1, 2, 3)]
     sizes = [1] * ranks[0]
     for i in (1, 2, 3):
@@ -247,7 +247,7 @@ def _deformable(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _dense(*tensors: Tensor) -> None:
-    """Raises ValueError for a sparse tensor: how many of its elements there are the meta device does not know."""
+    """Raise ValueError for a sparse tensor: the meta device does not know its number of elements."""
     dense = {torch.strided, torch._mkldnn}  # type: ignore[attr-defined]
     if any(tensor.layout not in dense or tensor.is_nested for tensor in tensors):
         raise ValueError("not dense")
@@ -327,7 +327,7 @@ FORMULAS: Mapping[str, Mapping[str, Formula]] = {
     },
     "torchvision": {"deform_conv2d": _deformable},
 }  # fmt: skip
-"""Namespace -> base name -> what a call multiplies, by its arguments and what it puts out."""
+"""Namespace -> base name -> formula of a call's arguments and outputs."""
 
 # --- what multiplies nothing, and what has no formula --------------------------------------------------------------
 
@@ -441,4 +441,4 @@ OTHERS_FREE: Mapping[str, frozenset[str]] = {
     ),
     "torchvision": frozenset({"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}),
 }  # fmt: skip
-"""Of other libraries, such operations."""
+"""Such operations of other libraries."""

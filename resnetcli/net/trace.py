@@ -70,7 +70,7 @@ def trace(module: nn.Module, input: Shape | Inputs, *, name: str, title: str) ->
 def first_to_run(
     attempts: Sequence[Callable[[], nn.Module]], input: Shape | Inputs, name: str, title: str, file: str = ""
 ) -> Trace:
-    """The trace of the first model that can be made and run. Raises UsageError with what became of the last.
+    """The trace of the first model that can be constructed and run. Raises UsageError with the last one's error.
 
     A model that does not run on one image is run on two and on four, and counted if all figures are proportional.
     """
@@ -86,7 +86,7 @@ def first_to_run(
 
 
 class _RunError(UsageError):
-    """A model that was made and does not run on such inputs."""
+    """The model was constructed but does not run on these inputs."""
 
 
 def _first_to_run(
@@ -101,7 +101,7 @@ def _first_to_run(
             return recorder.run(name, title)
         except UsageError as error:
             problem = error
-        except BaseException as error:  # a model may not end whoever counts it
+        except BaseException as error:  # a model must not end this process
             if not is_of_code(error):
                 raise
             problem = _failed(error, recorder, inputs, title, file)
@@ -109,7 +109,7 @@ def _first_to_run(
 
 
 def per_image(two: Trace, four: Trace) -> Trace:
-    """What one image costs, of traces on two and on four. Raises UsageError unless the one is half of the other."""
+    """Halve the cost of two images. Raises UsageError unless four images cost twice as much."""
     steps, title = [two.plan.steps[0]], two.plan.title
     if [step.path for step in two.plan.steps] != [step.path for step in four.plan.steps]:
         raise UsageError(f"`{title}` does not run on one image, and runs other layers on four than on two")
@@ -118,7 +118,8 @@ def per_image(two: Trace, four: Trace) -> Trace:
         assert isinstance(other.op, Traced)
         products, elements = step.op.products, step.op.elements
         if (products * 2, elements * 2) != (other.op.products, other.op.elements) or products % 2 or elements % 2:
-            raise UsageError(f"`{title}` does not run on one image, and `{step.path}` costs on four not twice as much")
+            what = f"`{step.path}` does not cost twice as much on four as on two"
+            raise UsageError(f"`{title}` does not run on one image, and {what}")
         op = dataclasses.replace(step.op, products=products // 2, elements=elements // 2)
         batched = step.shape.n * 2 == other.shape.n
         shape = dataclasses.replace(step.shape, n=step.shape.n // 2) if batched else step.shape
@@ -259,7 +260,7 @@ class _Seen:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches a module run: its modules' calls by torch's hooks for all modules, operations by torch's dispatch.
+    """Record a module's run: calls of modules by torch's global hooks, operations by torch's dispatch.
 
     Both are followed into the threads that the module starts.
     """
@@ -307,7 +308,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constant = 0
         """Multiply-accumulates of what does not depend on the image."""
         self.attends = False
-        """Whether values are multiplied with values, which is no convolution and no fully connected layer."""
+        """Whether two activations are multiplied, which is not a layer."""
         self.local = threading.local()
         self.lock = threading.RLock()
         self.unfollowed = ""
@@ -316,7 +317,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def frames(self) -> list[_Frame]:
-        """Of this thread; of the first in a thread of torch's own."""
+        """Frames of this thread; in a thread of torch's own, of the main one."""
         frames: list[_Frame] = getattr(self.local, "frames", self.main)
         return frames
 
@@ -344,7 +345,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             output = module(*call[0], **call[1])
         self.over = True
         if self.unfollowed:
-            why = "start it by `threading.Thread` or a `ThreadPoolExecutor` in `forward`, or call the module there"
+            why = "start the thread by `threading.Thread` or a `ThreadPoolExecutor` in `forward`"
             raise UsageError(f"`{title}` calls `{self.unfollowed}` in a thread that cannot be followed", why)
         return self._trace(output, name, title)
 
@@ -356,7 +357,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensors_for(self.inputs, self.batch, device, dtype, smallest_vocabulary(self.module))
 
     def _know_modules(self) -> None:
-        """Notes the modules there are, and what parameters each has."""
+        """Record the modules and the parameters of each."""
         for path, module in self.module.named_modules():
             self.paths[module] = path
             self.held[module] = [p for p in module._parameters.values() if p is not None]
@@ -513,7 +514,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Runs an operation that takes functions, `cond` or `flex_attention`, by operations that are seen."""
+        """Run an operation that takes functions, such as `cond` or `flex_attention`, by recorded operations."""
         before = self.operations
         inner: list[Any] = []
         try:
@@ -577,7 +578,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._close_piece(frame, owner)
 
     def _frame(self) -> _Frame:
-        """Of the innermost call that is not over: a thread may go on longer than the call it was started in."""
+        """Frame of the innermost running call: a thread may outlive the call it was started in."""
         return next((frame for frame in reversed(self.frames) if not frame.over), _Frame(self.module, "", 0))
 
     def _owner(self, frame: _Frame, weights: list[frozenset[int]]) -> str:
@@ -589,7 +590,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return owner if owner not in self.called else ""
 
     def _sources(self, read: list[Tensor]) -> tuple[list[_Value], frozenset[int]]:
-        """What tensors are computed from: of those that depend on the image, and of those that do not."""
+        """Origins of tensors: of those that depend on the image, and of those that do not."""
         values, origins = [], set[int]()
         for tensor in read:
             key = self._storage(tensor)
@@ -615,12 +616,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.origins[key] = origins
 
     def _weights(self, product: Product, frame: _Frame) -> list[frozenset[int]]:
-        """What those factors of a product are computed from that do not depend on the image."""
+        """Origins of a product's factors that do not depend on the image."""
         keys = [self._weight(each, frame) for each in product.factors]
         return [self.origins[key] for key in keys if key not in self.values]
 
     def _layers(self, product: Product, weights: list[frozenset[int]]) -> int:
-        """Layers behind one another that a product is: by a weight, which does not depend on the image."""
+        """Number of consecutive layers in a product: those with a weight, which does not depend on the image."""
         if product.attention or not (weights or product.convolution):
             self.attends = self.attends or bool(product.factors)
             return 0
@@ -628,7 +629,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return product.layers
 
     def _weight(self, factor: Any, frame: _Frame) -> int:
-        """What stands for a factor: its storage, or for packed weights the layer they are of."""
+        """Key of a factor: its storage, or for packed weights their layer."""
         if isinstance(factor, Tensor):
             return self._storage(factor)
         weights = tensors_in(factor.unpack())
@@ -650,7 +651,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return id(tensor)
         key = int(storage._cdata)
         if key not in self.alive:
-            # its memory goes when it goes, but no other gets its number
+            # its memory is freed with it, but its number is not reused
             self.alive[key] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         return key
 
@@ -685,13 +686,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return Trace(plan, tuple(notes))
 
     def _bounded(self) -> Inputs:
-        """The inputs with the vocabulary that was seen; none for one image."""
+        """The inputs with the vocabulary that was used; empty for one image."""
         if image_of(self.inputs):
             return ()
         for each in self.inputs:
             if each.bound and self.vocabulary and each.bound > self.vocabulary:
                 raise UsageError(
-                    f"`{each.text}` has tokens that an embedding of {self.vocabulary:,} does not",
+                    f"`{each.text}` exceeds the vocabulary of an embedding, {self.vocabulary:,}",
                     f"`{dataclasses.replace(each, bound=self.vocabulary).text}`",
                 )
         return tuple(
@@ -703,11 +704,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         there: Iterable[Any] = self.module.parameters()
         parameters = {self._storage(p): p.numel() for p in there if not is_lazy(p)}
         if not depends:
-            yield "by torch the output does not depend on the image: what else computes, as NumPy, is not counted"
+            yield "no torch operation leads from the image to the output: other computation (NumPy) is not counted"
         if self.attends:
-            yield "MACs and activations include products of values with values, as in attention"
+            yield "MACs and activations include products of two activations, as in attention"
         if self.constant:
-            yield f"MACs include {self.constant:,} that do not depend on the image, as of weights computed from weights"
+            yield f"MACs include {self.constant:,} that do not depend on the image (weights computed from weights)"
         bare = set[int]().union(*(origins for origins in self.weights if not origins & parameters.keys()))
         if bare:
             yield (
@@ -719,7 +720,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             fed = sum(parameters.get(key, 0) for key in unknown.origins)
             calls.append(f"{name} ({plural(unknown.calls, 'call')}, {plural(fed, 'parameter')})")
         if calls:
-            yield f"not counted, for no formula of their MACs is known: {', '.join(calls)}"
+            yield f"not counted (no formula for their MACs): {', '.join(calls)}"
 
     def _idle(self) -> list[_Seen]:
         """Parameters of modules that were never called, in the row they belong to."""
@@ -735,7 +736,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def _never_read(self) -> list[str]:
-        """A sentence if there are parameters that took no part."""
+        """A note if there are unused parameters."""
         names: list[str] = []
         idle: dict[int, Tensor] = {}
         for path, module in self.module.named_modules():
@@ -755,7 +756,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return []
         total = sum(p.numel() for p in idle.values())
         named = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        return [f"took no part, their {plural(total, 'parameter')} counted: {named}"]
+        return [f"unused in this forward pass, their {plural(total, 'parameter')} counted: {named}"]
 
     def _unread(self, parameters: Iterable[tuple[str, Tensor | None]]) -> dict[str, Tensor]:
         known = [(name, p) for name, p in parameters if p is not None and not is_lazy(p)]
@@ -763,17 +764,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def max_layers(values: list[_Value]) -> int:
-    """Layers behind what comes from the image."""
+    """Most layers on a path from the image."""
     return max((value.layers for value in values), default=0)
 
 
 def _reads_shapes(name: str) -> bool:
-    """Whether an operation makes a tensor as large as another, whatever is in that."""
+    """Whether an operation uses only the shape of its input."""
     return name.endswith("_like") or name.startswith("new_")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module that is run by one for several devices, or compiled."""
+    """The module inside `nn.DataParallel` or a compiled module."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
@@ -784,16 +785,16 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 GRACE = 0.1
-"""Seconds in which a module waits for what it has just started, so that its own rows come after."""
+"""Seconds that a module waits for a thread it has just started, so that its own rows come later."""
 PATIENCE = 2.0
-"""Seconds in which a thread waits for what was started before it."""
+"""Seconds that a thread waits for those started before it."""
 _ONE_AT_A_TIME = threading.RLock()
-"""Held while a model runs: what is changed for it, as how threads start, is the whole process's."""
+"""Held while a model runs: what it patches, such as `Thread.start`, is global to the process."""
 
 
 @contextmanager
 def _followed(recorder: _Recorder) -> Iterator[None]:
-    """Threads that a recorded module starts, and what it gives to pools of them, are recorded too."""
+    """Context manager: also record threads that a recorded module starts, and its jobs in thread pools."""
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
     submitting = threading.local()
 
@@ -896,5 +897,5 @@ def _text(module: nn.Module) -> str:
 
 
 def _kind(module: nn.Module) -> str:
-    """Its class, of TorchScript the one it was made from."""
+    """Class name of a module; of TorchScript, that of the original."""
     return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__

@@ -625,7 +625,7 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
             raise PhraseError(f"`{text}` is a layer, not a mark of this one", word.offset, word.length, hint)
         elif re.fullmatch("[0-9]+/[0-9]+", text):
             channels, _, stride = text.partition("/")
-            hint = f"a stride stands apart: `{channels} /{stride}`"
+            hint = f"write the stride as `{channels} /{stride}`"
             raise PhraseError(f"`{text}` reads like channels and a stride", word.offset, word.length, hint)
         else:
             _set(marks, "channels", _number(text, word, "the number of channels"))

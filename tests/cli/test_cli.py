@@ -526,7 +526,7 @@ def test_noisy_ceilings_are_not_kept_in_the_place_of_quiet_ones(
         monkeypatch.setattr("resnetcli.measure.calibrate.calibrate", lambda device, report, found=found: found)
         result = run("calibrate")
         assert result.exit_code == 0
-        assert ("not kept for later: these are noisy" in result.stderr) is (found != kept)
+        assert ("not cached: these are noisy" in result.stderr) is (found != kept)
         assert cached("cpu") == kept
 
 

@@ -196,14 +196,14 @@ def test_arrays_of_a_file_that_are_not_used_are_named(tmp_path: Path, monkeypatc
     np.savez("whole.npz", images=images, labels=labels, weights=labels, val_images=images)
     result = run("data convert whole.npz whole")
     assert result.exit_code == 0, result.output
-    assert "warning: not used of whole.npz: `weights`, `val_images`; the images and labels are `images`, `labels`" in (
-        result.stderr
+    assert (
+        "warning: `whole.npz`: unused arrays `weights`, `val_images`; images and labels are read from " in result.stderr
     )
     np.savez(
         "split.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, x=images, y=labels,
         class_names=np.array(["a", "b"]),
     )  # fmt: skip
     result = run("data convert split.npz split")
-    assert "warning: not used of split.npz: `x`, `y`; " in result.stderr
+    assert "warning: `split.npz`: unused arrays `x`, `y`; " in result.stderr
     np.savez("clean.npz", x=images, y=labels, class_names=np.array(["a", "b"]))
     assert run("data convert clean.npz clean").stderr == ""

@@ -353,7 +353,7 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_would(
         patched.setattr("resnetcli.train.several.device_memory", lambda device: 100_000)
         result = run(tiny.words(folder))
     assert result.exit_code == 3
-    assert "does not fit into the memory of `cpu`, 20.00 GiB of it at once" in result.stderr
+    assert "does not fit into the memory of `cpu` (failed to allocate 20.00 GiB)" in result.stderr
     room = 90_000 - (30 + 20) * 3 * 8 * 8  # a tenth is not the tensors'; the images are there already
     need = memory(load(str(folder / "tiny.yaml"), classes=4), "train", place="cpu")
     most = max(batch for batch in range(1, 9) if need.bytes(batch) <= room)
@@ -526,8 +526,8 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
         result = run(tiny.words(folder))
         assert (result.exit_code, result.stderr) == (
             128 + number,
-            f"stopped by {signal.Signals(number).name} before the first step: the same command starts it again; "
-            "a download goes on from what has come\n",
+            f"stopped by {signal.Signals(number).name} before the first step: run the same command again "
+            "(a download resumes)\n",
         )
         assert not (folder / "run").exists()
     assert signal.getsignal(number) is before

@@ -329,7 +329,7 @@ def test_cifar_s_files_of_another_size_become_a_custom_set(version: str, tmp_pat
 @pytest.mark.usefixtures("_tiny")
 def test_what_is_binary_already_is_not_converted(tmp_path: Path) -> None:
     write_binary(tmp_path / "in", OFFICIAL["cifar10"], small())
-    with pytest.raises(UsageError, match="in the binary version already"):
+    with pytest.raises(UsageError, match="is already the binary version"):
         convert(tmp_path / "in", tmp_path / "out")
 
 

@@ -223,7 +223,7 @@ def test_a_relative_cache_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_that_is_no_archive_of_the_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.tar.gz").write_bytes(b"")
-    with pytest.raises(UsageError, match="is no archive of CIFAR-10"):
+    with pytest.raises(UsageError, match="is not an archive of CIFAR-10"):
         load("cifar10", tmp_path / "data.tar.gz")
 
 
@@ -296,16 +296,16 @@ def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("inside", "hint"),
     [
-        (["a.png"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
-        (["sub/a.png"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+        (["a.png"], "download it there with `resnet-cli data fetch cifar10 --data-dir DIR`"),
+        (["sub/a.png"], "download it there with `resnet-cli data fetch cifar10 --data-dir DIR`"),
         (["digits.npz", "notes"], "`resnet-cli data convert DIR/digits.npz NEW`, then `--data custom --data-dir NEW`"),
         (["digits/dataset.json"], "`--data custom --data-dir DIR/digits`"),
         (["cifar-100-binary.tar.gz"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
         (["cifar-100-python/train"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
         (["train.bin", "test.bin"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
         (["sets/cifar-10-batches-bin/data_batch_1.bin"], "`--data cifar10 --data-dir DIR/sets`"),
-        (["cifar-10-batches-bin.zip"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
-        (["cifar-10-binary.tar.gz.part", "mine"], "`resnet-cli data fetch cifar10 --data-dir DIR` fetches it there"),
+        (["cifar-10-batches-bin.zip"], "download it there with `resnet-cli data fetch cifar10 --data-dir DIR`"),
+        (["cifar-10-binary.tar.gz.part", "mine"], "with `resnet-cli data fetch cifar10 --data-dir DIR`"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("download", [True, False])

@@ -132,18 +132,24 @@ EVIL = {
     "eval": (calling(b"builtins", b"eval", b"U\x011\x85"), "asks for `builtins.eval`"),
     "numpy's load": (calling(b"numpy", b"load", b"U\x01x\x85"), "asks for `numpy.load`"),
     "a dotted name": (calling(b"numpy", b"ndarray.tofile", b")"), "asks for `numpy.ndarray.tofile`"),
-    "codecs": (calling(b"_codecs", b"encode", b")"), "not to be called"),
-    "an array made by its class": (calling(b"numpy", b"ndarray", b"J\xff\xff\xff\x7f\x85\x85"), "not to be called"),
+    "codecs": (calling(b"_codecs", b"encode", b")"), "a function that is not allowed"),
+    "an array made by its class": (
+        calling(b"numpy", b"ndarray", b"J\xff\xff\xff\x7f\x85\x85"),
+        "a function that is not allowed",
+    ),
     "an array of 2**40": (
         calling(
             b"numpy.core.multiarray", b"_reconstruct", b"cnumpy\nndarray\n\x8a\x06" + bytes(5) + b"\x01\x85U\x01b\x87"
         ),
-        "not to be called",
+        "a function that is not allowed",
     ),
     "objects": (calling(b"numpy", b"dtype", b"U\x02O8K\x00K\x01\x87"), "array of `O8`"),
     "floats": (calling(b"numpy", b"dtype", b"U\x02f8K\x00K\x01\x87"), "array of `f8`"),
-    "codecs that would call": (calling(b"_codecs", b"encode", b"X\x01\0\0\0xX\x03\0\0\0zip\x86"), "not to be called"),
-    "bytes of a size": (calling(b"builtins", b"bytes", b"J\xff\xff\xff\x7f\x85"), "not to be called"),
+    "codecs that would call": (
+        calling(b"_codecs", b"encode", b"X\x01\0\0\0xX\x03\0\0\0zip\x86"),
+        "a function that is not allowed",
+    ),
+    "bytes of a size": (calling(b"builtins", b"bytes", b"J\xff\xff\xff\x7f\x85"), "a function that is not allowed"),
     "bytes beyond a byte": (
         calling(b"_codecs", b"encode", b"X\x02\0\0\0\xd0\x96X\x06\0\0\0latin1\x86"),
         "bytes that are none",
@@ -155,18 +161,18 @@ EVIL = {
         + b"q\x01X\x06\0\0\0latin1q\x02"
         + b"h\x00h\x01h\x02\x86R" * 100
         + b".",
-        "decodes more than it has",
+        "decodes more bytes than it has",
     ),
     "a buffer that is none": (
         calling(b"numpy.core.numeric", b"_frombuffer", b"(U\x02abNK\x02\x85U\x01Ct"),
-        "not to be called",
+        "a function that is not allowed",
     ),
     "a line of digits": (b"I" + b"9" * 200 + b"\n.", "more than 64 bits"),
-    "a line without an end": (b"V" + b"x" * 100_000, "text without an end"),
+    "a line without an end": (b"V" + b"x" * 100_000, "an unterminated text"),
     "a string without quotes": (b"Sabc\n.", "without quotes"),
-    "a string of a half escape": (b"S'\\x4'\n.", "string that is none"),
+    "a string of a half escape": (b"S'\\x4'\n.", "an invalid string"),
     "a memo before all": (b"g-1\n.", "takes more"),
-    "a float that is none": (b"Fone\n.", "number that is none"),
+    "a float that is none": (b"Fone\n.", "an invalid number"),
     "an instance": (b"\x80\x02(ios\nsystem\n.", "instruction 0x69"),
     "a class made": (b"\x80\x02cnumpy\nndarray\n)\x81.", "instruction 0x81"),
     "a persistent id": (b"\x80\x02U\x01aQ.", "instruction 0x51"),
@@ -174,7 +180,7 @@ EVIL = {
     "2 GB announced": (b"\x80\x02T\xff\xff\xff\x7fabc.", "ends in the middle"),
     "2**62 bytes announced": (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.", "ends in the middle"),
     "a long number": (b"\x80\x02\x8a\xff" + bytes(255) + b".", "more than 64 bits"),
-    "a name of nested tuples": (b"\x80\x04)" + b"\x85" * 9_000 + b")\x93.", "asks for what is no name"),
+    "a name of nested tuples": (b"\x80\x04)" + b"\x85" * 9_000 + b")\x93.", "asks for a global that is not a name"),
     "a name without an end": (b"\x80\x02c" + b"a" * 10**6, "name without an end"),
     "a loop of instructions": (b"\x80\x02" + b"]0" * 10 + b".", "instruction 0x30"),
     "a million lists": (b"\x80\x02" + b"]" * 1_100_000, "too many instructions"),
@@ -182,7 +188,7 @@ EVIL = {
     "nothing to take": (b"\x80\x02R.", "takes more"),
     "a mark taken": (b"\x80\x02(R.", "takes more"),
     "a memo that is not": (b"\x80\x02h\x07.", "takes more"),
-    "a state for a list": (b"\x80\x02]Nb.", "an array that is none"),
+    "a state for a list": (b"\x80\x02]Nb.", "an invalid array"),
     "keys that are lists": (b"\x80\x02}]]s.", "keys are not all text"),
     "an odd dict": (b"\x80\x02}(U\x01au.", "keys are not all text"),
     "items for a number": (b"\x80\x02K\x01(K\x01e.", "fills what is no list"),
@@ -204,9 +210,9 @@ def test_an_array_s_shape_is_held_against_its_bytes() -> None:
     out.array(np.zeros((2, 8), np.uint8))
     good = bytes(out.out) + b"."
     assert unpickle(good, "array") == Pickled((2, 8), False, bytes(16))
-    with pytest.raises(DataError, match="16 bytes whose shape asks for 2,040"):
+    with pytest.raises(DataError, match="16 bytes whose shape needs 2,040"):
         unpickle(good.replace(b"K\x02K\x08\x86", b"K\xffK\x08\x86"), "array")
-    with pytest.raises(DataError, match="an array that is none"):
+    with pytest.raises(DataError, match="an invalid array"):
         unpickle(good.replace(b"K\x02K\x08\x86", b"J\xfe\xff\xff\xffJ\xf8\xff\xff\xff\x86"), "array")
 
 

@@ -86,7 +86,9 @@ def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch
     found = quick(residual_net(), large, wide_net(4), batch=2)
     first, lost, last = found.measured
     assert isinstance(lost, ResourceError)
-    assert lost.message == ("`sketch` with a batch of 2 does not fit into the memory of `cpu`, 2.00 GiB of it at once")
+    assert lost.message == (
+        "`sketch` with a batch of 2 does not fit into the memory of `cpu` (failed to allocate 2.00 GiB)"
+    )
     assert isinstance(first, Measurement)
     assert isinstance(last, Measurement)
     assert [ratio is None for ratio in found.ratios] == [True, True, False]

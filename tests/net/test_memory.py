@@ -47,13 +47,13 @@ def test_a_gpu_s_allocator_s_error_says_what_was_asked_for() -> None:
     with pytest.raises(ResourceError) as caught, fitting("`big` with a batch of 64", GPU, "use a smaller `--batch`"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 1")
     assert str(caught.value) == (
-        "error: `big` with a batch of 64 does not fit into the memory of `cuda:0`, 20.00 GiB of it at once\n"
+        "error: `big` with a batch of 64 does not fit into the memory of `cuda:0` (failed to allocate 20.00 GiB)\n"
         "hint: use a smaller `--batch`"
     )
 
 
 def test_a_cpu_s_allocator_s_error_is_one_too() -> None:
-    text = "it does not fit into the memory of `cpu`, 4503599627370496 bytes of it at once"
+    text = "it does not fit into the memory of `cpu` .failed to allocate 4503599627370496 bytes."
     with pytest.raises(ResourceError, match=text), fitting("it", CPU):
         torch.empty(2**50)
 

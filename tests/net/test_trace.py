@@ -22,7 +22,7 @@ from tests.net.test_foreign import counted
 IMAGE = (3, 4, 4)
 JIT: Any = torch.jit
 PRUNE: Any = prune
-ATTENTION = "MACs and activations include products of values with values, as in attention"
+ATTENTION = "MACs and activations include products of two activations, as in attention"
 
 
 class Computes(nn.Module):
@@ -165,7 +165,7 @@ def test_what_only_has_the_image_s_shape_does_not_depend_on_it() -> None:
 def test_weights_that_are_not_parameters_and_weights_of_weights_are_noted_with_their_number() -> None:
     assert counted(WithBuffer(), IMAGE).notes[1].startswith("layers use 480 weights that are not parameters")
     assert counted(flat(parametrizations.spectral_norm(nn.Linear(48, 10))), IMAGE).notes[1:] == (
-        "MACs include 490 that do not depend on the image, as of weights computed from weights",
+        "MACs include 490 that do not depend on the image (weights computed from weights)",
     )
 
 
@@ -180,9 +180,9 @@ def test_parameters_that_took_no_part_are_counted_once_and_named_once() -> None:
         def forward(self, x: Tensor) -> Any:
             return self.conv(x)
 
-    assert counted(Idle(), IMAGE).notes[1:] == ("took no part, their 27 parameters counted: scale, aux",)
+    assert counted(Idle(), IMAGE).notes[1:] == ("unused in this forward pass, their 27 parameters counted: scale, aux",)
     nothing = counted(Computes(lambda s, x: x + 1, a=nn.Linear(48, 5), b=nn.Linear(4, 4)), IMAGE)
-    assert nothing.notes[1:] == ("took no part, their 265 parameters counted: (Computes)",)
+    assert nothing.notes[1:] == ("unused in this forward pass, their 265 parameters counted: (Computes)",)
 
 
 def test_a_layer_that_is_made_when_it_is_first_called_has_a_row() -> None:
@@ -255,7 +255,7 @@ def test_an_operation_of_others_is_named() -> None:
 
 def test_what_numpy_computes_is_not_passed_over() -> None:
     found = counted(Computes(lambda s, x: torch.from_numpy(x.flatten(1).numpy() @ x.flatten(1).T.numpy())), IMAGE)
-    assert "by torch the output does not depend on the image" in found.notes[1]
+    assert "no torch operation leads from the image to the output" in found.notes[1]
 
 
 RECURRENT = [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)]
