@@ -127,8 +127,8 @@ def train_cifar(
     eval_every: Annotated[
         int | None,
         typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
-                     help="Evaluate every N iterations. [default: 1000, or a tenth of a shorter run, but not more often than it "
-                          "trains on as many images as the test set has]"),
+                     help="Evaluate every N iterations. [default: 1000, in a shorter run a tenth of it, but at least "
+                          "as many as train on the number of test images]"),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")

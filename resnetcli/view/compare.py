@@ -62,7 +62,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
             Column("batch", "batch", shown=sweep),
             Column("median", "median_s"),
             HALF_WIDTH,
-            Column("ratio", "median_ratio", shown=False),  # for programs: what the verdict says in words
+            Column("ratio", "median_ratio", shown=False),  # for programs: the verdict as a number
             Column("from", "median_ratio_low", shown=False),
             Column("to", "median_ratio_high", shown=False),
             Column(f"against {against}", "verdict", "left", "cyan", wrap=True, shown=judged),
@@ -204,7 +204,7 @@ def _printed(profile: Profile, key: str) -> str:
 
 
 def caption(comparison: Comparison) -> list[str]:
-    """What the figures hold for, the most important first."""
+    """Conditions of the figures, the most important first."""
     sizes = {profile.plan.input_text for profile in comparison.profiles}
     where = f", {sizes.pop()}" if len(sizes) == 1 else ""
     convention = comparison.profiles[0].convention
@@ -218,7 +218,7 @@ def caption(comparison: Comparison) -> list[str]:
 
 
 def results_lines(comparison: Comparison) -> list[str]:
-    """A tool's figures as sums, what was left out, and what there is to say of single nets."""
+    """A tool's figures as sums, omitted models, and notes on single models."""
     lines = []
     if comparison.profiles[0].convention.name not in ("macs", "flops"):
         lines += convention_notes({label(profile): profile.tally for profile in comparison.profiles})

@@ -64,7 +64,7 @@ def sum_text(tally: Tally) -> str:
 
 
 def reconcile_heading(found: Reconciliation) -> list[str]:
-    """What was asked, and the answer in a sentence."""
+    """The question, and the answer in one sentence."""
     variant, figure = found.variant, found.figure.printed
     name = " ".join(filter(None, (variant.model, variant.settings)))
     heads = ", with auxiliary heads" if variant.aux else ""
@@ -119,7 +119,7 @@ def _off(difference: int, total: int) -> str:
 
 
 def own_sheet(found: Reconciliation) -> Sheet:
-    """What is published of the model as asked, of the quantity that the figure counts."""
+    """Figures of the model as asked, for the quantity that the figure counts."""
     return tools_sheet(found) if found.quantity == "work" else readings_sheet(found)
 
 
@@ -219,7 +219,7 @@ def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:
 
 
 def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
-    """How it came out, and why there is no figure."""
+    """The results, and why a figure is missing."""
     verdicts = [tool.verdict for net in found for tool in net.tools]
     said = {verdict: verdicts.count(verdict) for verdict in ("agrees", "differs", "no figure")}
     agree, differ = said["agrees"], said["differs"]
@@ -243,4 +243,4 @@ def crosscheck_notes(found: tuple[Crosschecked, ...]) -> list[str]:
     for tool in (tool for net in found for tool in net.tools if tool.reading.counted is not None):
         for text in tool.defects:
             whose.setdefault(text, {})[tool.reading.convention] = None
-    return [f"known of {', '.join(names)}: {text}" for text, names in whose.items()]
+    return [f"known issue of {', '.join(names)}: {text}" for text, names in whose.items()]

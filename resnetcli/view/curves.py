@@ -315,7 +315,7 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
 def notes(curves: Sequence[Curve]) -> list[str]:
     """What the errors are of; where they are of several data sets, each name has its own."""
     data = [f"data: {text}; " for text in data_texts(curves)]
-    errors = "errors are the last that were read; train error: of augmented images, each before the update it went into"
+    errors = "errors: latest values; train error: on augmented images, before each update"
     return [(data[0] if len(data) == 1 else "") + errors]
 
 

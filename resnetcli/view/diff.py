@@ -70,7 +70,7 @@ def _signed(amounts: Amounts, key: str) -> Cell:
 
 
 def totals_sheet(found: Diff) -> Sheet:
-    """Both nets' figures, exact, and the difference."""
+    """Exact figures of both models, and the difference."""
     before, after = names_of(found)
     names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory_bytes": "bytes of memory"}
     pairs = {name: (found.total_before.figure(key), found.total_after.figure(key)) for key, name in names.items()}
@@ -91,9 +91,9 @@ def totals_sheet(found: Diff) -> Sheet:
 
 
 def diff_notes(found: Diff) -> list[str]:
-    """How much differs."""
+    """The number of different and of identical rows."""
     rows = plural(len(found.rows), "row differs", "rows differ")
-    return [f"{rows}, {plural(found.equal, 'row')} written alike at the same cost left out; counted for one image"]
+    return [f"{rows}, {plural(found.equal, 'identical row')} omitted; counted for one image"]
 
 
 def no_difference(found: Diff) -> str:

@@ -57,7 +57,7 @@ def fit_sheet(fit: Fit) -> Sheet:
 
 
 def fit_notes(fit: Fit) -> list[str]:
-    """Which step sets the peak, and what the next image would take."""
+    """The step at the peak, and the memory of one more image."""
     of = "one image" if fit.shown_batch == 1 else f"{exact(fit.shown_batch)} images"
     lines = [f"{of} of {fit.plan.input}: the peak is {moment_text(fit.plan, fit.peak)}"]
     if fit.batch:
@@ -71,10 +71,10 @@ def fit_notes(fit: Fit) -> list[str]:
 
 
 def fit_conditions(fit: Fit) -> str:
-    """What is counted and what is not."""
+    """What the memory figures include and exclude."""
     return (
-        f"derived from every tensor PyTorch holds, all in {fit.memory.dtype}, without autocast; not in it: "
-        "workspaces of convolutions, the GPU's context (some 0.5 GB), fragmentation, the loss"
+        f"derived from every tensor PyTorch holds, all in {fit.memory.dtype}, without autocast; excludes "
+        "convolution workspaces, the GPU context (about 0.5 GB), fragmentation and the loss"
     )
 
 
@@ -93,6 +93,6 @@ def training_line(cost: TrainingCost) -> str:
 
 
 def memory_text(plan: Plan, memory: Memory) -> str:
-    """What one image takes at most, and where."""
+    """Peak memory of one image, and the step at the peak."""
     peak = memory.peak()
     return f"peak {size_of(memory.bytes())}, {size_of(peak.bytes())} above the weights, in {place(plan, peak)}"

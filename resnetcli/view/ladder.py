@@ -72,11 +72,11 @@ def _tolerance_text(rungs: Sequence[Rung]) -> str:
     if not tolerances:
         return ""
     most = ", ".join(f"{tolerance:g} in {dtype}" for dtype, tolerance in tolerances.items())
-    return f"off by: last maps and outputs against eager fp32, relative norm, the worse; at most {most}"
+    return f"off by: relative norm of the error of the last feature maps or outputs vs eager fp32; at most {most}"
 
 
 def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
-    """Why settings failed, and which are not told apart from the best."""
+    """Reasons of failed settings, and settings that do not differ significantly from the best."""
     ties = [
         f"not told apart from the best at batch {ladder.batch}: {', '.join(rung.settings.text for rung in ladder.ties)}"
         for ladder in ladders
@@ -88,4 +88,4 @@ def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
     return [*problems, *ties]
 
 
-LADDER_NOTE = "each in a process of its own, one after the other"
+LADDER_NOTE = "each in a separate process, one after the other"

@@ -8,7 +8,7 @@ from decimal import Decimal
 _PREFIXES = ("", "K", "M", "G", "T", "P", "E")
 _TIMES = ((0, "s"), (-3, "ms"), (-6, "us"), (-9, "ns"))
 _DIGITS = 4
-"""Significant digits of a figure that is not written exactly."""
+"""Significant digits of a rounded figure."""
 
 
 def short(value: int) -> str:
@@ -54,7 +54,7 @@ def percent(share: float) -> str:
 
 
 def factor(ratio: float, digits: int = 3) -> str:
-    """Some significant digits, written out: `2.67`, `12.3`, `1,230`."""
+    """A ratio with some significant digits: `2.67`, `12.3`, `1,230`."""
     if not math.isfinite(ratio) or not ratio:
         return f"{ratio:g}"
     rounded = _rounded(ratio, digits)
@@ -75,7 +75,7 @@ def change(value: float, reference: float) -> str:
 
 
 def _prefixed(value: int, form: str) -> str:
-    """Rounded first, for 999,960 is `1.000M`; below a thousand the number itself."""
+    """Round, then choose the prefix: 999,960 is `1.000M`. Numbers below a thousand are exact."""
     if abs(value) < 1000:
         return form.format(value, "")
     rounded = _rounded(value)
@@ -86,7 +86,7 @@ def _prefixed(value: int, form: str) -> str:
 
 
 def _rounded(value: float, digits: int = _DIGITS) -> Decimal:
-    """To so many significant digits, all of them written: 999.96 is 1000 and 0.5 is 0.5000."""
+    """Round to significant digits, with trailing zeros: 999.96 is 1000 and 0.5 is 0.5000."""
     return Decimal(f"{Decimal(value):.{digits - 1}e}")
 
 

@@ -1,6 +1,6 @@
 """Where text goes: data to stdout, whole lines when piped, colour only where a terminal can show it.
 
-Everything that a command prints passes through here (or `cli.app.complain`), which makes it safe for where it goes.
+All output of a command passes through here (or `cli.app.complain`), where it is made safe for its destination.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _results: IO[str] | None = None
 
 
 def stream() -> IO[str]:
-    """Where results go."""
+    """The stream for results."""
     return _results or sys.stdout
 
 
 def reserve_stdout() -> None:
-    """Keep stdout for results until the process ends: whatever else is written there goes to stderr."""
+    """Reserve stdout for results until the process ends: other writes to it go to stderr."""
     global _results
     encoding = sys.stdout.encoding
     sys.stdout.flush()
@@ -43,7 +43,7 @@ def reserve_stdout() -> None:
 
 
 class _Log:
-    """A stream whose lines end where their text ends, and are no commands to a workflow's runner."""
+    """A stream without trailing blanks and without workflow commands."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -80,7 +80,7 @@ def text_width() -> int:
 
 
 def natural_width(table: Table, *, wrapped: bool = False) -> int:
-    """Characters a table takes if nothing is wrapped, or if whatever can be is."""
+    """Width of a table in characters, with nothing wrapped or with everything wrapped."""
     from rich.measure import Measurement
 
     screen = console()
@@ -89,7 +89,7 @@ def natural_width(table: Table, *, wrapped: bool = False) -> int:
 
 
 def print_sheet(sheet: Sheet) -> Sheet:
-    """A sheet to the terminal; returns it as shown.
+    """Print a sheet to the terminal; return it as shown.
 
     Where that is too narrow, spare columns are left out, which is said, and what is still too wide goes on below.
     """
@@ -104,12 +104,12 @@ def print_sheet(sheet: Sheet) -> Sheet:
         for number, part in enumerate(split(sheet, screen.width)):
             print_texts([""] if number else [])
             print_table(to_rich(part))
-    print_texts([f"too narrow for: {', '.join(left_out)}"] if left_out else [], style="dim")
+    print_texts([f"hidden (terminal too narrow): {', '.join(left_out)}"] if left_out else [], style="dim")
     return sheet
 
 
 def print_table(table: Table) -> None:
-    """A table without blank edges above and below; its figures are never cut, however narrow the terminal."""
+    """Print a table without blank edges; figures are never cut, however narrow the terminal."""
     from rich.segment import Segment, Segments
 
     screen = console()
@@ -135,7 +135,7 @@ def _print_groups(sheet: Sheet) -> None:
 
 
 def print_texts(lines: Iterable[str], style: str = "", *, indent: str = "") -> None:
-    """Lines of text, broken between words where the terminal is too narrow."""
+    """Print lines, wrapped between words if the terminal is too narrow."""
     from rich.text import Text
 
     screen = console()
@@ -156,15 +156,15 @@ def print_json(record: dict[str, Any]) -> None:
 
 
 def print_whole(line: str) -> None:
-    """A line that is never broken, for it may be a path to copy."""
+    """Print a line without wrapping: it may be a path to copy."""
     write(printable(line) + "\n")
 
 
 def write(text: str) -> None:
-    """Markdown, CSV or JSON, made by what knows how to write it."""
+    """Print Markdown, CSV or JSON that is already safe."""
     stream().write(no_commands(text))
 
 
 def write_verbatim(text: str) -> None:
-    """A file's own text, to be kept as it is."""
+    """Print a file's text unchanged."""
     stream().write(text)

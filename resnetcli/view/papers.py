@@ -16,7 +16,7 @@ Key = tuple[str, ...]
 """A column of printed figures: which figure, and under which conditions where the table has several."""
 
 MOST_NOTES = 3
-"""Lines below a table; what differs in more is said by `verify`."""
+"""Maximum lines below a table; `verify` reports the others."""
 
 
 def paper_sheet(table: PaperTable) -> Sheet:

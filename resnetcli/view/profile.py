@@ -83,11 +83,11 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
 
 FIELDS = {
-    "field": "field (derived): pixels of the image that a value sees, by the smallest path and by all together",
-    "stride": "stride: pixels from one value's field to the next",
-    "padding": "padding: pixels of the first one beyond the edge",
+    "field": "field (derived): receptive field in pixels, of the smallest path and of all paths together",
+    "stride": "stride: pixels between adjacent fields",
+    "padding": "padding: pixels of the first field beyond the edge",
 }
-"""Columns of what is seen of the image, and what they mean."""
+"""Receptive-field columns and their legends."""
 
 
 def _fields(plan: Plan) -> Sequence[Receptive]:
@@ -116,7 +116,7 @@ def _range(low: int | None, high: int | None, unbounded: str = "") -> str:
 
 
 def totals(profile: Profile) -> list[str]:
-    """What was asked for of the whole net beside its row: a convention's sum, auxiliary heads, batches."""
+    """Requested details of the whole model: a convention's sum, auxiliary heads, batch sizes."""
     counts = profile.counts
     lines = convention_lines(profile.tally)
     if heads := heads_line(profile):
@@ -129,7 +129,7 @@ def totals(profile: Profile) -> list[str]:
 
 
 def totals_notes(profile: Profile) -> list[str]:
-    """The exact figures of one image, and what it takes in memory and in training."""
+    """Exact counts for one image, with its memory and a training step."""
     counts, plan = profile.counts, profile.plan
     one = f"one {'input' if plan.inputs else 'image'}, {plan.input_text}"
     lines = [
@@ -241,15 +241,15 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
     return Sheet(columns, tuple(_measured_line(m, sweep) for m in measurements))
 
 
-HALF_WIDTH = Column("±", "half_interval", legend="±: half the median's 95% interval")
-IMAGES_S = "images/s: with the queue full"
-PEAK_MEMORY = "peak memory: above the weights"
+HALF_WIDTH = Column("±", "half_interval", legend="±: half-width of the 95% CI of the median")
+IMAGES_S = "images/s: pipelined throughput"
+PEAK_MEMORY = "peak memory: excludes weights"
 
 
 def derived_column(measurements: Sequence[Measurement], spare: int) -> Column:
-    """The peak that the plan foresees, where it foresees one."""
+    """The peak computed from the plan, if there is one."""
     shown = any(m.live_peak_bytes is not None for m in measurements)
-    meaning = "derived: what tensors take by the plan, without libraries' workspaces"
+    meaning = "derived: computed tensor memory, excluding library workspaces"
     return Column("derived", "live_peak_bytes", spare=spare, shown=shown, legend=meaning)
 
 
@@ -285,7 +285,7 @@ def memory_columns(measurements: Sequence[Measurement]) -> tuple[Column, ...]:
     asked = [m.memory for m in measurements if m.memory]
     reserved = any(held.reserved_bytes is not None for held in asked)
     return (
-        Column("by itself", "own_peak_bytes", shown=bool(asked), legend="by itself: the peak in a new process"),
+        Column("by itself", "own_peak_bytes", shown=bool(asked), legend="by itself: peak in a fresh process"),
         Column("reserved", "own_reserved_bytes", shown=reserved),
         Column("process", "own_process_bytes", shown=bool(asked), legend="process: all memory it took"),
     )
@@ -400,7 +400,7 @@ def _prepared(measurements: Sequence[Measurement]) -> str:
 
 
 def conditions(measurements: Sequence[Measurement]) -> list[str]:
-    """Under what measurements made in one go hold, the most important first."""
+    """Conditions of one run's measurements, the most important first."""
     m = measurements[0]
     tf32 = ", TF32 allowed" if m.tf32 else ""
     what = ", training steps" if m.mode == "train" else ""
@@ -415,7 +415,7 @@ def doubts(measurements: Sequence[Measurement], *, models: Sequence[str] = (), e
     """What is not as it should be with measurements, of `models` if of several; whether `energy` was asked for."""
     from resnetcli.measure.best import deviates
 
-    lines = ["energy: not available, no meter of this device can be read"] if (
+    lines = ["energy: not available, this device has no readable energy meter"] if (
         energy and not any(m.energy for m in measurements)) else []  # fmt: skip
     names = [f"{model}: " for model in models] or [""] * len(measurements)
     lines += [

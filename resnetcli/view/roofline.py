@@ -298,7 +298,7 @@ def shares_line(found: Explanation) -> str:
 
 
 def parts_sheet(head: str, parts: Sequence[Part], *, legend: bool = True) -> Sheet:
-    """A row for each part of the net: what it asks for, its floor, and what it took; with what its columns mean."""
+    """One row per part of the model: its work, floor and measured time; with legends."""
     moved, floor = (
         ("moved: bytes read and written for the batch", "floor: max(FLOPs / peak, bytes / bandwidth) + launches")
         if legend
@@ -470,16 +470,16 @@ def _prediction_line(net: Explanation) -> tuple[Cell, ...]:
 
 
 def prediction_notes(found: Prediction, tested: Tested | None) -> list[str]:
-    """What a floor is, and how far from it nets were seen to be."""
+    """The meaning of the floor, and the distance of measured models from it."""
     floor = found.nets[0].executed
     lines = [
-        f"predicted, not measured: {floor.dtype}, batch {floor.batch}; a floor is what no run can beat, not what one "
-        "will see",
+        f"predicted, not measured: {floor.dtype}, batch {floor.batch}; the floor is a lower bound, not an expected "
+        "latency",
     ]
     if not found.ceilings.launch_s:
-        lines[0] += "; launches are not in it: at small batches on a large GPU they take most of the time"
+        lines[0] += "; it excludes launch overhead, which dominates small batches on a large GPU"
     if floor.dtype == "fp32" and "tf32" in found.ceilings.peaks:
-        lines[0] += "; fp32 is without TF32, which convolutions there use unless told otherwise (`--dtype tf32`)"
+        lines[0] += "; fp32 excludes TF32, PyTorch's default for convolutions there (`--dtype tf32`)"
     return [*lines, _tested_line(floor, tested)]
 
 

@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe for where it is written: a terminal, a workflow's log, Markdown, CSV, JSON, XML."""
+"""Make untrusted text safe for its destination: a terminal, a workflow's log, Markdown, CSV, JSON, XML."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from html import escape
 
 _COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\w*\[)", re.MULTILINE)
-"""How a workflow's runner knows a command in what is printed: `::error` begins a line, `##[error]` is anywhere."""
+"""Workflow commands in a log: `::error` at the start of a line, `##[error]` anywhere."""
 _MARKUP = re.compile(r"[\\`|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|(?<=:)/(?=/)|(?<=\bwww)\.", re.IGNORECASE)
 _BLOCK = re.compile(r"[#>=+-]|([0-9]+)(?=[.)](?:\s|$))")
-"""What would make a line of Markdown a heading, a quotation, a list or a rule."""
+"""Starts of a Markdown heading, quotation, list or rule."""
 _OURS = re.compile(r"(`(?:resnet-cli|--)[^`<>|&\[\]]*`)")
 """A command to type, which is code."""
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20].")
@@ -23,30 +23,30 @@ _ASCII = {
     "\u201c": '"', "\u201d": '"',
 }  # fmt: skip
 ENCODING_ERRORS = "resnetcli"
-"""The error handler for streams that cannot have every character: the nearest ASCII, else a question mark."""
+"""Error handler for streams with a limited character set: the nearest ASCII, else a question mark."""
 
 
 def printable(text: str, keep: str = "") -> str:
-    """What a terminal would obey, reorder or hide becomes U+FFFD, except the characters of `keep`."""
+    """Replace control, bidirectional and invisible characters by U+FFFD, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else "\ufffd" for char in text)
 
 
 def no_commands(text: str) -> str:
-    """Text that a workflow's log can have: none of its lines is a command to the runner."""
+    """Disable workflow commands in text for a log."""
     return _COMMAND.sub(lambda match: f"{match[1]}: " if match[1] is not None else "# #", text)
 
 
 def markdown(text: str) -> str:
-    """Text that Markdown shows as it is, in a cell of a table or within a line: no HTML, no links, no code."""
+    """Escape text for a Markdown cell or line: no HTML, no links, no code."""
     text = printable(text, "\n").replace("&", "&amp;").replace("<", "&lt;")
     text = _MARKUP.sub(r"\\\g<0>", text).replace("\n", "<br>")
     return text.replace("*", "\\*") if text.count("*") > 1 else text  # it takes two to emphasise
 
 
 def markdown_line(text: str) -> str:
-    """The same for a line of its own, which is not to become a heading or a list; a command to type stays code."""
+    """Escape text for a whole line, which must not become a heading or a list; a command to type stays code."""
     pieces = _OURS.split(printable(text.strip()))
     text = "".join(piece if number % 2 else markdown(piece) for number, piece in enumerate(pieces))
     if (block := _BLOCK.match(text)) is None:
@@ -55,7 +55,7 @@ def markdown_line(text: str) -> str:
 
 
 def csv_value(value: float | str | None) -> float | str:
-    """A cell that a spreadsheet shows and does not compute; numbers stay numbers, and a text is one line."""
+    """A CSV cell that a spreadsheet does not evaluate; numbers stay numbers, text becomes one line."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -65,7 +65,7 @@ def csv_value(value: float | str | None) -> float | str:
 
 
 def json_text(text: str) -> str:
-    """JSON that means the same, with what a terminal or a workflow's log would obey as escapes."""
+    """Equivalent JSON, with escapes for what a terminal or a workflow's log would interpret."""
     lines = (line if line.isprintable() else "".join(map(_json_char, line)) for line in text.split("\n"))
     return re.sub(r"#(?=#\w*\[)", r"\\u0023", "\n".join(lines))
 

@@ -36,7 +36,7 @@ class Column:
     spare: int = 0
     """Above 0: left out of a terminal too narrow for all, the highest first."""
     legend: str = ""
-    """What it means, for a line below a table that shows it."""
+    """The legend below a table that shows the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _markdown_row(texts: Sequence[str], *, bold: bool = False) -> str:
 
 
 def legend(sheet: Sheet) -> str:
-    """What its columns mean, as far as they are shown."""
+    """The legends of the columns that are shown."""
     return "; ".join(dict.fromkeys(column.legend for column in sheet.columns if column.shown and column.legend))
 
 

@@ -369,5 +369,5 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, folder: Path) -> None:
         convert(tmp_path / "none.npz", tmp_path / "out")
     with pytest.raises(UsageError, match="cannot be read: File name too long"):
         convert(tmp_path / ("x" * 300), tmp_path / "out")
-    with pytest.raises(UsageError, match="binary records already"):
+    with pytest.raises(UsageError, match="already a dataset of binary records"):
         convert(folder, tmp_path / "out")

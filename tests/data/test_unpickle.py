@@ -132,27 +132,27 @@ EVIL = {
     "eval": (calling(b"builtins", b"eval", b"U\x011\x85"), "asks for `builtins.eval`"),
     "numpy's load": (calling(b"numpy", b"load", b"U\x01x\x85"), "asks for `numpy.load`"),
     "a dotted name": (calling(b"numpy", b"ndarray.tofile", b")"), "asks for `numpy.ndarray.tofile`"),
-    "codecs": (calling(b"_codecs", b"encode", b")"), "a function that is not allowed"),
+    "codecs": (calling(b"_codecs", b"encode", b")"), "that is not allowed"),
     "an array made by its class": (
         calling(b"numpy", b"ndarray", b"J\xff\xff\xff\x7f\x85\x85"),
-        "a function that is not allowed",
+        "that is not allowed",
     ),
     "an array of 2**40": (
         calling(
             b"numpy.core.multiarray", b"_reconstruct", b"cnumpy\nndarray\n\x8a\x06" + bytes(5) + b"\x01\x85U\x01b\x87"
         ),
-        "a function that is not allowed",
+        "that is not allowed",
     ),
     "objects": (calling(b"numpy", b"dtype", b"U\x02O8K\x00K\x01\x87"), "array of `O8`"),
     "floats": (calling(b"numpy", b"dtype", b"U\x02f8K\x00K\x01\x87"), "array of `f8`"),
     "codecs that would call": (
         calling(b"_codecs", b"encode", b"X\x01\0\0\0xX\x03\0\0\0zip\x86"),
-        "a function that is not allowed",
+        "that is not allowed",
     ),
-    "bytes of a size": (calling(b"builtins", b"bytes", b"J\xff\xff\xff\x7f\x85"), "a function that is not allowed"),
+    "bytes of a size": (calling(b"builtins", b"bytes", b"J\xff\xff\xff\x7f\x85"), "that is not allowed"),
     "bytes beyond a byte": (
         calling(b"_codecs", b"encode", b"X\x02\0\0\0\xd0\x96X\x06\0\0\0latin1\x86"),
-        "bytes that are none",
+        "invalid bytes",
     ),
     "a long text decoded again and again": (
         b"\x80\x02c_codecs\nencode\nq\x00X"
@@ -165,7 +165,7 @@ EVIL = {
     ),
     "a buffer that is none": (
         calling(b"numpy.core.numeric", b"_frombuffer", b"(U\x02abNK\x02\x85U\x01Ct"),
-        "a function that is not allowed",
+        "that is not allowed",
     ),
     "a line of digits": (b"I" + b"9" * 200 + b"\n.", "more than 64 bits"),
     "a line without an end": (b"V" + b"x" * 100_000, "an unterminated text"),
@@ -236,9 +236,9 @@ def test_every_cut_and_every_changed_byte_is_read_or_refused_and_nothing_else() 
         ({"labels": [1]}, "has not both"),
         ({"data": IMAGES.reshape(30, 3072), "labels": LABELS[:-1]}, "29 labels and `data` of 30 x 3072"),
         ({"data": IMAGES.reshape(60, 1536), "labels": LABELS * 2}, "not n x 3072"),
-        ({"data": IMAGES.reshape(30, 3072), "labels": ["a"] * 30}, "no numbers"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": ["a"] * 30}, "not numbers"),
         ({"data": IMAGES.reshape(30, 3072), "labels": [10] * 30}, "has label 10"),
-        ({"data": IMAGES.reshape(30, 3072), "labels": [-1] * 30}, "no numbers"),
+        ({"data": IMAGES.reshape(30, 3072), "labels": [-1] * 30}, "not numbers"),
         ({"data": b"abc", "labels": [1]}, "has not both"),
     ],
 )  # fmt: skip

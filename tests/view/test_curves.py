@@ -291,7 +291,7 @@ def test_whatever_is_drawn_says_of_which_data_it_is(tmp_path: Path) -> None:
     one = curve(tmp_path)
     made_up = replace(one, runs=tuple(replace(run, config=replace(run.config, data_text="synthetic, 9 $x$ images"))
                                       for run in one.runs))  # fmt: skip
-    assert notes([one, one])[0].startswith("data: CIFAR-10 (verified); errors are the last")
+    assert notes([one, one])[0].startswith("data: CIFAR-10 (verified); errors: latest values")
     assert b"<!-- synthetic, 9 $x$ images -->" in picture([made_up], "svg")
     assert len(notes([one, made_up])) == 1
     both = distinct([one, made_up])
