@@ -109,7 +109,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.left = len(raw)
-        """Bytes that may still be decoded from texts; bounds repeated references to one text."""
+        """Bytes that may still be copied out of texts; bounds repeated references to one text."""
 
     def run(self) -> Any:
         for _ in range(STEPS + len(self.raw) // BYTES_A_STEP):
@@ -224,7 +224,7 @@ class _Machine:
                 self.push(self.made(self.pop(), arguments))
             case b"b":
                 state = self.pop()
-                _build(self.top(), state)
+                self.build(self.top(), state)
             case _:
                 raise _DamagedError(f"it asks for instruction 0x{code[0]:02x}, which arrays and lists do not need")
 
@@ -288,12 +288,16 @@ class _Machine:
             if isinstance(text, str):
                 text.encode("latin-1")
                 return text
-            self.left -= len(text.data)
-            if self.left < 0:
-                raise _DamagedError("it decodes more bytes than it has")
+            self.spend(len(text.data))
             return str(text.data, text.encoding).encode("latin-1")
         except UnicodeError:
             raise _DamagedError("it has invalid bytes") from None
+
+    def spend(self, size: int) -> None:
+        """Count bytes about to be copied: few bytes referred to many times become many."""
+        self.left -= size
+        if self.left < 0:
+            raise _DamagedError("it decodes more bytes than it has")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -358,12 +362,42 @@ class _Machine:
             case Global("bytearray"), (str() | bytes() | memoryview() as data,):
                 return data
             case Global("scalar"), (Kind() as kind, str(data)) if len(data) == kind.size:
+                self.spend(len(data))
                 return _scalar(kind, data.encode("latin-1"))
             case Global("frombuffer"), (data, Kind() as kind, tuple(shape), "C" | "F" as order):
-                return _array(shape, kind, order == "F", data)
+                return self.array(shape, kind, order == "F", data)
             case Global("frombuffer"), (data, Kind() as kind, tuple(shape), "K", (1, 0)) if len(shape) == 2:
-                return _array(shape[::-1], kind, True, data)
+                return self.array(shape[::-1], kind, True, data)
         raise _DamagedError("it calls a function that is not allowed")
+
+    def build(self, target: Any, state: Any) -> None:
+        """Set a dtype's byte order, or an array's state: version, shape, dtype, order, bytes."""
+        match target, state:
+            case Kind(), (int(), str(order), *_) if order in ("<", ">", "|", "="):
+                target.order = order
+            case Pickled(), (int(), tuple(shape), Kind() as kind, bool(fortran), data):
+                found = self.array(shape, kind, fortran, data)
+                target.shape, target.fortran, target.data = found.shape, found.fortran, found.data
+                target.kind, target.order = found.kind, found.order
+            case _:
+                raise _DamagedError("it has an invalid array")
+
+    def array(self, shape: tuple[Any, ...], kind: Kind, fortran: bool, data: Any) -> Pickled:
+        if isinstance(data, str):
+            self.spend(len(data))
+            data = data.encode("latin-1")
+        if (
+            not isinstance(data, memoryview | bytes)
+            or not all(type(n) is int and n >= 0 for n in shape)
+            or len(shape) > 8
+        ):
+            raise _DamagedError("it has an invalid array")
+        size = kind.size
+        for length in shape:
+            size *= length
+        if size != len(data):
+            raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape needs {size:,}")
+        return Pickled(shape, fortran, data, kind.name, kind.order)
 
 
 def _scalar(kind: Kind, data: bytes) -> int | str:
@@ -376,28 +410,3 @@ def _scalar(kind: Kind, data: bytes) -> int | str:
             return str(data, "utf-32-be" if order == "big" else "utf-32-le", "replace")
         case sign:
             return int.from_bytes(data, order, signed=sign == "i")
-
-
-def _build(target: Any, state: Any) -> None:
-    """Set a dtype's byte order, or an array's state: version, shape, dtype, order, bytes."""
-    match target, state:
-        case Kind(), (int(), str(order), *_) if order in ("<", ">", "|", "="):
-            target.order = order
-        case Pickled(), (int(), tuple(shape), Kind() as kind, bool(fortran), data):
-            found = _array(shape, kind, fortran, data)
-            target.shape, target.fortran, target.data = found.shape, found.fortran, found.data
-            target.kind, target.order = found.kind, found.order
-        case _:
-            raise _DamagedError("it has an invalid array")
-
-
-def _array(shape: tuple[Any, ...], kind: Kind, fortran: bool, data: Any) -> Pickled:
-    data = data.encode("latin-1") if type(data) is str else data
-    if not isinstance(data, memoryview | bytes) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-        raise _DamagedError("it has an invalid array")
-    size = kind.size
-    for length in shape:
-        size *= length
-    if size != len(data):
-        raise _DamagedError(f"it has an array of {plural(len(data), 'byte')} whose shape needs {size:,}")
-    return Pickled(shape, fortran, data, kind.name, kind.order)

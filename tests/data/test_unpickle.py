@@ -163,6 +163,29 @@ EVIL = {
         + b".",
         "decodes more bytes than it has",
     ),
+    **{
+        f"a text of 64 KB {what} again and again": (
+            b"\x80\x02" + words + b"q\x00cnumpy\ndtype\nU\x06" + kind + b"K\x00K\x01\x87Rq\x01"
+            b"T" + struct.pack("<I", 64_000) + bytes(64_000) + b"q\x02" + made * 100 + b".",
+            "decodes more than it has",
+        )
+        for what, words, kind, made in (
+            ("made a number of", b"cnumpy.core.multiarray\nscalar\n", b"S64000", b"h\x00h\x01h\x02\x86R"),
+            ("made a wide text of", b"cnumpy.core.multiarray\nscalar\n", b"U16000", b"h\x00h\x01h\x02\x86R"),
+            (
+                "made an array of",
+                b"cnumpy.core.numeric\n_frombuffer\n",
+                b"S64000",
+                b"h\x00(h\x02h\x01K\x01\x85U\x01CtR",
+            ),
+            (
+                "set as an array's bytes",
+                b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R",
+                b"S64000",
+                b"h\x00(K\x01K\x01\x85h\x01\x89h\x02tb",
+            ),
+        )
+    },
     "a buffer that is none": (
         calling(b"numpy.core.numeric", b"_frombuffer", b"(U\x02abNK\x02\x85U\x01Ct"),
         "that is not allowed",
