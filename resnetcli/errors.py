@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,13 @@ def clean(text: str, most: int = 400) -> str:
     if len(text) > most:
         text = f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def typed(path: str | os.PathLike[str]) -> str:
+    """A path as it is to be typed into a shell, quoted where it has to be."""
+    from shlex import quote
+
+    return quote(str(path))
 
 
 def plural(number: float, one: str, many: str = "") -> str:

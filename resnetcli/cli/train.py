@@ -15,7 +15,7 @@ import typer
 
 from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, typed
 
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
@@ -209,7 +209,7 @@ def _interruptible(resume: str | None) -> Iterator[None]:
     except Interrupted as error:
         after = "before the first step: run the same command again (a download resumes)"
         if resume is not None:
-            after = f"before the next step; to continue: `resnet-cli train-cifar --resume {resume}`"
+            after = f"before the next step; to continue: `resnet-cli train-cifar --resume {typed(resume)}`"
         complain(f"stopped by {error.args[0]} {after}")
         raise typer.Exit(error.exit_code) from None
 
@@ -248,12 +248,13 @@ def _show(trained: Trained, format: Format) -> None:
     _draw(trained)
     if trained.stopped:
         number = signal.Signals(trained.stopped)
-        complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {trained.path}` goes on")
+        complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {typed(trained.path)}` goes on")
     unsaved = [(what, each.path) for each in trained.ended for what in each.outcome.unsaved]
     for what, path in unsaved:
         complain(f"error: {what} could not be written to `{path}`")
     if unsaved:
-        complain(f"hint: make room, then `resnet-cli train-cifar --resume {trained.path}` goes on from what is there")
+        again = f"`resnet-cli train-cifar --resume {typed(trained.path)}`"
+        complain(f"hint: make room, then {again} goes on from what is there")
     for what in trained.failed:
         complain(f"error: not finished: {what}")
     if unsaved or trained.failed:

@@ -16,7 +16,7 @@ from resnetcli.data.files import is_file, is_folder, require_there
 from resnetcli.data.read import Place, find, read_official, read_parts
 from resnetcli.data.records import joined
 from resnetcli.data.write import write_custom, write_official
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, typed
 
 
 def convert(
@@ -70,7 +70,7 @@ def _writer(source: Path, share: float, tell: Callable[[str], object]) -> tuple[
     if place.version == "binary":
         raise UsageError(
             f"`{source}` is already the binary version of {official.title}",
-            f"train on it directly: `--data {official.name} --data-dir {source}`",
+            f"train on it directly: `--data {official.name} --data-dir {typed(source)}`",
         )
     coarse = None
     if official.name == "cifar100":
@@ -85,7 +85,7 @@ def whereabouts(source: Path) -> Place:
     if describes(source):
         raise UsageError(
             f"`{source}` is already a dataset of binary records with a {DESCRIPTION}",
-            f"train on it directly: `--data custom --data-dir {source}`",
+            f"train on it directly: `--data custom --data-dir {typed(source)}`",
         )
     places = published_at(source)
     if not places:

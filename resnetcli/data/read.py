@@ -18,7 +18,7 @@ from resnetcli.data.files import check_folder, is_file, is_folder, read_archive,
 from resnetcli.data.records import binary_part, joined, python_part
 from resnetcli.data.synthetic import synthetic
 from resnetcli.disk import cache_folder
-from resnetcli.errors import UsageError, did_you_mean, plural
+from resnetcli.errors import UsageError, did_you_mean, plural, typed
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
@@ -59,7 +59,7 @@ def load(
     if name not in TITLES:
         hint = did_you_mean(name, TITLES, f"there are {', '.join(f'`{each}`' for each in TITLES)}")
         if os.path.isdir(name):  # noqa: PTH112 - Path's raises for a name too long to exist
-            hint = f"a folder is named by `--data-dir`: `--data custom --data-dir {name}`"
+            hint = f"a folder is named by `--data-dir`: `--data custom --data-dir {typed(name)}`"
         raise UsageError(f"there is no data set `{name}`", hint)
     if name == "synthetic":
         return synthetic()
@@ -107,7 +107,7 @@ def _fetched(
     if describes(folder):
         raise UsageError(f"`{folder}` is a custom data set, not {official.title}", "`--data custom`")
     others = [] if is_cache else _others(official, folder)
-    fetching = f"download it there with `resnet-cli data fetch {official.name} --data-dir {folder}`"
+    fetching = f"download it there with `resnet-cli data fetch {official.name} --data-dir {typed(folder)}`"
     if not download:
         name = official.binary.archive.name
         last = fetching if others else "omit `--no-download`"
@@ -142,13 +142,14 @@ def _hint_at(folder: Path) -> str:
         return ""
     for official in OFFICIAL.values():
         if find(official, folder) is not None:
-            return f"it holds {official.title}: `--data {official.name} --data-dir {folder}`"
+            return f"it holds {official.title}: `--data {official.name} --data-dir {typed(folder)}`"
     for child in filter(is_folder, inside):
         if describes(child):
-            return f"`{child.name}` in it is a custom data set: `--data custom --data-dir {child}`"
+            return f"`{child.name}` in it is a custom data set: `--data custom --data-dir {typed(child)}`"
         for official in OFFICIAL.values():
             if find(official, child) is not None:
-                return f"`{child.name}` in it holds {official.title}: `--data {official.name} --data-dir {child}`"
+                taken = f"`--data {official.name} --data-dir {typed(child)}`"
+                return f"`{child.name}` in it holds {official.title}: {taken}"
     for child in inside:
         if child.suffix == ".npz" and is_file(child):
             return convert_hint(child)
@@ -157,7 +158,7 @@ def _hint_at(folder: Path) -> str:
 
 def convert_hint(file: Path) -> str:
     """The commands that turn a NumPy file into a dataset."""
-    return f"`resnet-cli data convert {file} NEW`, then `--data custom --data-dir NEW`"
+    return f"`resnet-cli data convert {typed(file)} NEW`, then `--data custom --data-dir NEW`"
 
 
 def find(official: Official, path: Path) -> Place | None:
@@ -176,11 +177,11 @@ def find(official: Official, path: Path) -> Place | None:
             None,
         )
         if other is not None:
-            hint = f"it is an archive of {other.title}: `--data {other.name} --data-dir {path}`"
+            hint = f"it is an archive of {other.title}: `--data {other.name} --data-dir {typed(path)}`"
         elif path.suffix == ".npz":
             hint = convert_hint(path)
         elif path.name == DESCRIPTION:
-            hint = f"give the dataset's folder: `--data custom --data-dir {path.parent}`"
+            hint = f"give the dataset's folder: `--data custom --data-dir {typed(path.parent)}`"
         raise UsageError(f"`{path}` is not an archive of {official.title}", hint)
     check_folder(path)
     if describes(path):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.disk import drafted, load_json, write_json, write_whole
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, typed
 
 SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/seeds@1"
 NETS = "resnet-cli/group@1"
@@ -203,7 +203,8 @@ def require_new(path: Path) -> None:
 def _taken(path: Path) -> UsageError:
     for file, what in ((CONFIG_FILE, "is a run"), (SEEDS_FILE, "has several seeds"), (NETS_FILE, "has several nets")):
         if (path / file).exists():
-            return UsageError(f"`{path}` {what} already", f"`--resume {path}` goes on with it; `--out` names another")
+            hint = f"`--resume {typed(path)}` goes on with it; `--out` names another"
+            return UsageError(f"`{path}` {what} already", hint)
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 
@@ -232,14 +233,15 @@ def require_begun(path: Path) -> None:
         return
     why = "it is empty" if is_empty else "its run was stopped before the first step, and no progress is lost"
     raise UsageError(
-        f"`{path}` is not a run yet: {why}", f"give the whole `train-cifar` command again, with `--out {path}`"
+        f"`{path}` is not a run yet: {why}", f"give the whole `train-cifar` command again, with `--out {typed(path)}`"
     )
 
 
 def leftovers(path: Path, depth: int = 2) -> list[Path] | None:
     """Files and directories of a run without progress, in the order in which they can be removed, the lock's not.
 
-    None if there is anything else: a reading, a checkpoint, another's file, or no lock file, which a run makes first.
+    None if there is anything else: a reading, a checkpoint, another's file, or no lock file, which a run makes first
+    and marks as its own before it makes others: a file of a run's name beside another's lock is another's.
     What is left if removing them is interrupted is a run without progress, too. Raises OSError.
     """
     files: list[Path] = []
@@ -254,23 +256,34 @@ def leftovers(path: Path, depth: int = 2) -> list[Path] | None:
             if below is None:
                 return None
             inner += [*below, child / LOCK_FILE, child]
-        elif not child.is_file() or not _is_of_start(child.name) or (child.stat().st_size and child.name in _EMPTY):
+        elif not child.is_file() or not _is_of_start(child.name) or (child.name == METRICS_FILE and _size(child)):
             return None
         elif child.name != LOCK_FILE:
             files.append(child)
-    locked = (path / LOCK_FILE).is_file()
-    if not locked and not (empty and depth < 2):  # an empty one within another was about to be locked
-        return None
+    if not _is_marked(path / LOCK_FILE, alone=not files and not inner) and not (empty and depth < 2):
+        return None  # but for an empty one within another, which was about to be locked
     commits = (CONFIG_FILE, SEEDS_FILE, NETS_FILE)  # without them first, no directory claims what it no longer has
     return [*sorted(files, key=lambda file: (file.name not in commits, file.name)), *inner]
 
 
 _START = {CONFIG_FILE, SPEC_FILE, MODEL_FILE, RECIPE_FILE, METRICS_FILE, TABLE_FILE, SEEDS_FILE, NETS_FILE, LOCK_FILE}
 """What a run has before its first reading, beside event files."""
-_EMPTY = {METRICS_FILE, LOCK_FILE}
-"""Of these, the files that are empty until then."""
+_MARK = b"resnet-cli run\n"
+"""What is in the lock file of a directory that a run has made or taken over."""
 _LATER = (EVENT_FILES, "checkpoint-*.safetensors", RESULT_FILE, SUMMARY_FILE, "curves.png")
 """What else a run writes."""
+
+
+def _is_marked(lock: Path, *, alone: bool) -> bool:
+    """Whether it is a run's lock file; `alone`: or one that was not yet marked when the run was killed."""
+    if not lock.is_file() or _size(lock) > len(_MARK):
+        return False
+    found = lock.read_bytes()
+    return found == _MARK or (alone and _MARK.startswith(found))
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _is_of_start(name: str) -> bool:
@@ -298,7 +311,7 @@ def discard(path: Path, *, whole: bool = True) -> None:
 
 @contextmanager
 def only_one(run: Path, *, new: bool = False) -> Iterator[None]:
-    """Holds the directory for this process.
+    """Holds the directory for this process, without what a killed one has left half written.
 
     `new`: makes it, or takes over one whose run has made no progress, and removes it again if an error leaves it
     without any; of processes that begin at the same moment, one has it. Raises UsageError while another one trains
@@ -315,6 +328,9 @@ def only_one(run: Path, *, new: bool = False) -> Iterator[None]:
             require_new(run)  # now that nobody else can change it
             with writing(run):
                 discard(run, whole=False)
+                os.pwrite(handle, _MARK, 0)
+        else:
+            _sweep(run)
         try:
             yield
         except BaseException:  # also where somebody interrupts it
@@ -360,7 +376,7 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def sweep(run: Path) -> None:
+def _sweep(run: Path) -> None:
     """Remove the unfinished files that a killed process has left in a run's directory, as far as that is possible."""
     with suppress(OSError):
         for child in run.iterdir():

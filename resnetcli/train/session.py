@@ -23,7 +23,7 @@ from resnetcli.net.memory import fitting
 from resnetcli.train import checkpoint
 from resnetcli.train.board import Board
 from resnetcli.train.metrics import Metrics, Point, intervals
-from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow, sweep
+from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow
 from resnetcli.train.stop import Interrupted, Stop
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ class Session:
         """Restores the newest sound checkpoint, if there is any, and cuts off what was read after it."""
         config, engine = self.run.config, self.engine
         self._wall_s = self._train_s = self._evaluation_s = 0.0
-        sweep(self.run.path)
         if checkpoint.files(self.run.path):
             kept = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
             require_same(kept.facts.get("config"), config, self.run.path)

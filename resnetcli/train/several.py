@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resnetcli.disk import write_json
-from resnetcli.errors import ResourceError, UsageError, clean, plural
+from resnetcli.errors import ResourceError, UsageError, clean, plural, typed
 from resnetcli.net.memory import NoRoom
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.board import Board
@@ -154,7 +154,7 @@ def _show(run: Run, asked: Asked, audience: Audience) -> None:
 
 
 def _where(run: Path) -> str:
-    return f"for TensorBoard: `tensorboard --logdir {clean(str(run))}`"
+    return f"for TensorBoard: `tensorboard --logdir {clean(typed(run))}`"
 
 
 def _results(outcomes: Sequence[Outcome]) -> tuple[Record, ...]:
@@ -218,7 +218,7 @@ def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range 
     if there is None:
         raise UsageError(
             f"no seed of `{path}` was begun, and nothing is recorded to begin one from",
-            f"give the whole `train-cifar` command again, with `--out {path}`",
+            f"give the whole `train-cifar` command again, with `--out {typed(path)}`",
         )
     run = open_run(seed_folder(path, there))
     require_as_asked(run, replace(asked, seed=None))

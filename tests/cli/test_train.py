@@ -424,7 +424,7 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
     before = weights(folder / "all" / "seed1")
     (folder / "all" / "seed1").rename(folder / "whole")
     (folder / "all" / "seed1").mkdir()
-    (folder / "all" / "seed1" / ".lock").touch()
+    (folder / "all" / "seed1" / ".lock").write_text("resnet-cli run\n")
     (folder / "all" / "seed1" / "spec.yaml").touch()
     (folder / "all" / "seed1" / ".config.json.part").touch()
     result = run("train-cifar --resume all")
@@ -572,7 +572,7 @@ def test_a_directory_that_a_killed_run_left_half_made_is_answered_in_a_line_by_e
     half.mkdir()
     for names in ([".lock"], ["spec.yaml", ".config.json.part"], ["model.yaml", "recipe.yaml"]):
         for name in names:
-            (half / name).touch()
+            (half / name).write_text("resnet-cli run\n" if name == ".lock" else "")
         for command in ("train-cifar --resume half", "eval half", "curves half", "show ./half", "profile ./half"):
             result = run(command)
             assert result.exit_code == 2, (command, result.output)

@@ -167,7 +167,7 @@ EVIL = {
         f"a text of 64 KB {what} again and again": (
             b"\x80\x02" + words + b"q\x00cnumpy\ndtype\nU\x06" + kind + b"K\x00K\x01\x87Rq\x01"
             b"T" + struct.pack("<I", 64_000) + bytes(64_000) + b"q\x02" + made * 100 + b".",
-            "decodes more than it has",
+            "decodes more bytes than it has",
         )
         for what, words, kind, made in (
             ("made a number of", b"cnumpy.core.multiarray\nscalar\n", b"S64000", b"h\x00h\x01h\x02\x86R"),

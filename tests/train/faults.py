@@ -101,7 +101,7 @@ def installed(faults: Faults) -> Iterator[Faults]:
                 module, name, lambda *args, **more: faults.operation(name, lambda: real(*args, **more))
             )  # fmt: skip
 
-        for name in ("mkdir", "unlink", "rmdir", "replace", "rename", "fsync"):
+        for name in ("mkdir", "unlink", "rmdir", "replace", "rename", "fsync", "pwrite"):
             wrap(os, name)
         wrap(fcntl, "flock")
         real_open, real_os_open = io.open, os.open

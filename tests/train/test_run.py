@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -114,6 +115,14 @@ def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
         }
 
 
+MARK = "resnet-cli run\n"
+
+
+def leave(file: Path) -> None:
+    """An empty file, or a run's lock file as it is before the others are made."""
+    file.write_text(MARK if file.name == LOCK_FILE else "")
+
+
 def test_a_run_without_progress_is_taken_over_with_all_that_it_left(tmp_path: Path) -> None:
     left = [
         [],
@@ -130,7 +139,7 @@ def test_a_run_without_progress_is_taken_over_with_all_that_it_left(tmp_path: Pa
         path.mkdir()
         for name in names:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).mkdir() if name.endswith("/") else (path / name).touch()
+            (path / name).mkdir() if name.endswith("/") else leave(path / name)
         made = make(path)
         assert sorted(each.name for each in path.iterdir()) == [
             LOCK_FILE, "config.json", "model.yaml", "recipe.yaml", "spec.yaml"
@@ -148,7 +157,7 @@ def test_what_another_has_put_there_or_a_run_has_come_to_is_never_taken_over(tmp
     place = path / file
     for folder in reversed(place.relative_to(path).parents[:-1]):
         (path / folder).mkdir()
-        (path / folder / LOCK_FILE).touch()
+        leave(path / folder / LOCK_FILE)
     if file.endswith("/"):
         place.mkdir()
         (place / "inside").touch()
@@ -169,14 +178,45 @@ def test_files_of_others_with_a_run_s_names_are_no_run_that_was_begun(tmp_path: 
     (tmp_path / LOCK_FILE).symlink_to("nowhere")
     with pytest.raises(UsageError, match="is there already, and not empty"):
         make(tmp_path)
+    (tmp_path / LOCK_FILE).unlink()
+    for text in ("", "4711", MARK[:-1], MARK + " "):  # as many programs make one
+        (tmp_path / LOCK_FILE).write_text(text)
+        with pytest.raises(UsageError, match="is there already, and not empty"):
+            make(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [LOCK_FILE, "model.yaml", "recipe.yaml"]
+
+
+@pytest.mark.parametrize("size", range(len(MARK) + 1))
+def test_a_run_killed_while_it_marked_its_lock_is_taken_over(tmp_path: Path, size: int) -> None:
+    (tmp_path / LOCK_FILE).write_text(MARK[:size])
+    make(tmp_path)
+    assert (tmp_path / LOCK_FILE).read_text() == MARK
 
 
 def test_one_that_was_stopped_while_it_was_made_says_what_to_type(tmp_path: Path) -> None:
-    (tmp_path / LOCK_FILE).touch()
-    (tmp_path / "spec.yaml").touch()
+    leave(tmp_path / LOCK_FILE)
+    leave(tmp_path / "spec.yaml")
     with pytest.raises(UsageError, match="stopped before the first step, and no progress is lost") as caught:
         open_run(tmp_path)
     assert f"with `--out {tmp_path}`" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["run", "my run", "it's", "a;b", "$HOME", "a`b"])
+def test_what_is_to_be_typed_is_one_word_for_a_shell(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / name).path
+    with pytest.raises(UsageError, match="is a run already") as caught:
+        make_progress(path)
+    assert shlex.split(caught.value.hint[1:].partition("` goes on")[0]) == ["--resume", str(path)]
+    (path / "metrics.jsonl").unlink()
+    (path / CONFIG_FILE).unlink()
+    with pytest.raises(UsageError, match="not a run yet") as caught:
+        open_run(path)
+    assert shlex.split(caught.value.hint.partition("with `")[2][:-1]) == ["--out", str(path)]
+
+
+def make_progress(path: Path) -> None:
+    (path / "metrics.jsonl").write_text("a reading\n")
+    make(path)
 
 
 def test_a_lock_file_that_its_holder_has_removed_is_not_taken_for_the_lock(

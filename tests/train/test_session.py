@@ -21,7 +21,7 @@ from resnetcli.train import checkpoint
 from resnetcli.train.checkpoint import files, load
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.metrics import READ_EVERY, Metrics, read_metrics
-from resnetcli.train.run import Config, Run, create, open_run
+from resnetcli.train.run import Config, Run, create, only_one, open_run
 from resnetcli.train.session import Outcome, Session
 from resnetcli.train.stop import Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config
@@ -133,7 +133,7 @@ def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(
 
     monkeypatch.setattr(os, "fsync", noted)
     train(make(tmp_path / "run", config(iterations=10)), Fake())
-    at = synced.index(".checkpoint-00000010.safetensors.part")
+    at = next(number for number, name in enumerate(synced) if name.startswith(".checkpoint-00000010.safetensors."))
     assert synced[at - 2 : at] == ["metrics.jsonl", "metrics.csv"]
 
 
@@ -443,12 +443,13 @@ def test_what_is_left_of_killed_processes_is_removed_at_a_resume_and_nothing_els
     run = make(tmp_path / "run")
     train(run, Fake())
     (run.path / "result.json").unlink()
-    names = {each.name for each in run.path.iterdir()}
+    names = {each.name for each in run.path.iterdir()} | {".lock"}
     (run.path / "checkpoint-00000020.safetensors").write_bytes(b"old")  # an older one than the last two
     for name in (".checkpoint-00000040.safetensors.part", ".result.json.123.part", ".metrics.jsonl.part"):
         (run.path / name).touch()
     for name in ("mine.part", ".mine.part", "notes"):
         (run.path / name).touch()
-    train(run, Fake())
+    with only_one(run.path):
+        train(run, Fake())
     assert {each.name for each in run.path.iterdir()} >= {"mine.part", ".mine.part", "notes", "result.json"}
     assert {each.name for each in run.path.iterdir()} <= names | {"mine.part", ".mine.part", "notes", "result.json"}
