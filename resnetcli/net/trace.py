@@ -13,7 +13,7 @@ import math
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -311,6 +311,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether two activations are multiplied, which is not a layer."""
         self.local = threading.local()
         self.lock = threading.RLock()
+        self.valueless: Exception | None = None
+        """Of an operation that needs values, on a tensor that has none: the model may have caught it."""
         self.unfollowed = ""
         """A module that was called in a thread whose operations are not seen."""
         self.failed = ""
@@ -343,7 +345,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack.enter_context(_followed(self))
             stack.enter_context(self)
             output = module(*call[0], **call[1])
+            if (lazy := next(unfinished(output), None)) is not None:
+                raise UsageError(
+                    f"`{title}` gives a {type(lazy).__name__}, whose tensors are not computed yet",
+                    "let forward return tensors: a tuple or list of what is computed",
+                )
         self.over = True
+        if self.valueless is not None:
+            raise self.valueless
         if self.unfollowed:
             why = "start the thread by `threading.Thread` or a `ThreadPoolExecutor` in `forward`"
             raise UsageError(f"`{title}` calls `{self.unfollowed}` in a thread that cannot be followed", why)
@@ -508,7 +517,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = func(*args, **kwargs)
+        try:
+            result = func(*args, **kwargs)
+        except Exception as error:
+            if any(tensor.is_meta for tensor in tensors_in((args, kwargs))):
+                self.valueless = error
+            raise
         with self.lock:
             self._operation(func, args, kwargs, result)
         return result
@@ -873,6 +887,15 @@ def tensors(value: object, deep: int = 4) -> Iterator[Tensor]:
         names = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else [*vars(value)]
         for name in names:
             yield from tensors(getattr(value, name, None), deep - 1)
+
+
+def unfinished(value: object, deep: int = 4) -> Iterator[object]:
+    """Generators, iterators and coroutines in what a model gives: what they compute is not computed yet."""
+    if isinstance(value, Iterator | Awaitable) and not isinstance(value, nn.Module):
+        yield value
+    elif deep and isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from unfinished(item, deep - 1)
 
 
 def shape_of(tensor: Tensor) -> Shape:

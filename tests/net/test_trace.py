@@ -253,6 +253,30 @@ def test_an_operation_of_others_is_named() -> None:
     assert "resnetcli_tests::times (1 call, 240 parameters)" in found.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda s, x: (s.c(each) for each in [x]), "generator"),
+        (lambda s, x: map(s.c, [x]), "map"),
+        (lambda s, x: {"out": [(s.c(each) for each in [x])]}, "generator"),
+    ],
+)
+def test_what_is_computed_after_forward_is_refused(function: Callable[[Any, Tensor], Any], kind: str) -> None:
+    with pytest.raises(rc.UsageError, match=f"gives a {kind}, whose tensors are not computed yet"):
+        rc.profile_module(Computes(function, c=nn.Conv2d(3, 8, 3)), input=IMAGE)
+
+
+def cautious(net: Any, x: Tensor) -> Tensor:
+    try:
+        return x if x.mean() > 100 else net.c(x)  # type: ignore[no-any-return]
+    except Exception:
+        return x
+
+
+def test_a_model_that_catches_the_error_of_looking_at_values_is_run_with_values() -> None:
+    assert counted(Computes(cautious, c=nn.Conv2d(3, 8, 3, padding=1)), IMAGE).counts.macs == 8 * 27 * 16
+
+
 def test_what_numpy_computes_is_not_passed_over() -> None:
     found = counted(Computes(lambda s, x: torch.from_numpy(x.flatten(1).numpy() @ x.flatten(1).T.numpy())), IMAGE)
     assert "no torch operation leads from the image to the output" in found.notes[1]
