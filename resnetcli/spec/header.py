@@ -31,6 +31,8 @@ PROTOCOLS = (
 EXPECTED = ("params", "macs", "activations", "depth")
 MAX_SIZE = 16_384
 """Height and width of an image."""
+NARROW = 8
+"""Times its width that no image is high."""
 _PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]{1,15}(?:\.[0-9]{1,9})?)\s?([KMGBT]?|ms|%)")
 _UNITS = (
     (("params", "macs", "flops", "activations"), "KMGBT", "a count such as 25.5M or 4.1G"),
@@ -50,9 +52,14 @@ def parse_input(text: str) -> Shape | None:
     if match is None:
         return None
     c, h, w = (int(group) for group in match.groups())
-    if c == h > w and w in (1, 3, 4):
-        return None  # height x width x channels, as images are often written
+    if has_channels_last(c, h, w):
+        return None
     return Shape(c, h, w) if 0 < c <= MAX_CHANNELS and 0 < h <= MAX_SIZE and 0 < w <= MAX_SIZE else None
+
+
+def has_channels_last(a: int, b: int, c: int) -> bool:
+    """Whether sizes are height x width x channels, as images are often written; `64x1000x1` may be a signal."""
+    return (c in (1, 3, 4) and a == b > c) or (c in (3, 4) and a >= 4 * c and b >= NARROW * c)
 
 
 def parse_protocol(text: str) -> str | None:
@@ -96,7 +103,7 @@ def parse_size(text: str) -> Shape | Sides:
                 f"`{text}` is a batch of {images}, and counts are for one image",
                 f"`--input {size}`; the batch size is a separate option",
             )
-    if len(sizes) == 3 and sizes[0] == sizes[1] > sizes[2] and sizes[2] in (1, 3, 4):
+    if len(sizes) == 3 and has_channels_last(sizes[0], sizes[1], sizes[2]):
         raise UsageError(f"`{text}` has the channels last", f"`--input {sizes[2]}x{sizes[0]}x{sizes[1]}`")
     if len(sizes) == 2 and sizes[0] <= 4 < sizes[1]:
         raise UsageError(f"`{text}`: channels and one side?", f"`--input {sizes[0]}x{sizes[1]}x{sizes[1]}`")
@@ -140,8 +147,11 @@ class Header:
     def input(self, key: Text, node: Node) -> Shape | None:
         shape = parse_input(node.value) if isinstance(node, Text) else None
         if shape is None:
+            sizes = re.findall("[0-9]{1,6}", node.value) if isinstance(node, Text) else []
+            turned = len(sizes) == 3 and has_channels_last(*map(int, sizes))
+            example = "x".join([sizes[2], *sizes[:2]]) if turned else "3x224x224"
             self.problems.add(f"`input` is channels x height x width, at most {MAX_SIZE:,} on a side", node.at,
-                              "for example `input: 3x224x224`")  # fmt: skip
+                              f"for example `input: {example}`")  # fmt: skip
         return shape or Shape(3, 224, 224)
 
     def style(self, key: Text, node: Node) -> ConvStyle:

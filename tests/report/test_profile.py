@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import resnetcli as rc
-from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.errors import ResourceError, Source, SpecError, UsageError
 from resnetcli.report.compare import label
 from resnetcli.report.profile import failed, parts
 from resnetcli.report.records import profile_record
 from resnetcli.report.verdict import judge
 from resnetcli.spec.header import parse_input
+from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.view.profile import conditions, cost_sheet, doubts, half_width, measured_sheet, with_times
 from resnetcli.view.sheet import to_csv, to_markdown
@@ -134,6 +135,18 @@ def test_an_image_written_height_first_is_refused() -> None:
     assert parse_input("3x224x224") is not None
     assert parse_input("192x28x28") is not None
     assert parse_input("4x4x4") is not None
+    assert parse_input("480x640x3") is None
+    assert parse_input("640x480x4") is None
+    assert parse_input("512x16x4") is not None
+    assert parse_input("64x1000x1") is not None
+
+
+def test_the_hint_for_an_image_written_height_first_is_its_size() -> None:
+    with pytest.raises(UsageError) as shown:
+        rc.load("resnet50", input="480x640x3")
+    assert shown.value.hint == "`--input 3x480x640`"
+    with pytest.raises(SpecError, match="for example `input: 3x480x640`"):
+        read(Source("net.yaml", "input: 480x640x3\nclasses: 10\ntable: {a: fc classes}"), zoo=Zoo())
 
 
 @pytest.mark.parametrize(
