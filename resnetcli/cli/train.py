@@ -96,18 +96,18 @@ def train_cifar(
     dtype: Annotated[
         str | None,
         typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=HOW,
-                     help="Compute precision; bf16 and fp16 are mixed precision. [default: tf32 on a GPU, else fp32]"),
+                     help="Compute precision; bf16 and fp16 are mixed precision. \\[default: tf32 on GPU, else fp32]"),
     ] = None,
     channels_last: Annotated[
         bool | None,
         typer.Option("--channels-last/--no-channels-last", rich_help_panel=HOW,
-                     help="Use channels_last (NHWC) memory format. [default: on a GPU, unless fp32]"),
+                     help="Use channels_last (NHWC) memory format. \\[default: on a GPU, unless fp32]"),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", rich_help_panel=HOW, help="By torch.compile.")] = False,
     cuda_graph: Annotated[
         bool | None,
         typer.Option("--cuda-graph/--no-cuda-graph", rich_help_panel=HOW,
-                     help="Replay the training step as a CUDA graph. [default: on a GPU, for one process]"),
+                     help="Replay the training step as a CUDA graph. \\[default: on a GPU, for one process]"),
     ] = None,
     deterministic: Annotated[
         bool,
@@ -127,8 +127,7 @@ def train_cifar(
     eval_every: Annotated[
         int | None,
         typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
-                     help="Evaluate every N iterations. [default: 1000, in a shorter run a tenth of it, but at least "
-                          "as many as train on the number of test images]"),
+                     help="Evaluate every N iterations. \\[default: 1000, fewer in a shorter run]"),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")

@@ -33,13 +33,13 @@ CONVOLUTIONS = ((1, 128, 14), (16, 64, 56), (16, 128, 28), (16, 256, 14), (64, 2
 CHAIN = 1000
 """Trivial operations, one after the other."""
 CAPTURED = 20
-"""Copies or sums in a CUDA graph: asking for them one by one takes as long as a small one runs."""
+"""Copies or sums per CUDA graph: launching a small one takes as long as running it."""
 ROUNDS = 2
 """How often everything is measured; the better counts."""
 LARGEST = 2**30
 """Bytes of the largest working set."""
 LARGEST_ON_GPU = 2**28
-"""Bytes that the largest working set has on a GPU at least: four small caches are copied in a few microseconds."""
+"""Minimum bytes of a GPU's largest working set: four small caches are copied in a few microseconds."""
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -92,7 +92,7 @@ def calibrate(
 
 @contextmanager
 def _autotuned(place: torch.device) -> Iterator[None]:
-    """A GPU's convolutions choose among algorithms, as they do where models are measured."""
+    """Context manager: autotune a GPU's convolutions, as where models are measured."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or place.type == "cuda"
     try:
@@ -136,7 +136,7 @@ def _quicker(some: tuple[Rate, ...], others: tuple[Rate, ...]) -> tuple[Rate, ..
 
 
 def _computes(place: torch.device, dtype: str) -> bool:
-    """Whether it is worth measuring: TF32 is of NVIDIA's GPUs since Ampere, and fp16 on a CPU slower than fp32."""
+    """Whether to measure a dtype: TF32 needs an NVIDIA GPU since Ampere; on a CPU fp16 is slower than fp32."""
     if place.type == "cpu":
         return dtype not in {"tf32", "fp16"}
     return dtype != "tf32" or gpu_computes("tf32", place)
@@ -180,7 +180,7 @@ class _Bench:
         return float(begin.elapsed_time(end)) / 1e3
 
     def captured(self, call: Callable[[], object]) -> tuple[Callable[[], object], int]:
-        """On a GPU a CUDA graph of some calls, and how many: its launches take no time. Else the call, once."""
+        """On a GPU a CUDA graph of several calls, without launch overhead, and their number; else the call and 1."""
         if self.place.type == "cuda":
             with suppress(RuntimeError):
                 call()
@@ -188,7 +188,7 @@ class _Bench:
         return call, 1
 
     def graph(self, call: Callable[[], object], calls: int) -> torch.cuda.CUDAGraph:
-        """So many calls, captured."""
+        """Capture `calls` calls."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=capture_stream(self.place)):
             for _ in range(calls):
@@ -223,7 +223,7 @@ class _Bench:
     # --- memory ----------------------------------------------------------------------------------------------
 
     def rates(self, launch_s: float) -> tuple[Rate, ...]:
-        """Copying and reading by working set. What starting each takes is counted elsewhere, and taken off."""
+        """Copy and read bandwidth by working set, without launch overhead."""
         sizes = working_sets(last_cache(self.place), LARGEST_ON_GPU if self.place.type == "cuda" else 2**20)
         share, found = self.budget_s / 4 / ROUNDS / len(sizes) / 2, []
 
@@ -252,7 +252,7 @@ class _Bench:
     # --- arithmetic ------------------------------------------------------------------------------------------
 
     def peak(self, name: str) -> Peak | None:
-        """Of one dtype; None where the device cannot compute in it."""
+        """Peaks of one dtype; None if the device does not support it."""
         try:
             with rounding(name == "tf32"):
                 return Peak(self.products(name), self.convolutions(name))

@@ -38,7 +38,7 @@ def _cuda(text: str, index: int) -> str:
         if torch.version.cuda is None:
             cause, remedy = "this PyTorch is built without CUDA", "install a PyTorch with CUDA"
         elif reason := _driver_problem():
-            cause, remedy = reason, "install a driver or a PyTorch that fit each other"
+            cause, remedy = reason, "install a driver and a PyTorch that match"
         else:
             cause, remedy = "PyTorch sees no GPU", "look into `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
         raise UsageError(f"no device `{text}`: {cause}", f"use `--device cpu`, or {remedy}")

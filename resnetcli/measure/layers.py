@@ -23,9 +23,9 @@ from resnetcli.plan.plan import Plan
 TOLERANCE = 0.1
 """Beyond this disagreement with the time of the whole, the layers' times are not shown."""
 FASTEST_CLOCK = 2e9
-"""Cycles a second that no GPU has many more of: one of a slower clock is kept busy for longer."""
+"""Hz of the fastest GPU clocks: a GPU with a slower clock is kept busy for longer."""
 MOST_AHEAD_S = 0.25
-"""How long a GPU is kept busy at most before a pass."""
+"""Longest time to keep a GPU busy before a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _whole(net: Net, x: Tensor, clock: Clock) -> float:
 
 
 def _steps(net: Net, x: Tensor, clock: Clock) -> list[float]:
-    """Seconds of each step; of the first, the input, none."""
+    """Seconds of each step except the first, the input."""
     times: list[float] = []
     net.run(x, observe=lambda _: times.append(clock()))
     return [0.0, *(after - before for before, after in pairwise(times))]
@@ -158,7 +158,7 @@ class _Queue:
         return float(begin.elapsed_time(end)) / 1e3
 
     def steps(self) -> list[float]:
-        """Seconds of each step; of the first, the input, none."""
+        """Seconds of each step except the first, the input."""
         self._hold()
         self._steps()
         self.events[-1].synchronize()

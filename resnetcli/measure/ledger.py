@@ -238,7 +238,7 @@ def _temperature(classes: Path) -> float | None:
 def _gpu(name: str, ask: Ask) -> Gpu:
     asked = ["nvidia-smi", f"--id={name}", "--format=csv,noheader,nounits"]
     values: list[str] = []
-    for reasons in _REASONS:  # a field that the driver does not know makes it tell nothing at all
+    for reasons in _REASONS:  # one unknown field makes the whole query fail
         fields = ["clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", *reasons]
         line = (ask([*asked, f"--query-gpu={','.join(fields)}"]) or "").strip().splitlines()
         values = [value.strip() for value in line[0].split(",")] if len(line) == 1 else []

@@ -93,7 +93,7 @@ def wanted(plan: Plan, batch: int, place: torch.device, settings: Settings) -> t
 
 
 def free_memory(place: torch.device) -> int:
-    """Bytes of a GPU that this process can still allocate; all it has where that cannot be asked."""
+    """Bytes of GPU memory that this process can still allocate; the total if that is unknown."""
     with suppress(RuntimeError):  # not even a context fits
         free, _ = torch.cuda.mem_get_info(place)
         return free + torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)

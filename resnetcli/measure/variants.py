@@ -102,7 +102,7 @@ def model(plan: Plan, place: torch.device, batch: int) -> Iterator[nn.Module]:
             if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):
                 raise ResourceError(
                     f"`{plan.name}` cannot be timed: its weights are on the meta device, without values",
-                    "leave `meta` out of its constructor, or `--device` to count it",
+                    "do not construct it on `meta`, or omit `--device` to count it",
                 )
             net = net.to(place, torch.float32)
             shift(net)

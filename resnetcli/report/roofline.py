@@ -34,7 +34,7 @@ MAX_BATCH = 10**12
 Bound = Literal["compute", "memory", "overhead"]
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "overhead")
 LAUNCH_BOUND = 0.8
-"""Share of the latency from which the CPU's time to start the kernels is what it consists of."""
+"""A model is launch-bound from this share of the latency on: the CPU's time to start the kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +455,7 @@ def ceilings_of(device: str, tell: Callable[[str], object] | None = None) -> Cei
     from resnetcli.measure.calibrate import calibrate
 
     found = calibrate(device, report=tell)
-    with suppress(OSError, UsageError):  # measured is measured, even where it cannot be kept
+    with suppress(OSError, UsageError):  # a failed cache write must not lose the measurement
         write_profile(found, cache_file(device))
     return found
 

@@ -99,14 +99,14 @@ class Curves:
     notes: tuple[str, ...]
     """A sentence for each thing that is missing from the picture."""
     failed: tuple[ModelFailure, ...] = ()
-    """Paths that are no runs, or whose files are damaged."""
+    """Paths that are not runs, or whose files are damaged."""
 
 
 def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
     """A curve for each run or directory of seeds that has been read at least once; the others are noted.
 
-    A directory of several nets stands for all that are in it. What is no run, or has metrics that no run has written,
-    is among `failed`. Raises UsageError or ModelsError if that is all there is, or nothing was read yet.
+    A directory of several nets stands for all that are in it. A path that is not a run, or has invalid metrics,
+    is in `failed`. Raises UsageError or ModelsError if that is all there is, or nothing was read yet.
     """
     notes: list[str] = []
     folders, not_listed = for_each(

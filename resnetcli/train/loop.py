@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Trained in mixed precision: weights, their gradients and BatchNorm's parameters are fp32."""
+"""Mixed precision: weights, their gradients and BatchNorm's parameters are fp32."""
 REMEMBERED = 50
 """Iterations that the running training error, which ends a warm-up, is a mean over, roughly."""
 EAGER_STEPS = 3
@@ -127,7 +127,7 @@ class Trainer:
         if channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share = recipe.batch_size // world
-        self._groups = 1  # that BatchNorm is over
+        self._groups = 1  # of BatchNorm
         if recipe.bn_batch is not None and recipe.bn_batch < share:
             norm.group(self.net, recipe.bn_batch)
             self._groups = share // recipe.bn_batch
@@ -191,7 +191,7 @@ class Trainer:
 
         Raises ResourceError where memory does not suffice, and on a CPU at once where the loss is not finite.
         """
-        # The images of each group of BatchNorm are those of a process of its own; in the batch they take turns.
+        # Each BatchNorm group has the images of one process; they are interleaved in the batch.
         groups, batch = self._groups, self._batch(self.iteration)
         self._crops.view(4, -1, groups).copy_(batch.reshape(4, groups, -1).mT)
         self._scheduled.fill_(self.rate.lr(self.iteration))
@@ -253,9 +253,9 @@ class Trainer:
             self._warming *= self._error >= (self.rate.warmup.until_error or 0) / 100  # type: ignore[union-attr]
 
     def _unscale(self, grads: list[Tensor]) -> None:
-        """Takes the loss's scale out of the gradients, and sets the next one.
+        """Unscale the gradients, and update the loss scale.
 
-        Gradients that overflowed skip the update; where the loss was not made larger, they are what stops training.
+        An overflow skips the update; without a scale, it ends training.
         """
         self._skip.zero_()
         torch._amp_foreach_non_finite_check_and_unscale_(grads, self._skip, self._scale.reciprocal())
@@ -282,11 +282,11 @@ class Trainer:
             self._compute()
 
     def _recorded(self) -> Any:
-        """The CUDA graph of a step, which is not run; None where it does not fit into memory, or cannot be."""
+        """Capture a step as a CUDA graph, without running it; None if memory does not suffice or capture fails."""
         self.optimizer.zero_grad(set_to_none=True)  # so that the gradients lie in the graph's own memory
         graph = torch.cuda.CUDAGraph()
         try:
-            # The outer one sets the stream back, which the inner one does not where recording has failed.
+            # The outer one restores the stream, which the inner one does not if capture fails.
             now = torch.cuda.stream(torch.cuda.current_stream(self.device))
             with now, torch.cuda.graph(graph, stream=self._side):
                 self._compute()
@@ -301,17 +301,17 @@ class Trainer:
         return None
 
     def _drop_graph(self, reason: str) -> None:
-        """Launches all further steps kernel by kernel, and frees what a graph holds for as long as it is there."""
+        """Launch all further steps kernel by kernel, and free the graph's memory."""
         self.optimizer.zero_grad(set_to_none=True)  # which lie in its memory
         self._graph, self._eager = None, -1
         torch.cuda.empty_cache()
-        self._tell(f"training goes on without a CUDA graph, perhaps slower: {reason}")
+        self._tell(f"training continues without a CUDA graph, which may be slower: {reason}")
 
     @contextmanager
     def _arithmetic(self, *, tf32: bool) -> Iterator[None]:
         """On a GPU: no TF32 unless it is asked for, and convolutions autotuned, as their shapes never change.
 
-        Unless it is to be deterministic: autotuning chooses by time, and may choose otherwise the next time.
+        Not if `deterministic`: autotuning chooses by time, and may choose differently in the next run.
         """
         if self.device.type != "cuda":
             yield
@@ -551,7 +551,7 @@ def _drawn(plan: Plan, recipe: Recipe, seed: int, device: torch.device) -> Net:
 
 @contextmanager
 def _compiling(plan: Plan, how: Settings) -> Iterator[None]:
-    """Within: the first step, which compiles. Raises ResourceError, in a line, where the compiler fails."""
+    """Context manager for the first step, which compiles. Raises a one-line ResourceError if the compiler fails."""
     from torch._dynamo import config
 
     with config.patch(recompile_limits()), explained(plan, how):

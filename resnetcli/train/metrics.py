@@ -88,11 +88,11 @@ class Metrics:
 
     @property
     def last(self) -> Point | None:
-        """The last point that was kept of what there was."""
+        """The last point that a resume kept."""
         return self._begun[-1] if self._begun else None
 
     def amend(self, point: Point) -> None:
-        """Replaces the last point, before any is added. Raises OSError if it cannot: the next write does it then."""
+        """Replace the last point, before any is added. Raises OSError if it cannot: the next write does it then."""
         self._begun[-1] = point
         self._sizes.clear()
         self._rewrite()
@@ -111,7 +111,7 @@ class Metrics:
         self.write()
 
     def write(self) -> None:
-        """Adds what could not be written before. Raises OSError if it still cannot be."""
+        """Append the pending points. Raises OSError if that fails again."""
         if len(self._sizes) < 2:
             self._rewrite()
         if not self._waiting:

@@ -64,7 +64,7 @@ def train_nets(
         raise UsageError("`--resume` knows which nets there are", "leave `--model` and `--depth` out")
     if resume is not None and has_nets(resume):
         if out is not None:
-            raise UsageError("`--resume` goes on in the run's own directory", "leave `--out` out")
+            raise UsageError("`--resume` writes to the run's own directory", "omit `--out`")
         with only_one(resume):
             return _go_on(resume, asked[0], audience, seeds)
     if len(asked) > 1:
@@ -81,7 +81,7 @@ def train_nets(
 def _prepare(
     asked: Sequence[Asked], audience: Audience, out: Path | None, seeds: int | None
 ) -> tuple[Path, list[Prepared]]:
-    """Every net and the directory of all: what is wrong with the last is told before the first is begun."""
+    """Prepare every model and their directory: errors of the last are reported before the first starts."""
     if len(asked) > MAX_NETS:
         raise UsageError(f"{len(asked)} nets at once", f"at most {MAX_NETS}")
     if seeds is not None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Normalises each `bn_batch` images of a training batch by themselves; running statistics are the groups' mean.
+    """Normalise each `bn_batch` images of a training batch separately; running statistics are the groups' mean.
 
     With G groups image i is of group i mod G, so that those at the same place in all groups can be taken for one image
     of G times the channels: (b*G, c, h, w) -> (b, G*c, h, w), which copies only what is channels_last.
@@ -128,7 +128,7 @@ def _empty(x: Tensor, *shape: int) -> Tensor:
 
 
 class _Tile(torch.autograd.Function):
-    """Vectors -> each of them so many times in a row, by an operation a group for all of them together."""
+    """Repeat each vector once per group, with one operation per group for all vectors."""
 
     @staticmethod
     def forward(ctx: Any, groups: int, *vectors: Tensor) -> tuple[Tensor, ...]:
@@ -157,15 +157,15 @@ def _sums(tiles: Sequence[Tensor], groups: int) -> list[Tensor]:
 
 
 def _rows(tiles: Sequence[Tensor], groups: int) -> list[list[Tensor]]:
-    """The part of each tile that is of a group, for every group."""
+    """The slice of each tile for every group."""
     return [list(rows) for rows in zip(*(tile.view(groups, -1).unbind() for tile in tiles), strict=True)]
 
 
 @contextmanager
 def tiled(norms: Sequence[Grouped], groups: int) -> Iterator[None]:
-    """Within: a forward, for which what each layer needs of each group is made for all layers at once.
+    """Context manager for a forward pass: prepare the tiles of all layers at once.
 
-    A layer by itself takes ten small kernels for that on a GPU, which are most of what a net as small as CIFAR's does.
+    One layer by itself takes ten small kernels on a GPU, which dominate models as small as CIFAR's.
     """
     if not norms:
         yield

@@ -98,7 +98,7 @@ class Config:
     printed: tuple[Printed, ...]
     versions: Mapping[str, str]
     deterministic: bool = False
-    """Whether a GPU's algorithms are the same in each run: none is chosen by its time."""
+    """Whether cuDNN uses deterministic algorithms, without autotuning."""
     processes: int = 1
     """That train together, each on its share of every batch, with as many threads or a GPU each."""
 
@@ -177,7 +177,7 @@ def write_run(path: Path, config: Config, *, spec: str, model: str, recipe: str)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within: an OSError is reported as a directory that cannot be written."""
+    """Context manager: report an OSError as a directory that cannot be written."""
     try:
         yield
     except OSError as error:
@@ -185,10 +185,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def require_new(path: Path) -> None:
-    """Raises UsageError unless a new run may have the path.
+    """Raise UsageError unless a new run may use the path.
 
-    It may if the path is free, an empty directory, or one in which a run was begun that has no reading and no
-    checkpoint: nothing else is ever overwritten.
+    It may if the path does not exist, is an empty directory, or has a run without readings and checkpoints. Nothing
+    else is ever overwritten.
     """
     try:
         if not path.exists() and not path.is_symlink():
@@ -203,8 +203,8 @@ def require_new(path: Path) -> None:
 def _taken(path: Path) -> UsageError:
     for file, what in ((CONFIG_FILE, "is a run"), (SEEDS_FILE, "has several seeds"), (NETS_FILE, "has several nets")):
         if (path / file).exists():
-            hint = f"`--resume {typed(path)}` goes on with it; `--out` names another"
-            return UsageError(f"`{path}` {what} already", hint)
+            hint = f"resume it with `--resume {path}`, or name another directory with `--out`"
+            return UsageError(f"`{typed(path)}` {what} already", hint)
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 
@@ -224,7 +224,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 
 def require_begun(path: Path) -> None:
-    """Raises UsageError for an empty directory, and for one whose run was stopped while the directory was made."""
+    """Raise UsageError for an empty directory, and for one whose run was stopped while the directory was created."""
     try:
         is_empty = not any(path.iterdir())
         if not is_empty and leftovers(path) is None:
@@ -233,12 +233,12 @@ def require_begun(path: Path) -> None:
         return
     why = "it is empty" if is_empty else "its run was stopped before the first step, and no progress is lost"
     raise UsageError(
-        f"`{path}` is not a run yet: {why}", f"give the whole `train-cifar` command again, with `--out {typed(path)}`"
+        f"`{path}` is not a run yet: {why}", f"run the whole `train-cifar` command again, with `--out {typed(path)}`"
     )
 
 
 def leftovers(path: Path, depth: int = 2) -> list[Path] | None:
-    """Files and directories of a run without progress, in the order in which they can be removed, the lock's not.
+    """Files and directories of a run without progress, in order of removal, without the lock.
 
     None if there is anything else: a reading, a checkpoint, another's file, or no lock file, which a run makes first
     and marks as its own before it makes others: a file of a run's name beside another's lock is another's.
@@ -325,7 +325,7 @@ def only_one(run: Path, *, new: bool = False) -> Iterator[None]:
     handle = _locked(run)
     try:
         if new:
-            require_new(run)  # now that nobody else can change it
+            require_new(run)  # now that no other process can change it
             with writing(run):
                 discard(run, whole=False)
                 os.pwrite(handle, _MARK, 0)
@@ -333,7 +333,7 @@ def only_one(run: Path, *, new: bool = False) -> Iterator[None]:
             _sweep(run)
         try:
             yield
-        except BaseException:  # also where somebody interrupts it
+        except BaseException:  # also if interrupted
             if new:
                 with suppress(OSError):
                     discard(run)  # the name is free for another try
@@ -356,7 +356,7 @@ def _locked(run: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # whoever had it has removed the file meanwhile: once more
+        os.close(handle)  # the previous holder has removed the file: try again
 
 
 def _flock(handle: int, run: Path) -> None:

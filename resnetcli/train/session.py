@@ -141,7 +141,7 @@ class Session:
         self._estimated = False
 
     def _complete(self) -> None:
-        """Makes up for the test that a signal kept the last reading from."""
+        """Run the evaluation that a signal cut off at the last reading."""
         last, config = self._metrics.last, self.run.config
         if last is None or last.iteration != self.engine.iteration or not self._tests_at(last.iteration):
             return
@@ -154,7 +154,7 @@ class Session:
         return iteration == self.run.config.iterations or iteration % self.run.config.eval_every == 0
 
     def _tests(self) -> dict[str, Any]:
-        """A reading's errors on the test and the validation set; none of them if a signal comes meanwhile."""
+        """A reading's errors on the test and the validation set; all None if a signal interrupts."""
         tested = self._evaluate("test")
         validated = self._evaluate("validation") if tested and self.run.config.validation_images else None
         if tested is None or (validated is None and self.run.config.validation_images):
@@ -231,7 +231,7 @@ class Session:
         self._make_up()
 
     def _make_up(self) -> None:
-        """Writes once more what could not be written when it was due."""
+        """Retry writes that failed."""
         if self.engine.iteration > self._kept:
             self._attempt(CHECKPOINT, self._keep)
         elif READINGS in self._troubles:
@@ -258,7 +258,7 @@ class Session:
             self._troubles.pop(what, None)
 
     def _finish(self) -> Record | None:
-        """The run's last word, from the weights of the last iteration, whichever were the best; None at a signal."""
+        """The final result, from the weights of the last iteration, not the best ones; None at a signal."""
         engine, config = self.engine, self.run.config
         self._make_up()
         at, test = self._tested or (0, None)
@@ -274,7 +274,7 @@ class Session:
         return result
 
     def _conclude(self, result: Record) -> None:
-        """Writes the result, which says that the run is complete: not while anything else is missing."""
+        """Write the result, which marks the run as complete: only if nothing else is missing."""
         if missing := [what for what in (READINGS, CHECKPOINT) if what in self._troubles]:
             raise OSError(f"the run is not complete without {missing[0]}")
         self.run.finish(result)
@@ -321,7 +321,7 @@ class Session:
 
 
 def _multiples_after(at: int, total: int, every: int) -> int:
-    """How many iterations behind `at` are a multiple of `every`, or the last one."""
+    """Number of iterations after `at` that are a multiple of `every`, or the last one."""
     return total // every - at // every + (1 if total % every and at < total else 0)
 
 

@@ -123,7 +123,7 @@ def write_prepared(path: Path, prepared: Prepared) -> Run:
 
 
 def _train(prepared: Prepared, run: Run | Path, audience: Audience) -> Outcome:
-    """Trains a run that there is, or a new one in a directory of that path."""
+    """Train an existing run, or a new one at that path."""
     team = prepared.team  # the trainer before there is a directory, which is not made for what cannot be built
     trainer = engine(prepared, tell=audience.say) if team is None else team.lead(prepared)
     path = run if isinstance(run, Path) else run.path
@@ -217,8 +217,8 @@ def find_begun(path: Path, asked: Asked, seeds: int | None) -> tuple[Run, range 
     there = next((seed for seed in every if (seed_folder(path, seed) / CONFIG_FILE).is_file()), None)
     if there is None:
         raise UsageError(
-            f"no seed of `{path}` was begun, and nothing is recorded to begin one from",
-            f"give the whole `train-cifar` command again, with `--out {typed(path)}`",
+            f"no seed of `{path}` was started, and no settings are recorded to start one",
+            f"run the whole `train-cifar` command again, with `--out {typed(path)}`",
         )
     run = open_run(seed_folder(path, there))
     require_as_asked(run, replace(asked, seed=None))

@@ -27,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within: each of these signals raises `Interrupted`, and a second SIGINT or SIGTERM ends the process at once."""
+    """Context manager: these signals raise `Interrupted`; a second SIGINT or SIGTERM ends the process at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         _default()
@@ -41,7 +41,7 @@ def interruptible() -> Iterator[None]:
 
 
 class Stop:
-    """Within: the first of these signals is noted in `signal`, and a second one ends the process at once."""
+    """Context manager: note the first of these signals in `signal`; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -57,7 +57,7 @@ class Stop:
 
     @contextmanager
     def breaking(self) -> Iterator[None]:
-        """Within: a signal also raises `Interrupted`."""
+        """Context manager: a signal also raises `Interrupted`."""
         self._breaks = True
         try:
             if self.signal:  # it came just before
@@ -75,7 +75,7 @@ class Stop:
 
 def _listen(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     """Install the handler; returns those before it. A SIGHUP that is ignored, as under `nohup`, stays so."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python lets nobody listen
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
         return {}
     heard = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heard}
@@ -87,6 +87,6 @@ def _restore(before: dict[int, Any]) -> None:
 
 
 def _default() -> None:
-    """Has a second SIGINT or SIGTERM end the process; a terminal that is closed sends SIGHUP twice by itself."""
+    """Make a second SIGINT or SIGTERM end the process; a closed terminal sends SIGHUP twice."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)

@@ -1,7 +1,7 @@
-"""What a step needs of all weights, made for all layers at once: half-precision copies, and one for each group of BN.
+"""Per-step copies of all weights at once: in half precision, and one for each BatchNorm group.
 
-Autocast casts every weight, and every weight's gradient back, by a kernel of its own. The result is the same bit for
-bit, as autocast leaves a weight that is half precision already as it is.
+Autocast casts every weight, and every weight's gradient back, with a separate kernel. The result is bit-identical,
+because autocast leaves half-precision weights unchanged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class StepWeights(nn.Module):
 
     @contextmanager
     def _cast(self) -> Iterator[None]:
-        """Within: the copies in the weights' places; not by `functional_call`, which takes a millisecond a step."""
+        """Context manager: put the copies in the weights' places; `functional_call` would take a millisecond a step."""
         copies: tuple[Any, ...] = ()
         if self._places:
             copies = _Cast.apply(self._dtype, *[weight for *_, weight in self._places])  # type: ignore[no-untyped-call]

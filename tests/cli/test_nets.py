@@ -173,7 +173,9 @@ def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(fo
     assert run(words(folder)).exit_code == 0
     again = run(words(folder))
     assert again.exit_code == 2
-    assert again.stderr.startswith(f"error: `{folder / 'all'}` has several nets already\nhint: `--resume ")
+    assert again.stderr.startswith(
+        f"error: `{folder / 'all'}` has several nets already\nhint: resume it with `--resume "
+    )
     others = run("train-cifar --resume all --depth 20 --depth 56")
     assert others.exit_code == 2
     assert others.stderr.startswith("error: `--resume` knows which nets there are")

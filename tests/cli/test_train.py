@@ -578,7 +578,7 @@ def test_a_directory_that_a_killed_run_left_half_made_is_answered_in_a_line_by_e
             assert result.exit_code == 2, (command, result.output)
             assert result.stderr.startswith("error: "), result.stderr
             assert "Traceback" not in result.output
-        assert "give the whole `train-cifar` command again, with `--out half`" in run("eval half").stderr
+        assert "run the whole `train-cifar` command again, with `--out half`" in run("eval half").stderr
         assert run("curves half").exit_code == 2
     assert run([*tiny.words(folder, "half"), "--iterations", "2"]).exit_code == 0
     assert not (half / ".config.json.part").exists()

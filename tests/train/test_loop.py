@@ -698,7 +698,7 @@ def test_a_step_that_cannot_be_recorded_is_launched_by_itself_which_is_told_once
     steps(ours, 4)
     assert not differing(ours.state(), steps(plain, 4).state())
     assert len(told) == 1
-    assert told[0].startswith("training goes on without a CUDA graph, perhaps slower: ")
+    assert told[0].startswith("training continues without a CUDA graph, which may be slower: ")
     assert said in told[0]
 
 
@@ -718,7 +718,9 @@ def test_a_graph_that_leaves_no_memory_for_evaluation_is_given_up(monkeypatch: p
     ours._graph = Recording()
     assert ours.evaluate() == expected
     assert ours._graph is None
-    assert told == ["training goes on without a CUDA graph, perhaps slower: it leaves too little memory for evaluation"]
+    assert told == [
+        "training continues without a CUDA graph, which may be slower: it leaves too little memory for evaluation"
+    ]
     with pytest.raises(ResourceError, match="evaluation does not fit"):
         ours.evaluate()
 

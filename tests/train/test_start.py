@@ -73,7 +73,7 @@ def test_a_run_of_a_gpu_is_gone_on_with_and_tested_on_a_cpu(tmp_path: Path, monk
     made = write_prepared(tmp_path / "run", begun)
     now = reopen(made, Asked(device="cpu"), said.append)
     assert (now.config.dtype, now.config.cuda_graph) == ("tf32", True)  # what it is, and what its checkpoints say
-    assert "tf32 is of NVIDIA's GPUs: on `cpu` the run goes on in fp32" in said
+    assert "`cpu` does not support tf32: the run resumes in fp32" in said
     trainer = engine(now)
     trainer.step()
     checkpoint.save(made.path, 1, trainer.state(), {"config": now.config.bound})
