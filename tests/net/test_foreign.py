@@ -830,7 +830,7 @@ def test_what_is_no_input_is_refused(inputs: Path, input: str) -> None:
 
 def test_tokens_beyond_the_embedding_are_refused(inputs: Path) -> None:
     result = run("profile inputs.py:Ids --input tokens:8:300")
-    assert "error: `tokens:8:300` has tokens that an embedding of 256 does not\nhint: `tokens:8:256`" in result.stderr
+    assert "error: `tokens:8:300` exceeds the vocabulary of an embedding, 256\nhint: `tokens:8:256`" in result.stderr
 
 
 @pytest.mark.parametrize("words", ["--input 1x28x28 --input 1x28x28", "--input 1x28x28,1x28x28"])
