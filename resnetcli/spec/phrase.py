@@ -33,6 +33,9 @@ _SIDE = re.compile(r"[0-9]+|[A-Za-z]")
 MAX_BARE = 15
 """Window side above which a convolution without channels is an error: probably an output size or a product."""
 
+MIN_MAP = 14
+"""Side from which a window of a pasted cell, if it is even, is taken for the size of a feature map."""
+
 # --- the papers' words
 _TOKEN = re.compile(r"×|(?:(?<=×)|(?<=×\s))[0-9]+(?=/[0-9])|[^\s×]+(?:(?<=\*)\s+[^\s×]+|\s+\*\s*[^\s×]+)*")
 _POOLING = re.compile(r"(?:(global)-?)?(max|avg|average)(?:-?(pool)(?:ing)?)?")
@@ -412,6 +415,7 @@ def _chain(tokens: list[_Token], index: int) -> list[str]:
         and tokens[index + 1].text in ("×", "x")
         and _NUMBER.fullmatch(tokens[index + 2].text)
         and tokens[index + 2].text not in RESERVED - {"s", "classes"}
+        and not _KERNEL.fullmatch(tokens[index + 2].text)
     ):
         links.append(tokens[index + 2].text)
         index += 2
@@ -425,13 +429,15 @@ def _is_window(links: list[str]) -> bool:
     )
 
 
-def _no_window(links: list[str], offset: int, length: int) -> PhraseError:
+def _no_window(links: list[str], offset: int, length: int, written: str = "") -> PhraseError:
     hint = "write two sides, then the channels; `x N` repeats a layer: `3x3 64 x 2`"
     if len(links) == 2:
         hint = f"write the window as `{'x'.join(links)}`"
+    elif len(links) == 3 and links[0] == links[1] and _is_size(links[0]):
+        hint = f"omit the size of the feature map and write a window first: `3x3 {links[2]}`"
     elif len(links) == 3 and links[0] == links[1]:
         hint = f"write two sides, then the channels: `{links[0]}x{links[1]} {links[2]}`"
-    return PhraseError(f"`{'x'.join(links)}` is not a window", offset, length, hint)
+    return PhraseError(f"`{written or 'x'.join(links)}` is not a window", offset, length, hint)
 
 
 def _second_window(text: str, offset: int, length: int) -> PhraseError:
@@ -490,7 +496,9 @@ def _marks_in_order(words: list[Word]) -> list[Word]:
         if re.fullmatch("[0-9]+-d", text):
             hint = f"write the channels as `{text[:-2]}`, a difference as `({text})`"
             raise PhraseError(f"`{text}` may be a number of dimensions", word.offset, word.length, hint)
-        if text.isdecimal() and (last.text == "pad" or (numbered and last.text in ("padding", "groups", "dilation"))):
+        if text.isdecimal() and (
+            last.text == "pad" or (numbered and last.text in ("padding", "groups", "dilation", "s"))
+        ):
             word = Word(_MARK_WORDS[last.text] + text, last.offset, word.offset + word.length - last.offset)
             kept.pop()
         elif numbered and re.fullmatch("s[0-9]+", text):
@@ -518,12 +526,34 @@ def _is_odd(phrase: Phrase) -> bool:
     return phrase.head == "conv" and not phrase.marks and (len(sides - {"1"}) > 1 or largest > MAX_BARE)
 
 
+def _is_map(phrase: Phrase) -> bool:
+    """Whether a window is large and even, as sizes of feature maps are, and is not that of patches."""
+    one, other = (word.text for word in phrase.words)
+    stride = phrase.mark("/")
+    return one == other and _is_size(one) and (stride is None or stride.text != one)
+
+
+def _is_size(side: str) -> bool:
+    return side.isdecimal() and int(side) >= MIN_MAP and int(side) % 2 == 0
+
+
 def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) -> None:
-    """Refuse a pasted convolution without channels: only the grammar's own form keeps the input's channels."""
+    """Refuse a pasted convolution without channels, or with a feature map's size as its window.
+
+    Only the grammar's own form keeps the input's channels.
+    """
     before, phrase, rest = phrases[:index], phrases[index], phrases[index + 1 :]
-    if phrase.head != "conv" or phrase.mark("channels") or phrase.mark("dw"):
+    if phrase.head != "conv" or phrase.mark("dw"):
         return
     one, other = phrase.words
+    if channels := phrase.mark("channels"):
+        if pasted and _is_map(phrase):
+            size, patch = f"{one.text}x{other.text}", f"{one.text}x{other.text} {channels.text} /{one.text}"
+            raise PhraseError(
+                f"`{size}` reads like the size of a feature map", one.offset, max(1, one.length),
+                f"a window comes first, `3x3 {channels.text}`, and sizes are left out; patches: `{patch}`",
+            )  # fmt: skip
+        return
     window = f"{one.text}x{other.text}"
     odd = _is_odd(phrase)
     if not pasted and not odd:
@@ -667,7 +697,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             if len(rest) != 2 or texts[0] != "to":
                 window = next((text for text in texts if _KERNEL.fullmatch(text)), "3x3")
                 stride = next((f" {text}" for text in texts if text.startswith("/")), "")
-                hint = f"`{window} {head.text}{stride}` or `{head.text} to 7x7`"
+                hint = f"`{window} {head.text}{stride}`, `{head.text} to 7x7` or `global {head.text}`"
                 raise PhraseError(f"`{head.text}` needs a window", head.offset, head.length, hint)
             return "pool to", _size(rest[1]), (("kind", head),)
         case "roi":
@@ -693,7 +723,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
         case "pool":
             raise PhraseError("`pool` is max or avg", head.offset, head.length, "`3x3 max /2`, `3x3 avg /2`")
         case word if re.fullmatch("[0-9]+([*x][0-9]+)+", word):
-            raise _no_window(re.split("[*x]", word), head.offset, head.length)
+            raise _no_window(re.split("[*x]", word), head.offset, head.length, word)
         case _:
             return "call", (head, *rest), ()
     return head.text, tuple(rest), ()

@@ -45,6 +45,10 @@ READ = [
     ("3×3, 16∗k", "3x3 16*k"),
     ("3×3, 16 * k", "3x3 16*k"),
     ("3x3 16 x k", "3x3 16 x k"),
+    # --- patches
+    ("16×16, 768, stride 16", "16x16 768 /16"),
+    ("31×31, 128, dw", "31x31 128 dw"),
+    ("3×3, 128, s 2", "3x3 128 /2"),
     # --- pools
     ("avg pool, 3×3, stride 2", "3x3 avg /2"),
     ("average pool, 3×3, stride 2", "3x3 avg /2"),
@@ -129,7 +133,12 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("inception 64×2", "64×2", ("inception 64*2", "inception 64 x 2")),
     ("fc 10×2", "10×2", ("fc 10*2", "fc 10 x 2")),
     ("3×3, 64-d", "64-d", ("64", "(64-d)")),
+    ("3*3, 64", "3*3", ("3x3",)),
     # --- an output size, another column
+    ("112×112, 64", "112×112", ("3x3 64", "112x112 64 /112")),
+    ("14×14, 256, stride 2", "14×14", ("3x3 256",)),
+    ("16×16, 768", "16×16", ("16x16 768 /16",)),
+    ("56×56×64", "56×56×64", ("3x3 64",)),
     ("112×112, 7×7, 64, stride 2", "112×112", ("7x7 64 /2",)),
     ("112×112 | 7×7, 64, stride 2", "|", ("7x7 64 /2",)),
     ("conv1 | 112×112 | 7×7, 64, stride 2", "|", ("7x7 64 /2",)),
@@ -182,6 +191,10 @@ def test_a_cell_that_may_be_two_things_is_refused_with_both_texts(
     for text in texts:
         assert f"`{text}`" in error.hint
     assert error.hint
+
+
+def test_copies_before_a_layer_are_no_product_with_its_window() -> None:
+    assert refusal("2× 3x3 64").message == "`x N` stands behind what it repeats"
 
 
 def spec_text(rows: str, header: str = "") -> str:
