@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from resnetcli.view.safe import ENCODING_ERRORS, json_text, no_commands, printable
-from resnetcli.view.sheet import Sheet, comfortable_width, groups, split, to_rich, without_spare
+from resnetcli.view.sheet import Sheet, comfortable_width, groups, least_widths, split, to_rich, without_spare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +113,8 @@ def print_table(table: Table) -> None:
     from rich.segment import Segment, Segments
 
     screen = console()
-    table.width = least if (least := natural_width(table, wrapped=True)) > screen.width else None
+    narrow = screen.width < PIPED_WIDTH  # to measure a table takes as long as to draw it
+    table.width = least if narrow and (least := natural_width(table, wrapped=True)) > screen.width else None
     options = screen.options.update_width(max(screen.width, table.width or 0))
     lines = screen.render_lines(table, options, pad=False)
     for edge in (0, -1):
@@ -127,11 +128,12 @@ def print_table(table: Table) -> None:
 
 
 def _print_groups(sheet: Sheet) -> None:
-    print_table(to_rich(sheet, range(0)))
+    widths = least_widths(sheet)
+    print_table(to_rich(sheet, range(0), widths))
     for number, (heading, rows) in enumerate(groups(sheet)):
         print_texts([""] if number else [])
         print_texts([heading], "dim", indent=" ")
-        print_table(to_rich(sheet, rows))
+        print_table(to_rich(sheet, rows, widths))
 
 
 def print_texts(lines: Iterable[str], style: str = "", *, indent: str = "") -> None:

@@ -111,10 +111,25 @@ def legend(sheet: Sheet) -> str:
     return "; ".join(dict.fromkeys(column.legend for column in sheet.columns if column.shown and column.legend))
 
 
-def to_rich(sheet: Sheet, rows: range | None = None) -> Table:
-    """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there."""
-    from rich import box
+def least_widths(sheet: Sheet) -> dict[int, int]:
+    """Characters each shown column takes at least: a word is never cut, and a line not unless it may be wrapped."""
     from rich.cells import cell_len
+
+    widths = {}
+    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
+        column = sheet.columns[i]
+        texts = [column.head, *(row[i].text for row in (*sheet.rows, *([sheet.total] if sheet.total else [])))]
+        texts = [part for text in texts for part in (text.split() if column.wrap else text.split("\n"))]
+        widths[i] = max(map(cell_len, texts), default=0)
+    return widths
+
+
+def to_rich(sheet: Sheet, rows: range | None = None, widths: Mapping[int, int] | None = None) -> Table:
+    """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there.
+
+    `widths`: the sheet's `least_widths`, if they are known.
+    """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -122,13 +137,9 @@ def to_rich(sheet: Sheet, rows: range | None = None) -> Table:
     plain = box.Box(str(box.SIMPLE_HEAD), ascii=True)  # as ASCII its line is of hyphens, and there still is no frame
     table = Table(box=plain, pad_edge=False, show_header=headed, show_footer=sheet.total is not None,
                   header_style="bold")  # fmt: skip
-    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
+    for i, least in (least_widths(sheet) if widths is None else widths).items():
         column = sheet.columns[i]
         footer = Text(printable(sheet.total[i].text) if sheet.total else "", style="bold")
-        texts = [column.head, *(row[i].text for row in (*sheet.rows, *([sheet.total] if sheet.total else [])))]
-        # A word is never cut, and a line not unless it may be wrapped.
-        texts = [part for text in texts for part in (text.split() if column.wrap else text.split("\n"))]
-        least = max(map(cell_len, texts), default=0)
         table.add_column(
             Text(printable(column.head, "\n")), footer, justify=column.align, style=column.style,
             no_wrap=not column.wrap, min_width=least,
