@@ -80,7 +80,14 @@ def clean(text: str, most: int = 400) -> str:
     """User's text as it can be shown: what a terminal would obey becomes U+FFFD, a long middle is left out."""
     if len(text) > most:
         text = f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
-    return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return printable(text)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Replace control, bidirectional and invisible characters by U+FFFD, except those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else "\ufffd" for char in text)
 
 
 def typed(path: str | os.PathLike[str]) -> str:
@@ -101,7 +108,7 @@ def _excerpt(at: At, width: int = 120) -> list[str]:
     text = at.source.line(at.line)
     start = at.column - 1
     left = max(0, start - width // 2) if len(text) > width else 0
-    shown = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text[left : left + width])
+    shown = printable(text[left : left + width], "\t")
     lead = "".join("\t" if char == "\t" else " " for char in shown[: start - left])
     carets = "^" * max(1, min(at.length, len(shown) - (start - left)))
     more = ("..." if left else "", "..." if left + width < len(text) else "")

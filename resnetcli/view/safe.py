@@ -7,6 +7,8 @@ import json
 import re
 from html import escape
 
+from resnetcli.errors import printable as printable
+
 _COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##(?=\w*\[)", re.MULTILINE)
 """Workflow commands in a log: `::error` at the start of a line, `##[error]` anywhere."""
 _MARKUP = re.compile(r"[\\`|~$]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|(?<=:)/(?=/)|(?<=\bwww)\.", re.IGNORECASE)
@@ -24,13 +26,6 @@ _ASCII = {
 }  # fmt: skip
 ENCODING_ERRORS = "resnetcli"
 """Error handler for streams with a limited character set: the nearest ASCII, else a question mark."""
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Replace control, bidirectional and invisible characters by U+FFFD, except those in `keep`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char in keep else "\ufffd" for char in text)
 
 
 def no_commands(text: str) -> str:
