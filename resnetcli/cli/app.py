@@ -313,7 +313,7 @@ def print_sheet(
     if format is Format.csv:
         write(to_csv(with_errors(sheet, {failure.label: failure.reason for failure in failures})))
         return
-    after = [*after, *failed_lines(failures)]
+    after = [*after, *failed_lines(failures, format)]
     if format is Format.md:
         print_lines(before, format)
         write(to_markdown(sheet) + "\n")
@@ -325,7 +325,10 @@ def print_sheet(
     print_lines(["", *said] if said else [], format)
 
 
-def failed_lines(failures: Sequence[ModelFailure]) -> list[str]:
+def failed_lines(failures: Sequence[ModelFailure], format: Format = Format.table) -> list[str]:
+    """The models that failed. Markdown says why: it is kept without what stderr shows."""
+    if format is Format.md:
+        return [f"failed: `{clean(failure.label)}`: {clean(failure.reason, 300)}" for failure in failures]
     names = ", ".join(f"`{clean(failure.label)}`" for failure in failures)
     return [f"failed: {names}; see the error below"] if failures else []
 

@@ -204,7 +204,7 @@ def explain(
     else:
         _print_explanation(found[0], difference, tried, format)
         if format is not Format.csv:  # whose rows are not models
-            print_lines(failed_lines(failures), format)
+            print_lines(failed_lines(failures, format), format)
     end_failed(failures)
 
 

@@ -102,13 +102,13 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
             print_sheet(table1_sheet(profiles, flops=flops), format, failures=failures)
         case Format.md:
             write(to_markdown(table1_sheet(profiles, flops=flops)))
-            print_lines(failed_lines(failures), format)
+            print_lines(failed_lines(failures, format), format)
         case Format.table:
             for table in table1_pages(profiles, console().width, flops=flops):
                 print_table(table)
             per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
             print_texts([f"counted for {per}; papers call MACs FLOPs"], style="dim")
-            print_lines(failed_lines(failures), format)
+            print_lines(failed_lines(failures, format), format)
     end_failed(failures)
 
 

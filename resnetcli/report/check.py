@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from resnetcli.errors import Problem, SpecError, listening
+from resnetcli.ops import Conv
 from resnetcli.report.gate import Limits, exceeded, unlike
 from resnetcli.report.profile import Profile, profile_model
 from resnetcli.spec.bind import strided
-from resnetcli.spec.spec import Spec
+from resnetcli.spec.spec import Residual
 from resnetcli.spec.zoo import Zoo
 
 
@@ -44,7 +47,7 @@ def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> C
     except SpecError as error:
         return Checked(model, None, error.problems)
     most = limits or Limits()
-    warnings = (*_warnings(found.spec), *found.plan.warnings, *unlike(found, most))
+    warnings = (*_warnings(found), *found.plan.warnings, *unlike(found, most))
     return Checked(model, found, (), unmet(found), warnings, exceeded(found, most))
 
 
@@ -66,15 +69,28 @@ def unmet(profile: Profile) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _warnings(spec: Spec) -> tuple[Problem, ...]:
-    """What is legal but looks like a slip."""
+def _warnings(profile: Profile) -> tuple[Problem, ...]:
+    """Missing strides: legal, but the papers print them in the caption, not in the cells."""
+    spec = profile.spec
+    hint = "the papers print strides in the caption, not in the cells: write `/2` where a stage halves the size"
     if len(spec.rows) > 2 and not any(strided(item) for items in spec.rows.values() for item in items):
-        return (
-            Problem(
-                "no row has a stride",
-                spec.places[next(iter(spec.rows))],
-                "the papers print strides in the caption, not in the cells: write `/2` where a stage halves the size",
-                severity="warning",
-            ),
-        )
-    return ()
+        return (Problem("no row has a stride", spec.places[next(iter(spec.rows))], hint, severity="warning"),)
+    return tuple(
+        Problem(f"`{row}` doubles the channels and keeps the size", spec.places[row], hint, severity="warning")
+        for row in _unhalved(profile)
+    )
+
+
+def _unhalved(profile: Profile) -> Iterator[str]:
+    """Residual stages with twice the channels of the one before at the same size, undilated: ResNet's halve it."""
+    spec, plan = profile.spec, profile.plan
+    for above, row in pairwise(spec.rows):
+        x, y = (plan.steps[plan.rows[name]].shape for name in (above, row))
+        steps = [step.op for step in plan.steps if step.path.startswith(f"{row}.")]
+        if (
+            y.c == 2 * x.c
+            and (y.h, y.w) == (x.h, x.w)
+            and all(any(isinstance(item.what, Residual) for item in spec.rows[name]) for name in (above, row))
+            and not any(isinstance(op, Conv) and op.dilation > 1 for op in steps)
+        ):
+            yield row

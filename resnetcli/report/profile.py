@@ -363,6 +363,11 @@ def as_inputs(size: Size | None) -> Inputs | None:
     if text and not is_image(text):
         return parse_inputs(text)
     image = size if isinstance(size, Shape | Sides) else parse_size(text)
+    if isinstance(image, Sides) and image.h != image.w:  # `50x64` is as likely tokens x features
+        raise UsageError(
+            f"`{image.h}x{image.w}` of a PyTorch model may be an image's height and width, or a matrix",
+            f"`--input {CHANNELS}x{image.h}x{image.w}` is an image, `--input float:{image.h}x{image.w}` a matrix",
+        )
     return of_image(image.of(CHANNELS) if isinstance(image, Sides) else image)
 
 

@@ -169,6 +169,9 @@ def _parameters(plan: Plan, counts: Counts) -> Iterator[Reading]:
         if running:
             yield reading("parameters with a bias in every convolution and running statistics, as in Keras", 2,
                           params=params, conv_biases=biases, running_statistics=running)  # fmt: skip
+            yield reading("parameters without the classifier, with Keras' biases and statistics", 2,
+                          backbone_params=params - layers[-1][1].params, conv_biases=biases,
+                          running_statistics=running)  # fmt: skip
     if len(layers) > 1:
         yield reading("parameters without the classifier", backbone_params=params - layers[-1][1].params)
     conv = sum(cost.params for step, cost in layers if isinstance(step.op, Conv))

@@ -121,10 +121,13 @@ class Candidate:
         """Whether a match is the cause, and not a coincidence.
 
         Hundreds of candidates are compared, so some match a figure of few digits by chance: what deviates must round to
-        the figure, and agree in the more digits the further it deviates.
+        the figure, and agree in the more digits the further it deviates. Of the model itself, one digit more makes up
+        for a truncation.
         """
         needed = MANY_DIGITS if self.variant.distance > 1 else DIGITS.get(self.deviations, MANY_DIGITS)
-        return not self.deviations or (self.verdict == "rounds" and self.figure.digits >= needed)
+        needed += self.verdict == "truncates" and not self.variant.distance
+        rounds = self.verdict == "rounds" or not self.variant.distance
+        return not self.deviations or (rounds and self.figure.digits >= needed)
 
     @property
     def possible(self) -> bool:

@@ -203,8 +203,8 @@ def require_new(path: Path) -> None:
 def _taken(path: Path) -> UsageError:
     for file, what in ((CONFIG_FILE, "is a run"), (SEEDS_FILE, "has several seeds"), (NETS_FILE, "has several nets")):
         if (path / file).exists():
-            hint = f"resume it with `--resume {path}`, or name another directory with `--out`"
-            return UsageError(f"`{typed(path)}` {what} already", hint)
+            hint = f"resume it with `--resume {typed(path)}`, or name another directory with `--out`"
+            return UsageError(f"`{path}` {what} already", hint)
     return UsageError(f"`{path}` is there already, and not empty", "`--out` names another directory")
 
 

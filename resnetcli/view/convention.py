@@ -77,8 +77,12 @@ def reconcile_heading(found: Reconciliation) -> list[str]:
     end = f"{exact(best.total)} {verb} {'it' if verb == 'equals' else 'to it'}{more}"
     if found.explained:
         return [title, f"{figure} is explained: {best.reading}{_of(best.variant, variant)}, {end}"]
-    return [title, f"{figure} may be {best.reading}{_of(best.variant, variant)}: {end}",
-            "too few digits to tell a cause from a coincidence"]  # fmt: skip
+    answer = f"{figure} may be {best.reading}{_of(best.variant, variant)}: {end}"
+    return [
+        title,
+        answer,
+        "it may be a coincidence: hundreds of numbers are compared, and this one is not the usual one",
+    ]
 
 
 def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:

@@ -316,6 +316,18 @@ def test_check_tells_invalid_from_unexpected(tmp_path: Path) -> None:
     assert "no row has a stride" in flat.stderr
 
 
+def test_check_warns_of_a_stage_that_lacks_the_captions_stride(tmp_path: Path) -> None:
+    table = (
+        "input: 3x64x64\n"
+        "table: {a: 7x7 8 /2, b: [residual x 2: [3x3 8]], c: [residual x 2: [3x3 16STRIDE]], d: global avg}\n"
+    )
+    (tmp_path / "lacks.yaml").write_text(table.replace("STRIDE", ""))
+    (tmp_path / "has.yaml").write_text(table.replace("STRIDE", " /2"))
+    (tmp_path / "dilated.yaml").write_text(table.replace("STRIDE", " dil=2"))
+    assert "`c` doubles the channels and keeps the size" in run(f"check {tmp_path}/lacks.yaml").stderr
+    assert run(f"check {tmp_path}/has.yaml {tmp_path}/dilated.yaml").stderr == ""
+
+
 def test_diff_s_exit_code_says_whether_nets_differ_only_if_asked() -> None:
     assert run("diff resnet50 resnet18").exit_code == 0
     assert run("diff resnet50 resnet18 --exit-code").exit_code == 1

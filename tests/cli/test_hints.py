@@ -147,7 +147,7 @@ def test_every_hint_works_when_it_is_typed(command: str) -> None:
         ("train-cifar --depth 20 --epochs 3", "did you mean `--iterations`?"),
         ("train-cifar --depth 20 --lr 0.1", "set it in the recipe, a YAML file: `--recipe`"),
         ("train-cifar --depth 20 --batchsize 8", "did you mean `--batch-size`?"),
-        ("train-cifar --depth 20 --workers 8", "there are no loader workers"),
+        ("train-cifar --depth 20 --workers 8", "there are no data loader workers"),
         ("train-cifar --depth 20 --precision bf16", "did you mean `--dtype`?"),
         ("train-cifar --depth 20 --gpu", "did you mean `--device cuda`?"),
         ("profile resnet50 --cuda", "did you mean `--device cuda`?"),

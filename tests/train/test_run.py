@@ -206,7 +206,8 @@ def test_what_is_to_be_typed_is_one_word_for_a_shell(tmp_path: Path, name: str) 
     path = make(tmp_path / name).path
     with pytest.raises(UsageError, match="is a run already") as caught:
         make_progress(path)
-    assert shlex.split(caught.value.hint[1:].partition("` goes on")[0]) == ["--resume", str(path)]
+    typed = caught.value.hint.partition("with `")[2].partition("`, or name another")[0]
+    assert shlex.split(typed) == ["--resume", str(path)]
     (path / "metrics.jsonl").unlink()
     (path / CONFIG_FILE).unlink()
     with pytest.raises(UsageError, match="not a run yet") as caught:
