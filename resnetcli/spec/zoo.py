@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -70,6 +70,14 @@ def _model_of(path: str) -> str:
     kept = os.path.join(path, "model.yaml")  # noqa: PTH118 - pathlib's raise for a name too long to exist
     is_run = os.path.isfile(os.path.join(path, "config.json")) and os.path.isfile(kept)  # noqa: PTH113, PTH118
     return kept if is_run else path
+
+
+def _code_at(reference: str) -> Iterator[str]:
+    """References to files of code that the word lacks only the end of: `net.py:Net` for `net:Net`."""
+    source, _, name = reference.partition(":")
+    for file in (f"{source}.py", os.path.join(source, "__init__.py")):  # noqa: PTH118 - see `_model_of`
+        if os.path.isfile(file):  # noqa: PTH113
+            yield f"{file}:{name or 'NAME'}"
 
 
 LIST = "see `resnet-cli list`"
@@ -147,6 +155,10 @@ class Zoo:
             return base / reference if base is not None else Path(_model_of(reference))
         if reference in self._folders:
             return self._folders[reference] / f"{reference}.yaml"
+        for file in _code_at(reference) if base is None else ():
+            raise UsageError(
+                f"unknown model `{reference}`", hint=f"for a class or function in the file, write `{file}`"
+            )
         for file in (reference, *(reference + suffix for suffix in SUFFIXES)) if base is None else ():
             if os.path.exists(file):  # noqa: PTH110 - Path's raises for a name too long to exist
                 raise UsageError(f"unknown model `{reference}`", hint=f"for the file, write `./{file}`")

@@ -74,7 +74,8 @@ def reconcile_heading(found: Reconciliation) -> list[str]:
     best, others = found.matches[0], len(found.matches) - 1
     more = f"; {others} more below" if others else ""
     verb = "equals" if not best.difference else best.verdict
-    end = f"{exact(best.total)} {verb} {'it' if verb == 'equals' else 'to it'}{more}"
+    single = " in single precision" if best.of.printed != best.total else ""
+    end = f"{exact(best.total)} {verb} {'it' if verb == 'equals' else 'to it'}{single}{more}"
     if found.explained:
         return [title, f"{figure} is explained: {best.reading}{_of(best.variant, variant)}, {end}"]
     answer = f"{figure} may be {best.reading}{_of(best.variant, variant)}: {end}"

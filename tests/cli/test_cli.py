@@ -660,3 +660,19 @@ def test_a_figure_may_be_several_words(words: str) -> None:
     result = run(f"reconcile resnet50 {words}")
     assert result.exit_code == 0
     assert f"{words} is explained: parameters" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("net", "`net.py:NAME`"), ("net:Net", "`net.py:Net`"), ("package:Net", "`package/__init__.py:Net`")],
+)
+def test_the_hint_for_a_file_of_code_without_its_ending_names_it(
+    word: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "package").mkdir()
+    for file in ("net.py", "package/__init__.py"):
+        (tmp_path / file).write_text("")
+    monkeypatch.chdir(tmp_path)
+    result = run(f"profile {word}")
+    assert result.exit_code == 2
+    assert hint in result.stderr
