@@ -695,8 +695,10 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             return "pool to", (one, one), (("kind", rest[0]),)
         case "max" | "avg":
             if len(rest) != 2 or texts[0] != "to":
-                window = next((text for text in texts if _KERNEL.fullmatch(text)), "2x2")
-                stride = next((f" {text}" for text in texts if text.startswith("/")), " /2" if window == "2x2" else "")
+                stride = next((f" {text}" for text in texts if text.startswith("/")), "")
+                window = next((text for text in texts if _KERNEL.fullmatch(text)), "")
+                if not window:  # VGG's pools give neither, ResNet's the stride
+                    window, stride = ("3x3", stride) if stride else ("2x2", " /2")
                 hint = f"`{window} {head.text}{stride}`, `{head.text} to 7x7` or `global {head.text}`"
                 raise PhraseError(f"`{head.text}` needs a window", head.offset, head.length, hint)
             return "pool to", _size(rest[1]), (("kind", head),)

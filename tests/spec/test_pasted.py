@@ -155,7 +155,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("global average pool, 7×7", "7×7", ("global avg",)),
     ("7×7 global average pool", "global", ("global avg",)),
     ("average pool, stride 2", "average", ("3x3 avg /2",)),
-    ("maxpool", "maxpool", ("3x3 max",)),
+    ("maxpool", "maxpool", ("2x2 max /2",)),
     ("pool", "pool", ("3x3 max /2",)),
     # --- other forms
     ("3×3×64", "3×3×64", ("3x3 64",)),
