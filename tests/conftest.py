@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from hypothesis import settings
 # Torchvision registers its compiled operations with torch there, and fails where those are of another build than torch.
 # No model needs them.
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+
+# Test processes side by side have a core each: threads that wait for one another would take turns on it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A test draws the same examples every time, keeps none, and is not timed by a machine that others use too.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)

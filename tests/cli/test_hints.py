@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_cli import run
+from tests.thin import thinned
 
 WRONG = """\
 summary resnet50
@@ -112,7 +113,7 @@ def typed(command: str, message: str, quoted: str) -> list[str] | None:
     return [*words[:place], *new, *words[place + 1 :]]
 
 
-@pytest.mark.parametrize("command", WRONG.splitlines())
+@pytest.mark.parametrize("command", thinned(WRONG.splitlines(), 3))
 def test_every_hint_works_when_it_is_typed(command: str) -> None:
     result = run(shlex.split(command))
     assert result.exit_code == 2, result.output

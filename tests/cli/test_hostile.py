@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.cli.test_cli import run
+from tests.thin import thinned
 from tests.trained import CONFIG, a_run, falling, points
 
 REST = (
@@ -143,7 +144,7 @@ NAMES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", thinned(NAMES, 4))
 def test_a_files_name_is_text_in_every_format(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_text(spec("plain"), encoding="utf-8")

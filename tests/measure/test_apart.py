@@ -166,6 +166,7 @@ def test_one_that_does_not_answer_is_not_waited_for() -> None:
         runner.ask(job(), patience_s=0.0)
 
 
+@pytest.mark.slow
 def test_nets_are_timed_in_turns_by_processes_of_their_own() -> None:
     s = Sketch(3, 32, 32)
     s.step("conv1", Conv(64, (3, 3), pad=(1, 1)))

@@ -29,6 +29,7 @@ from resnetcli.report.records import profile_record
 from resnetcli.spec.zoo import module_reference
 from tests.cli.test_cli import run
 from tests.test_docs import documented, emitted, fits
+from tests.thin import thinned
 
 QUICK = (
     "resnet18", "resnet50", "googlenet", "alexnet_2012", "cifar_preact_resnet164", "inception_resnet_v2", "drn_d_22",
@@ -98,7 +99,7 @@ def test_a_net_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(n
     assert found.counts == rc.count(found.plan)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet", "cifar_plain"])
+@pytest.mark.parametrize("name", thinned(["cifar_resnet", "cifar_plain"], 2))
 def test_a_net_with_weights_keeps_them_to_the_bit(name: str) -> None:
     plan = rc.load(name, depth=8)
     net: Any = rc.build(plan)

@@ -129,6 +129,7 @@ def assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5, msg=f"{name}: {a[name]}, {b[name]}")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_whose_batch_norm_is_over_half_the_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
