@@ -120,7 +120,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[0])
+@pytest.mark.parametrize("command", thinned(COMMANDS, 2), ids=lambda command: command.split()[0])
 def test_a_specs_texts_are_text_in_every_format(hostile: str, command: str) -> None:
     for format in FORMATS:
         result = run(f"{command} --format {format}", GITHUB_ACTIONS="true")

@@ -28,7 +28,7 @@ NAMES = list(ZOO.files)
 every_spec = pytest.mark.parametrize("name", NAMES)
 
 BATCH = 2
-LONG = 340
+LONG = 200
 """Steps from which torch takes most of a second; the shorter models have every kind of layer and block."""
 
 
