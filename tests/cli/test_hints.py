@@ -183,7 +183,7 @@ def test_an_input_can_be_written_as_people_do(text: str) -> None:
     assert run(["profile", "resnet18", "--format", "json", "--input", *text.split()]).stdout == expected
 
 
-@pytest.mark.parametrize("command", TAKE_INPUT)
+@pytest.mark.parametrize("command", thinned(TAKE_INPUT, 2))
 def test_every_command_takes_an_input_alike(command: str) -> None:
     expected = run(f"{command} --input 3x64x64 --format csv")
     assert expected.exit_code in (0, 1)

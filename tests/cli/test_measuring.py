@@ -93,6 +93,7 @@ def test_a_net_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_
     assert run(f"profile {net} --device cpu --time-budget 50ms --mode train").exit_code == 3
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     result = run(f"profile {NET} --memory --format json")
     assert result.exit_code == 0
