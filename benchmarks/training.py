@@ -274,7 +274,7 @@ COUNTED: dict[str, dict[str, Any]] = {
     "tf32 channels_last --bn-batch 64": {"dtype": "tf32", "channels_last": True, "bn_batch": 64},
     "fp16 channels_last --bn-batch 64": {"dtype": "fp16", "channels_last": True, "bn_batch": 64},
 }
-"""Settings -> how the trainer is told of them."""
+"""Settings -> the options of `train-cifar` that select them."""
 
 
 def nodes(net_name: str, how: Mapping[str, Any]) -> int:
