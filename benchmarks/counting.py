@@ -22,12 +22,12 @@ import resnetcli as rc
 from benchmarks.page import machine, put
 from benchmarks.programs import BARE, SCRIPTS
 from benchmarks.timing import LEAST_S, Sample, call, interleaved, process, ratio
-from resnetcli.measure.statistics import iqr, median
+from resnetcli.bench.statistics import iqr, median
 from resnetcli.plan.plan import Plan
 from resnetcli.spec import phrase
 from resnetcli.spec.zoo import Zoo
-from resnetcli.view.numbers import duration, exact, size_of
-from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
+from resnetcli.table.numbers import duration, exact, size_of
+from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("typer", "rich", "PyYAML", "torch", "torchvision", "fvcore", "thop", "torchinfo")
@@ -304,7 +304,7 @@ def main() -> None:
         parts = [f"### {section.title}\n\n{to_markdown(section.sheet)}\n{section.note}\n" for section in sections]
         put("counting", "\n".join([INTRO, to_markdown(goals), *parts, f"### Conditions\n\n{under}"]))
         return
-    from resnetcli.view.output import print_sheet
+    from resnetcli.table.output import print_sheet
 
     for section in sections:
         print(f"\n{section.title}")

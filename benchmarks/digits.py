@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.page import PAGE, machine, put
 from resnetcli.data.write import write_cifar10_binary
-from resnetcli.view.sheet import Column, Sheet, cell, to_markdown
+from resnetcli.table.sheet import Column, Sheet, cell, to_markdown
 
 DOCS = PAGE.parent
 NETS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")

@@ -96,7 +96,7 @@ def cli(*words: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
 
 
 def plan(name: str) -> Any:
-    from resnetcli.report.profile import load
+    from resnetcli.reports.profile import load
 
     return load(name)
 
@@ -104,7 +104,7 @@ def plan(name: str) -> Any:
 def settings_of(**given: Any) -> Any:
     from dataclasses import replace
 
-    from resnetcli.measure.settings import settings
+    from resnetcli.bench.settings import settings
 
     runtime = given.pop("runtime", "")
     made = settings(given.pop("dtype", None), **given)
@@ -112,7 +112,7 @@ def settings_of(**given: Any) -> Any:
 
 
 def measured(name: str, batch: int, seconds: float = 0.8, **given: Any) -> Any:
-    from resnetcli.measure.latency import measure
+    from resnetcli.bench.latency import measure
 
     return measure(plan(name), device=device(), batch=batch, settings=settings_of(**given), time_budget_s=seconds)
 
@@ -124,8 +124,8 @@ def dataset() -> Any:
 
 
 def trainer(name: str, data: Any, **given: Any) -> Any:
+    from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.text import read_recipe
 
     return Trainer(plan(name), read_recipe(given.pop("recipe", "resnet")), data, device=place(), **given)
 
@@ -173,8 +173,8 @@ def machine() -> None:
     if not on_gpu():
         report("no GPU: the checks that can run on a CPU do, with small models")
         return
-    from resnetcli.measure.energy import meter
-    from resnetcli.measure.latency import driver_s_name, look_around
+    from resnetcli.bench.energy import meter
+    from resnetcli.bench.latency import driver_s_name, look_around
 
     p = torch.cuda.get_device_properties(0)
     report(
@@ -199,7 +199,7 @@ def machine() -> None:
 def imports() -> None:
     """--compile with nothing imported but torch."""
     code = (
-        "import torch; from resnetcli.measure.settings import Settings, require_possible as r; "
+        "import torch; from resnetcli.bench.settings import Settings, require_possible as r; "
         "r(Settings('fp32', runtime='inductor'), 'cuda:0')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -211,7 +211,7 @@ def tf32() -> None:
     """TF32 switches: error of a convolution and a matrix product against float64."""
     import torch
 
-    from resnetcli.measure.settings import rounding
+    from resnetcli.bench.settings import rounding
 
     x, w = torch.randn(8, 64, 32, 32, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
     a = torch.randn(512, 512, device="cuda")
@@ -318,9 +318,9 @@ def fused() -> None:
     """Convolutions that cuDNN fuses with the sum and ReLU behind them, and the deviation of the outputs."""
     import torch
 
-    from resnetcli.measure.settings import applied
-    from resnetcli.measure.variants import calibrate, reference, transform, weights
-    from resnetcli.measure.variants import check as deviation
+    from resnetcli.bench.runtimes import calibrate, reference, transform, weights
+    from resnetcli.bench.runtimes import check as deviation
+    from resnetcli.bench.settings import applied
     from resnetcli.net.module import Net, fuse
 
     wrong = []
@@ -384,7 +384,7 @@ def train_mode() -> None:
 @check(75)
 def calibrate() -> None:
     """Device peaks; convolutions have to reach half of the matrix products."""
-    import resnetcli.measure.calibrate as c
+    import resnetcli.roofline.calibrate as c
 
     reached: dict[str, int] = {}
 
@@ -402,8 +402,8 @@ def calibrate() -> None:
         setattr(c._Bench, kind, noting(kind))
     begin = time.time()
     found = c.calibrate(device(), budget_s=20.0 if on_gpu() else 2.0)
-    from resnetcli.measure.ceilings import cache_file, write_profile
-    from resnetcli.measure.device import find
+    from resnetcli.bench.device import find
+    from resnetcli.roofline.peaks import cache_file, write_profile
 
     write_profile(found, cache_file(find(device())))  # for the check `explain`
     report(
@@ -526,9 +526,9 @@ def out_of_memory() -> None:
 
     import torch
 
+    from resnetcli.bench.interleaved import measure_together
     from resnetcli.errors import ResourceError
-    from resnetcli.measure.together import measure_together
-    from resnetcli.report.profile import profile
+    from resnetcli.reports.profile import profile
 
     total = torch.cuda.get_device_properties(0).total_memory
     torch.zeros(1, device="cuda")
@@ -757,7 +757,7 @@ def resume_deterministic() -> None:
 
     import torch
 
-    from resnetcli.measure.settings import rounding
+    from resnetcli.bench.settings import rounding
     from resnetcli.train import loop
 
     @contextmanager
@@ -859,7 +859,7 @@ def two_gpus() -> None:
         f"{WORK}/two",
         limit=80,
     )
-    from resnetcli.measure.latency import measure
+    from resnetcli.bench.latency import measure
 
     for n in (0, 1, 0):
         measure(

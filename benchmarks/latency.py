@@ -23,18 +23,18 @@ from torch import Tensor, nn
 
 import resnetcli as rc
 from benchmarks.page import machine, put
-from resnetcli.measure.best import climb
-from resnetcli.measure.calibrate import calibrate
-from resnetcli.measure.ready import Ready, prepare
-from resnetcli.measure.sampling import sample, warm_up
-from resnetcli.measure.settings import applied, keep_memory
-from resnetcli.measure.together import measure_together
-from resnetcli.measure.variants import weights
-from resnetcli.measure.versus import noise_floor, paired, take_turns
+from resnetcli.bench.interleaved import measure_together
+from resnetcli.bench.prepare import Ready, prepare
+from resnetcli.bench.runtimes import weights
+from resnetcli.bench.sampling import sample, warm_up
+from resnetcli.bench.search import climb
+from resnetcli.bench.settings import applied, keep_memory
+from resnetcli.bench.versus import noise_floor, paired, take_turns
 from resnetcli.net.module import Net
-from resnetcli.report.roofline import explain_measured
-from resnetcli.view.numbers import duration
-from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
+from resnetcli.roofline.analysis import explain_measured
+from resnetcli.roofline.calibrate import calibrate
+from resnetcli.table.numbers import duration
+from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
 
@@ -105,7 +105,7 @@ def with_net(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
         made.append(net := weights(plan, place))
         return net
 
-    with mock.patch("resnetcli.measure.ready.weights", keeping):
+    with mock.patch("resnetcli.bench.prepare.weights", keeping):
         return prepare(plan, torch.device("cpu"), batch, perf_counter, KEPT), made[0]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import resnetcli as rc
-from resnetcli.measure.peak import peak_memory
+from resnetcli.bench.peak import peak_memory
 from resnetcli.plan.memory import Mode, memory
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnetcli.measure.device import describe
+from resnetcli.bench.device import describe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from time import perf_counter
 
-from resnetcli.measure.statistics import median
+from resnetcli.bench.statistics import median
 
 
 @dataclass(frozen=True, slots=True)

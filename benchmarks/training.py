@@ -24,9 +24,9 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.page import machine, put
-from resnetcli.measure.versus import paired
-from resnetcli.view.numbers import duration
-from resnetcli.view.sheet import Column, Sheet, cell, to_markdown
+from resnetcli.bench.versus import paired
+from resnetcli.table.numbers import duration
+from resnetcli.table.sheet import Column, Sheet, cell, to_markdown
 
 BATCH = 128
 NETS = {"cifar_resnet20": 30, "cifar_resnet56": 12}
@@ -134,10 +134,10 @@ def conventional(net_name: str) -> Callable[[int], float]:
 def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
     import resnetcli as rc
+    from resnetcli.bench.settings import keep_memory
     from resnetcli.data.read import load
-    from resnetcli.measure.settings import keep_memory
+    from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.text import read_recipe
 
     trainer = Trainer(
         rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
@@ -227,8 +227,8 @@ def data_share(quick: bool) -> str:
     """How much of a step the data take."""
     import resnetcli as rc
     from resnetcli.data.read import load
+    from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.text import read_recipe
 
     rows = []
     for net_name in NETS:
@@ -283,8 +283,8 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
 
     import resnetcli as rc
     from resnetcli.data.read import load
+    from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
-    from resnetcli.train.text import read_recipe
 
     trainer = Trainer(
         rc.load(net_name), read_recipe("resnet"), load("synthetic"), device="cuda", cuda_graph=True, **how

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from resnetcli.cli.main import app
-from resnetcli.view import output
+from resnetcli.table import output
 
 PICTURES = {
     "compare": ("compare", 78),

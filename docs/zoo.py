@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from resnetcli.report.listing import Group, listing
-from resnetcli.report.profile import Profile
-from resnetcli.report.verdict import COUNTED
-from resnetcli.view.numbers import exact, figure_name
-from resnetcli.view.sheet import Cell, Column, Sheet, cell, to_markdown
+from resnetcli.reports.listing import Group, listing
+from resnetcli.reports.profile import Profile
+from resnetcli.reports.verdict import COUNTED
+from resnetcli.table.numbers import exact, figure_name
+from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
 PAGE = Path(__file__).parent / "zoo.md"
 INTRODUCTION = """\

@@ -19,10 +19,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
+    from resnetcli.bench.latency import Measurement
+    from resnetcli.bench.settings import Settings, settings
+    from resnetcli.counting.conventions import Tally, tally
     from resnetcli.errors import ResourceError, Source, SpecError, UsageError
-    from resnetcli.measure.ceilings import Ceilings, read_profile
-    from resnetcli.measure.latency import Measurement
-    from resnetcli.measure.settings import Settings, settings
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
     from resnetcli.plan.lower import lower
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan, Step
     from resnetcli.plan.receptive import Receptive, receptive
     from resnetcli.plan.training import training
-    from resnetcli.report.check import check
-    from resnetcli.report.compare import Comparison, compare
-    from resnetcli.report.convention import Tally, tally
-    from resnetcli.report.crosscheck import crosscheck
-    from resnetcli.report.diff import Diff, diff
-    from resnetcli.report.fit import Fit, fit
-    from resnetcli.report.gate import limits
-    from resnetcli.report.info import info
-    from resnetcli.report.listing import models
-    from resnetcli.report.papers import paper_tables
-    from resnetcli.report.profile import Profile, load, profile, profile_module
-    from resnetcli.report.reconcile import reconcile
-    from resnetcli.report.roofline import Explanation, ceilings_of, explain, explain_measured, floors
-    from resnetcli.report.verify import verify
+    from resnetcli.reports.check import check
+    from resnetcli.reports.compare import Comparison, compare
+    from resnetcli.reports.crosscheck import crosscheck
+    from resnetcli.reports.diff import Diff, diff
+    from resnetcli.reports.gate import limits
+    from resnetcli.reports.info import info
+    from resnetcli.reports.listing import models
+    from resnetcli.reports.max_batch import Fit, fit
+    from resnetcli.reports.papers import paper_tables
+    from resnetcli.reports.profile import Profile, load, profile, profile_module
+    from resnetcli.reports.reconcile import reconcile
+    from resnetcli.reports.verify import verify
+    from resnetcli.roofline.analysis import Explanation, ceilings_of, explain, explain_measured, floors
+    from resnetcli.roofline.peaks import Ceilings, read_profile
     from resnetcli.spec.format import format_text
 
 _HOME = {
@@ -51,11 +51,11 @@ _HOME = {
     "ResourceError": "resnetcli.errors",
     "Source": "resnetcli.errors",
     "SpecError": "resnetcli.errors",
-    "Ceilings": "resnetcli.measure.ceilings",
-    "read_profile": "resnetcli.measure.ceilings",
-    "Measurement": "resnetcli.measure.latency",
-    "Settings": "resnetcli.measure.settings",
-    "settings": "resnetcli.measure.settings",
+    "Ceilings": "resnetcli.roofline.peaks",
+    "read_profile": "resnetcli.roofline.peaks",
+    "Measurement": "resnetcli.bench.latency",
+    "Settings": "resnetcli.bench.settings",
+    "settings": "resnetcli.bench.settings",
     "UsageError": "resnetcli.errors",
     "Cost": "resnetcli.plan.count",
     "Counts": "resnetcli.plan.count",
@@ -65,35 +65,35 @@ _HOME = {
     "Step": "resnetcli.plan.plan",
     "Receptive": "resnetcli.plan.receptive",
     "receptive": "resnetcli.plan.receptive",
-    "check": "resnetcli.report.check",
-    "Comparison": "resnetcli.report.compare",
-    "compare": "resnetcli.report.compare",
-    "Diff": "resnetcli.report.diff",
-    "diff": "resnetcli.report.diff",
-    "info": "resnetcli.report.info",
-    "Fit": "resnetcli.report.fit",
-    "fit": "resnetcli.report.fit",
+    "check": "resnetcli.reports.check",
+    "Comparison": "resnetcli.reports.compare",
+    "compare": "resnetcli.reports.compare",
+    "Diff": "resnetcli.reports.diff",
+    "diff": "resnetcli.reports.diff",
+    "info": "resnetcli.reports.info",
+    "Fit": "resnetcli.reports.max_batch",
+    "fit": "resnetcli.reports.max_batch",
     "Memory": "resnetcli.plan.memory",
     "memory": "resnetcli.plan.memory",
     "training": "resnetcli.plan.training",
-    "limits": "resnetcli.report.gate",
-    "models": "resnetcli.report.listing",
-    "paper_tables": "resnetcli.report.papers",
-    "Profile": "resnetcli.report.profile",
+    "limits": "resnetcli.reports.gate",
+    "models": "resnetcli.reports.listing",
+    "paper_tables": "resnetcli.reports.papers",
+    "Profile": "resnetcli.reports.profile",
     "format_text": "resnetcli.spec.format",
-    "load": "resnetcli.report.profile",
-    "profile": "resnetcli.report.profile",
-    "profile_module": "resnetcli.report.profile",
-    "verify": "resnetcli.report.verify",
-    "reconcile": "resnetcli.report.reconcile",
-    "Explanation": "resnetcli.report.roofline",
-    "ceilings_of": "resnetcli.report.roofline",
-    "explain": "resnetcli.report.roofline",
-    "explain_measured": "resnetcli.report.roofline",
-    "floors": "resnetcli.report.roofline",
-    "crosscheck": "resnetcli.report.crosscheck",
-    "tally": "resnetcli.report.convention",
-    "Tally": "resnetcli.report.convention",
+    "load": "resnetcli.reports.profile",
+    "profile": "resnetcli.reports.profile",
+    "profile_module": "resnetcli.reports.profile",
+    "verify": "resnetcli.reports.verify",
+    "reconcile": "resnetcli.reports.reconcile",
+    "Explanation": "resnetcli.roofline.analysis",
+    "ceilings_of": "resnetcli.roofline.analysis",
+    "explain": "resnetcli.roofline.analysis",
+    "explain_measured": "resnetcli.roofline.analysis",
+    "floors": "resnetcli.roofline.analysis",
+    "crosscheck": "resnetcli.reports.crosscheck",
+    "tally": "resnetcli.counting.conventions",
+    "Tally": "resnetcli.counting.conventions",
 }
 __all__ = [
     "Ceilings",

@@ -21,31 +21,35 @@ from typing import Any
 import pytest
 
 import resnetcli as rc
+from resnetcli.bench.latency import measure
+from resnetcli.bench.search import FP32, Ladder, judged
+from resnetcli.bench.settings import Settings
+from resnetcli.bench.versus import paired
 from resnetcli.cli.main import main
 from resnetcli.errors import Problem
-from resnetcli.measure.best import FP32, Ladder, judged
-from resnetcli.measure.ceilings import read_profile
-from resnetcli.measure.latency import measure
-from resnetcli.measure.settings import Settings
-from resnetcli.measure.versus import paired
-from resnetcli.report import records
-from resnetcli.report.compare import Comparison, Contest
-from resnetcli.report.diff import diff
-from resnetcli.report.info import info
-from resnetcli.report.listing import Listing, listing
-from resnetcli.report.papers import paper_tables
-from resnetcli.report.profile import Failure
-from resnetcli.report.roofline import Difference, Prediction, explain_measured, floors, suggestions
-from resnetcli.report.saved import Changes, Kept, Saved, changes, conditions_of
-from resnetcli.report.verify import verify
+from resnetcli.reports import records
+from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of
+from resnetcli.reports.compare import Comparison, Contest
+from resnetcli.reports.diff import diff
+from resnetcli.reports.info import info
+from resnetcli.reports.listing import Listing, listing
+from resnetcli.reports.papers import paper_tables
+from resnetcli.reports.profile import Failure
+from resnetcli.reports.verify import verify
+from resnetcli.roofline import record as roofline_records
+from resnetcli.roofline.analysis import Difference, Prediction, explain_measured, floors, suggestions
+from resnetcli.roofline.peaks import read_profile
+from resnetcli.runs import curves
+from resnetcli.runs.curves import Curve, Curves, Drop, Line, curves_record
+from resnetcli.runs.directory import Run
 from resnetcli.spec import header, lineage, phrase
-from resnetcli.train import curves, examine, nets, several
+from resnetcli.train import examine
+from resnetcli.train import models as nets
+from resnetcli.train import seeds as several
 from resnetcli.train import session as training
-from resnetcli.train.curves import Curve, Curves, Drop, Line, curves_record
 from resnetcli.train.evaluate import Evaluation
-from resnetcli.train.run import Run
-from tests.measured import GPU_MEASURED, MEASURED
-from tests.measured import measured as made_up
+from tests.support.measured import GPU_MEASURED, MEASURED
+from tests.support.measured import measured as made_up
 from tests.train.tiny import CONFIG as TRAINED
 
 ROOT = Path(__file__).parent.parent
@@ -339,11 +343,11 @@ def the_records(schema: str) -> Iterator[records.Record]:
         case "verify@1":
             yield records.verify_record(verify())
         case "ceilings@1":
-            yield records.ceilings_record(read_profile("rtx4090"))
+            yield roofline_records.ceilings_record(read_profile("rtx4090"))
         case "explain@1":
             yield from explanations()
         case "predict@1":
-            yield records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
+            yield roofline_records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
         case "papers@1":
             yield records.papers_record(paper_tables())
         case "train@1":
@@ -378,16 +382,18 @@ def explanations() -> Iterator[records.Record]:
     ceilings = read_profile("a100-40gb")
     found, ratio = explain_measured(NETS, ceilings, device="cpu", time_budget_s=0.01)
     tried = tuple(replace(each, measurement=found[0].measurement) for each in suggestions(found[0]))
-    yield records.explain_record(found[0], Difference(found[0], found[1], ratio), tried, "said")
+    yield roofline_records.explain_record(found[0], Difference(found[0], found[1], ratio), tried, "said")
     (net, _) = floors(NETS, ceilings)
-    yield records.explain_record(net, None, tuple(replace(each, problem="no") for each in suggestions(net)), "said")
+    yield roofline_records.explain_record(
+        net, None, tuple(replace(each, problem="no") for each in suggestions(net)), "said"
+    )
 
 
 SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
 
 
 def test_every_record_has_its_section() -> None:
-    modules = (records, examine, training, several, nets, curves)
+    modules = (records, roofline_records, examine, training, several, nets, curves)
     made = {name.removesuffix("_record") for module in modules for name, value in vars(module).items()
             if name.endswith("_record") and value.__module__ == module.__name__}  # fmt: skip
     assert {schema.partition("@")[0] for schema in SCHEMAS} == made

@@ -15,12 +15,12 @@ import typer
 from resnetcli.cli.arguments import complete_model
 from resnetcli.cli.group import Group
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
-from resnetcli.several import ModelsError, exit_code, messages
+from resnetcli.failures import ModelsError, exit_code, messages
 
 if TYPE_CHECKING:
-    from resnetcli.measure.settings import Settings
-    from resnetcli.several import ModelFailure
-    from resnetcli.view.sheet import Sheet
+    from resnetcli.bench.settings import Settings
+    from resnetcli.failures import ModelFailure
+    from resnetcli.table.sheet import Sheet
 
 PANELS = {
     "Explore": ("list", "info", "show", "papers"),
@@ -92,7 +92,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             complain("error: out of memory")
             raise typer.Exit(3) from None
         except BrokenPipeError:  # the reader has seen enough, as in `| head`
-            from resnetcli.view.output import stream
+            from resnetcli.table.output import stream
 
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream().fileno())
             raise typer.Exit(141) from None  # as whatever else a closed pipe ends: nobody has seen a verdict
@@ -106,14 +106,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _flush() -> None:
-    from resnetcli.view.output import stream
+    from resnetcli.table.output import stream
 
     stream().flush()
 
 
 def complain(message: str) -> None:
     """Print to stderr."""
-    from resnetcli.view.safe import no_commands, printable
+    from resnetcli.table.safe import no_commands, printable
 
     _flush()
     with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
@@ -212,7 +212,7 @@ def running(
     energy: bool = False,
 ) -> Settings:  # fmt: skip
     """How nets are to be run. Raises UsageError for what contradicts itself or measures nothing."""
-    from resnetcli.measure.settings import settings
+    from resnetcli.bench.settings import settings
 
     flags = {
         "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph,
@@ -236,8 +236,8 @@ def running(
 
 def budget(time: str | None, device: str | None) -> float:
     """Seconds that measuring may take. Raises UsageError for what is no time, or where nothing is measured."""
-    from resnetcli.report.limits import parse_duration
-    from resnetcli.report.profile import TIME_BUDGET_S
+    from resnetcli.quantities import parse_duration
+    from resnetcli.reports.profile import TIME_BUDGET_S
 
     if time is None:
         return TIME_BUDGET_S
@@ -249,7 +249,7 @@ def budget(time: str | None, device: str | None) -> float:
 
 def counting(convention: str | None, flops: bool) -> str:
     """The convention asked for; `--flops` is one of them. Raises UsageError where they contradict each other."""
-    from resnetcli.report.convention import DEFAULT, find_convention
+    from resnetcli.counting.conventions import DEFAULT, find_convention
 
     if flops and convention not in (None, "flops"):
         raise UsageError("`--flops` is `--convention flops`", "one of the two")
@@ -292,7 +292,7 @@ def end_failed(failures: Sequence[ModelFailure]) -> None:
 
 def print_record(record: dict[str, Any], failures: Sequence[ModelFailure]) -> None:
     """Print one JSON object for several models, with the failed ones."""
-    from resnetcli.view.output import print_json
+    from resnetcli.table.output import print_json
 
     print_json(record | {"failed": [failure.record() for failure in failures]})
 
@@ -307,8 +307,8 @@ def print_sheet(
     terminal shows the first few, with the legends of the columns it shows. Failed models are named below; in CSV they
     are rows with an `error`.
     """
-    from resnetcli.view.output import print_sheet, write
-    from resnetcli.view.sheet import legend, to_csv, to_markdown, with_errors
+    from resnetcli.table.output import print_sheet, write
+    from resnetcli.table.sheet import legend, to_csv, to_markdown, with_errors
 
     if format is Format.csv:
         write(to_csv(with_errors(sheet, {failure.label: failure.reason for failure in failures})))
@@ -334,8 +334,8 @@ def failed_lines(failures: Sequence[ModelFailure], format: Format = Format.table
 
 
 def print_lines(lines: Sequence[str], format: Format = Format.table) -> None:
-    from resnetcli.view.output import print_texts, write
-    from resnetcli.view.safe import markdown_line
+    from resnetcli.table.output import print_texts, write
+    from resnetcli.table.safe import markdown_line
 
     if format is Format.md:
         write("".join(f"{markdown_line(line)}  \n" for line in lines) + ("\n" if lines else ""))

@@ -36,12 +36,12 @@ def fit(
     format: Formats = Format.table,
 ) -> None:
     """Say how large a batch fits into a memory, and what takes it: exit 1 if not even one image fits."""
-    import resnetcli.report.fit as report
-    from resnetcli.report.records import fit_record
+    import resnetcli.reports.max_batch as report
+    from resnetcli.reports.max_batch_table import fit_conditions, fit_heading, fit_notes, fit_sheet
+    from resnetcli.reports.records import fit_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.fit import fit_conditions, fit_heading, fit_notes, fit_sheet
-    from resnetcli.view.numbers import size_of
-    from resnetcli.view.output import print_json
+    from resnetcli.table.numbers import size_of
+    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     asked = asked_models(models, zoo)

@@ -46,11 +46,11 @@ from resnetcli.cli.app import (
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.several import exit_code, messages
+from resnetcli.failures import exit_code, messages
 
 if TYPE_CHECKING:
-    from resnetcli.report.profile import Profile
-    from resnetcli.report.saved import Net, Saved
+    from resnetcli.reports.baseline import Net, Saved
+    from resnetcli.reports.profile import Profile
 
 
 class Parts(StrEnum):
@@ -90,8 +90,8 @@ def profile(
     format: Formats = Format.table,
 ) -> None:
     """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
-    from resnetcli.report.limits import parse_batches
-    from resnetcli.report.profile import profile_model
+    from resnetcli.quantities import parse_batches
+    from resnetcli.reports.profile import profile_model
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
@@ -119,8 +119,7 @@ def profile(
 
 
 def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
-    from resnetcli.view.output import bar_width, print_json
-    from resnetcli.view.profile import (
+    from resnetcli.reports.profile_table import (
         conditions,
         cost_sheet,
         doubts,
@@ -133,9 +132,10 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
         unjudged,
         with_times,
     )
+    from resnetcli.table.output import bar_width, print_json
 
     if format is Format.json:
-        from resnetcli.report.records import profile_record
+        from resnetcli.reports.records import profile_record
 
         print_json(profile_record(found))
         return
@@ -150,7 +150,7 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     if (published := published_sheet(found)) is not None:
         print_sheet(published, format, below=True)
     if found.ladders:
-        from resnetcli.view.ladder import LADDER_NOTE, ladder_lines, ladder_sheet
+        from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
 
         print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
     if found.measurements:
@@ -217,12 +217,10 @@ def compare(
     format: Formats = Format.table,
 ) -> None:
     """Compare nets: parameters, MACs, activations and depth, printed figures beside them; measured on a device."""
-    import resnetcli.report.compare as report
-    import resnetcli.report.saved as saved
-    from resnetcli.report.limits import parse_batches, parse_count
-    from resnetcli.report.records import compare_record, measurement_records, saved_record
-    from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.compare import (
+    import resnetcli.reports.baseline as saved
+    import resnetcli.reports.compare as report
+    from resnetcli.quantities import parse_batches, parse_count
+    from resnetcli.reports.compare_table import (
         caption,
         changes_lines,
         changes_sheet,
@@ -230,7 +228,9 @@ def compare(
         contest_lines,
         results_lines,
     )
-    from resnetcli.view.profile import conditions, doubts, failure_lines
+    from resnetcli.reports.profile_table import conditions, doubts, failure_lines
+    from resnetcli.reports.records import compare_record, measurement_records, saved_record
+    from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
     if all_models and models:
@@ -286,7 +286,7 @@ def _kept(
     save: str | None, against: str | None, device: str | None, nets: Callable[[], Sequence[Net]], batches: Sequence[int]
 ) -> Saved | None:  # fmt: skip
     """The file to hold times against; what does not suit it or cannot be saved is told before anything is measured."""
-    import resnetcli.report.saved as saved
+    import resnetcli.reports.baseline as saved
 
     for option, file in (("--save", save), ("--against", against)):
         if file is not None and device is None:
@@ -318,11 +318,11 @@ def diff(
     format: Formats = Format.table,
 ) -> None:
     """Say how two nets differ, row by row, and what each difference costs."""
-    import resnetcli.report.diff as report
-    from resnetcli.report.records import diff_record
+    import resnetcli.reports.diff as report
+    from resnetcli.reports.diff_table import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
+    from resnetcli.reports.records import diff_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.diff import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
-    from resnetcli.view.output import print_json
+    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     asked = asked_models(models, zoo)
@@ -352,10 +352,10 @@ def verify(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
-    import resnetcli.report.verify as report
-    from resnetcli.report.records import verify_record
+    import resnetcli.reports.verify as report
+    from resnetcli.reports.papers_table import verification_lines, verification_sheet
+    from resnetcli.reports.records import verify_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.papers import verification_lines, verification_sheet
 
     zoo = Zoo()
     asked = asked_models(models or [], zoo)

@@ -20,7 +20,7 @@ from resnetcli.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from resnetcli.train.curves import Curves
+    from resnetcli.runs.curves import Curves
 
 
 @app.command()
@@ -39,10 +39,10 @@ def curves(
     format: Formats = Format.table,
 ) -> None:
     """Draw training and test errors against iterations, several nets in one picture; also while they train."""
-    from resnetcli.report.saved import check_place
-    from resnetcli.train.curves import curves_record, read_curves
-    from resnetcli.view.curves import csv_text, draw, require_suffix, require_top
-    from resnetcli.view.output import write
+    from resnetcli.reports.baseline import check_place
+    from resnetcli.runs.curves import curves_record, read_curves
+    from resnetcli.runs.curves_plot import csv_text, draw, require_suffix, require_top
+    from resnetcli.table.output import write
 
     require_top(y_max)
     if out is not None:
@@ -71,8 +71,8 @@ def _print(found: Curves, y_max: float | None, format: Format, *, plotted: bool)
 
     from rich.text import Text
 
-    from resnetcli.view.curves import encodes_braille, key_lines, notes, sheet, text_plot
-    from resnetcli.view.output import console, write
+    from resnetcli.runs.curves_plot import encodes_braille, key_lines, notes, sheet, text_plot
+    from resnetcli.table.output import console, write
 
     if plotted:
         ascii_only = not encodes_braille(sys.stdout.encoding)

@@ -39,7 +39,7 @@ def fetch(
     from resnetcli.data.cifar import OFFICIAL
     from resnetcli.data.fetch import fetch as fetch_archive
     from resnetcli.data.read import default_folder
-    from resnetcli.view.output import print_whole
+    from resnetcli.table.output import print_whole
 
     layout = OFFICIAL[name.value].layout("python" if python else "binary")
     print_whole(str(fetch_archive(layout.archive, folder or default_folder(), tell=complain)))
@@ -54,8 +54,8 @@ def check(
     """Read a data set whole and say what it is: exit 1 if it is broken, or not what it is called."""
     from resnetcli.data.check import data_record, examine
     from resnetcli.data.errors import DataError
-    from resnetcli.view.data import data_heading, data_notes, data_sheet, data_warnings, export_sheet
-    from resnetcli.view.output import print_json
+    from resnetcli.data.table import data_heading, data_notes, data_sheet, data_warnings, export_sheet
+    from resnetcli.table.output import print_json
 
     try:
         found = examine(path)
@@ -92,8 +92,8 @@ def convert(
 ) -> None:
     """Write a data set as binary records, which training reads with `--data-dir`."""
     from resnetcli.data.convert import convert as convert_set
-    from resnetcli.view.data import data_warnings
-    from resnetcli.view.output import print_whole
+    from resnetcli.data.table import data_warnings
+    from resnetcli.table.output import print_whole
 
     made = convert_set(source, target, share=share, tell=lambda line: complain(f"warning: {line}"))
     images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"

@@ -33,11 +33,11 @@ def check(
     ] = None,
 ) -> None:
     """Check specs: exit 0 if they hold together, 1 if `expect:` or a limit does not hold, 2 if one is invalid."""
-    import resnetcli.report.check as report
-    from resnetcli.report.gate import limits
+    import resnetcli.reports.check as report
+    from resnetcli.reports.gate import limits
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.numbers import short
-    from resnetcli.view.output import print_whole
+    from resnetcli.table.numbers import short
+    from resnetcli.table.output import print_whole
 
     if against is not None and len(files) > 1:
         raise UsageError("`--against` is of one net, and several are to be checked")
@@ -75,7 +75,7 @@ def _worse(a: int, b: int) -> int:
 def _annotate(problem: Problem) -> None:
     """Has GitHub show a problem beside its line, in a workflow of GitHub's."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from resnetcli.view.annotation import annotation
+        from resnetcli.reports.annotation import annotation
 
         print(annotation(problem))
 

@@ -46,7 +46,7 @@ def _main() -> None:
     from resnetcli.cli.app import complain
     from resnetcli.cli.root import app
     from resnetcli.cli.supervise import code_in, supervised
-    from resnetcli.view.safe import ENCODING_ERRORS
+    from resnetcli.table.safe import ENCODING_ERRORS
 
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

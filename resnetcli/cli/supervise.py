@@ -35,7 +35,7 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
     code, with exit code 2, or 3 if the system killed the child. Threads and exit handlers that the code left behind
     end with the child.
     """
-    from resnetcli.view.output import reserve_stdout
+    from resnetcli.table.output import reserve_stdout
 
     if not hasattr(os, "fork") or not isinstance(sys.stdout, io.TextIOWrapper):  # within another program
         command()
@@ -89,7 +89,7 @@ def _status_of(command: Callable[[], None]) -> int:
     except BaseException:
         traceback.print_exc()
         status = 1
-    from resnetcli.view.output import stream
+    from resnetcli.table.output import stream
 
     for each in (stream(), sys.stderr):
         with suppress(OSError, ValueError):

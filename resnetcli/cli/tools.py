@@ -12,7 +12,7 @@ from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from resnetcli.report.crosscheck import Crosschecked
+    from resnetcli.reports.crosscheck import Crosschecked
 
 
 @app.command()
@@ -31,11 +31,17 @@ def reconcile(
     format: Formats = Format.table,
 ) -> None:
     """Say where a figure comes from: the convention, or the variant of the net, that gives it; exit 1 if none does."""
-    import resnetcli.report.reconcile as report
-    from resnetcli.report.records import reconcile_record
+    import resnetcli.reports.reconcile as report
+    from resnetcli.reports.reconcile_table import (
+        candidates_sheet,
+        own_heading,
+        own_sheet,
+        reconcile_heading,
+        reconcile_notes,
+    )
+    from resnetcli.reports.records import reconcile_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.convention import candidates_sheet, own_heading, own_sheet, reconcile_heading, reconcile_notes
-    from resnetcli.view.output import print_json
+    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     models, figure = _model_and_figure(words)
@@ -57,7 +63,7 @@ def reconcile(
 
 def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
     """The words before a figure, and the figure, of which `4.1 G FLOPs` has three. Raises UsageError without either."""
-    from resnetcli.report.reconcile import parse_figure
+    from resnetcli.reports.reconcile import parse_figure
 
     example = "for example `resnet-cli reconcile resnet50 4.13G`"
     if len(words) < 2:
@@ -72,7 +78,7 @@ def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
 
 
 def _is_figure(text: str) -> bool:
-    from resnetcli.report.reconcile import parse_figure
+    from resnetcli.reports.reconcile import parse_figure
 
     try:
         parse_figure(text)
@@ -99,12 +105,12 @@ def crosscheck(
     """Build nets, run the counters that are installed, and hold ours to theirs: exit 1 if a figure differs."""
     import sys
 
-    from resnetcli.report.crosscheck import crosscheck as check
-    from resnetcli.report.profile import profile_model
-    from resnetcli.report.records import crosscheck_record
-    from resnetcli.several import for_each
+    from resnetcli.failures import for_each
+    from resnetcli.reports.crosscheck import crosscheck as check
+    from resnetcli.reports.profile import profile_model
+    from resnetcli.reports.reconcile_table import crosscheck_lines, crosscheck_notes, crosscheck_sheet
+    from resnetcli.reports.records import crosscheck_record
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.convention import crosscheck_lines, crosscheck_notes, crosscheck_sheet
 
     zoo = Zoo()
 

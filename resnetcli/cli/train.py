@@ -18,9 +18,9 @@ from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import ResourceError, UsageError, typed
 
 if TYPE_CHECKING:
+    from resnetcli.parallel.team import Team
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.distributed import Team
-    from resnetcli.train.nets import Trained
+    from resnetcli.train.models import Trained
 
 WHAT, HOW, WHERE = "What is trained", "How", "The run"
 
@@ -135,12 +135,12 @@ def train_cifar(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """Train a net on CIFAR as its paper does; stopped at any time, it can be resumed exactly."""
-    from resnetcli.measure.settings import keep_memory
-    from resnetcli.report.limits import parse_count
+    from resnetcli.bench.settings import keep_memory
+    from resnetcli.quantities import parse_count
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.nets import train_nets
+    from resnetcli.train.models import train_nets
+    from resnetcli.train.screen import Screen
     from resnetcli.train.start import Asked, depth_model
-    from resnetcli.view.train import Screen
 
     keep_memory()  # a training step on a CPU allocates again what the last one freed
     with _team(gpus, device, not no_download) as team:
@@ -177,7 +177,7 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
 
     A process that is led, or that starts others, has done all that it is there for.
     """
-    from resnetcli.train.launch import again, launch, place_in, require_gpus, without_gpus
+    from resnetcli.parallel.launch import again, launch, place_in, require_gpus, without_gpus
 
     place = place_in(os.environ)
     if gpus is not None:
@@ -189,7 +189,7 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
     if place is None:
         yield None
         return
-    from resnetcli.train.distributed import joined
+    from resnetcli.parallel.team import joined
 
     with joined(place, download=download) as team:
         if place.rank:
@@ -228,9 +228,9 @@ def _path(text: str | None) -> Path | None:
 
 def _show(trained: Trained, format: Format) -> None:
     """The results, and how it ended as the exit code."""
-    from resnetcli.train.nets import nets_record
-    from resnetcli.view.output import print_json
-    from resnetcli.view.train import results_lines, results_sheet, seeds_sheet
+    from resnetcli.table.output import print_json
+    from resnetcli.train.models import nets_record
+    from resnetcli.train.screen import results_lines, results_sheet, seeds_sheet
 
     found = [each for each in trained.ended if each.results]
     if format is Format.json:
@@ -264,8 +264,8 @@ def _show(trained: Trained, format: Format) -> None:
 
 def _draw(trained: Trained) -> None:
     """The picture of every run that has finished, and of all together, in their directories."""
-    from resnetcli.train.run import seed_folder
-    from resnetcli.view.curves import PICTURE_FILE, draw_run
+    from resnetcli.runs.curves_plot import PICTURE_FILE, draw_run
+    from resnetcli.runs.directory import seed_folder
 
     places: list[Path] = []
     for each in trained.ended:
@@ -297,11 +297,11 @@ def evaluate(
     format: Formats = Format.table,
 ) -> None:
     """Test a run's last checkpoint on the whole test set: its error, and each class's."""
+    from resnetcli.runs.directory import open_run
+    from resnetcli.table.output import print_json
     from resnetcli.train.examine import examine
-    from resnetcli.train.run import open_run
+    from resnetcli.train.screen import eval_lines, eval_sheet
     from resnetcli.train.start import Asked
-    from resnetcli.view.output import print_json
-    from resnetcli.view.train import eval_lines, eval_sheet
 
     asked = Asked(data_dir=data_dir, download=not no_download, device=device, threads=threads)
     record = examine(open_run(run), asked, complain, iteration=checkpoint)

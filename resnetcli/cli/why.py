@@ -32,7 +32,7 @@ from resnetcli.errors import UsageError, clean
 
 if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan
-    from resnetcli.report.roofline import Difference, Explanation, Suggestion
+    from resnetcli.roofline.analysis import Difference, Explanation, Suggestion
 
 Dtype = Annotated[
     str | None, typer.Option("--dtype", metavar="DTYPE", help="fp32, tf32, bf16 or fp16; fp32 without it.")
@@ -50,11 +50,10 @@ def calibrate(
     format: Formats = Format.table,
 ) -> None:
     """Measure a device's ceilings: arithmetic, memory, launches; kept for `explain`, and a file for `predict`."""
-    from resnetcli.measure.ceilings import cache_file, cached, write_profile
-    from resnetcli.measure.device import find
-    from resnetcli.report.records import ceilings_record
-    from resnetcli.view.output import print_json
-    from resnetcli.view.roofline import (
+    from resnetcli.bench.device import find
+    from resnetcli.roofline.peaks import cache_file, cached, write_profile
+    from resnetcli.roofline.record import ceilings_record
+    from resnetcli.roofline.tables import (
         ceilings_heading,
         ceilings_noise,
         ceilings_sheet,
@@ -62,6 +61,7 @@ def calibrate(
         peaks_sheet,
         rates_sheet,
     )
+    from resnetcli.table.output import print_json
 
     device = find(device)
     if show:
@@ -70,7 +70,7 @@ def calibrate(
             raise UsageError(f"`{device}` was not calibrated here yet", f"`resnet-cli calibrate --device {device}`")
         found = kept
     else:
-        from resnetcli.measure.calibrate import calibrate as measure
+        from resnetcli.roofline.calibrate import calibrate as measure
 
         found, kept = measure(device, report=_tell), cached(device)
         try:
@@ -133,11 +133,11 @@ def explain(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """Say why a net takes its time: what arithmetic, memory and launches explain, and what stays unexplained."""
-    from resnetcli.measure.ceilings import read_profile
+    from resnetcli.failures import for_each
     from resnetcli.plan.lower import lower
-    from resnetcli.report.profile import as_shape
-    from resnetcli.report.records import explain_record
-    from resnetcli.report.roofline import (
+    from resnetcli.reports.baseline import check_place, write_text
+    from resnetcli.reports.profile import as_shape
+    from resnetcli.roofline.analysis import (
         Difference,
         ceilings_of,
         explain_measured,
@@ -145,12 +145,12 @@ def explain(
         measure_suggestions,
         suggestions,
     )
-    from resnetcli.report.saved import check_place, write_text
-    from resnetcli.several import for_each
+    from resnetcli.roofline.peaks import read_profile
+    from resnetcli.roofline.plot import roofline_svg
+    from resnetcli.roofline.record import explain_record
+    from resnetcli.roofline.tables import summary
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.roof import roofline_svg
-    from resnetcli.view.roofline import summary
 
     zoo = Zoo()
     words = [] if vs is None else words_of(vs)
@@ -182,8 +182,8 @@ def explain(
         ceilings = read_profile(device_profile)
         found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch)
     else:
-        from resnetcli.measure.device import find
-        from resnetcli.measure.settings import require_possible, settings
+        from resnetcli.bench.device import find
+        from resnetcli.bench.settings import require_possible, settings
 
         chosen = settings(dtype, channels_last=channels_last, keep_memory=keep_memory)
         require_possible(chosen, find(device))  # before ceilings are measured, which takes a while
@@ -211,7 +211,7 @@ def explain(
 def _print_explanation(
     found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], format: Format
 ) -> None:
-    from resnetcli.view.roofline import (
+    from resnetcli.roofline.tables import (
         difference_lines,
         difference_sheet,
         doubts,
@@ -248,15 +248,15 @@ def predict(
     format: Formats = Format.table,
 ) -> None:
     """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
-    from resnetcli.measure.ceilings import read_profile, shipped
+    from resnetcli.failures import for_each
     from resnetcli.plan.lower import lower
-    from resnetcli.report.profile import as_shape
-    from resnetcli.report.records import predict_record
-    from resnetcli.report.roofline import TESTED, Prediction, floors
-    from resnetcli.several import for_each
+    from resnetcli.reports.profile import as_shape
+    from resnetcli.roofline.analysis import TESTED, Prediction, floors
+    from resnetcli.roofline.peaks import read_profile, shipped
+    from resnetcli.roofline.record import predict_record
+    from resnetcli.roofline.tables import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.view.roofline import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
 
     zoo = Zoo()
     ceilings = read_profile(device_profile)

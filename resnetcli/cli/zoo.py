@@ -25,8 +25,8 @@ from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError, plural
 
 if TYPE_CHECKING:
-    from resnetcli.report.profile import Profile
-    from resnetcli.several import ModelFailure
+    from resnetcli.failures import ModelFailure
+    from resnetcli.reports.profile import Profile
 
 
 @app.command("list")
@@ -40,9 +40,9 @@ def list_models(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """List the nets of the zoo: family, parameters, MACs, input."""
-    from resnetcli.report.listing import listing
-    from resnetcli.report.records import list_record
-    from resnetcli.view.listing import listing_sheet
+    from resnetcli.reports.listing import listing
+    from resnetcli.reports.listing_table import listing_sheet
+    from resnetcli.reports.records import list_record
 
     found = listing(*(patterns or []))
     if format is Format.json:
@@ -64,11 +64,11 @@ def info(
     format: Formats = Format.table,
 ) -> None:
     """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
-    import resnetcli.report.info as report
-    from resnetcli.report.records import info_record
-    from resnetcli.view.info import info_sheet
-    from resnetcli.view.output import print_json, text_width, write_verbatim
-    from resnetcli.view.profile import published_sheet
+    import resnetcli.reports.info as report
+    from resnetcli.reports.info_table import info_sheet
+    from resnetcli.reports.profile_table import published_sheet
+    from resnetcli.reports.records import info_record
+    from resnetcli.table.output import print_json, text_width, write_verbatim
 
     found = report.info(model)
     if source and format is not Format.table:
@@ -89,10 +89,10 @@ def info(
 def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = False, format: Formats = Format.table,
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
-    from resnetcli.report.records import show_record
-    from resnetcli.view.output import console, print_table, print_texts, write
-    from resnetcli.view.sheet import to_markdown
-    from resnetcli.view.table1 import table1_pages, table1_sheet
+    from resnetcli.reports.records import show_record
+    from resnetcli.reports.show import table1_pages, table1_sheet
+    from resnetcli.table.output import console, print_table, print_texts, write
+    from resnetcli.table.sheet import to_markdown
 
     profiles, failures = _profiles(models, input, batch)
     match format:
@@ -115,8 +115,8 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
 def _profiles(
     words: list[str], input: list[str] | None, batch: int
 ) -> tuple[tuple[Profile, ...], tuple[ModelFailure, ...]]:
-    from resnetcli.report.profile import profile_model
-    from resnetcli.several import for_each
+    from resnetcli.failures import for_each
+    from resnetcli.reports.profile import profile_model
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
@@ -138,10 +138,10 @@ def papers(
     format: Formats = Format.table,
 ) -> None:
     """Reprint the papers' tables, the counted figures beside the printed ones."""
-    from resnetcli.report.papers import paper_tables
-    from resnetcli.report.records import papers_record
-    from resnetcli.view.output import print_json
-    from resnetcli.view.papers import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+    from resnetcli.reports.papers import paper_tables
+    from resnetcli.reports.papers_table import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+    from resnetcli.reports.records import papers_record
+    from resnetcli.table.output import print_json
 
     if only_list and format is Format.json:
         raise UsageError("`--list` is not for JSON", "without it, the JSON has every table")

@@ -17,8 +17,8 @@ from resnetcli.data.errors import DataError
 from resnetcli.data.files import check_folder, is_file, is_folder, read_archive, read_file
 from resnetcli.data.records import binary_part, joined, python_part
 from resnetcli.data.synthetic import synthetic
-from resnetcli.disk import cache_folder
 from resnetcli.errors import UsageError, did_you_mean, plural, typed
+from resnetcli.files import cache_folder
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resnetcli.errors import UsageError, plural
 from resnetcli.net.memory import fitting, require
-from resnetcli.train.recipe import Augmentation
+from resnetcli.recipes.recipe import Augmentation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

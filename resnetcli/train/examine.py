@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from resnetcli.bench.device import find
 from resnetcli.errors import UsageError
-from resnetcli.measure.device import find
 from resnetcli.net.memory import fitting
-from resnetcli.train import checkpoint
+from resnetcli.runs import checkpoint
+from resnetcli.runs.directory import Config, Record, Run
 from resnetcli.train.evaluate import Evaluation
-from resnetcli.train.run import Config, Record, Run
 from resnetcli.train.session import require_same
 from resnetcli.train.start import Asked, Say, engine, reopen
 

@@ -19,18 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
+from resnetcli.bench.runtimes import explained
+from resnetcli.bench.settings import Settings, recompile_limits, require_possible, rounding, settings
 from resnetcli.errors import ResourceError, UsageError, clean, did_you_mean, plural
-from resnetcli.measure.settings import Settings, recompile_limits, require_possible, rounding, settings
-from resnetcli.measure.variants import explained
 from resnetcli.net.memory import NoRoom, fitting, is_out_of_memory
 from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import Shape, Softmax
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
-from resnetcli.train import norm, order
+from resnetcli.recipes.recipe import Recipe
+from resnetcli.train import ghost_norm as norm
+from resnetcli.train import order
 from resnetcli.train.augment import Images, normalisation
 from resnetcli.train.evaluate import BATCH, Evaluation, evaluate
-from resnetcli.train.recipe import Recipe
 from resnetcli.train.weights import StepWeights
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Trainer:
         self.model: Callable[[Tensor], Tensor] = self.net
         """What a step calls: the net, as it is, compiled, or with its gradients shared among processes."""
         if compile:
-            self.model = torch.compile(self.net)  # which fuses autocast's casts by itself
+            self.model = torch.compile(self.net, dynamic=False)  # which fuses autocast's casts by itself
         elif dtype in HALVES or self._groups > 1:
             self.model = StepWeights(self.net, HALVES.get(dtype))
         self._tell = tell

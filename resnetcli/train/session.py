@@ -20,10 +20,10 @@ from torch import Tensor
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
-from resnetcli.train import checkpoint
-from resnetcli.train.board import Board
-from resnetcli.train.metrics import Metrics, Point, intervals
-from resnetcli.train.run import RESULT, Config, Record, Run, differences, is_shallow
+from resnetcli.runs import checkpoint
+from resnetcli.runs.directory import RESULT, Config, Record, Run, differences, is_shallow
+from resnetcli.runs.metrics import Metrics, Point, intervals
+from resnetcli.runs.tensorboard import Board
 from resnetcli.train.stop import Interrupted, Stop
 
 if TYPE_CHECKING:

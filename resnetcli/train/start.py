@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from resnetcli.bench.device import describe, find
+from resnetcli.bench.settings import require_possible, settings
 from resnetcli.data.read import default_name as default_data
 from resnetcli.data.read import load
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.measure.device import describe, find
-from resnetcli.measure.settings import require_possible, settings
 from resnetcli.net.memory import NoRoom, gigabytes, physical_memory
 from resnetcli.ops import Shape
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
+from resnetcli.recipes.deviations import deviations
+from resnetcli.recipes.recipe import BOUNDS, Recipe
+from resnetcli.recipes.schema import SETTINGS
+from resnetcli.recipes.text import format_recipe, read_recipe
+from resnetcli.runs import tensorboard as board
+from resnetcli.runs.directory import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences, flat
+from resnetcli.runs.metrics import intervals
 from resnetcli.spec.lineage import open_document
 from resnetcli.spec.read import read
 from resnetcli.spec.resolve import resolved
 from resnetcli.spec.source import read_source
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train import board
-from resnetcli.train.deviations import deviations
-from resnetcli.train.keys import SETTINGS
 from resnetcli.train.loop import DTYPES, Trainer
-from resnetcli.train.metrics import intervals
-from resnetcli.train.recipe import BOUNDS, Recipe
-from resnetcli.train.run import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences, flat
-from resnetcli.train.text import format_recipe, read_recipe
 
 if TYPE_CHECKING:
     from resnetcli.data.dataset import Dataset
@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 
 
 class Together(Protocol):
-    """Several processes that train one net, as the first of them sees them: `resnetcli.train.distributed.Team`."""
+    """Several processes that train one net, as the first of them sees them: `resnetcli.parallel.team.Team`."""
 
     world: int
     """How many there are."""

@@ -385,7 +385,7 @@ def test_nothing_is_cut_on_a_terminal_but_what_it_says_it_leaves_out(
         return Console(width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
     piped = run(command).stdout
-    monkeypatch.setattr("resnetcli.view.output.console", terminal)
+    monkeypatch.setattr("resnetcli.table.output.console", terminal)
     shown = run(command).stdout
     assert max(map(len, shown.splitlines())) <= width
     assert "hidden (terminal too narrow)" in shown or set(NUMBER.findall(piped)) <= set(NUMBER.findall(shown))
@@ -514,7 +514,7 @@ def test_counting_loads_only_what_it_takes() -> None:
 
 
 def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+    from resnetcli.roofline.peaks import cache_file, read_profile, write_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     result = run("calibrate --show")
@@ -529,13 +529,13 @@ def test_a_calibration_is_shown_once_there_is_one(tmp_path: Path, monkeypatch: p
 def test_noisy_ceilings_are_not_kept_in_the_place_of_quiet_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resnetcli.measure.ceilings import cached, read_profile
+    from resnetcli.roofline.peaks import cached, read_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     quiet = replace(read_profile("v100"), source="measured", device="cpu")
     noisy = replace(quiet, launch_s=1e-6, noisy=("other programs took 80% of the processors",))
     for found, kept in ((noisy, noisy), (quiet, quiet), (noisy, quiet)):
-        monkeypatch.setattr("resnetcli.measure.calibrate.calibrate", lambda device, report, found=found: found)
+        monkeypatch.setattr("resnetcli.roofline.calibrate.calibrate", lambda device, report, found=found: found)
         result = run("calibrate")
         assert result.exit_code == 0
         assert ("not cached: these are noisy" in result.stderr) is (found != kept)
@@ -543,7 +543,7 @@ def test_noisy_ceilings_are_not_kept_in_the_place_of_quiet_ones(
 
 
 def test_a_calibration_as_csv_has_all_of_it_a_figure_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+    from resnetcli.roofline.peaks import cache_file, read_profile, write_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ceilings = replace(read_profile("v100"), launch_s=3e-6, gap_s=1e-6)
@@ -565,7 +565,7 @@ def test_a_calibration_as_csv_has_all_of_it_a_figure_a_row(tmp_path: Path, monke
 def test_ceilings_of_a_busy_machine_are_said_by_every_command_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+    from resnetcli.roofline.peaks import cache_file, read_profile, write_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     reason = "other programs took 80% of the processors"
@@ -604,7 +604,7 @@ def test_a_net_is_explained_against_a_file_whose_name_has_spaces_and_against_its
 
 
 def test_only_a_datasheet_that_was_tested_says_so(tmp_path: Path) -> None:
-    from resnetcli.measure.ceilings import read_profile, to_json
+    from resnetcli.roofline.peaks import read_profile, to_json
 
     own = tmp_path / "own.json"
     own.write_text(json.dumps(to_json(read_profile("rtx4090"))))
@@ -621,7 +621,7 @@ def test_a_prediction_for_another_case_than_was_tested_says_so(dtype: str, batch
 
 
 def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetcli.measure.ceilings import cache_file, read_profile, write_profile
+    from resnetcli.roofline.peaks import cache_file, read_profile, write_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_profile(read_profile("rtx4090"), cache_file("cpu"))
@@ -639,17 +639,17 @@ def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_is_not_to_be_relied_upon_is_said_beside_a_csv_of_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnetcli.measure.ceilings import Ceilings, read_profile
     from resnetcli.plan.plan import Plan
-    from resnetcli.report.roofline import explain
-    from tests.measured import MEASURED
+    from resnetcli.roofline.analysis import explain
+    from resnetcli.roofline.peaks import Ceilings, read_profile
+    from tests.support.measured import MEASURED
 
     def busy(nets: list[tuple[str, str, Plan]], ceilings: Ceilings, **others: object) -> object:
         ((model, title, plan),) = nets
         return (explain(model, plan, title, ceilings, measurement=replace(MEASURED, noisy=("busy",))),), None
 
-    monkeypatch.setattr("resnetcli.report.roofline.ceilings_of", lambda *arguments: read_profile("v100"))
-    monkeypatch.setattr("resnetcli.report.roofline.explain_measured", busy)
+    monkeypatch.setattr("resnetcli.roofline.analysis.ceilings_of", lambda *arguments: read_profile("v100"))
+    monkeypatch.setattr("resnetcli.roofline.analysis.explain_measured", busy)
     shown = run("explain resnet18 --device cpu --format csv")
     assert shown.exit_code == 0
     assert "warning: noisy: resnet18: busy; not to be relied upon" in shown.stderr

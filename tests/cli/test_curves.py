@@ -15,9 +15,9 @@ import typer.testing
 
 from resnetcli.cli.main import app
 from resnetcli.errors import ResourceError
-from resnetcli.train.run import METRICS_FILE
+from resnetcli.runs.directory import METRICS_FILE
+from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
 from tests.train import tiny
-from tests.trained import CONFIG, a_run, falling, point, points, some_seeds
 
 
 def run(*words: str | Path, columns: int = 80) -> typer.testing.Result:
@@ -171,7 +171,7 @@ def test_a_run_that_cannot_be_drawn_has_finished_all_the_same(tmp_path: Path, mo
         raise ResourceError("matplotlib cannot be used: there is none")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("resnetcli.view.curves.draw_run", cannot)
+    monkeypatch.setattr("resnetcli.runs.curves_plot.draw_run", cannot)
     trained = typer.testing.CliRunner().invoke(app, tiny.words(tiny.files(tmp_path)), prog_name="resnet-cli")
     assert trained.exit_code == 0
     assert trained.stderr.endswith("warning: no picture of the curves: matplotlib cannot be used: there is none\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_cli import run
-from tests.thin import thinned
+from tests.support.thin import thinned
 
 WRONG = """\
 summary resnet50

@@ -14,8 +14,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.cli.test_cli import run
-from tests.thin import thinned
-from tests.trained import CONFIG, a_run, falling, points
+from tests.support.thin import thinned
+from tests.support.trained import CONFIG, a_run, falling, points
 
 REST = (
     '<img src=x onerror="alert(1)"> | `code` [link](http://evil.example) ![i](u) &lt; ##[error]old ##vso[task]b '
@@ -173,7 +173,7 @@ def test_a_broken_file_with_a_name_like_a_command_is_one_annotation(
 
 
 def test_a_devices_name_is_text_in_every_format_and_picture(hostile: str) -> None:
-    from resnetcli.measure.ceilings import read_profile, to_json
+    from resnetcli.roofline.peaks import read_profile, to_json
 
     record = to_json(read_profile("v100"))
     record["name"] = hostile[:60]

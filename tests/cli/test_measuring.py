@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
+from resnetcli.bench import latency
+from resnetcli.bench.energy import Meter, spend
+from resnetcli.bench.interleaved import Together
+from resnetcli.bench.search import FP32, Ladder, judged
+from resnetcli.bench.settings import Settings
+from resnetcli.bench.versus import paired
+from resnetcli.bench.worker import Job
 from resnetcli.errors import ResourceError
-from resnetcli.measure import latency
-from resnetcli.measure.best import FP32, Ladder, judged
-from resnetcli.measure.child import Job
-from resnetcli.measure.energy import Meter, spend
-from resnetcli.measure.settings import Settings
-from resnetcli.measure.together import Together
-from resnetcli.measure.versus import paired
 from resnetcli.plan.plan import Plan
 from tests.cli.test_cli import run
-from tests.measured import measured
+from tests.support.measured import measured
 
 NET = "cifar_resnet20 --device cpu --time-budget 100ms"
 
@@ -108,9 +108,9 @@ def test_energy_is_a_column_where_there_is_a_meter_and_else_said_to_be_missing(m
     monkeypatch.setattr(latency, "meter", lambda *names, gpu: None)
     assert "energy: not available" in run(f"profile {NET} --energy").stdout
     joules = iter(range(10**6))
-    monkeypatch.setattr("resnetcli.measure.energy.SETTLE_S", 0.0)
+    monkeypatch.setattr("resnetcli.bench.energy.SETTLE_S", 0.0)
     monkeypatch.setattr(latency, "spend", partial(spend, least_s=0.1))
-    monkeypatch.setattr("resnetcli.measure.latency.idle_power", lambda *others: 5.0)
+    monkeypatch.setattr("resnetcli.bench.latency.idle_power", lambda *others: 5.0)
     monkeypatch.setattr(latency, "meter", lambda *names, gpu: Meter("RAPL", lambda: (float(next(joules)),), (0.0,)))
     result = run(f"compare {NET} --energy")
     assert "J/image" in result.stdout
@@ -174,8 +174,8 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
         ratios = (None, *(paired([1.0], [number + 1.0], 0.01) for number in range(1, len(jobs))))
         return Together(found, ratios, 0.01, 12, True)
 
-    monkeypatch.setattr("resnetcli.measure.best.climb", climb)
-    monkeypatch.setattr("resnetcli.measure.apart.measure_apart", measure_apart)
+    monkeypatch.setattr("resnetcli.bench.search.climb", climb)
+    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", measure_apart)
     return asked
 
 
@@ -209,7 +209,8 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     climbed: list[list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At batch 8 of the second net nothing passes, and what is tried once more fails once more."""
-    from resnetcli.measure import apart, best
+    from resnetcli.bench import interleaved_subprocesses as apart
+    from resnetcli.bench import search as best
 
     climb, measure_apart = best.climb, apart.measure_apart
 
@@ -227,8 +228,8 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
         ratios = [None if is_so else ratio for is_so, ratio in zip(large, found.ratios, strict=True)]
         return dataclasses.replace(found, measured=tuple(outcomes), ratios=tuple(ratios))
 
-    monkeypatch.setattr("resnetcli.measure.best.climb", small_room)
-    monkeypatch.setattr("resnetcli.measure.apart.measure_apart", no_room)
+    monkeypatch.setattr("resnetcli.bench.search.climb", small_room)
+    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", no_room)
     result = run("profile cifar_resnet56 --device cpu --best --batch 1,8")
     assert result.exit_code == 0, result.stderr
     assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
@@ -252,7 +253,7 @@ def test_where_they_cannot_take_turns_the_reason_is_said(
     def fail(*arguments: object, **others: object) -> None:
         raise ResourceError("its process ended with SIGSEGV")
 
-    monkeypatch.setattr("resnetcli.measure.apart.measure_apart", fail)
+    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", fail)
     result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best")
     assert result.exit_code == 3
     assert "its process ended with SIGSEGV" in result.stderr

@@ -15,7 +15,7 @@ import typer
 
 from resnetcli.cli.main import app
 from tests.cli.test_cli import run
-from tests.thin import thinned
+from tests.support.thin import thinned
 
 NASTY = (
     "", " ", "0", "-1", "-0", "1e3", "1e400", "nan", "inf", "-inf", "8,8", "1,,2", "1, 8", "4-8", "9" * 30, "9" * 5000,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetcli.disk import write_whole
+from resnetcli.files import write_whole
+from resnetcli.runs.directory import net_folders
 from resnetcli.train.loop import Trainer
-from resnetcli.train.run import net_folders
 from tests.cli.test_cli import run
 from tests.cli.test_train import weights
 from tests.train import tiny
@@ -162,7 +162,7 @@ def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monk
             raise OSError(28, "No space left on device")
         write_whole(path, data)
 
-    monkeypatch.setattr("resnetcli.train.run.write_whole", full)
+    monkeypatch.setattr("resnetcli.runs.directory.write_whole", full)
     result = run(words(folder))
     assert result.exit_code == 3
     assert "No space left on device" in result.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from resnetcli.measure.ledger import Ledger
+from resnetcli.bench.environment import Ledger
 from tests.cli.test_cli import run
 
 NETS = "cifar_resnet20 cifar_resnet32"
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no other program ran, whatever this machine does meanwhile, and no interval were wide."""
     monkeypatch.setattr(Ledger, "noisy", lambda self: ())
-    monkeypatch.setattr("resnetcli.measure.latency.spread", lambda limits, middle: ())
-    monkeypatch.setattr("resnetcli.measure.together.noise_floor", lambda base, again: 0.01)
+    monkeypatch.setattr("resnetcli.bench.latency.spread", lambda limits, middle: ())
+    monkeypatch.setattr("resnetcli.bench.interleaved.noise_floor", lambda base, again: 0.01)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     def measured_anyhow(*arguments: Any, **settings: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("resnetcli.report.compare.compare", measured_anyhow)
+    monkeypatch.setattr("resnetcli.reports.compare.compare", measured_anyhow)
     result = run([*QUICK.split(), "--against", str(base)])
     assert result.exit_code == 2
     assert "is of another machine: `abacus`" in result.stderr
@@ -124,7 +124,7 @@ def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured
     def measured_anyhow(*arguments: Any, **settings: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("resnetcli.report.compare.compare", measured_anyhow)
+    monkeypatch.setattr("resnetcli.reports.compare.compare", measured_anyhow)
     limited = "cifar_resnet20 classes=5 cifar_resnet32 --max-params 280K"  # the second one is left out
     for asked in ("cifar_resnet44", f"{NETS} --batch 4", f"{NETS} --input 3x64x64", limited):
         result = run(["compare", *asked.split(), "--device", "cpu", "--against", str(base)])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from resnetcli.report.compare import Comparison
+from resnetcli.reports.compare import Comparison
 from tests.cli.test_cli import run
-from tests.measured import MEASURED
-from tests.trained import a_run, point
+from tests.support.measured import MEASURED
+from tests.support.trained import a_run, point
 
 NETS = """\
 from torch import nn
@@ -153,7 +153,7 @@ def test_times_are_not_saved_where_a_model_failed(folder: Path, monkeypatch: pyt
     def measured(found: Comparison, *arguments: object, **options: object) -> Comparison:
         return replace(found, profiles=tuple(replace(p, measurements=(MEASURED,)) for p in found.profiles))
 
-    monkeypatch.setattr("resnetcli.report.compare._measured", measured)
+    monkeypatch.setattr("resnetcli.reports.compare._measured", measured)
     result = run("compare cifar_resnet20 bad.yaml --device cpu --save times.json")
     assert result.exit_code == 3
     assert "cifar_resnet20" in result.stdout

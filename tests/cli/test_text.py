@@ -15,7 +15,7 @@ from rich.console import Console
 from resnetcli.cli.app import MOST_NOTES, PANELS
 from resnetcli.cli.main import COMPLETE, tidy
 from resnetcli.cli.root import app
-from resnetcli.view import output
+from resnetcli.table import output
 from tests.cli.test_cli import run
 
 COMMANDS = (

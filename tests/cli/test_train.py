@@ -25,12 +25,12 @@ from resnetcli.data.read import load as load_set
 from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError
 from resnetcli.plan.memory import memory
-from resnetcli.report.profile import load
+from resnetcli.reports.profile import load
+from resnetcli.runs.checkpoint import files as checkpoints
+from resnetcli.runs.directory import only_one
+from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import start
-from resnetcli.train.checkpoint import files as checkpoints
 from resnetcli.train.loop import Trainer
-from resnetcli.train.metrics import read_metrics
-from resnetcli.train.run import only_one
 from tests.cli.test_cli import run
 from tests.train import tiny
 
@@ -221,7 +221,7 @@ def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, mo
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("resnetcli.train.run.Run.finish", full)
+    monkeypatch.setattr("resnetcli.runs.directory.Run.finish", full)
     result = run(tiny.words(folder))
     assert result.exit_code == 3
     assert f"hint: make room, then `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in result.stderr
@@ -350,7 +350,7 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_would(
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", full)
-        patched.setattr("resnetcli.train.several.device_memory", lambda device: 100_000)
+        patched.setattr("resnetcli.train.seeds.device_memory", lambda device: 100_000)
         result = run(tiny.words(folder))
     assert result.exit_code == 3
     assert "does not fit into the memory of `cpu` (failed to allocate 20.00 GiB)" in result.stderr
@@ -633,7 +633,7 @@ def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way
 def killed_and_resumed(folder: Path, kills: int, iterations: int) -> None:
     """A run that is killed at random moments and resumed each time; its end is held to an uninterrupted one's."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnetcli.train.several", "resnetcli.cli.main", "tests.train.tiny"])
+    context.set_forkserver_preload(["resnetcli.train.seeds", "resnetcli.cli.main", "tests.train.tiny"])
     options = ["--iterations", str(iterations), "--checkpoint-every", "7"]
 
     def start(words: list[str]) -> BaseProcess:

@@ -18,17 +18,17 @@ from resnetcli.net.module import build, trace_shapes
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.report.compare import compare
-from resnetcli.report.info import info
-from resnetcli.report.listing import listing
-from resnetcli.report.papers import paper_tables
-from resnetcli.report.profile import profile_model
-from resnetcli.report.verify import verify
+from resnetcli.reports.compare import compare
+from resnetcli.reports.compare_table import comparison_sheet
+from resnetcli.reports.info import info
+from resnetcli.reports.listing import listing
+from resnetcli.reports.papers import paper_tables
+from resnetcli.reports.profile import profile_model
+from resnetcli.reports.profile_table import published_sheet
+from resnetcli.reports.verify import verify
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from resnetcli.view.compare import comparison_sheet
-from resnetcli.view.profile import published_sheet
 from tests.spec.bad import CASES
 from tests.spec.strategies import specs
 

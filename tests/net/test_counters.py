@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 import resnetcli as rc
+from resnetcli.counting.conventions import CONVENTIONS, tally
+from resnetcli.counting.tools import COUNTERS, Reading, read_counter
 from resnetcli.errors import SpecError
-from resnetcli.measure.tools import COUNTERS, Reading, read_counter
 from resnetcli.net.module import build
 from resnetcli.ops import Shape
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.report.convention import CONVENTIONS, tally
-from resnetcli.report.crosscheck import crosscheck
+from resnetcli.reports.crosscheck import crosscheck
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.written import plan_of
+from tests.support.written import plan_of
 
 ZOO = Zoo()
 REQUIRED = ("fvcore", "fvcore-train", "thop", "torch")
@@ -168,7 +168,7 @@ def test_a_tool_that_is_missing_or_fails_is_a_line_and_no_failure(monkeypatch: p
     tools = dict(COUNTERS)
     tools["torch"] = type(tools["torch"])("torch", broken)
     tools["torchinfo"] = type(tools["torchinfo"])("nothing_of_that_name", broken)
-    monkeypatch.setattr("resnetcli.measure.tools.COUNTERS", tools)
+    monkeypatch.setattr("resnetcli.counting.tools.COUNTERS", tools)
     found = {tool.reading.convention: tool for tool in crosscheck(rc.profile("inception_3a", input="192x8x8")).tools}
     assert found["torch"].reading.problem == "failed: RuntimeError: no such thing"
     assert found["torchinfo"].reading.problem == "not installed"
@@ -178,7 +178,7 @@ def test_a_tool_that_is_missing_or_fails_is_a_line_and_no_failure(monkeypatch: p
 
 def test_a_tool_that_says_something_else_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     tools = {"thop": type(COUNTERS["thop"])("thop", lambda net, x: (1, None))}
-    monkeypatch.setattr("resnetcli.measure.tools.COUNTERS", tools)
+    monkeypatch.setattr("resnetcli.counting.tools.COUNTERS", tools)
     found = crosscheck(rc.profile("inception_3a", input="192x8x8"))
     assert [tool.verdict for tool in found.tools] == ["differs"]
     assert not found.agrees

@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import resnetcli as rc
 from resnetcli.net.trace import weightless
-from resnetcli.report.profile import parts, profile_model
-from resnetcli.report.records import profile_record
+from resnetcli.reports.profile import parts, profile_model
+from resnetcli.reports.records import profile_record
 from resnetcli.spec.zoo import module_reference
 from tests.cli.test_cli import run
+from tests.support.thin import thinned
 from tests.test_docs import documented, emitted, fits
-from tests.thin import thinned
 
 QUICK = (
     "resnet18", "resnet50", "googlenet", "alexnet_2012", "cifar_preact_resnet164", "inception_resnet_v2", "drn_d_22",

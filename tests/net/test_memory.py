@@ -7,7 +7,7 @@ import torch
 
 from resnetcli.errors import ResourceError
 from resnetcli.net.memory import NoRoom, fitting, gigabytes, physical_memory, require
-from tests.short import OUT_OF_MEMORY
+from tests.support.short import OUT_OF_MEMORY
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -35,7 +35,7 @@ from resnetcli.ops import (
 )
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import last_uses, overwrites
-from tests.sketch import Sketch, residual_net
+from tests.support.sketch import Sketch, residual_net
 
 LAYERS: list[tuple[Op, str]] = [
     (Conv(8, (3, 5), 2, (1, 2), 1, 2), "Conv2d(4, 8, kernel_size=(3, 5), stride=(2, 2), padding=(1, 2), groups=2"),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from tests.net.numerics import Weights, assert_same, built, copy_by_position, foreign, images, logits
-from tests.written import plan_of_model
+from tests.support.written import plan_of_model
 
 
 def test_darknet53_s_logits_are_timm_s_with_its_weights_in_order() -> None:

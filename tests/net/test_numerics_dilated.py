@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
-from tests.written import plan_of, plan_of_model
+from tests.support.written import plan_of, plan_of_model
 
 SIZE = 64
 """Dilation 4 meets maps of 8 x 8: some taps lie inside, others in the padding."""

@@ -14,7 +14,7 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from tests.net.numerics import assert_same, built, copy_by_position, foreign, images, logits
-from tests.written import ZOO, plan_of_model
+from tests.support.written import ZOO, plan_of_model
 
 SIZE = 107
 """Of images, where a net takes small ones: its smallest maps are then 2x2."""

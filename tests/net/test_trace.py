@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import resnetcli as rc
-from resnetcli.report.profile import parts
+from resnetcli.reports.profile import parts
 from tests.net.test_foreign import counted
 
 IMAGE = (3, 4, 4)

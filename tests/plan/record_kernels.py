@@ -15,8 +15,8 @@ from itertools import product
 
 import torch
 
-from resnetcli.measure.settings import Dtype, Settings, applied
-from resnetcli.measure.variants import calibrate, capture_stream, transform, weights
+from resnetcli.bench.runtimes import calibrate, capture_stream, transform, weights
+from resnetcli.bench.settings import Dtype, Settings, applied
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -38,8 +38,8 @@ from resnetcli.ops import (
     Softmax,
 )
 from resnetcli.plan.plan import Plan
-from resnetcli.report.profile import load
-from tests.sketch import Sketch
+from resnetcli.reports.profile import load
+from tests.support.sketch import Sketch
 
 OPERATIONS: dict[str, Op] = {
     "conv 3x3": Conv(16, (3, 3), pad=(1, 1)),

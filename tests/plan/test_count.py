@@ -6,7 +6,7 @@ import pytest
 
 from resnetcli.ops import Shape
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
-from tests.written import plan_of, row
+from tests.support.written import plan_of, row
 
 # Over images of 8 x 8 x 8: parameters, MACs, activations.
 LAYERS: list[tuple[str, tuple[int, int, int]]] = [

@@ -25,8 +25,8 @@ from resnetcli.ops import (
 from resnetcli.plan.count import count
 from resnetcli.plan.elements import KINDS, elements, kept_by_trace, sum_elements
 from resnetcli.spec.zoo import Zoo
-from tests.sketch import Sketch
-from tests.written import plan_of, plan_of_model
+from tests.support.sketch import Sketch
+from tests.support.written import plan_of, plan_of_model
 
 # On maps of 6 x 8 x 8, 384 elements.
 STEPS: list[tuple[Op, dict[str, int]]] = [

@@ -8,7 +8,7 @@ from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import overwrites
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.sketch import Sketch, residual_net
+from tests.support.sketch import Sketch, residual_net
 
 CONV = Conv(3, (3, 3), pad=(1, 1))
 

@@ -32,7 +32,7 @@ from resnetcli.ops import (
     ShapeError,
     Softmax,
 )
-from tests.written import ops, plan_of, row, wiring
+from tests.support.written import ops, plan_of, row, wiring
 
 BN = BatchNorm()
 RELU = ReLU()

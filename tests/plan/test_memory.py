@@ -33,8 +33,8 @@ from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.plan import held
-from tests.sketch import Sketch
-from tests.written import plan_of, plan_of_model
+from tests.support.sketch import Sketch
+from tests.support.written import plan_of, plan_of_model
 
 ZOO = Zoo()
 BATCH = 2

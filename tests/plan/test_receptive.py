@@ -15,9 +15,9 @@ from resnetcli.net.module import build
 from resnetcli.ops import Add, Concat, Conv, Linear, PadChannels, Pool, PoolTo, PyramidPool, RegionPool, Shape, Traced
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.receptive import Receptive, Span, receptive
-from tests.sketch import Sketch
 from tests.spec.strategies import specs
-from tests.written import plan_of, plan_of_model, row
+from tests.support.sketch import Sketch
+from tests.support.written import plan_of, plan_of_model, row
 
 
 def last(plan: Plan) -> Receptive:

@@ -4,7 +4,7 @@ import pytest
 
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Dropout, LeakyReLU, Linear, Op, PoolTo, ReLU
 from resnetcli.plan.schedule import FusedConv, fused_convs, last_uses, overwrites
-from tests.sketch import Sketch
+from tests.support.sketch import Sketch
 
 CONV = Conv(3, (1, 1))
 

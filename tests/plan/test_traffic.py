@@ -17,7 +17,7 @@ from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, LocalResponseNor
 from resnetcli.plan.fold import fold
 from resnetcli.plan.traffic import NOTHING, Execution, Traffic, traffic
 from tests.plan.record_kernels import cases, kernels, operation, ways
-from tests.sketch import Sketch, residual_net
+from tests.support.sketch import Sketch, residual_net
 
 
 def total(plan: rc.Plan, *, fused: bool = False) -> Traffic:

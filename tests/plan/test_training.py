@@ -13,8 +13,8 @@ from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import TrainingCost, gradients, training
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.sketch import Sketch
-from tests.written import plan_of, plan_of_model
+from tests.support.sketch import Sketch
+from tests.support.written import plan_of, plan_of_model
 
 ZOO = Zoo()
 QUICK = ("alexnet", "googlenet", "resnet18_a", "resnext50_32x4d", "drn_d_22", "prelu_net_a", "faster_rcnn_vgg16")

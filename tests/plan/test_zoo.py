@@ -21,7 +21,7 @@ from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
-from tests.written import plan_of_model
+from tests.support.written import plan_of_model
 
 ZOO = Zoo()
 NAMES = list(ZOO.files)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from resnetcli.errors import Source
-from resnetcli.train.recipe import Augmentation, Recipe
-from resnetcli.train.schedule import Schedule, Warmup
-from resnetcli.train.text import read_recipe, recipe_names
+from resnetcli.recipes.recipe import Augmentation, Recipe
+from resnetcli.recipes.schedule import Schedule, Warmup
+from resnetcli.recipes.text import read_recipe, recipe_names
 
 every_recipe = pytest.mark.parametrize("name", recipe_names())
 OTHERWISE: dict[str, Any] = {

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from resnetcli.errors import UsageError
+from resnetcli.recipes.recipe import Augmentation
 from resnetcli.train import order
 from resnetcli.train.augment import Images, Normalisation, normalisation
-from resnetcli.train.recipe import Augmentation
 
 CPU = torch.device("cpu")
 Kind = Literal["pixel-mean", "mean-std"]

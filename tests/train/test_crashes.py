@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.train import several
-from resnetcli.train.nets import Trained, train_nets
+from resnetcli.train import seeds as several
+from resnetcli.train.models import Trained, train_nets
 from resnetcli.train.session import Session
 from resnetcli.train.start import Asked, Prepared
 from tests.train import tiny

@@ -18,20 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from resnetcli.bench import settings as measure_settings
 from resnetcli.data.dataset import Dataset, Split, make_dataset
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.measure import settings as measure_settings
 from resnetcli.net.module import build
 from resnetcli.plan.plan import Plan
-from resnetcli.train import loop, norm, order
+from resnetcli.recipes.recipe import Augmentation, Recipe
+from resnetcli.recipes.schedule import Schedule, Warmup
+from resnetcli.recipes.text import read_recipe
+from resnetcli.train import ghost_norm as norm
+from resnetcli.train import loop, order
 from resnetcli.train import weights as step_weights
 from resnetcli.train.augment import normalisation
 from resnetcli.train.examine import by_class
 from resnetcli.train.loop import Trainer, trainable
-from resnetcli.train.recipe import Augmentation, Recipe
-from resnetcli.train.schedule import Schedule, Warmup
-from resnetcli.train.text import read_recipe
-from tests.written import plan_of
+from tests.support.written import plan_of
 
 TINY = """
     input: 3x8x8

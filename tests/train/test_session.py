@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.train import checkpoint
-from resnetcli.train.checkpoint import files, load
+from resnetcli.runs import checkpoint
+from resnetcli.runs.checkpoint import files, load
+from resnetcli.runs.directory import Config, Run, create, only_one, open_run
+from resnetcli.runs.metrics import READ_EVERY, Metrics, read_metrics
 from resnetcli.train.evaluate import Evaluation
-from resnetcli.train.metrics import READ_EVERY, Metrics, read_metrics
-from resnetcli.train.run import Config, Run, create, only_one, open_run
 from resnetcli.train.session import Outcome, Session
 from resnetcli.train.stop import Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from resnetcli.errors import UsageError
+from resnetcli.runs import checkpoint
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train import checkpoint
 from resnetcli.train.examine import examine
-from resnetcli.train.several import write_prepared
+from resnetcli.train.seeds import write_prepared
 from resnetcli.train.start import Asked, Together, engine, on_device, prepare, reopen, with_defaults
 from tests.train import tiny
 

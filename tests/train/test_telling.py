@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from resnetcli.data.dataset import Split, make_dataset
+from resnetcli.runs.metrics import Point
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.metrics import Point
+from resnetcli.table.output import print_texts
+from resnetcli.train.screen import Screen, opening, results_lines, results_sheet, time_text
+from resnetcli.train.seeds import Ended
 from resnetcli.train.session import Outcome
-from resnetcli.train.several import Ended
 from resnetcli.train.start import Asked, default_recipe, prepare, printed
-from resnetcli.view.output import print_texts
-from resnetcli.view.train import Screen, opening, results_lines, results_sheet, time_text
 from tests.train.tiny import CONFIG, config
 
 ZOO = Zoo()

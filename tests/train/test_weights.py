@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnetcli.net.module import build
-from resnetcli.train import norm
+from resnetcli.train import ghost_norm as norm
 from resnetcli.train.weights import StepWeights
-from tests.written import plan_of
+from tests.support.written import plan_of
 
 NETS = {
     "residual": """{input: 3x8x8, classes: 4, conv: conv bn relu, residual: relu(x + F), shortcut: project,

@@ -15,10 +15,10 @@ from torch import Tensor
 from resnetcli.data.dataset import Split
 from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError
+from resnetcli.runs.directory import Config, Printed
+from resnetcli.runs.metrics import Point
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.loop import Progress
-from resnetcli.train.metrics import Point
-from resnetcli.train.run import Config, Printed
 
 NET = """\
 name: tiny

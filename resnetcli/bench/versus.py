@@ -1,0 +1,147 @@
+"""Nets timed against each other: rounds in random order, ratios paired by round, and what they prove."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, hypot, log
+from typing import Literal
+
+from resnetcli.bench.sampling import Clock, Tell, Timer, later, precise, repeats, tell_nobody
+from resnetcli.bench.statistics import interval, median
+
+Outcome = Literal["slower", "faster", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Seconds a call of each net, by round: what stands at one place was timed within one round."""
+
+    seconds: tuple[tuple[float, ...], ...]
+    """A tuple a net, all of one length, none left out."""
+    calls: tuple[int, ...]
+    """How many calls each net's samples are the mean of."""
+    precise: bool
+    """Whether every median's and every ratio's interval had become narrow enough; else time had run out."""
+
+    @property
+    def n(self) -> int:
+        """How many rounds there were."""
+        return len(self.seconds[0])
+
+
+def take_turns(
+    timers: Sequence[Timer],
+    clock: Clock,
+    order: random.Random,
+    *,
+    budget_s: float,
+    base: int = 0,
+    least_s: float = 0.5,
+    least: int = 10,
+    tick_s: float = 1e-9,
+    tolerance: float = 0.01,
+    tell: Tell = tell_nobody,
+) -> Rounds:
+    """Rounds in which each net is timed once, in a new random order, until all is precise or the budget ends.
+
+    What drifts or stalls then strikes all alike. Precise are medians and ratios to the net `base` whose 95% intervals
+    are within `tolerance` of them. A sample lasts max(1 ms, 100 ticks of the clock). There are `least` rounds or more
+    over `least_s` or more; where they are so slow that this would take more than four budgets, three have to do.
+    """
+    start = clock()
+    calls = tuple(repeats(timer, max(1e-3, 100 * tick_s)) for timer in timers)
+    seconds: list[list[float]] = [[] for _ in timers]
+    places, n, check = list(range(len(timers))), 0, least
+    while True:
+        order.shuffle(places)
+        for place in places:
+            seconds[place].append(timers[place](calls[place]) / calls[place])
+        n += 1
+        elapsed = clock() - start
+        tell(min(1.0, elapsed / budget_s))
+        over = elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3)
+        if over or (n >= check and elapsed >= least_s):
+            check = later(n)
+            done = all(precise(net, tolerance) for net in seconds) and all(
+                precise(ratios(seconds[base], net), tolerance) for net in seconds
+            )
+            if done or over:
+                return Rounds(tuple(map(tuple, seconds)), calls, done)
+
+
+def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
+    """How many times the base's time the other took, in each round."""
+    return [b / a for a, b in zip(base, other, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How one time relates to another, above 1 where it is longer."""
+
+    ratio: float
+    """The median over rounds, or of two medians."""
+    interval: tuple[float, float]
+    """Its 95% interval."""
+    floor: float
+    """What a net has been seen to differ from itself, relative: nothing below this is a difference."""
+
+    @property
+    def resolution(self) -> float:
+        """The least difference that could have been told, relative."""
+        low, high = self.interval
+        return max((high - low) / 2 / self.ratio, self.floor)
+
+    @property
+    def outcome(self) -> Outcome:
+        """A difference only where the interval leaves 1 out and the ratio is beyond the floor."""
+        low, high = self.interval
+        if low > 1 and self.ratio - 1 > self.floor:
+            return "slower"
+        return "faster" if high < 1 and 1 / self.ratio - 1 > self.floor else "same"
+
+    def text(self) -> str:
+        """`1.23x slower [1.21, 1.25]`, or `no difference detectable (resolution 1.8%)`."""
+        if self.outcome == "same":
+            percent = 100 * self.resolution
+            return f"no difference detectable (resolution {percent:.{1 if percent < 10 else 0}f}%)"
+        low, high = self.interval
+        if self.outcome == "slower":
+            return f"{_factor(self.ratio, self.ratio)}x slower {_limits(low, high, self.ratio)}"
+        return f"{_factor(1 / self.ratio, 1 / self.ratio)}x faster {_limits(1 / high, 1 / low, 1 / self.ratio)}"
+
+
+def paired(base: Sequence[float], other: Sequence[float], floor: float = 0.0) -> Ratio:
+    """The ratio of two nets timed in the same rounds."""
+    found = ratios(base, other)
+    return Ratio(median(found), interval(found), floor)
+
+
+def unpaired(
+    base: float, base_interval: tuple[float, float], other: float, other_interval: tuple[float, float], floor: float
+) -> Ratio:
+    """The ratio of two medians that were measured apart, as of two days.
+
+    Its interval's limits are as far from it, on a scale of logarithms, as the root of the sum of squares of how far
+    those of the two medians are: what independent errors add up to.
+    """
+    ratio = other / base
+    up = hypot(log(other_interval[1] / other), log(base / base_interval[0]))
+    down = hypot(log(other / other_interval[0]), log(base_interval[1] / base))
+    return Ratio(ratio, (ratio * exp(-down), ratio * exp(up)), floor)
+
+
+def noise_floor(base: Sequence[float], again: Sequence[float]) -> float:
+    """How far a net may seem to be from itself (an A/A pair, timed in every round), relative."""
+    low, high = paired(base, again).interval
+    return max(high - 1, 1 - low, 0.0)
+
+
+def _factor(value: float, size: float) -> str:
+    """With as many digits as a ratio of that size deserves."""
+    return f"{value:.{1 if size >= 9.995 else 2 if size >= 1.0995 else 3}f}"
+
+
+def _limits(low: float, high: float, size: float) -> str:
+    return f"[{_factor(low, size)}, {_factor(high, size)}]"

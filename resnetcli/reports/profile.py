@@ -1,0 +1,439 @@
+"""Everything there is to say of one net: its spec, its plan, its counts, the printed figures, and measurements."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnetcli.bench.settings import Settings
+from resnetcli.counting.conventions import (
+    CONVENTIONS,
+    DEFAULT,
+    Convention,
+    Tally,
+    find_convention,
+    step_elements,
+    step_figures,
+    tally,
+)
+from resnetcli.errors import ResourceError, UsageError
+from resnetcli.ops import Conv, Linear, Pool, Shape, Sides, Traced
+from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
+from resnetcli.plan.lower import lower
+from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.plan import Plan, Step
+from resnetcli.reports.verdict import Judged, judged
+from resnetcli.spec.header import is_image, parse_size
+from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
+from resnetcli.spec.read import read
+from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
+from resnetcli.spec.words import layer_text
+from resnetcli.spec.zoo import UnknownModelError, Zoo, module_reference
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resnetcli.bench.latency import Measurement
+    from resnetcli.bench.search import Ladder
+    from resnetcli.reports.foreign import Seen
+
+Size = str | Sequence[int] | Sequence[str] | Shape | Sides | Inputs
+"""An image's size; of PyTorch models also other inputs, and several."""
+Batches = int | Sequence[int]
+TIME_BUDGET_S = 3.0
+"""Seconds that measuring one net at one batch takes unless told otherwise."""
+DEFAULT_SETTINGS = Settings()
+By = Literal["row", "block", "layer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """A net that has auxiliary training heads, counted both ways."""
+
+    without: Counts
+    """As it is at inference."""
+    with_them: Counts
+    """As it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A measurement that could not be made."""
+
+    device: str
+    batch: int
+    problem: str
+    """Why, in one line."""
+
+
+@dataclass(frozen=True)  # without slots, which `cached_property` cannot use
+class Profile:
+    """One net's whole answer. Counts are for one image, whatever the batch."""
+
+    model: str
+    """As the user named it: a name in the zoo or a path."""
+    family: str
+    spec: Spec = field(repr=False)
+    plan: Plan
+    counts: Counts
+    judged: tuple[Judged, ...] = field(repr=False)
+    heads: Heads | None = field(default=None, repr=False)
+    """None for a net without auxiliary heads."""
+    batches: tuple[int, ...] = (1,)
+    """Images at once, for what is measured."""
+    measurements: tuple[Measurement, ...] = ()
+    """One a setting and batch; empty unless a device was named."""
+    failures: tuple[Failure, ...] = ()
+    """The settings and batches that could not be measured."""
+    notes: tuple[str, ...] = ()
+    """What else one should know of the figures, a sentence each."""
+    convention: Convention = CONVENTIONS[DEFAULT]
+    """How its work is counted."""
+    ladders: tuple[Ladder, ...] = ()
+    """What was tried for the quickest settings, one a batch; empty unless they were asked for."""
+
+    @property
+    def batch(self) -> int:
+        """The first of them."""
+        return self.batches[0]
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The parameters that were set to something else than the spec says."""
+        return {name: value for name, value in self.plan.parameters.items() if name in self.spec.changed}
+
+    @cached_property
+    def tally(self) -> Tally:
+        """The net's work under the convention asked for."""
+        return tally(self.plan, self.convention)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The memory of one forward pass in float32."""
+        return memory(self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some steps of a plan, summed up."""
+
+    name: str
+    layers: str
+    """What the steps are, for a part that is one layer."""
+    output: Shape
+    cost: Cost
+    step: int
+    """The step whose value it passes on."""
+    figure: int
+    """Its work under the convention asked for; the parts' sum to the tally's total."""
+
+
+def load(name: str | os.PathLike[str], /, *, input: Size | None = None, aux: bool = False, **parameters: int) -> Plan:
+    """The plan of a model: a name in the zoo or a path to a YAML file, at an input size, with parameters set.
+
+    Raises UsageError for an unknown model, file or parameter, SpecError for a spec that does not hold together.
+    """
+    return lower(read(os.fspath(name), zoo=Zoo(), input=as_shape(input), parameters=parameters), aux=aux)
+
+
+def profile(
+    model: str | os.PathLike[str],
+    /,
+    *,
+    input: Size | None = None,
+    aux: bool = False,
+    batch: Batches = 1,
+    device: str | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    settings: Settings = DEFAULT_SETTINGS,
+    best: bool = False,
+    memory: bool = False,
+    energy: bool = False,
+    convention: str = DEFAULT,
+    **parameters: int,
+) -> Profile:
+    """A model's profile; measured as well if a device is named (`cpu`, `cuda`, `cuda:1`), for `time_budget_s` a batch.
+
+    `convention` is how its work is counted: a tool's way (`fvcore`, `thop`, ...), which `tally` has. `settings` are how
+    it is run; with `best` the quickest way that a ladder of them finds is measured, for `time_budget_s` a rung.
+    `memory` runs it once more in a process of its own, `energy` reads the device's meter for some seconds.
+
+    `torchvision:resnet50`, `timm:convnext_tiny` and `net.py:Net`, whose file is run, are models too.
+    Raises UsageError and SpecError as `load` does, UsageError for a device or convention there is not, ResourceError
+    if memory does not suffice.
+    """
+    found = profile_model(
+        os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device, convention=convention,
+        time_budget_s=time_budget_s, settings=settings, best=best, memory=memory, energy=energy, modules=True,
+    )  # fmt: skip
+    if device is not None and not found.measurements:
+        raise ResourceError(found.failures[-1].problem)
+    return found
+
+
+def profile_module(module: nn.Module, /, *, input: Size | None = None, name: str | None = None) -> Profile:
+    """A PyTorch model's profile, counted on one image of 3 x 224 x 224 or as told, in evaluation.
+
+    The model is left as it was to the bit: a copy of it is run, without its weights where that will do. Raises
+    UsageError for a model that cannot be copied, takes other inputs than one image, or fails.
+    """
+    from resnetcli.reports.foreign import of_module
+
+    return _of_seen(of_module(module, as_inputs(input), name))
+
+
+def profile_model(
+    model: str,
+    parameters: Mapping[str, int],
+    *,
+    input: Size | None = None,
+    aux: bool = False,
+    batch: Batches = 1,
+    device: str | None = None,
+    time_budget_s: float = TIME_BUDGET_S,
+    settings: Settings = DEFAULT_SETTINGS,
+    best: bool = False,
+    memory: bool = False,
+    energy: bool = False,
+    zoo: Zoo | None = None,
+    modules: bool = False,
+    convention: str = DEFAULT,
+    tell: Callable[[float], None] = lambda share: None,
+) -> Profile:
+    """`profile` with the parameters as a mapping, so that none of their names can be taken for an option.
+
+    PyTorch models are profiled only with `modules`: what works on specs must not run a file. `tell` is told how much
+    of the measuring is done, from 0 to 1. What could not be measured is among the profile's failures, even if all is.
+    """
+    zoo = zoo or Zoo()
+    check_best(best, settings, energy)
+    batches = as_batches(batch)
+    counting = find_convention(convention)
+    if device is not None:
+        from resnetcli.bench.device import find
+
+        device = find(device)
+    if modules and module_reference(model):
+        from resnetcli.reports.foreign import of_reference
+
+        found = _of_seen(of_reference(model, parameters, as_inputs(input)), batches, counting)
+    else:
+        try:
+            spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
+        except UnknownModelError as error:
+            raise error.for_any_model() if modules else error from None
+        plan = lower(spec, aux=aux)
+        counts = count(plan)
+        printed = () if aux and spec.aux else judged(spec, plan, counts)
+        heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
+        found = Profile(model, zoo.family(model), spec, plan, counts, printed, heads, batches, convention=counting)
+    if device is None:
+        return found
+    ladders: tuple[Ladder, ...] = ()
+    if best:
+        ladders, measurements, failures = climb_all(found.plan, device, batches, time_budget_s, settings, tell)
+    else:
+        measurements, failures = _measure(found.plan, device, batches, time_budget_s, settings, tell, energy=energy)
+    if memory:
+        measurements, more = remembered(found.plan, measurements, settings, ladders)
+        failures += more
+    return replace(found, measurements=measurements, failures=failures, ladders=ladders)
+
+
+def _measure(
+    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None], *, energy: bool,
+) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
+    """One measurement a batch, and what there could be none of."""
+    from resnetcli.bench.latency import measure
+    from resnetcli.bench.sampling import part
+
+    found, failures = [], []
+    for number, batch in enumerate(batches):
+        try:
+            found.append(
+                measure(
+                    plan, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings,
+                    energy=energy, tell=part(tell, number, len(batches)),
+                )
+            )  # fmt: skip
+        except ResourceError as error:
+            failures.append(failed(device, batch, error))
+    return tuple(found), tuple(failures)
+
+
+def failed(device: str, batch: int, error: ResourceError) -> Failure:
+    """The failure that an error is, with the batch and what to do about it."""
+    unquoted = re.sub("`[^`]*`", "", error.message)  # a file may have any name
+    named = re.search(rf"\b(batch of|at batch) {batch}(?![\d,])", unquoted)
+    problem = error.message if named else f"{error.message}, at batch {batch}"
+    return Failure(device, batch, "; ".join(filter(None, (problem, error.hint))))
+
+
+def check_best(best: bool, settings: Settings, energy: bool) -> None:
+    """Raises UsageError for what a ladder of settings is not about."""
+    if best and settings.mode != "infer":
+        raise UsageError("`--best` is about inference", "leave `--mode train` out, or `--best`")
+    if best and energy:
+        raise UsageError("`--best` measures no energy", "use `--energy` with the settings that it finds")
+
+
+def remembered(
+    plan: Plan, measurements: Sequence[Measurement], settings: Settings, ladders: Sequence[Ladder]
+) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:
+    """The measurements with the memory that a process of its own takes for each, and what had none.
+
+    They were made under those settings, or the best that a ladder found at that batch.
+    """
+    from resnetcli.bench.worker import Job, remember
+
+    found, failures = [], []
+    for m in measurements:
+        way = next((ladder.best.settings for ladder in ladders if ladder.batch == m.batch), settings)
+        held = remember(Job(plan, way, m.device, m.batch, 0.0))
+        if isinstance(held, str):
+            failures.append(Failure(m.device, m.batch, f"memory of `{plan.name}` with a batch of {m.batch}: {held}"))
+        found.append(m if isinstance(held, str) else replace(m, memory=held))
+    return tuple(found), tuple(failures)
+
+
+def climb_all(
+    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
+    tell: Callable[[float], None],
+) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
+    """A ladder for each batch, the best of each, and batches where nothing passed."""
+    from resnetcli.bench.sampling import part
+    from resnetcli.bench.search import climb
+
+    ladders = tuple(
+        climb(
+            plan, device=device, batch=batch, dtype=settings.dtype if settings.tf32 is not None else None,
+            threads=settings.threads, time_budget_s=time_budget_s, tell=part(tell, number, len(batches)),
+        )
+        for number, batch in enumerate(batches)
+    )  # fmt: skip
+    found, failures = [], []
+    for ladder in ladders:
+        try:
+            best = ladder.best
+        except ResourceError as error:
+            failures.append(failed(device, ladder.batch, error))
+            continue
+        assert best.measurement is not None
+        found.append(best.measurement)
+    return ladders, tuple(found), tuple(failures)
+
+
+def as_batches(batch: Batches) -> tuple[int, ...]:
+    """Each number of images once, in the order asked for. Raises UsageError for one below 1, or none."""
+    batches = tuple(dict.fromkeys([batch] if isinstance(batch, int) else batch))
+    for each in batches or (0,):
+        if each < 1:
+            raise UsageError(f"a batch of {each} images", hint="at least 1")
+    return batches
+
+
+def _of_seen(seen: Seen, batches: tuple[int, ...] = (1,), convention: Convention = CONVENTIONS[DEFAULT]) -> Profile:
+    step_elements(seen.plan, convention)  # which a PyTorch model may not show
+    return Profile(
+        seen.plan.name, "", seen.spec, seen.plan, count(seen.plan), (), batches=batches, notes=seen.notes,
+        convention=convention,
+    )  # fmt: skip
+
+
+def as_shape(size: Size | None) -> Shape | Sides | None:
+    """An input size as a shape: `"3x224x224"`, `(3, 224, 224)`, a Shape, or `224`, which leaves the model its channels.
+
+    Raises UsageError for anything else.
+    """
+    if size is None or isinstance(size, Shape | Sides):
+        return size
+    return parse_size(_size_text(size))
+
+
+def as_inputs(size: Size | None) -> Inputs | None:
+    """A PyTorch model's inputs: an image's size, or what `parse_inputs` reads. Raises UsageError for anything else."""
+    if size is None or (isinstance(size, tuple) and size and isinstance(size[0], InputTensor)):
+        return size or None
+    text = "" if isinstance(size, Shape | Sides) else _size_text(size)
+    if text and not is_image(text):
+        return parse_inputs(text)
+    image = size if isinstance(size, Shape | Sides) else parse_size(text)
+    if isinstance(image, Sides) and image.h != image.w:  # `50x64` is as likely tokens x features
+        raise UsageError(
+            f"`{image.h}x{image.w}` of a PyTorch model may be an image's height and width, or a matrix",
+            f"`--input {CHANNELS}x{image.h}x{image.w}` is an image, `--input float:{image.h}x{image.w}` a matrix",
+        )
+    return of_image(image.of(CHANNELS) if isinstance(image, Sides) else image)
+
+
+CHANNELS = 3
+"""Of an image for a PyTorch model, which does not say itself what it takes."""
+
+
+def _size_text(size: Any) -> str:
+    """`3x224x224` for (3, 224, 224), `1x8,1x8` for ("1x8", "1x8")."""
+    if isinstance(size, str):
+        return size
+    several = any(isinstance(each, str) for each in size)
+    return ",".join(map(str, size)) if several else "x".join(map(str, size))
+
+
+def parts(profile: Profile, by: By) -> list[Part]:
+    """The net's costs by table row, by block (an item of a row, each copy by itself) or by layer."""
+    plan, counts, figures = profile.plan, profile.counts, step_figures(profile.plan, profile.convention)
+    groups: dict[str, list[int]] = {}
+    for row, steps in row_steps(plan).items():
+        if by == "row" or not steps:
+            groups[row] = list(steps)
+            continue
+        for index in steps:
+            groups.setdefault(_group(profile, plan.steps[index].path, row, by), []).append(index)
+    found = []
+    for name, indices in groups.items():
+        passed = [i for i in indices if ".aside." not in plan.steps[i].path] or indices
+        last = plan.rows[name] if by == "row" or not indices else passed[-1]
+        layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
+        cost = sum_costs(counts.steps[i] for i in indices)
+        found.append(Part(name, layers, plan.steps[last].shape, cost, last, sum(figures[i] for i in indices)))
+    return found
+
+
+def _step_text(step: Step) -> str:
+    """A step as the grammar writes it: `3x3 128 C=32 /2`, `3x3 max /2`, `fc 1000`, `bn`."""
+    match step.op:
+        case Conv(channels, kernel, stride, pad, dilation, groups):
+            same = tuple((k - 1) * dilation // 2 for k in kernel)
+            layer = ConvLayer(kernel, channels, groups, stride, dilation, None if pad == same else pad[0])
+            return layer_text(layer)
+        case Pool(kind, kernel, stride, pad, ceil, count_pad):
+            same = tuple((k - 1) // 2 for k in kernel)
+            return layer_text(PoolLayer(kind, kernel, stride, None if pad == same else pad[0], ceil, count_pad))
+        case Linear(features=features):
+            return f"fc {features}"
+        case Traced(text=text):
+            return text
+        case _:
+            return step.path.rpartition(".")[2]
+
+
+def _group(profile: Profile, path: str, row: str, by: By) -> str:
+    """The part a step belongs to: `conv3_x.0.2` is a block, `conv3_x.0.2.F.1` a layer."""
+    if by == "layer":
+        return path.rpartition(".")[0]
+    spec, inside = profile.spec, path[len(row) + 1 :].split(".")
+    if not spec.rows:  # a PyTorch model: children of its children; the last word is a step's
+        return ".".join([row, *inside[:-1][:1]])
+    items = spec.aux[row.removeprefix("aux.")] if row.startswith("aux.") else spec.rows[row]
+    item = items[int(inside[0])]
+    numbered = item.times is not None or isinstance(item.what, Residual)
+    return ".".join([row, *inside[: 2 if numbered else 1]])
+
+
+def settings_text(settings: Mapping[str, int]) -> str:
+    """`C=8 d=14`."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())

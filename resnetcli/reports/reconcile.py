@@ -1,0 +1,263 @@
+"""Where a published figure comes from: the convention, and the variant of the model, that give it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import Literal
+
+from resnetcli.counting.conventions import Tally, tallies
+from resnetcli.errors import UsageError
+from resnetcli.plan.lower import lower
+from resnetcli.plan.plan import Plan
+from resnetcli.reports.profile import Size, as_shape, settings_text
+from resnetcli.reports.readings import Quantity, Reading, readings
+from resnetcli.reports.variants import Variant, far_variants, near_variants
+from resnetcli.reports.verdict import Verdict, judge
+from resnetcli.spec.numbers import printed_figure
+from resnetcli.spec.read import read
+from resnetcli.spec.zoo import Zoo
+
+NEAREST = 5
+"""Candidates named for a figure that nothing gives."""
+BINARY = {1: "1024", 2: "1024^2", 3: "1024^3", 4: "1024^4"}
+"""Power of a prefix -> what K, M, G and T are in binary units."""
+DIGITS = {1: 3, 2: 4}
+"""Deviations from the usual reading of the model itself -> significant digits from which a match is no coincidence."""
+MANY_DIGITS = 6
+"""The same for more deviations."""
+_FIGURE = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?|[0-9]{1,3}(?:[_,][0-9]{3})+)"
+    r"(?:E\+?([0-9]{1,2})| ?[X×*·] ?10(?:\^|\*\*)?([0-9]{1,2}))? ?([KMGTB]?)"
+    r" ?(?:((?:FL)?OPS?|MACS?|MULT(?:IPLY)?-ADDS?|MADDS?)|(PARAM(?:ETER)?S?)|(ACT(?:IVATION)?S?))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number as somebody printed it."""
+
+    printed: str
+    value: Decimal
+    """4130000000 for `4.13G`."""
+    quantum: Decimal
+    """What its last digit stands for: 10000000."""
+    digits: int
+    """Significant digits."""
+    power: int = 0
+    """Of a thousand in its prefix: 3 for `G`."""
+    quantity: Quantity | None = None
+    """What it says it counts: `25.6M params`. Papers write `4.1 GFLOPs` for MACs too, so both are work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A reading of a variant, compared with the figure."""
+
+    variant: Variant
+    of: Reading
+    figure: Figure
+    binary: bool = False
+    """Whether the figure's prefix is taken as a power of 1024."""
+    rank: int = 0
+    """Its place among the readings of the variant, the likeliest first."""
+
+    @property
+    def reading(self) -> str:
+        """What is counted: `thop`, `2 x fvcore`, `parameters in units of 1024^2`."""
+        return f"{self.of.name} in units of {BINARY[self.figure.power]}" if self.binary else self.of.name
+
+    @property
+    def conventions(self) -> tuple[str, ...]:
+        """Those whose total this is; empty for another reading."""
+        return self.of.conventions
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """They sum to the total."""
+        return self.of.parts
+
+    @property
+    def text(self) -> str:
+        """The sum as it is written."""
+        return self.of.text
+
+    @property
+    def total(self) -> int:
+        """The sum of the parts."""
+        return self.of.total
+
+    @property
+    def target(self) -> Decimal:
+        """The figure in the candidate's units."""
+        return self.figure.value * self._unit
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the number as it is printed rounds or truncates to the figure, or differs."""
+        return judge(_Scaled(self.target, self.figure.quantum * self._unit), self.of.printed)
+
+    @property
+    def matches(self) -> bool:
+        """Whether it gives the figure and is worth naming."""
+        return self.possible and self.verdict != "differs"
+
+    @property
+    def difference(self) -> int:
+        """Total minus the figure."""
+        return int(self.total - self.target)
+
+    @property
+    def deviations(self) -> int:
+        """How far it is from the usual reading of the model itself."""
+        return self.variant.distance + self.of.oddity + 2 * self.binary
+
+    @property
+    def likely(self) -> bool:
+        """Whether a match is the cause, and not a coincidence.
+
+        Hundreds of candidates are compared, so some match a figure of few digits by chance: what deviates must round to
+        the figure, and agree in the more digits the further it deviates. Of the model itself, one digit more makes up
+        for a truncation.
+        """
+        needed = MANY_DIGITS if self.variant.distance > 1 else DIGITS.get(self.deviations, MANY_DIGITS)
+        needed += self.verdict == "truncates" and not self.variant.distance
+        rounds = self.verdict == "rounds" or not self.variant.distance
+        return not self.deviations or (rounds and self.figure.digits >= needed)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a match is worth naming: what deviates far is not, for a figure of few digits."""
+        if self.deviations < 2 or not (self.variant.distance or self.binary):
+            return True
+        return self.figure.digits >= DIGITS.get(self.deviations - 1, MANY_DIGITS)
+
+    @property
+    def _unit(self) -> Decimal:
+        return (Decimal(1024) / 1000) ** self.figure.power if self.binary else Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    value: Decimal
+    quantum: Decimal
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The answer."""
+
+    variant: Variant
+    title: str
+    parameters: Mapping[str, int]
+    figure: Figure
+    matches: tuple[Candidate, ...] = field(repr=False)
+    """What gives the figure, the likeliest first. Empty: unexplained."""
+    nearest: tuple[Candidate, ...] = field(repr=False)
+    """What comes nearest to an unexplained figure."""
+    tools: Mapping[str, Tally] = field(repr=False)
+    """The model itself under every convention."""
+    own: tuple[Candidate, ...] = field(repr=False)
+    """Every reading of the model itself, matching or not."""
+
+    @property
+    def explained(self) -> bool:
+        """Whether something gives the figure that is likely to be its cause."""
+        return any(match.likely for match in self.matches)
+
+    @property
+    def answer(self) -> Literal["explained", "possible", "unexplained"]:
+        """How sure the answer is: `possible` where what gives the figure may do so by chance."""
+        return "explained" if self.explained else "possible" if self.matches else "unexplained"
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the figure says it counts, or what the best candidate counts."""
+        if self.figure.quantity or not (best := self.matches or self.nearest):
+            return self.figure.quantity or "work"
+        return best[0].of.quantity
+
+    @cached_property
+    def itself(self) -> tuple[Candidate, ...]:
+        """The matches of the model itself."""
+        return tuple(match for match in self.matches if match.variant == self.variant)
+
+
+def parse_figure(figure: str | int) -> Figure:
+    """`4.13G`, `4133742592`, `25.6M`, `8.2 GFLOPs`. Raises UsageError for what is no figure."""
+    text = str(figure)
+    if re.fullmatch(r"[0-9.]{1,4}", text.strip()):
+        raise UsageError(f"`{text}` has no unit", f"`{text.strip()}G`, or `{text.strip()}M`?")
+    found = _FIGURE.fullmatch(text.strip())
+    if found is None or len(text) > 40:
+        raise UsageError(f"`{text}` is not a figure", "digits as printed and K, M, G, T or B: 4.13G, 4133742592, 25.6M")
+    number, last = printed_figure(re.sub("[_,]", "", found[1]), found[4].upper())
+    if not number:
+        raise UsageError(f"`{text}` is zero: nothing to explain")
+    factor = 10 ** int(found[2] or found[3] or 0)
+    quantity: Quantity | None = "work" if found[5] else "params" if found[6] else "activations" if found[7] else None
+    digits = len(re.sub("[^0-9]", "", found[1]).lstrip("0"))
+    power = " KMGT".index(found[4].upper().replace("B", "G") or " ")
+    return Figure(text.strip(), number * factor, last * factor, digits, power, quantity)
+
+
+def reconcile(
+    model: str,
+    figure: str | int,
+    parameters: Mapping[str, int] | None = None,
+    *,
+    input: Size | None = None,
+    aux: bool = False,
+    zoo: Zoo | None = None,
+) -> Reconciliation:
+    """What gives a published figure of a model: conventions, and variants of the model.
+
+    Raises UsageError and SpecError as `load` does, UsageError for what is not a figure.
+    """
+    zoo, wanted, settings = zoo or Zoo(), parse_figure(figure), dict(parameters or {})
+    spec = read(model, zoo=zoo, input=as_shape(input), parameters=settings)
+    plan = lower(spec, aux=aux)
+    itself = Variant(model, settings_text(settings), plan.input, aux and bool(spec.aux), "as asked")
+    own = _candidates(itself, plan, wanted)
+    found = [*own]
+    for variants in (near_variants, far_variants):
+        if variants is far_variants and any(candidate.matches for candidate in found):
+            break
+        for variant, other in variants(itself, settings, spec, zoo):
+            found += _candidates(variant, other, wanted)
+    found = _distinct(found)
+    matches = sorted((candidate for candidate in found if candidate.matches), key=_order)
+    near = [candidate for candidate in found if candidate.deviations < 2 and not matches]
+    nearest = sorted(near, key=lambda candidate: abs(candidate.difference))[:NEAREST]
+    return Reconciliation(
+        itself, spec.title, plan.parameters, wanted, tuple(matches), tuple(nearest), tallies(plan), tuple(own)
+    )
+
+
+def _candidates(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]:
+    """The readings of a model that count what the figure counts, in both kinds of units."""
+    return [
+        Candidate(variant, reading, figure, binary, rank)
+        for rank, reading in enumerate(readings(plan))
+        if figure.quantity in (None, reading.quantity)
+        if reading.quantity == "params" or figure.digits >= MANY_DIGITS or not variant.of_classes
+        for binary in ((False, True) if figure.power else (False,))
+    ]
+
+
+def _order(candidate: Candidate) -> tuple[bool, int, int, int, bool]:
+    """The likeliest first."""
+    likely, rounds = candidate.likely, candidate.verdict == "rounds"
+    return not likely, candidate.deviations, candidate.variant.distance, candidate.rank, not rounds
+
+
+def _distinct(found: list[Candidate]) -> list[Candidate]:
+    """Without what only repeats another candidate: parameters are the same at any size."""
+    first: dict[tuple[str, tuple[tuple[str, int], ...]], Candidate] = {}
+    for candidate in found:
+        first.setdefault((candidate.reading, tuple(candidate.parts.items())), candidate)
+    return list(first.values())

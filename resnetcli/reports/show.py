@@ -1,0 +1,165 @@
+"""The papers' Table 1: stages down, nets across, a bracket for each repeated block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resnetcli.ops import Shape
+from resnetcli.reports.compare import label
+from resnetcli.reports.profile import Profile
+from resnetcli.spec.spec import (
+    Aside,
+    Branches,
+    ConvLayer,
+    FcLayer,
+    Item,
+    Layer,
+    PoolLayer,
+    PoolToLayer,
+    Residual,
+)
+from resnetcli.spec.spec import Sequence as Seq
+from resnetcli.spec.words import head_text, item_text, layer_text
+from resnetcli.table.numbers import short
+from resnetcli.table.output import natural_width
+from resnetcli.table.safe import printable
+from resnetcli.table.sheet import Cell, Column, Sheet, cell
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
+    """Stage, output size, one column a net, with parameters and FLOPs at the foot."""
+    columns = [Column("stage", "row", "left", "bold"), Column("output", "output")]
+    labels = [label(p) for p in profiles]
+    for place, (p, name) in enumerate(zip(profiles, labels, strict=True)):
+        again = labels[:place].count(name)  # the same net twice: two columns all the same
+        name += f" ({again + 1})" if again else ""
+        columns.append(Column(f"{printable(p.spec.title)}\n{printable(name)}", name, "left"))
+    rows: list[tuple[Cell, ...]] = []
+    for row in _rows(profiles):
+        sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
+        bodies = [_body(p.spec.rows.get(row, ())) for p in profiles]
+        rows.append((cell(row), cell(" / ".join(sizes).replace("×", "x"), " / ".join(sizes)), *bodies))
+    work = "FLOPs" if flops else "MACs"
+    rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
+    costs = [p.counts.flops if flops else p.counts.macs for p in profiles]
+    rows.append((cell(work), cell(""), *(cell(cost, short(cost)) for cost in costs)))
+    return Sheet(tuple(columns), tuple(rows))
+
+
+def table1_pages(profiles: Sequence[Profile], width: int, *, flops: bool = False) -> list[Table]:
+    """The nets beside each other, as many in a table as fit into so many characters, and at least one."""
+    pages: list[tuple[int, Table]] = []  # the first net of each
+    for end in range(1, len(profiles) + 1):
+        start = pages[-1][0] if pages else 0
+        table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
+        if pages and natural_width(table) <= width:
+            pages[-1] = start, table
+        else:
+            pages.append((end - 1, table1_rich(table1_sheet(profiles[end - 1 : end], flops=flops))))
+    return [table for _, table in pages]
+
+
+def table1_rich(sheet: Sheet) -> Table:
+    """For a terminal, a line between stages as the papers draw it."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SQUARE, show_lines=True, header_style="bold")
+    for place, column in enumerate(sheet.columns):
+        texts = [column.head, *(row[place].text for row in sheet.rows)]
+        least = max(cell_len(line) for text in texts for line in text.split("\n"))
+        table.add_column(Text(column.head), justify=column.align, style=column.style, vertical="middle", no_wrap=True,
+                         min_width=least)  # fmt: skip
+    for row in sheet.rows:
+        table.add_row(*(Text(printable(entry.text, "\n")) for entry in row))
+    return table
+
+
+def _body(items: Sequence[Item]) -> Cell:
+    """Drawn for people, phrases of the grammar for programs."""
+    return cell("; ".join(map(item_text, items)), "\n".join(cell_lines(items)))
+
+
+def _rows(profiles: Sequence[Profile]) -> list[str]:
+    """The rows of all nets, each net's order kept where the nets agree."""
+    merged: list[str] = []
+    for profile in profiles:
+        place = 0
+        for row in profile.spec.rows:
+            if row in merged:
+                place = merged.index(row) + 1
+            else:
+                merged.insert(place, row)
+                place += 1
+    return merged
+
+
+def _size(shape: Shape) -> str:
+    return f"{shape.h}×{shape.w}"
+
+
+def cell_lines(items: Sequence[Item]) -> list[str]:
+    """The items of one row as the lines of a cell."""
+    return [line for item in items for line in _item_lines(item)]
+
+
+def _item_lines(item: Item) -> list[str]:
+    times = f" × {item.times}" if item.times is not None else ""
+    match item.what:
+        case Residual(body=body) | Seq(body=body):
+            note = head_text(item).removeprefix("residual").removeprefix("seq").strip()
+            suffix = times or (" × 1" if isinstance(item.what, Residual) else "")
+            inner = [line.replace(", stride ", ", /") for line in cell_lines(body)]  # room for two nets in 80 columns
+            return _bracketed(inner, suffix + (f"  ({note})" if note else ""))
+        case Branches(kind=kind, branches=branches, of=of):
+            if of is not None:
+                return [f"{kind} of {of}{times}", *_indented(cell_lines(branches[0]))]
+            lines = [f"{kind}{times}"]
+            for branch in branches:
+                lines += _indented(cell_lines(branch), "- ")
+            return lines
+        case Aside(body=body):
+            return ["aside", *_indented(cell_lines(body))]
+        case ConvLayer() | PoolLayer() | PoolToLayer() | FcLayer() as layer:
+            return [_layer_words(layer) + times]
+        case _:
+            return [head_text(item) + times]
+
+
+def _indented(lines: list[str], lead: str = "  ") -> list[str]:
+    return [(lead if index == 0 else " " * len(lead)) + line for index, line in enumerate(lines)]
+
+
+def _bracketed(lines: list[str], suffix: str) -> list[str]:
+    """The lines in square brackets, `× N` behind the middle one."""
+    width = max(map(len, lines), default=0)
+    last, middle = len(lines) - 1, len(lines) // 2
+    found = []
+    for index, line in enumerate(lines):
+        left, right = ("[", "]") if last == 0 else ("⎡⎤" if index == 0 else "⎣⎦" if index == last else "⎢⎥")
+        found.append(f"{left} {line:{width}} {right}{suffix if index == middle else ''}")
+    return found
+
+
+def _layer_words(layer: Layer) -> str:
+    """A layer in the papers' own words: `3×3, 128, C=32, stride 2`."""
+    match layer:
+        case PoolToLayer(kind="avg", size=(1, 1)):
+            return "global average pool"
+        case PoolLayer(kind=kind, kernel=kernel, stride=stride):
+            what = f"{kernel[0]}×{kernel[1]} {'max' if kind == 'max' else 'average'} pool"
+            return f"{what}, stride {stride}" if stride > 1 else what
+        case FcLayer(features=features):
+            return f"{features}-d fc"
+        case ConvLayer():
+            size, *marks = layer_text(layer).split()
+            words = [size.replace("x", "×"), *marks]
+            return ", ".join(f"stride {word[1:]}" if word.startswith("/") else word for word in words)
+        case _:
+            return layer_text(layer)

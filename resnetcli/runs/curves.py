@@ -1,0 +1,301 @@
+"""Training and test error against iterations, read from the directories of runs: of one net's run, or of all its seeds.
+
+No torch is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+from resnetcli.errors import UsageError, plural
+from resnetcli.failures import ModelFailure, ModelsError, for_each
+from resnetcli.recipes.schedule import Rate, Schedule
+from resnetcli.recipes.schema import MAX_LR, MAX_MILESTONES
+from resnetcli.runs.directory import (
+    CONFIG_FILE,
+    MAX_ITERATIONS,
+    SEEDS_FILE,
+    Config,
+    Record,
+    Run,
+    has_nets,
+    net_folders,
+    open_run,
+)
+from resnetcli.runs.metrics import Point, read_metrics
+
+_SEED = re.compile(r"seed([0-9]{1,19})")
+"""What `train-cifar --seeds` calls each seed's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An error, in per cent, against iterations; of several seeds their mean, and the lowest and highest of them."""
+
+    iterations: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def last(self) -> float | None:
+        """The mean at the last iteration; None where there is no reading."""
+        return self.mean[-1] if self.mean else None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A step of the learning rate's schedule that was taken."""
+
+    iteration: int
+    """The first at the lower rate, counted from 0; the last reading at the higher one where the recipe does not say."""
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One net's two lines."""
+
+    label: str
+    path: Path
+    """As it was asked for: a run, or the directory of several seeds."""
+    runs: tuple[Run, ...]
+    """Those that the lines are of: one, or some seeds."""
+    train: Line
+    """Of augmented images, each as it was just before the update it went into."""
+    test: Line
+    drops: tuple[Drop, ...]
+
+    @property
+    def config(self) -> Config:
+        """What was asked of the run; of several seeds, of the first of them."""
+        return self.runs[0].config
+
+    @property
+    def reached(self) -> int:
+        """The last iteration that is drawn."""
+        return self.train.iterations[-1]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(run.config.seed for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What is drawn in one picture, and what could not be."""
+
+    curves: tuple[Curve, ...]
+    notes: tuple[str, ...]
+    """A sentence for each thing that is missing from the picture."""
+    failed: tuple[ModelFailure, ...] = ()
+    """Paths that are not runs, or whose files are damaged."""
+
+
+def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
+    """A curve for each run or directory of seeds that has been read at least once; the others are noted.
+
+    A directory of several nets stands for all that are in it. A path that is not a run, or has invalid metrics,
+    is in `failed`. Raises UsageError or ModelsError if that is all there is, or nothing was read yet.
+    """
+    notes: list[str] = []
+    folders, not_listed = for_each(
+        ((os.fspath(path), {}) for path in paths),
+        lambda path, _: net_folders(Path(path)) if has_nets(Path(path)) else [Path(path)],
+    )
+    places = dict.fromkeys(place for several in folders for place in several)  # each once
+    read, not_read = for_each(
+        ((os.fspath(place), {}) for place in places), lambda path, _: _curve(Path(path), _runs(Path(path)), notes)
+    )
+    found = [curve for curve in read if curve is not None]
+    failed = (*not_listed, *not_read)
+    if not found:
+        if failed:
+            raise ModelsError(failed)
+        raise UsageError(notes[0] if len(notes) == 1 else "none of these runs has a reading yet",
+                         "the first is written after some 100 iterations")  # fmt: skip
+    labelled = tuple(replace(curve, label=label) for curve, label in zip(found, distinct(found), strict=True))
+    untested = [curve.label for curve in labelled if not curve.test.iterations]
+    if untested:
+        what = untested[0] if len(untested) == 1 else f"{len(untested)} runs, {untested[0]} the first of them"
+        notes.append(f"not tested yet, so that there is a training error alone: {what}")
+    return Curves(labelled, tuple(notes), failed)
+
+
+def _runs(path: Path) -> list[Run]:
+    """The run in a directory, or those of all seeds that were begun."""
+    if os.path.isfile(path / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
+        seeds = [(int(match[1]), child) for child in path.iterdir() if (match := _SEED.fullmatch(child.name))]
+        return [open_run(child) for _, child in sorted(seeds) if (child / CONFIG_FILE).is_file()]
+    try:
+        return [open_run(path)]
+    except UsageError as error:
+        if os.path.isdir(path) and not (path / CONFIG_FILE).exists():  # noqa: PTH112
+            inside = next((child for child in sorted(path.iterdir()) if (child / CONFIG_FILE).is_file()), None)
+            if inside is not None:
+                error.hint = f"there are runs in it: `{inside}`, or all of them: `{path}/*`"
+        raise
+
+
+def _curve(path: Path, runs: Sequence[Run], notes: list[str]) -> Curve | None:
+    """The curve of the runs; what is left out goes into the notes."""
+    read = [(run, points) for run in runs if (points := read_metrics(run.path))]
+    if not read:
+        notes.append(f"there is no reading in `{path}` yet")
+        return None
+    done = [(run, points) for run, points in read if points[-1].iteration >= run.config.iterations]
+    # A mean over fewer and fewer seeds would jump where one ends: either whole runs, or as far as all of them are.
+    drawn = done or read
+    if len(drawn) < len(runs):
+        what = "have finished" if done else "have a reading"
+        notes.append(f"`{path}`: the mean of {len(drawn)} of {len(runs)} seeds: those that {what}")
+    readings = [points for _, points in drawn]
+    train = _line(readings, lambda point: point.train_error_percent)
+    if not train.iterations:
+        notes.append(f"`{path}`: its seeds were not read at any iteration in common yet")
+        return None
+    return Curve(
+        label="",
+        path=path,
+        runs=tuple(run for run, _ in drawn),
+        train=train,
+        test=_line(readings, lambda point: point.test_error_percent),
+        drops=_drops(drawn[0][0].config, readings[0]),
+    )
+
+
+def _line(runs: Sequence[Sequence[Point]], error: Callable[[Point], float | None]) -> Line:
+    """Of one run its readings; of several, what they come to at the iterations at which all of them were read."""
+    readings: list[Mapping[int, float]] = [
+        {point.iteration: value for point in points if (value := error(point)) is not None} for points in runs
+    ]
+    if len(readings) == 1:
+        values = tuple(readings[0].values())
+        return Line(tuple(readings[0]), values, values, values)
+    common = tuple(at for at in readings[0] if all(at in other for other in readings[1:]))
+    each = [[reading[at] for reading in readings] for at in common]
+    return Line(common, tuple(map(statistics.fmean, each)), tuple(map(min, each)), tuple(map(max, each)))
+
+
+def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
+    """Where the rate fell, if the recipe has it fall in steps; a reading's rate is that of the iteration before it.
+
+    As the recipe has it, which knows of steps between two readings as well; from the readings where they say otherwise.
+    """
+    schedule = config.recipe.get("schedule")
+    if not isinstance(schedule, Mapping) or schedule.get("kind") != "steps":
+        return ()
+    milestones = _milestones(config, schedule.get("at"))
+    rate = _rate(config, schedule, milestones)
+    if rate is not None and rate.at:
+        lower = [point for point in points if point.iteration > rate.at[0]]
+        # A reading has the rate as far as an fp32 goes.
+        if all(math.isclose(point.lr, rate.lr(point.iteration - 1), rel_tol=1e-6) for point in lower):
+            passed = [at for at in dict.fromkeys(rate.at) if 0 < at < points[-1].iteration]
+            return tuple(Drop(at, rate.lr(at - 1), rate.lr(at)) for at in passed if rate.lr(at) < rate.lr(at - 1))
+    return tuple(
+        Drop(next((at for at in milestones if a.iteration <= at < b.iteration), a.iteration), a.lr, b.lr)
+        for a, b in pairwise(points)
+        if b.lr < a.lr
+    )
+
+
+def _rate(config: Config, schedule: Mapping[str, object], milestones: Sequence[int]) -> Rate | None:
+    """The rate after any warm-up; None where what the run's directory says of it is none."""
+    lr, factor = schedule.get("lr"), schedule.get("factor")
+    if not isinstance(lr, int | float) or not isinstance(factor, int | float):
+        return None
+    if not (0 < lr <= MAX_LR and 0 < factor <= 1):
+        return None
+    return Rate(config.iterations, Schedule("steps", lr, factor), tuple(sorted(milestones)), None)
+
+
+def _milestones(config: Config, at: object) -> list[int]:
+    """The first iteration, from 0, of each lower rate, as the recipe says it in iterations or epochs; none if not."""
+    known = at if isinstance(at, list) and len(at) <= MAX_MILESTONES else []
+    numbers = [Fraction(str(one)) for one in known if type(one) in (int, float) and 0 <= one <= MAX_ITERATIONS]
+    epoch = 1 if config.recipe.get("epochs") is None else Fraction(config.train_images, config.batch_size)
+    return [round(number * epoch) for number in numbers]
+
+
+def data_texts(curves: Sequence[Curve]) -> list[str]:
+    """The data sets that they are of: `CIFAR-10 (verified)`."""
+    return list(dict.fromkeys(curve.config.data_text for curve in curves))
+
+
+def _name(curve: Curve) -> str:
+    """`plain (CIFAR) depth=20, mean of 5 seeds`."""
+    config, seeds = curve.config, len(curve.runs)
+    settings = "".join(f" {name}={value}" for name, value in config.parameters.items())
+    return config.title + settings + (f", mean of {seeds} seeds" if seeds > 1 else "")
+
+
+_TELLING: tuple[Callable[[Curve], str], ...] = (
+    lambda curve: f"recipe {curve.config.recipe.get('name')}",
+    lambda curve: f"batch {curve.config.batch_size}",
+    lambda curve: plural(curve.config.iterations, "iteration"),
+    lambda curve: curve.config.dtype,
+    lambda curve: f"seed {', '.join(map(str, curve.seeds[:3]))}",
+    lambda curve: str(curve.path),
+)
+"""What tells two runs of one net apart, the most telling first."""
+
+
+def distinct(curves: Sequence[Curve]) -> list[str]:
+    """The nets' names, with the data if there are several sets; same ones are told apart by what the runs differ in."""
+    several = len(data_texts(curves)) > 1
+    labels = [_name(curve) + (f", {curve.config.data_text}" if several else "") for curve in curves]
+    for telling in _TELLING:
+        same: dict[str, list[int]] = {}
+        for index, label in enumerate(labels):
+            same.setdefault(label, []).append(index)
+        for indices in same.values():
+            words = {index: telling(curves[index]) for index in indices} if len(indices) > 1 else {}
+            if len(set(words.values())) > 1:
+                for index, word in words.items():
+                    labels[index] += f", {word}"
+    return labels
+
+
+def curves_record(found: Curves) -> Record:
+    """`resnet-cli/curves@1`."""
+    return {
+        "schema": "resnet-cli/curves@1",
+        "curves": [
+            {
+                "net": curve.label,
+                "path": str(curve.path),
+                "model": curve.config.model,
+                "parameters": dict(curve.config.parameters),
+                "recipe": str(curve.config.recipe.get("name")),
+                "data": curve.config.data_text,
+                "seeds": list(curve.seeds),
+                "iterations": curve.config.iterations,
+                "reached": curve.reached,
+                "drops": [asdict(drop) for drop in curve.drops],
+                "train": _of_line(curve.train),
+                "test": _of_line(curve.test),
+            }
+            for curve in found.curves
+        ],
+        "notes": list(found.notes),
+    }
+
+
+def _of_line(line: Line) -> Record:
+    return {
+        "iterations": list(line.iterations),
+        "error_percent": list(line.mean),
+        "lowest": list(line.low),
+        "highest": list(line.high),
+    }

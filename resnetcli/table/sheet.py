@@ -1,0 +1,202 @@
+"""A table as data, and the three ways to write it: for a terminal, as Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+from resnetcli.table.safe import csv_value, markdown, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PROSE, FIGURE = 20, 8
+"""Characters below which a column of texts, or the head of one of figures, is not wrapped as long as others can go."""
+Value = int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its head for people and its key for programs."""
+
+    head: str
+    key: str
+    align: Literal["left", "right"] = "right"
+    style: str = ""
+    shown: bool = True
+    """False for what only CSV carries."""
+    exported: bool = True
+    """False for what is only drawn."""
+    wrap: bool = False
+    """Whether its texts may go on in a second line."""
+    spare: int = 0
+    """Above 0: left out of a terminal too narrow for all, the highest first."""
+    legend: str = ""
+    """The legend below a table that shows the column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a person reads, and the exact value."""
+
+    text: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Columns, rows, and a last row set apart."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    total: tuple[Cell, ...] | None = None
+    headings: Mapping[int, str] = field(default_factory=dict)
+    """What stands above a row, by its number: the name of the group that begins there. Programs get columns instead."""
+
+
+def cell(value: Value, text: str | None = None) -> Cell:
+    """A cell whose text is the value's unless given."""
+    return Cell(("" if value is None else str(value)) if text is None else text, value)
+
+
+def with_errors(sheet: Sheet, errors: Mapping[str, str]) -> Sheet:
+    """The sheet with a row for each model that failed, and a column `error`; the same one if none did."""
+    if not errors:
+        return sheet
+    place = next((i for i, column in enumerate(sheet.columns) if column.key == "model"), 0)
+    empty = [cell(None)] * len(sheet.columns)
+    failed = [(*empty[:place], cell(model), *empty[place + 1 :], cell(error)) for model, error in errors.items()]
+    rows = [*((*row, cell(None)) for row in sheet.rows), *failed]
+    total = None if sheet.total is None else (*sheet.total, cell(None))
+    return replace(sheet, columns=(*sheet.columns, Column("error", "error", "left")), rows=tuple(rows), total=total)
+
+
+def to_csv(sheet: Sheet) -> str:
+    """Comma-separated, one line a row, exact values, keys as the header; the total is its last line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    keep = [i for i, column in enumerate(sheet.columns) if column.exported]
+    writer.writerow([csv_value(sheet.columns[i].key) for i in keep])
+    for row in (*sheet.rows, *([sheet.total] if sheet.total else [])):
+        writer.writerow([csv_value(row[i].value) for i in keep])
+    return out.getvalue()
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """A Markdown table with the figures a person reads."""
+    keep = [i for i, column in enumerate(sheet.columns) if column.shown and column.exported]
+    columns = [sheet.columns[i] for i in keep]
+    lines = [_markdown_row([" ".join((column.head or column.key).split("\n")) for column in columns])]
+    lines.append("|" + "|".join(":--" if column.align == "left" else "--:" for column in columns) + "|")
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.headings:
+            lines.append(_markdown_row([sheet.headings[number], *[""] * (len(keep) - 1)], bold=True))
+        lines.append(_markdown_row([row[i].text for i in keep]))
+    if sheet.total:
+        lines.append(_markdown_row([sheet.total[i].text.strip() for i in keep], bold=True))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(texts: Sequence[str], *, bold: bool = False) -> str:
+    mark = "**" if bold else ""
+    return "| " + " | ".join(f"{mark}{markdown(text)}{mark}" if text else "" for text in texts) + " |"
+
+
+def legend(sheet: Sheet) -> str:
+    """The legends of the columns that are shown."""
+    return "; ".join(dict.fromkeys(column.legend for column in sheet.columns if column.shown and column.legend))
+
+
+def least_widths(sheet: Sheet) -> dict[int, int]:
+    """Characters each shown column takes at least: a word is never cut, and a line not unless it may be wrapped."""
+    from rich.cells import cell_len
+
+    widths = {}
+    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
+        column = sheet.columns[i]
+        texts = [column.head, *(row[i].text for row in (*sheet.rows, *([sheet.total] if sheet.total else [])))]
+        texts = [part for text in texts for part in (text.split() if column.wrap else text.split("\n"))]
+        widths[i] = max(map(cell_len, texts), default=0)
+    return widths
+
+
+def to_rich(sheet: Sheet, rows: range | None = None, widths: Mapping[int, int] | None = None) -> Table:
+    """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there.
+
+    `widths`: the sheet's `least_widths`, if they are known.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    headed = not rows and any(column.head for column in sheet.columns)
+    plain = box.Box(str(box.SIMPLE_HEAD), ascii=True)  # as ASCII its line is of hyphens, and there still is no frame
+    table = Table(box=plain, pad_edge=False, show_header=headed, show_footer=sheet.total is not None,
+                  header_style="bold")  # fmt: skip
+    for i, least in (least_widths(sheet) if widths is None else widths).items():
+        column = sheet.columns[i]
+        footer = Text(printable(sheet.total[i].text) if sheet.total else "", style="bold")
+        table.add_column(
+            Text(printable(column.head, "\n")), footer, justify=column.align, style=column.style,
+            no_wrap=not column.wrap, min_width=least,
+        )  # fmt: skip
+    for number in range(len(sheet.rows)) if rows is None else rows:
+        shown = (entry for entry, column in zip(sheet.rows[number], sheet.columns, strict=True) if column.shown)
+        table.add_row(*(Text(printable(entry.text, "\n")) for entry in shown))
+    return table
+
+
+def comfortable_width(sheet: Sheet) -> int:
+    """Characters it takes in a terminal where what may wrap does so, but into no narrower a column than one reads."""
+    widths = []
+    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
+        column = sheet.columns[i]
+        texts = [column.head, *(row[i].text for row in sheet.rows), *([sheet.total[i].text] if sheet.total else [])]
+        widths.append(max(len(line) for text in texts for line in text.split("\n")))
+        if column.wrap:
+            word = max((len(word) for text in texts for word in text.split()), default=0)
+            widths[-1] = min(widths[-1], max(word, PROSE if column.align == "left" else FIGURE))
+    return sum(widths) + 3 * (len(widths) - 1) + 2  # between columns, and at the edges
+
+
+def split(sheet: Sheet, width: int) -> list[Sheet]:
+    """The sheet, or several with some of its columns each and the first in all, none wider than that if it can be.
+
+    In those that follow, rows that have nothing to say are left out.
+    """
+    shown = [i for i, column in enumerate(sheet.columns) if column.shown]
+    parts: list[list[int]] = []
+    for i in shown[1:]:
+        if not parts or comfortable_width(_only(sheet, [shown[0], *parts[-1], i])) > width:
+            parts.append([])
+        parts[-1].append(i)
+    if len(parts) < 2:
+        return [sheet]
+    first, *others = (_only(sheet, [shown[0], *part]) for part in parts)
+    more = [replace(other, rows=tuple(row for row in other.rows if any(row[i].text for i in part)))
+            for other, part in zip(others, parts[1:], strict=True)]  # fmt: skip
+    return [first, *(other for other in more if other.rows)]
+
+
+def _only(sheet: Sheet, shown: Sequence[int]) -> Sheet:
+    return replace(sheet, columns=tuple(replace(c, shown=i in shown) for i, c in enumerate(sheet.columns)))
+
+
+def groups(sheet: Sheet) -> list[tuple[str, range]]:
+    """Its headings, each with the rows below it."""
+    starts = [*sheet.headings, len(sheet.rows)]
+    return [(sheet.headings[start], range(start, end)) for start, end in pairwise(starts)]
+
+
+def without_spare(sheet: Sheet) -> tuple[Sheet, str] | None:
+    """The sheet without its most spare column, and that column's head; None if every column matters."""
+    shown = [column for column in sheet.columns if column.shown and column.spare]
+    if not shown:
+        return None
+    worst = max(shown, key=lambda column: column.spare)
+    columns = tuple(replace(column, shown=False) if column is worst else column for column in sheet.columns)
+    return replace(sheet, columns=columns), worst.head

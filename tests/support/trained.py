@@ -1,0 +1,61 @@
+"""Runs as `train-cifar` would have left them, without any training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from resnetcli.files import write_json
+from resnetcli.runs.directory import SEEDS_FILE, Config, create, seed_folder
+from resnetcli.runs.metrics import Metrics, Point
+from tests.train import tiny
+
+CONFIG = replace(
+    tiny.CONFIG, model="cifar_resnet20", parameters={}, title="ResNet-20 (CIFAR)", train_images=50_000,
+    test_images=10_000, iterations=64_000, batch_size=128, checkpoint_every=1000, eval_every=1000,
+    recipe={"name": "resnet", "schedule": {"kind": "steps"}},
+)  # fmt: skip
+"""Of the paper's own run."""
+Error = Callable[[int], float]
+
+
+def point(iteration: int, train: float, test: float | None = None, lr: float = 0.1) -> Point:
+    """A reading with these errors."""
+    loss = None if test is None else 1.0
+    return Point(iteration, iteration * 128 / 50_000, lr, 1.0, train, None, None, loss, test, 1000.0, 1.0)
+
+
+def points(config: Config, train: Error, test: Error, every: int = 100, until: int | None = None) -> list[Point]:
+    """Readings of a run whose errors are functions of the iteration, its rate divided by 10 at 1/2 and 3/4 of it."""
+    n = config.iterations
+    return [
+        point(at, train(at), test(at) if at % config.eval_every == 0 or at == n else None,
+              0.1 if at <= n // 2 else 0.01 if at <= n * 3 // 4 else 0.001)
+        for at in range(every, (until or n) + 1, every)
+    ]  # fmt: skip
+
+
+def falling(start: float, end: float, over: float) -> Error:
+    """An error that falls from `start` to `end`, most of it within so many iterations."""
+    return lambda at: end + (start - end) * math.exp(-at / over)
+
+
+def a_run(path: Path, readings: Sequence[Point], **changes: Any) -> Path:
+    """A run's directory with these readings."""
+    run = create(path, replace(CONFIG, **changes), spec="", model="", recipe="")
+    metrics = Metrics(run.path, 0)
+    for reading in readings:
+        metrics.append(reading)
+    return path
+
+
+def some_seeds(path: Path, runs: Sequence[Sequence[Point]], **changes: Any) -> Path:
+    """The directory of several seeds with the readings of each."""
+    path.mkdir(parents=True)
+    write_json(path / SEEDS_FILE, {"schema": "resnet-cli/several@1", "first": 0, "count": len(runs)})
+    for seed, readings in enumerate(runs):
+        a_run(seed_folder(path, seed), readings, seed=seed, **changes)
+    return path
