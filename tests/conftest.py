@@ -6,8 +6,11 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import pytest
+import typer.testing
 from hypothesis import settings
 
 # Torchvision registers its compiled operations with torch there, and fails where those are of another build than torch.
@@ -17,6 +20,16 @@ sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torc
 # Test processes side by side have a core each: threads that wait for one another would take turns on it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Building the command line takes longer than most commands; it is the same until a test registers another command.
+_built = cache(lambda app, callbacks: typer.main.get_command(app))
+
+
+def _command_of(app: typer.Typer) -> Any:
+    return _built(app, tuple(each.callback for each in app.registered_commands))
+
+
+vars(typer.testing)["_get_command"] = _command_of
 
 # A test draws the same examples every time, keeps none, and is not timed by a machine that others use too.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
