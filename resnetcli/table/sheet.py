@@ -7,12 +7,16 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from resnetcli.table.safe import csv_value, markdown, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from resnetcli.table.fields import Field
+
+R = TypeVar("R")
 
 PROSE, FIGURE = 20, 8
 """Characters below which a column of texts, or the head of one of figures, is not wrapped as long as others can go."""
@@ -37,6 +41,8 @@ class Column:
     """Above 0: left out of a terminal too narrow for all, the highest first."""
     legend: str = ""
     """The legend below a table that shows the column."""
+    help: str = ""
+    """What it is, for `--explain-columns`; without it the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,17 @@ class Sheet:
     total: tuple[Cell, ...] | None = None
     headings: Mapping[int, str] = field(default_factory=dict)
     """What stands above a row, by its number: the name of the group that begins there. Programs get columns instead."""
+
+    @classmethod
+    def of(
+        cls, fields: Sequence[Field[R]], rows: Sequence[R], total: R | None = None,
+        headings: Mapping[int, str] | None = None,
+    ) -> Sheet:  # fmt: skip
+        """The sheet with these columns and a row for each object; `total` is the object of the last row."""
+        columns = tuple(each.column(rows) for each in fields)
+        lines = tuple(tuple(each.cell(row) for each in fields) for row in rows)
+        last = None if total is None else tuple(each.cell(total) for each in fields)
+        return cls(columns, lines, last, headings or {})
 
 
 def cell(value: Value, text: str | None = None) -> Cell:
