@@ -16,7 +16,7 @@ import pytest
 PACKAGE = "resnetcli"
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cgroup", "errors", "failures", "files", "ops", "quantities", "table"),
+    ("cgroup", "errors", "failures", "files", "ops", "quantities", "structure", "table"),
     ("spec", "data"),
     ("plan",),
     ("net", "recipes"),
