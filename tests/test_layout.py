@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 PACKAGE = "resnetcli"
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -41,7 +39,6 @@ def module_name(path: Path) -> str:
 
 
 FILES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
-every_module = pytest.mark.parametrize("name", FILES)
 
 
 def may_load_torch(name: str) -> bool:
@@ -80,14 +77,12 @@ def _imports(name: str) -> Iterator[str]:
                     yield base
 
 
-@every_module
-def test_a_module_is_of_a_part_that_has_its_layer(name: str) -> None:
-    assert layer_of(name) >= 0, f"say in LAYERS what `{part_of(name)}` may import"
-
-
-@every_module
-def test_imports_point_one_way(name: str) -> None:
-    backwards = [other for other in imports_of(name) if layer_of(other) > layer_of(name)]
+def test_every_part_has_its_layer_and_imports_point_one_way() -> None:
+    unknown = {part_of(name) for name in FILES if layer_of(name) < 0}
+    assert not unknown, "LAYERS does not say what these may import"
+    backwards = [
+        f"{name} imports {other}" for name in FILES for other in imports_of(name) if layer_of(other) > layer_of(name)
+    ]
     assert not backwards
 
 
@@ -110,16 +105,11 @@ def test_no_part_imports_another_that_imports_it() -> None:
     assert not [pair for pair in parts if pair[::-1] in parts]
 
 
-@every_module
-def test_no_module_is_a_drawer_of_odds_and_ends(name: str) -> None:
-    assert not {"util", "utils", "helpers", "common", "misc"} & set(name.split("."))
-
-
-@every_module
-def test_a_module_says_in_its_first_line_why_it_exists(name: str) -> None:
-    text = FILES[name].read_text("utf-8")
-    if text.strip():
-        assert ast.get_docstring(ast.parse(text))
+def test_a_module_has_one_purpose_and_says_it_in_its_first_line() -> None:
+    drawers = {"util", "utils", "helpers", "common", "misc"}
+    assert not [name for name in FILES if drawers & set(name.split("."))]
+    texts = {name: path.read_text("utf-8") for name, path in FILES.items()}
+    assert not [name for name, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))]
 
 
 def loaded_by(code: str) -> set[str]:
