@@ -100,19 +100,23 @@ def processes(rounds: int) -> Section:
     with TemporaryDirectory() as folder:
         environment = install(Path(folder))
         script = "from resnetcli.cli.main import main; main()"  # all that a console script does
-        programs = {"bare typer + rich": ["-c", BARE, "net"]}
+        programs = {"python -c pass": ["-c", "pass"], "bare typer + rich": ["-c", BARE, "model"]}
         programs |= {f"resnet-cli {command}": ["-c", script, *command.split()] for command in COMMANDS}
         programs["python -m resnetcli profile resnet50"] = ["-m", "resnetcli", "profile", "resnet50"]
         programs |= {f"torchvision + {tool}, ResNet-50": ["-c", text] for tool, text in SCRIPTS.items()}
         found = interleaved({name: process(words, environment) for name, words in programs.items()}, rounds)
-    bare, profile = found["bare typer + rich"], found[PROFILE]
+    empty, bare = found["python -c pass"], found["bare typer + rich"]
     memory = {name: int(median([sample.peak_bytes for sample in samples])) for name, samples in found.items()}
+    most = max(
+        memory[f"resnet-cli {name}"] for name in ("profile resnet50", "compare", "list", "verify", "compare --all")
+    )
     rows = tuple(
         (
             cell(name),
             *spread(samples),
+            cell(wall := median([sample.wall_s for sample in samples]), duration(wall)),
+            times(ratio(samples, empty)),
             times(ratio(samples, bare)),
-            times(ratio(samples, profile)),
             cell(memory[name], size_of(memory[name])),
         )
         for name, samples in found.items()
@@ -120,24 +124,29 @@ def processes(rounds: int) -> Section:
     columns = (
         Column("program", "program", "left"),
         *SPREAD,
+        Column("wall clock", "wall_s"),
+        Column("to empty", "to_empty"),
         Column("to bare", "to_bare"),
-        Column("to `profile`", "to_profile"),
         Column("peak memory", "peak_bytes"),
     )
-    against_bare = ratio(profile, bare)
     return Section(
         "As a process",
-        f"n = {rounds}, from start to exit, output discarded. The bare program prints a table of eight rows, no more; "
+        f"n = {rounds}; CPU time, user and system, from start to exit, interleaved; output discarded. Ratios are medians "
+        "over the rounds. The empty program is `python -c pass`; the bare one prints a table of eight rows, no more; "
         "those with torchvision build its ResNet-50 and print what the tool prints by default. Memory is the largest "
-        "resident set. resnet-cli lies as its wheel installs it.",
+        "resident set. resnet-cli is laid out as its wheel installs it.",
         Sheet(columns, rows),
         (
-            Goal(f"`{PROFILE}`, to bare", "x1.50", f"x{against_bare:.2f}", against_bare <= 1.5),
-            Goal(f"`{PROFILE}`, memory", "70 MB", size_of(memory[PROFILE]), memory[PROFILE] < 70e6),
             *(
-                seconds_goal(f"`resnet-cli {command}`", found[f"resnet-cli {command}"], 1)
-                for command in ("list", "compare --all", "verify")
+                Goal(f"`resnet-cli {name}`, to bare", "x1.60", f"x{value:.2f}", value <= 1.6)
+                for name in ("profile resnet50", "compare")
+                for value in [ratio(found[f"resnet-cli {name}"], bare)]
             ),
+            *(
+                seconds_goal(f"`resnet-cli {name}`, CPU time", found[f"resnet-cli {name}"], 0.45)
+                for name in ("list", "verify", "compare --all")
+            ),
+            Goal("memory, the largest of these", "60 MB", size_of(most), most < 60e6),
         ),
     )
 

@@ -19,8 +19,11 @@ class Sample:
     """One run of a task."""
 
     seconds: float
+    """CPU time of a process, user and system; wall-clock time of a function."""
+    wall_s: float = 0.0
+    """Of a process, from start to exit."""
     peak_bytes: int = 0
-    """The largest resident set, of a process alone."""
+    """Largest resident set of a process."""
     result: int = 0
     """What a function returned."""
 
@@ -72,10 +75,11 @@ def process(arguments: Sequence[str], environment: Mapping[str, str]) -> Task:
         start = perf_counter()
         child = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=environment)
         _, status, usage = os.wait4(child.pid, 0)
-        seconds = perf_counter() - start
+        wall = perf_counter() - start
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             raise SystemExit(f"exit code {child.returncode} from: python {' '.join(arguments)}")
-        return Sample(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Sample(usage.ru_utime + usage.ru_stime, wall, peak)
 
     return run
