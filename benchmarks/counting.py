@@ -131,10 +131,10 @@ def processes(rounds: int) -> Section:
     )
     return Section(
         "As a process",
-        f"n = {rounds}; CPU time, user and system, from start to exit, interleaved; output discarded. Ratios are medians "
-        "over the rounds. The empty program is `python -c pass`; the bare one prints a table of eight rows, no more; "
-        "those with torchvision build its ResNet-50 and print what the tool prints by default. Memory is the largest "
-        "resident set. resnet-cli is laid out as its wheel installs it.",
+        f"n = {rounds}; CPU time, user and system, from start to exit, interleaved; output discarded. Ratios are "
+        "medians over the rounds. The empty program is `python -c pass`; the bare one prints a table of eight "
+        "rows, no more; those with torchvision build its ResNet-50 and print what the tool prints by default. "
+        "Memory is the largest resident set. resnet-cli is laid out as its wheel installs it.",
         Sheet(columns, rows),
         (
             *(
