@@ -1,4 +1,4 @@
-"""What every command shares: the application, its options, how errors end it, how a result is printed."""
+"""What every command shares: its options, how errors end it, how a result is printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from resnetcli.cli.arguments import complete_model
-from resnetcli.cli.group import Group
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
 from resnetcli.failures import ModelsError, exit_code, messages
 
@@ -22,38 +21,6 @@ if TYPE_CHECKING:
     from resnetcli.failures import ModelFailure
     from resnetcli.table.sheet import Sheet
 
-PANELS = {
-    "Explore": ("list", "info", "show", "papers"),
-    "Analyze": ("profile", "compare", "diff", "fit"),
-    "Benchmark": ("calibrate", "explain", "predict"),
-    "Train": ("train-cifar", "eval", "curves", "data"),
-    "Specs": ("check", "fmt"),
-    "Audit": ("verify", "crosscheck", "reconcile"),
-}
-"""The commands in the order of the help, by the head of its panels."""
-
-
-class Commands(Group):
-    """Commands in the order of `PANELS`, not of the imports that define them."""
-
-    def report(self, error: UsageError) -> None:
-        """Prints an error as every command does."""
-        complain(str(error))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Every command, those that no panel has last."""
-        order = [name for names in PANELS.values() for name in names]
-        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
-
-
-app = typer.Typer(
-    name="resnet-cli",
-    cls=Commands,
-    no_args_is_help=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
 MOST_NOTES = 3
 """Maximum lines of notes below a table in the terminal; Markdown and JSON have all of them."""
 
@@ -118,6 +85,23 @@ def complain(message: str) -> None:
     _flush()
     with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
         print(no_commands(printable(message, "\n\t")), file=sys.stderr)
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Print warnings to stderr, for formats that programs read."""
+    for line in lines:
+        complain(f"warning: {line}")
+
+
+def report_step(what: str) -> None:
+    """Print to a terminal what is being measured."""
+    if sys.stderr.isatty():
+        complain(f"measuring {what}")
+
+
+def worse(a: int, b: int) -> int:
+    """The more severe of two exit codes: bad input, then lack of resources, then a failed check."""
+    return max(a, b, key=(0, 1, 3, 2).index)
 
 
 Models = Annotated[
@@ -202,6 +186,12 @@ Counting = Annotated[
 ]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Build there and measure; without it nothing is.")
+]
+DeviceProfile = typer.Option(
+    "--device-profile", metavar="FILE", help="Ceilings: a file of `calibrate --format json`, or a100-80gb, rtx4090, ..."
+)
+FloorDtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="DTYPE", help="fp32, tf32, bf16 or fp16; fp32 without it.")
 ]
 Formats = Annotated[Format, typer.Option("--format", help="How the result is written.")]
 

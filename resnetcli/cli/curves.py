@@ -10,7 +10,6 @@ import typer
 from resnetcli.cli.app import (
     Format,
     Formats,
-    app,
     complain,
     end_failed,
     failed_lines,
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
     from resnetcli.runs.curves import Curves
 
 
-@app.command()
+app = typer.Typer(add_completion=False)
+
+
+@app.command("curves")
 @guarded
 def curves(
     runs: Annotated[

@@ -8,14 +8,23 @@ from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    complain,
+    guarded,
+    print_sheet,
+)
 from resnetcli.cli.group import Group
 from resnetcli.errors import plural
 
-data = typer.Typer(
-    name="data", cls=Group, no_args_is_help=True, help="Data sets: fetch CIFAR, check a set, write one's own."
+app = typer.Typer(
+    name="data",
+    add_completion=False,
+    cls=Group,
+    no_args_is_help=True,
+    help="Data sets: fetch CIFAR, check a set, write one's own.",
 )
-app.add_typer(data, rich_help_panel="Train")
 
 
 class Sets(StrEnum):
@@ -25,7 +34,7 @@ class Sets(StrEnum):
     cifar100 = "cifar100"
 
 
-@data.command()
+@app.command()
 @guarded
 def fetch(
     name: Annotated[Sets, typer.Argument(help="Which.")] = Sets.cifar10,
@@ -45,7 +54,7 @@ def fetch(
     print_whole(str(fetch_archive(layout.archive, folder or default_folder(), tell=complain)))
 
 
-@data.command()
+@app.command()
 @guarded
 def check(
     path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A folder, or an archive as it is published.")],
@@ -78,7 +87,7 @@ def check(
         raise typer.Exit(1)
 
 
-@data.command()
+@app.command()
 @guarded
 def convert(
     source: Annotated[

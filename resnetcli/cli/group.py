@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,18 +15,19 @@ from resnetcli.cli import values
 from resnetcli.errors import UsageError, any_of, clean, nearest
 
 _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
-"""`click.UsageError`; newer versions of typer have their own copy."""
+"""`click.UsageError`, of which typer has its own copy."""
 
 COMMANDS = {
     "summary": "profile", "flops": "profile", "macs": "profile", "params": "profile", "parameters": "profile",
     "count": "profile", "benchmark": "profile", "bench": "profile", "latency": "profile", "time": "profile",
     "measure": "profile", "analyze": "profile", "train": "train-cifar", "fit-cifar": "train-cifar", "test": "eval",
     "evaluate": "eval", "plot": "curves", "graph": "curves", "ls": "list", "models": "list", "zoo": "list",
-    "search": "list", "describe": "info", "print": "show", "table": "show", "table1": "show", "max-batch": "fit",
-    "memory": "fit", "batch": "fit", "validate": "check", "lint": "check", "format": "fmt", "roofline": "explain",
-    "estimate": "predict", "download": "data", "dataset": "data", "datasets": "data", "vs": "compare",
+    "search": "list", "describe": "info", "print": "show", "table": "show", "table1": "show", "fit": "max-batch",
+    "memory": "max-batch", "batch": "max-batch", "validate": "check", "lint": "check", "format": "fmt",
+    "roofline": "explain", "predict": "estimate", "download": "data", "dataset": "data", "datasets": "data",
+    "vs": "compare",
 }  # fmt: skip
-"""Other tools' names for commands."""
+"""Other tools' names for commands, and earlier names."""
 _BATCH, _INPUT, _OUT = ("--batch", "--batch-size"), ("--input",), ("--out",)
 OPTIONS: dict[str, tuple[str, ...]] = {
     "--epochs": ("--iterations",), "--epoch": ("--iterations",), "--steps": ("--iterations",),
@@ -77,8 +78,16 @@ class Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for command in self.commands.values():
-            for param in command.params:
-                _check_values(param)
+            check_values(command)
+
+    @property
+    def names(self) -> list[str]:
+        """The commands' names in the order of the help."""
+        return list(self.commands)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, for click."""
+        return self.names
 
     def main(
         self,
@@ -90,7 +99,7 @@ class Group(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run a command line and exit."""
-        words = as_meant(list(sys.argv[1:] if args is None else args), self.commands)
+        words = as_meant(list(sys.argv[1:] if args is None else args), self.names)
         if not standalone_mode:
             return super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
@@ -119,21 +128,18 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _check_values(param: Any) -> None:
+def check_values(command: Any) -> None:
+    """Have a command normalise its parameters' values before it converts them."""
+    for param in command.params:
+        _check_value(param)
+
+
+def _check_value(param: Any) -> None:
     """Normalise a parameter's values, by its name or type, before click converts them."""
     convert = param.process_value
-    kind: type | None
-    descriptor = getattr(param, "type_descriptor", None)  # of newer versions of typer; of older ones click's `type`
-    if descriptor is not None:
-        annotation, choices = descriptor.annotation, descriptor.choices
-        kind = next((each for each in (int, float) if each in (annotation, *get_args(annotation))), None)
-    else:
-        kind = {"integer": int, "float": float}.get(param.type.name)
-        choices = getattr(param.type, "choices", None)
-    known = [str(getattr(choice, "value", choice)) for choice in choices or ()]
-    parser: Callable[[str], Any] | None = values.PARSERS.get(param.opts[0])
-    if kind is not None:
-        parser = values.whole if kind is int else values.real
+    known = [str(getattr(choice, "value", choice)) for choice in getattr(param.type, "choices", None) or ()]
+    of_type: dict[str, Callable[[str], Any]] = {"int": values.whole, "float": values.real}
+    parser = of_type.get(param.type.name) or values.PARSERS.get(param.opts[0])
 
     def checked(value: Any) -> Any:
         if not isinstance(value, str):
@@ -192,7 +198,7 @@ def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
     if not ctx.parent and (is_path(word) or module_reference(word) or word in Zoo().files):
         return UsageError(message, f"`{_typed([path, 'profile', *args])}`")
     other = COMMANDS.get(word.lower(), "") if not ctx.parent else ""
-    close = [other] if other else nearest(word, group.commands)
+    close = [other] if other else nearest(word, group.names)
     if not close:
         return UsageError(message, f"see `{path} --help`")
     meant = [_typed([path, name, *rest]) for name in close if rest and _parses(group, ctx, name, rest)]
@@ -206,8 +212,8 @@ def _parses(group: Group, ctx: Any, name: str, rest: list[str]) -> bool:
     if {"--help", "-h"} & set(rest):
         return False
     with contextlib.suppress(_ParseError, UsageError):
-        group.commands[name].make_context(name, list(rest), parent=ctx)
-        return True
+        command = group.get_command(ctx, name)
+        return command is not None and command.make_context(name, list(rest), parent=ctx) is not None
     return False
 
 
@@ -221,7 +227,7 @@ def _typed(words: list[str]) -> str:
 def _explained(group: Group, error: Any, words: Sequence[str]) -> UsageError:
     """A command-line error as message and hint."""
     ctx = getattr(error, "ctx", None)
-    named = ["resnet-cli", *(word for word in words[:1] if word in group.commands)]
+    named = ["resnet-cli", *(word for word in words[:1] if word in group.names)]
     path = " ".join(named) if ctx is None else _path_of(ctx)
     see = f"see `{path} --help`"
     match type(error).__name__:

@@ -1,22 +1,60 @@
-"""The command line: arguments in, one library call, a result printed, an exit code. Nothing is decided here."""
+"""The application: every command by its panel, imported when it is used."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
 from resnetcli import __version__
-from resnetcli.cli import budget, counts, curves, data, files, tools, train, why, zoo
-from resnetcli.cli.app import PANELS, app
+from resnetcli.cli.app import complain
+from resnetcli.cli.group import Group, check_values
+from resnetcli.errors import UsageError
 
-__all__ = ["app"]
-COMMANDS = (zoo, counts, files, budget, tools, why, train, data, curves)
-"""The modules whose commands there are: a command is known once its module is imported."""
-for each in app.registered_commands:
-    name = each.name or getattr(each.callback, "__name__", "")
-    each.rich_help_panel = next((panel for panel, names in PANELS.items() if name in names), None)
+PANELS = {
+    "Explore": ("list", "info", "show", "papers"),
+    "Analyze": ("profile", "compare", "diff", "max-batch"),
+    "Benchmark": ("calibrate", "explain", "estimate"),
+    "Train": ("train-cifar", "eval", "curves", "data"),
+    "Specs": ("check", "fmt"),
+    "Audit": ("verify", "crosscheck", "reconcile"),
+}
+"""Panel of the help -> its commands, in order. The command `max-batch` is in the module `cli.max_batch`."""
 
+
+class Commands(Group):
+    """The commands of `PANELS`; only the one that is used is imported."""
+
+    def report(self, error: UsageError) -> None:
+        """Print an error as every command does."""
+        complain(str(error))
+
+    @property
+    def names(self) -> list[str]:
+        """Every name, without importing its command."""
+        return [name for names in PANELS.values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, imported on first use; None if there is none of that name."""
+        panel = next((panel for panel, names in PANELS.items() if cmd_name in names), None)
+        if panel is not None and cmd_name not in self.commands:
+            module = import_module(f"resnetcli.cli.{cmd_name.replace('-', '_')}")
+            command = typer.main.get_command(module.app)
+            command.rich_help_panel = panel  # type: ignore[attr-defined] # typer's own subclasses have it
+            check_values(command)
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
+
+
+app = typer.Typer(
+    name="resnet-cli",
+    cls=Commands,
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
 EXAMPLES = """[bold]Examples[/bold]
 
 resnet-cli compare                             ResNet-50 against ResNeXt-50

@@ -1,4 +1,4 @@
-"""Results of `explain`, `predict` and `calibrate` as plain dictionaries: the JSON of docs/json.md."""
+"""Results of `explain`, `estimate` and `calibrate` as plain dictionaries: the JSON of docs/json.md."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import typer.testing
 
 from resnetcli import __version__
 from resnetcli.cli.main import app
+from resnetcli.cli.root import PANELS
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = {
@@ -54,10 +55,10 @@ COMMANDS = {
     "papers_csv": "papers wrn table 8 --format csv",
     "papers_list": "papers resnext --list",
     "profile_aux": "profile googlenet --aux",
-    "fit": "fit resnet50 --memory 8GB",
-    "fit_train": "fit vgg16 --memory 24GiB --mode train --dtype bf16 --optimizer adam",
-    "fit_md": "fit cifar_resnet depth=56 --memory 512MB --mode train --format md",
-    "fit_csv": "fit resnet18 --memory 1GB --format csv",
+    "max_batch": "max-batch resnet50 --memory 8GB",
+    "max_batch_train": "max-batch vgg16 --memory 24GiB --mode train --dtype bf16 --optimizer adam",
+    "max_batch_md": "max-batch cifar_resnet depth=56 --memory 512MB --mode train --format md",
+    "max_batch_csv": "max-batch resnet18 --memory 1GB --format csv",
     "profile_receptive": "profile inception_v3 --receptive",
     "profile_receptive_csv": "profile resnet50 --receptive --by block --format csv",
     "profile_convention": "profile resnext50_32x4d --convention thop",
@@ -72,8 +73,8 @@ COMMANDS = {
     "diff_md": "diff resnet34 resnet34_a --format md",
     "diff_csv": "diff resnet50_v1 resnet50 --format csv",
     "diff_unlike": "diff alexnet resnet18",
-    "predict": "predict resnet50 resnext50_32x4d wide_resnet50_2 --device-profile rtx4090 --dtype fp16 --batch 512",
-    "predict_csv": "predict resnet18 --device-profile v100 --format csv",
+    "estimate": "estimate resnet50 resnext50_32x4d wide_resnet50_2 --device-profile rtx4090 --dtype fp16 --batch 512",
+    "estimate_csv": "estimate resnet18 --device-profile v100 --format csv",
     "explain": "explain resnext50_32x4d --vs resnet50 --device-profile a100-80gb --dtype bf16 --batch 256",
     "explain_md": "explain vgg16 --device-profile rtx3090 --format md",
     "explain_csv": "explain resnet18 --device-profile v100 --dtype fp16 --format csv",
@@ -81,7 +82,7 @@ COMMANDS = {
 }
 HELPS = (
     "",
-    "fit",
+    "max-batch",
     "list",
     "info",
     "show",
@@ -96,7 +97,7 @@ HELPS = (
     "crosscheck",
     "calibrate",
     "explain",
-    "predict",
+    "estimate",
     "train-cifar",
     "eval",
     "curves",
@@ -138,9 +139,34 @@ def test_the_help_of_every_command_is_as_reviewed(command: str, pytestconfig: py
     golden(f"help_{command or 'root'}", result.stdout, pytestconfig)
 
 
+def test_a_command_imports_no_other() -> None:
+    code = (
+        "import sys; from resnetcli.cli.main import app\n"
+        "try: app(['list', 'resnet18'], prog_name='resnet-cli')\nexcept SystemExit: pass\n"
+        "print(*(name for name in sys.modules if name.startswith('resnetcli.cli.')), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = {name.rpartition(".")[2] for name in result.stderr.split()}
+    assert {"main", "root", "list"} <= loaded
+    assert not loaded & {"profile", "compare", "explain", "train_cifar", "data", "max_batch"}
+
+
+@pytest.mark.parametrize(
+    ("command", "now"),
+    [("fit resnet50 --memory 8GB", "max-batch resnet50 --memory 8GB"), ("fit", "max-batch --help"),
+     ("predict resnet50 --device-profile v100", "estimate resnet50 --device-profile v100")],
+)  # fmt: skip
+def test_a_command_s_earlier_name_is_an_error_with_its_new_name(command: str, now: str) -> None:
+    result = run(command)
+    assert result.exit_code == 2
+    assert f"unknown command `{command.split()[0]}`" in result.stderr
+    assert f"`resnet-cli {now}`" in result.stderr
+    assert run(now).exit_code == 0
+
+
 def test_every_command_has_its_help_reviewed() -> None:
-    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == set(HELPS) - {""}
+    names = {name for names in PANELS.values() for name in names}
+    assert names - {"data"} == set(HELPS) - {""}
 
 
 def test_without_a_command_the_help_is_printed() -> None:
@@ -218,8 +244,8 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("explain resnet50 --device cpu --roofline a.png", "--roofline: `a.png` is no name of an SVG"),
         ("explain resnet50 --device-profile v100 --roofline roof", "end it in .svg"),
         ("explain resnet50 --device-profile v100 --dtype bf16", "no ceiling of NVIDIA V100 SXM2 in `bf16`"),
-        ("predict resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
-        ("predict resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
+        ("estimate resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
+        ("estimate resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
         ("calibrate --device tpu", "unknown device `tpu`"),
         ("reconcile resnet50", "takes a model and a figure"),
         ("reconcile resnet50 many", "`many` is not a figure"),
@@ -264,14 +290,14 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("reconcile resnet50 4_G", "is not a figure"),
         ("reconcile 4.1G resnet50", "hint: `resnet-cli reconcile resnet50 4.1G`"),
         ("reconcile resnet50 0G", "nothing to explain"),
-        ("fit resnet50 --memory 16", "`16` has no unit"),
-        ("fit resnet50 --memory 16GB --optimizer adam", "an optimizer is of training"),
+        ("max-batch resnet50 --memory 16", "`16` has no unit"),
+        ("max-batch resnet50 --memory 16GB --optimizer adam", "an optimizer is of training"),
         ("papers resnet table 99", "no table matches `resnet table 99`"),
         ("compare resnet18 --protocol single-crop", "no accuracy is published for these nets"),
         ("compare --protocol single-crop", "did you mean `single-crop-224`"),
         ("fmt nothing.yaml", "no such file"),
-        ("fit resnet50 --memory much", "memory: `much` is not an amount"),
-        ("fit resnet50 resnet18 --memory 8GB", "`fit` takes one model, not 2"),
+        ("max-batch resnet50 --memory much", "memory: `much` is not an amount"),
+        ("max-batch resnet50 resnet18 --memory 8GB", "`max-batch` takes one model, not 2"),
         ("check resnet50 --max-params many", "--max-params: `many` is not an amount"),
         ("check resnet50 --against nothing.json", "`nothing.json` cannot be read"),
         ("diff resnet50", "`diff` takes two models, not 1"),
@@ -469,7 +495,7 @@ def test_a_terminal_without_unicode_still_gets_its_table() -> None:
         ["verify", "googlenet"],
         ["papers", "wrn"],
         ["info", "googlenet"],
-        ["fit", "resnet50", "--memory", "8GB", "--mode", "train"],
+        ["max-batch", "resnet50", "--memory", "8GB", "--mode", "train"],
         ["check", "resnet50", "--max-memory", "1GB"],
     ],
 )
@@ -494,7 +520,7 @@ def test_the_readmes_pictures_are_what_the_commands_print() -> None:
 
 
 def test_predicting_and_explaining_without_a_device_load_no_torch() -> None:
-    for command in ("predict resnet50 --device-profile a100-40gb", "explain resnet18 --device-profile a100-40gb"):
+    for command in ("estimate resnet50 --device-profile a100-40gb", "explain resnet18 --device-profile a100-40gb"):
         code = f"import sys; sys.argv = 'resnet-cli {command}'.split(); from resnetcli.cli.main import main\n"
         code += "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -503,7 +529,7 @@ def test_predicting_and_explaining_without_a_device_load_no_torch() -> None:
 
 
 def test_counting_loads_only_what_it_takes() -> None:
-    measuring = ("measure.best", "plan.receptive", "report.records", "report.reconcile", "report.saved", "view.ladder")
+    measuring = ("bench.search", "plan.receptive", "reports.records", "reports.reconcile", "reports.baseline")
     unused = {"torch", "numpy", "pandas", *(f"resnetcli.{name}" for name in measuring)}
     code = (
         "import sys; sys.argv = ['resnet-cli', 'profile', 'resnet50']; from resnetcli.cli.main import main\n"
@@ -577,7 +603,7 @@ def test_ceilings_of_a_busy_machine_are_said_by_every_command_in_every_format(
     for command, line in (
         (["calibrate", "--show"], f"noisy: {reason}; not to be relied upon, calibrate again on a quiet machine"),
         (["explain", *profile], used),
-        (["predict", *profile], used),
+        (["estimate", *profile], used),
     ):
         wide = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
         assert run(command, **wide).stdout.splitlines().count(line) == 1
@@ -608,14 +634,14 @@ def test_only_a_datasheet_that_was_tested_says_so(tmp_path: Path) -> None:
 
     own = tmp_path / "own.json"
     own.write_text(json.dumps(to_json(read_profile("rtx4090"))))
-    tested = "predict resnet18 --device-profile rtx4090 --dtype fp16 --batch 512"
+    tested = "estimate resnet18 --device-profile rtx4090 --dtype fp16 --batch 512"
     assert "\ntested: floors in fp16 at batch 512 were 80% to 98% of" in run(tested).stdout
-    assert "never tested" in run(["predict", "resnet18", "--device-profile", str(own)]).stdout
+    assert "never tested" in run(["estimate", "resnet18", "--device-profile", str(own)]).stdout
 
 
 @pytest.mark.parametrize(("dtype", "batch"), [("fp32", 1), ("fp16", 1), ("bf16", 512)])
 def test_a_prediction_for_another_case_than_was_tested_says_so(dtype: str, batch: int) -> None:
-    shown = run(f"predict resnet18 --device-profile rtx4090 --dtype {dtype} --batch {batch}", COLUMNS="200").stdout
+    shown = run(f"estimate resnet18 --device-profile rtx4090 --dtype {dtype} --batch {batch}", COLUMNS="200").stdout
     assert f"\nnot tested in {dtype} at batch {batch}, which is another case: floors in fp16 at batch 512 were" in shown
     assert "\ntested:" not in shown
 

@@ -34,10 +34,10 @@ profile densenet
 show vgg
 list ResNet50
 info Resnet50
-fit mobilenet_v2 --memory 8GB
-predict vgg --device-profile v100
-predict resnet18 --device-profile V-100
-predict resnet18 --device-profile rtx-4090
+max-batch mobilenet_v2 --memory 8GB
+estimate vgg --device-profile v100
+estimate resnet18 --device-profile V-100
+estimate resnet18 --device-profile rtx-4090
 profile resnet50 --flop
 profile resnet50 --macs
 profile resnet50 --json
@@ -57,12 +57,12 @@ profile resnet50 --input 8x3x64x64
 profile resnet50 --input 3x64
 profile resnet50 depht=3
 profile cifar_resnet dept=20
-fit resnet50 --memory 8
-fit resnet50 --memory 8GB --dtype bf15
-fit resnet50 --memory 8GB --mode trian
-fit resnet50 --memory 8GB --mode train --optimizer adamw
-fit resnet50 --memory 8GB --half
-fit resnet50
+max-batch resnet50 --memory 8
+max-batch resnet50 --memory 8GB --dtype bf15
+max-batch resnet50 --memory 8GB --mode trian
+max-batch resnet50 --memory 8GB --mode train --optimizer adamw
+max-batch resnet50 --memory 8GB --half
+max-batch resnet50
 compare --sort flop
 compare --sort parms
 compare --baseline resnet5
@@ -144,7 +144,7 @@ def test_every_hint_works_when_it_is_typed(command: str) -> None:
         ("profile wrn-28-10", "did you mean `wrn_28_10`?"),
         ("profile resnext101", "did you mean `resnext101_"),
         ("profile vgg", "did you mean `vgg16`"),
-        ("fit vgg --memory 8GB", "did you mean `vgg16`"),
+        ("max-batch vgg --memory 8GB", "did you mean `vgg16`"),
         ("train-cifar --depth 20 --epochs 3", "did you mean `--iterations`?"),
         ("train-cifar --depth 20 --lr 0.1", "set it in the recipe, a YAML file: `--recipe`"),
         ("train-cifar --depth 20 --batchsize 8", "did you mean `--batch-size`?"),
@@ -157,7 +157,7 @@ def test_every_hint_works_when_it_is_typed(command: str) -> None:
         ("curves a --output x.png", "did you mean `--out`?"),
         ("train --depth 20", "did you mean `resnet-cli train-cifar --depth 20`?"),
         ("profile resnet50 --batch", "see `resnet-cli profile --help`"),
-        ("fit resnet50 --memory", "see `resnet-cli fit --help`"),
+        ("max-batch resnet50 --memory", "see `resnet-cli max-batch --help`"),
     ],
 )
 def test_what_other_tools_call_it_is_understood(command: str, hint: str) -> None:
@@ -172,7 +172,8 @@ ONE_INPUT = (
 )  # fmt: skip
 TAKE_INPUT = (
     "profile resnet18", "show resnet18", "compare resnet18", "diff resnet18 resnet34", "reconcile resnet18 1G",
-    "fit resnet18 --memory 8GB", "predict resnet18 --device-profile v100", "explain resnet18 --device-profile v100",
+    "max-batch resnet18 --memory 8GB", "estimate resnet18 --device-profile v100",
+    "explain resnet18 --device-profile v100",
 )  # fmt: skip
 
 
@@ -211,12 +212,12 @@ def test_channels_that_are_not_said_are_the_models_own() -> None:
     "text", ["8GB", "8G", "8gb", "8 GB", "8 gb", "8.0GB", "8000MB", "8000 m", "8000000kB", " 8GB "]
 )
 def test_an_amount_of_memory_can_be_written_as_people_do(text: str) -> None:
-    expected = run("fit resnet18 --memory 8GB --format csv").stdout
-    assert run(["fit", "resnet18", "--memory", text, "--format", "csv"]).stdout == expected
-    assert run(["fit", "resnet18", "--memory", *text.split(), "--format", "csv"]).stdout == expected
-    gib = run("fit resnet18 --memory 8GiB --format csv").stdout
-    assert run("fit --memory 8 GiB resnet18 --format csv").stdout == gib != expected
-    assert run("fit resnet18 --memory 8192MiB --format csv").stdout == gib
+    expected = run("max-batch resnet18 --memory 8GB --format csv").stdout
+    assert run(["max-batch", "resnet18", "--memory", text, "--format", "csv"]).stdout == expected
+    assert run(["max-batch", "resnet18", "--memory", *text.split(), "--format", "csv"]).stdout == expected
+    gib = run("max-batch resnet18 --memory 8GiB --format csv").stdout
+    assert run("max-batch --memory 8 GiB resnet18 --format csv").stdout == gib != expected
+    assert run("max-batch resnet18 --memory 8192MiB --format csv").stdout == gib
 
 
 def test_limits_are_read_where_a_shell_has_split_them() -> None:
@@ -231,14 +232,14 @@ def test_limits_are_read_where_a_shell_has_split_them() -> None:
      ("bfloat16", "bf16"), ("torch.bfloat16", "bf16"), ("BF16", "bf16")],
 )  # fmt: skip
 def test_a_dtype_can_be_written_as_people_do(word: str, same: str) -> None:
-    command = "fit resnet18 --memory 8GB --mode train --format csv --dtype"
+    command = "max-batch resnet18 --memory 8GB --mode train --format csv --dtype"
     assert run(f"{command} {word}").stdout == run(f"{command} {same}").stdout != ""
 
 
 @pytest.mark.parametrize(("word", "same"), [("training", "train"), ("TRAIN", "train"), ("inference", "infer"),
                                             ("eval", "infer"), ("Evaluation", "infer")])  # fmt: skip
 def test_a_mode_can_be_written_as_people_do(word: str, same: str) -> None:
-    command = "fit resnet18 --memory 8GB --format csv --mode"
+    command = "max-batch resnet18 --memory 8GB --format csv --mode"
     assert run(f"{command} {word}").stdout == run(f"{command} {same}").stdout != ""
 
 

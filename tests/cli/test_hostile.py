@@ -113,10 +113,10 @@ COMMANDS = (
     "compare ./hostile.yaml ./other.yaml --accuracy --baseline ./hostile.yaml",
     "diff ./hostile.yaml ./other.yaml",
     "verify ./hostile.yaml",
-    "fit ./hostile.yaml --memory 1GB",
+    "max-batch ./hostile.yaml --memory 1GB",
     "reconcile ./hostile.yaml 1K",
     "explain ./hostile.yaml --vs ./other.yaml --device-profile v100",
-    "predict ./hostile.yaml --device-profile v100",
+    "estimate ./hostile.yaml --device-profile v100",
 )
 
 
@@ -148,7 +148,12 @@ NAMES = (
 def test_a_files_name_is_text_in_every_format(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_text(spec("plain"), encoding="utf-8")
-    for words in (["profile", name], ["compare", name, name, "n=2"], ["info", name], ["fit", name, "--memory", "1GB"]):
+    for words in (
+        ["profile", name],
+        ["compare", name, name, "n=2"],
+        ["info", name],
+        ["max-batch", name, "--memory", "1GB"],
+    ):
         for format in FORMATS:
             result = run([*words, "--format", format], GITHUB_ACTIONS="true")
             assert result.exit_code == 0, result.output
@@ -180,7 +185,7 @@ def test_a_devices_name_is_text_in_every_format_and_picture(hostile: str) -> Non
     record["conditions"] = [{"name": "measured", "value": hostile[:60]}, {"name": hostile[:40], "value": hostile[:40]}]
     record["source"] = "measured"
     Path("device.json").write_text(json.dumps(record), encoding="utf-8")
-    for command in ("predict ./hostile.yaml", "explain ./hostile.yaml --roofline roof.svg"):
+    for command in ("estimate ./hostile.yaml", "explain ./hostile.yaml --roofline roof.svg"):
         for format in FORMATS:
             result = run(f"{command} --device-profile device.json --format {format}")
             assert result.exit_code == 0, result.output

@@ -25,8 +25,8 @@ NASTY = (
 )  # fmt: skip
 BEFORE = {
     "profile": ["resnet18"], "compare": ["resnet18"], "show": ["resnet18"], "explain": ["resnet18"],
-    "predict": ["resnet18", "--device-profile", "v100"], "diff": ["resnet18", "resnet34"], "verify": ["resnet18"],
-    "fit": ["resnet18", "--memory", "8GB"], "check": ["resnet18"], "reconcile": ["resnet18", "1.8G"],
+    "estimate": ["resnet18", "--device-profile", "v100"], "diff": ["resnet18", "resnet34"], "verify": ["resnet18"],
+    "max-batch": ["resnet18", "--memory", "8GB"], "check": ["resnet18"], "reconcile": ["resnet18", "1.8G"],
     "list": ["resnet18"], "info": ["resnet18"], "papers": ["resnet table 6"], "fmt": ["net.yaml"], "curves": ["run"],
     "data check": ["net.yaml"], "data convert": ["net.yaml", "out"], "eval": ["run"], "train-cifar": [],
 }  # fmt: skip
@@ -36,9 +36,10 @@ LOADS_TORCH = {"train-cifar", "eval", "crosscheck", "calibrate"}
 
 def options() -> Iterator[tuple[str, str]]:
     root: Any = typer.main.get_command(app)
-    groups = [("", root), ("data ", root.commands["data"])]
+    groups = [("", root), ("data ", root.get_command(None, "data"))]
     for path, group in groups:
-        for name, command in group.commands.items():
+        for name in group.list_commands(None):
+            command = group.get_command(None, name)
             if path + name in BEFORE and path + name not in LOADS_TORCH:
                 for param in command.params:
                     if param.param_type_name == "option" and not param.is_flag:
@@ -69,7 +70,7 @@ def ends_well(words: list[str]) -> None:
 
 def test_every_option_of_every_command_is_tried() -> None:
     assert len(OPTIONS) > 60
-    assert {command for command, _ in OPTIONS} >= {"profile", "compare", "fit", "data convert", "explain"}
+    assert {command for command, _ in OPTIONS} >= {"profile", "compare", "max-batch", "data convert", "explain"}
 
 
 @pytest.mark.parametrize(("command", "option"), thinned(OPTIONS, 4))
@@ -87,7 +88,7 @@ def test_no_value_of_an_option_ends_in_a_traceback(command: str, option: str) ->
 
 @pytest.mark.parametrize("command", thinned([name for name in BEFORE if name not in LOADS_TORCH], 4))
 def test_no_argument_ends_in_a_traceback(command: str) -> None:
-    more = BEFORE[command][1:] if command in ("fit", "predict") else []
+    more = BEFORE[command][1:] if command in ("max-batch", "estimate") else []
     if command == "explain":
         more = ["--device-profile", "v100"]
     some = NASTY if os.environ.get("ALL_NASTY") else NASTY[sum(map(ord, command)) % 6 :: 6]
@@ -111,7 +112,7 @@ def test_no_command_or_option_s_name_ends_in_a_traceback(value: str) -> None:
 )
 def test_what_is_no_batch_is_refused(value: str) -> None:
     for command in ("profile resnet18", "compare", "show resnet18", "explain resnet18 --device-profile v100",
-                    "predict resnet18 --device-profile v100"):  # fmt: skip
+                    "estimate resnet18 --device-profile v100"):  # fmt: skip
         result = run([*command.split(), "--batch", value])
         assert result.exit_code == 2, (command, result.output)
         assert "hint: " in result.stderr

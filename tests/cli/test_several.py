@@ -57,7 +57,7 @@ PYTHON = {
 }
 
 
-SEVERAL = ("compare", "show", "verify", "predict --device-profile v100", "check")
+SEVERAL = ("compare", "show", "verify", "estimate --device-profile v100", "check")
 PAIRS = [
     *((command, bad) for command in SEVERAL for bad in FAILING if "=" not in bad or command not in ("verify", "check")),
     pytest.param("crosscheck", "bad.yaml", marks=pytest.mark.slow),
@@ -87,7 +87,7 @@ def test_a_pytorch_model_that_fails_leaves_the_others(bad: str, folder: Path) ->
     ]
 
 
-@pytest.mark.parametrize("command", ["compare", "show", "verify", "predict --device-profile v100", "list"])
+@pytest.mark.parametrize("command", ["compare", "show", "verify", "estimate --device-profile v100", "list"])
 def test_what_failed_is_in_json_and_csv(command: str, folder: Path) -> None:
     good, bad = ("resnet18*", "resnt5") if command == "list" else ("resnet18", "bad.yaml")
     result = run(f"{command} {good} {bad} --format json")

@@ -111,7 +111,7 @@ def test_a_warning_is_passed_on_once() -> None:
 
 BN_TWICE = f"{HEADER}table:\n  c: [3x3 16 /2, bn, relu]\n  h: [global avg, fc classes]\n"
 COMMANDS = ["check NET", "profile NET", "compare NET cifar_resnet20", "show NET", "diff NET cifar_resnet20",
-            "info NET", "fit NET --memory 1GB", "predict NET --device-profile v100"]  # fmt: skip
+            "info NET", "max-batch NET --memory 1GB", "estimate NET --device-profile v100"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

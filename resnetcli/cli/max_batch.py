@@ -1,4 +1,4 @@
-"""The command about what a memory has room for."""
+"""Find the largest batch size that fits in a memory budget."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import Format, Formats, Input, Models, app, complain, guarded, print_sheet
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    Input,
+    Models,
+    complain,
+    guarded,
+    print_sheet,
+)
 from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
 
+app = typer.Typer(add_completion=False)
 
-@app.command()
+
+@app.command("max-batch")
 @guarded
-def fit(
+def max_batch(
     models: Models,
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What there is: 8GB (10^9), 24GiB (2^30).")],
     mode: Annotated[
@@ -46,7 +56,7 @@ def fit(
     zoo = Zoo()
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        raise UsageError(f"`fit` takes one model, not {len(asked)}")
+        raise UsageError(f"`max-batch` takes one model, not {len(asked)}")
     ((name, given),) = asked
     found = report.fit(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,

@@ -1,18 +1,19 @@
-"""Commands about a user's own specs."""
+"""Validate specs and enforce limits."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import app, complain, guarded
-from resnetcli.errors import Problem, ResourceError, SpecError, UsageError
+from resnetcli.cli.app import complain, guarded, worse
+from resnetcli.errors import Problem, ResourceError, UsageError
+
+app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command("check")
 @guarded
 def check(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or names in the zoo.")],
@@ -53,9 +54,9 @@ def check(
         except (UsageError, ResourceError) as error:
             complain(str(error))
             _annotate(Problem(error.message, hint=error.hint))
-            worst = _worse(worst, 3 if isinstance(error, ResourceError) else 2)
+            worst = worse(worst, 3 if isinstance(error, ResourceError) else 2)
             continue
-        worst = _worse(worst, outcome.exit_code)
+        worst = worse(worst, outcome.exit_code)
         for problem in (*outcome.errors, *outcome.unmet, *outcome.exceeded, *outcome.warnings):
             complain(str(problem))
             _annotate(problem)
@@ -67,44 +68,9 @@ def check(
         raise typer.Exit(worst)
 
 
-def _worse(a: int, b: int) -> int:
-    """The more severe of two exit codes: bad input, then lack of resources, then a failed check."""
-    return max(a, b, key=(0, 1, 3, 2).index)
-
-
 def _annotate(problem: Problem) -> None:
     """Has GitHub show a problem beside its line, in a workflow of GitHub's."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from resnetcli.reports.annotation import annotation
 
         print(annotation(problem))
-
-
-@app.command()
-@guarded
-def fmt(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files; - reads stdin, writes stdout.")],
-    check_only: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if a file is not in canonical form.")
-    ] = False,
-) -> None:
-    """Write specs in canonical form, comments and layout kept."""
-    from resnetcli.cli.format import Outcome, format_file
-
-    worst = 0
-    for file in files:
-        try:
-            outcome = format_file(file, write=not check_only)
-        except (SpecError, UsageError) as error:
-            complain(str(error))
-            worst = 2
-            continue
-        except OSError as error:  # a file that cannot be replaced leaves the others to be formatted
-            complain(f"error: `{file}` cannot be written: {error.strerror or error}")
-            worst = _worse(worst, 3)
-            continue
-        if outcome is Outcome.changed:
-            complain(f"{file}: {'not in canonical form' if check_only else 'formatted'}")
-            worst = _worse(worst, 1 if check_only else 0)
-    if worst:
-        raise typer.Exit(worst)

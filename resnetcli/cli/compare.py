@@ -1,9 +1,8 @@
-"""Commands about what a net costs: counted, measured, and held to what is printed."""
+"""Compare models side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,6 @@ import typer
 
 from resnetcli.cli.app import (
     MORE_MODELS,
-    AnyModels,
     Batches,
     Best,
     ChannelsLast,
@@ -32,13 +30,10 @@ from resnetcli.cli.app import (
     Threads,
     TimeBudget,
     announce_files,
-    app,
     budget,
     complain,
     counting,
-    end_failed,
     guarded,
-    print_lines,
     print_record,
     print_sheet,
     progress,
@@ -50,117 +45,12 @@ from resnetcli.failures import exit_code, messages
 
 if TYPE_CHECKING:
     from resnetcli.reports.baseline import Net, Saved
-    from resnetcli.reports.profile import Profile
 
 
-class Parts(StrEnum):
-    """What a profile's rows are."""
-
-    row = "row"
-    block = "block"
-    layer = "layer"
+app = typer.Typer(add_completion=False)
 
 
-@app.command()
-@guarded
-def profile(
-    models: AnyModels,
-    by: Annotated[Parts, typer.Option("--by", help="What a row of the table is.")] = Parts.row,
-    input: Input = None,
-    batch: Batches = "1",
-    flops: Flops = False,
-    convention: Counting = None,
-    aux: Annotated[bool, typer.Option("--aux", help="Count auxiliary training heads too.")] = False,
-    receptive: Annotated[
-        bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
-    ] = False,
-    device: Device = None,
-    time_budget: TimeBudget = None,
-    mode: Mode = "infer",
-    dtype: Dtype = None,
-    channels_last: ChannelsLast = False,
-    compile: Compile = False,
-    fold_bn: FoldNorms = False,
-    cuda_graph: CudaGraph = False,
-    threads: Threads = None,
-    keep_memory: KeepMemory = False,
-    best: Best = False,
-    memory: Remember = False,
-    energy: Energy = False,
-    format: Formats = Format.table,
-) -> None:
-    """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
-    from resnetcli.quantities import parse_batches
-    from resnetcli.reports.profile import profile_model
-    from resnetcli.spec.zoo import Zoo
-
-    zoo = Zoo()
-    asked = asked_models(models, zoo)
-    if len(asked) != 1:
-        names = " ".join(name for name, _ in asked)
-        raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
-    ((name, given),) = asked
-    announce_files(asked)
-    batches, seconds = parse_batches(batch), budget(time_budget, device)
-    settings = running(
-        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
-    )
-    with progress(device, name) as tell:
-        found = profile_model(
-            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
-            settings=settings, best=best, memory=memory, energy=energy, modules=True,
-            convention=counting(convention, flops), tell=tell,
-        )  # fmt: skip
-    _print_profile(found, by, format, receptive=receptive, energy=energy)
-    if device is not None and not found.measurements:
-        for failure in found.failures:
-            complain(f"error: {failure.problem}")
-        raise typer.Exit(3)
-
-
-def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
-    from resnetcli.reports.profile_table import (
-        conditions,
-        cost_sheet,
-        doubts,
-        failure_lines,
-        heading,
-        measured_sheet,
-        published_sheet,
-        totals,
-        totals_notes,
-        unjudged,
-        with_times,
-    )
-    from resnetcli.table.output import bar_width, print_json
-
-    if format is Format.json:
-        from resnetcli.reports.records import profile_record
-
-        print_json(profile_record(found))
-        return
-    sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
-    if format is Format.csv:
-        print_sheet(with_times(sheet, found.measurements), format)
-        for line in failure_lines(found.failures) if found.measurements else []:
-            complain(line)
-        return
-    note = unjudged(found)
-    print_sheet(sheet, format, heading(found), totals(found), totals_notes(found))
-    if (published := published_sheet(found)) is not None:
-        print_sheet(published, format, below=True)
-    if found.ladders:
-        from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
-
-        print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
-    if found.measurements:
-        after = doubts(found.measurements, energy=energy) + failure_lines(found.failures)
-        print_sheet(measured_sheet(found.measurements), format, (), after, conditions(found.measurements), below=True)
-    if note:
-        print_lines([note], format)
-
-
-@app.command()
+@app.command("compare")
 @guarded
 def compare(
     models: Annotated[
@@ -300,75 +190,3 @@ def _kept(
     saved.check_machine(kept, device)
     saved.check_nets(kept, nets(), batches)
     return kept
-
-
-@app.command()
-@guarded
-def diff(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL [NAME=VALUE]... MODEL [NAME=VALUE]...",
-            help="Two names in the zoo or paths to YAML files; a name=value applies to the model it follows.",
-            autocompletion=complete_model,
-        ),
-    ],
-    input: Input = None,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
-    format: Formats = Format.table,
-) -> None:
-    """Say how two nets differ, row by row, and what each difference costs."""
-    import resnetcli.reports.diff as report
-    from resnetcli.reports.diff_table import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
-    from resnetcli.reports.records import diff_record
-    from resnetcli.spec.zoo import Zoo
-    from resnetcli.table.output import print_json
-
-    zoo = Zoo()
-    asked = asked_models(models, zoo)
-    if len(asked) != 2:
-        raise UsageError(f"`diff` takes two models, not {len(asked)}", "for example `resnet-cli diff vgg16 vgg19`")
-    found = report.diff(*asked, input=input, zoo=zoo)
-    if format is Format.json:
-        print_json(diff_record(found))
-    elif found.differs or format is Format.csv:
-        print_sheet(diff_sheet(found), format, diff_heading(found), (), diff_notes(found))
-        if format is not Format.csv:
-            print_sheet(totals_sheet(found), format, below=True)
-    else:
-        print_lines([no_difference(found)], format)
-    if exit_code and found.differs:
-        raise typer.Exit(1)
-
-
-@app.command()
-@guarded
-def verify(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Names, wildcards or paths; without any, the whole zoo.",
-                       autocompletion=complete_model),
-    ] = None,
-    format: Formats = Format.table,
-) -> None:  # fmt: skip
-    """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
-    import resnetcli.reports.verify as report
-    from resnetcli.reports.papers_table import verification_lines, verification_sheet
-    from resnetcli.reports.records import verify_record
-    from resnetcli.spec.zoo import Zoo
-
-    zoo = Zoo()
-    asked = asked_models(models or [], zoo)
-    for name, settings in asked:
-        if settings:
-            raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
-    found = report.verify(*(name for name, _ in asked), zoo=zoo)
-    if format is Format.json:
-        print_record(verify_record(found), found.failed)
-    else:
-        print_sheet(verification_sheet(found), format, after=verification_lines(found), failures=found.failed)
-    for fault in found.faults:
-        complain(fault)
-    end_failed(found.failed)
-    if found.faults:
-        raise typer.Exit(1)

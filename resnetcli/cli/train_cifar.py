@@ -1,4 +1,4 @@
-"""Commands that train nets on CIFAR, and look at what came of it."""
+"""Train a model on CIFAR or a custom dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnetcli.cli.app import Format, Formats, app, complain, guarded, print_sheet
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    complain,
+    guarded,
+    print_sheet,
+)
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import ResourceError, UsageError, typed
 
@@ -22,23 +28,25 @@ if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
     from resnetcli.train.models import Trained
 
+
+app = typer.Typer(add_completion=False)
 WHAT, HOW, WHERE = "What is trained", "How", "The run"
 
 
-def _data_dir(panel: str | None = None) -> Any:
+def data_dir_option(panel: str | None = None) -> Any:
     text = "Where the data set lies; the cache without."
     return typer.Option("--data-dir", metavar="DIR", rich_help_panel=panel, help=text)
 
 
-def _no_download(panel: str | None = None) -> Any:
+def no_download_option(panel: str | None = None) -> Any:
     return typer.Option("--no-download", rich_help_panel=panel, help="Fetch nothing that is missing.")
 
 
-def _device(panel: str | None = None) -> Any:
+def device_option(panel: str | None = None) -> Any:
     return typer.Option("--device", metavar="cpu|cuda[:N]", rich_help_panel=panel, help="A GPU if there is one.")
 
 
-def _threads(panel: str | None = None) -> Any:
+def threads_option(panel: str | None = None) -> Any:
     return typer.Option("--threads", metavar="N", rich_help_panel=panel, help="CPU threads.")
 
 
@@ -67,8 +75,8 @@ def train_cifar(
         str | None,
         typer.Option("--data", metavar="NAME", rich_help_panel=WHAT, help="cifar10, cifar100, custom, synthetic."),
     ] = None,
-    data_dir: Annotated[str | None, _data_dir(WHAT)] = None,
-    no_download: Annotated[bool, _no_download(WHAT)] = False,
+    data_dir: Annotated[str | None, data_dir_option(WHAT)] = None,
+    no_download: Annotated[bool, no_download_option(WHAT)] = False,
     train_split: Annotated[
         str | None,
         typer.Option("--train-split", metavar="N", rich_help_panel=WHAT,
@@ -89,7 +97,7 @@ def train_cifar(
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="K", rich_help_panel=HOW, help="K runs, seeds N to N+K-1.")
     ] = None,
-    device: Annotated[str | None, _device(HOW)] = None,
+    device: Annotated[str | None, device_option(HOW)] = None,
     gpus: Annotated[
         int | None, typer.Option("--gpus", metavar="N", rich_help_panel=HOW, help="N processes here, a GPU each.")
     ] = None,
@@ -114,7 +122,7 @@ def train_cifar(
         typer.Option("--deterministic", rich_help_panel=HOW,
                      help="Use deterministic cuDNN algorithms, without autotuning."),
     ] = False,
-    threads: Annotated[int | None, _threads(HOW)] = None,
+    threads: Annotated[int | None, threads_option(HOW)] = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", rich_help_panel=WHERE, help="The run's directory, a new one.")
     ] = None,
@@ -281,31 +289,3 @@ def _draw(trained: Trained) -> None:
     else:
         if trained.several and places:
             complain(f"drawn: {trained.path / PICTURE_FILE}")
-
-
-@app.command("eval")
-@guarded
-def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory.")],
-    checkpoint: Annotated[
-        int | None, typer.Option("--checkpoint", metavar="N", help="Of iteration N, not the last one.")
-    ] = None,
-    data_dir: Annotated[str | None, _data_dir()] = None,
-    no_download: Annotated[bool, _no_download()] = False,
-    device: Annotated[str | None, _device()] = None,
-    threads: Annotated[int | None, _threads()] = None,
-    format: Formats = Format.table,
-) -> None:
-    """Test a run's last checkpoint on the whole test set: its error, and each class's."""
-    from resnetcli.runs.directory import open_run
-    from resnetcli.table.output import print_json
-    from resnetcli.train.examine import examine
-    from resnetcli.train.screen import eval_lines, eval_sheet
-    from resnetcli.train.start import Asked
-
-    asked = Asked(data_dir=data_dir, download=not no_download, device=device, threads=threads)
-    record = examine(open_run(run), asked, complain, iteration=checkpoint)
-    if format is Format.json:
-        print_json(record)
-    else:
-        print_sheet(eval_sheet(record), format, after=eval_lines(record))

@@ -1,4 +1,4 @@
-"""Commands about why a net takes its time: a device's ceilings, what they explain, what they allow elsewhere."""
+"""Roofline analysis of a model's latency."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import typer
 from resnetcli.cli.app import (
     Batch,
     ChannelsLast,
+    DeviceProfile,
+    FloorDtype,
     Format,
     Formats,
     Input,
     KeepMemory,
     Models,
     TimeBudget,
-    app,
     budget,
     complain,
     end_failed,
@@ -26,6 +27,8 @@ from resnetcli.cli.app import (
     print_lines,
     print_record,
     print_sheet,
+    report_step,
+    warn,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import UsageError, clean
@@ -34,78 +37,11 @@ if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan
     from resnetcli.roofline.analysis import Difference, Explanation, Suggestion
 
-Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="fp32, tf32, bf16 or fp16; fp32 without it.")
-]
-DeviceProfile = typer.Option(
-    "--device-profile", metavar="FILE", help="Ceilings: a file of `calibrate --format json`, or a100-80gb, rtx4090, ..."
-)
+
+app = typer.Typer(add_completion=False)
 
 
-@app.command()
-@guarded
-def calibrate(
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="What to measure.")] = "cpu",
-    show: Annotated[bool, typer.Option("--show", help="Only show what was measured earlier.")] = False,
-    format: Formats = Format.table,
-) -> None:
-    """Measure a device's ceilings: arithmetic, memory, launches; kept for `explain`, and a file for `predict`."""
-    from resnetcli.bench.device import find
-    from resnetcli.roofline.peaks import cache_file, cached, write_profile
-    from resnetcli.roofline.record import ceilings_record
-    from resnetcli.roofline.tables import (
-        ceilings_heading,
-        ceilings_noise,
-        ceilings_sheet,
-        launch_line,
-        peaks_sheet,
-        rates_sheet,
-    )
-    from resnetcli.table.output import print_json
-
-    device = find(device)
-    if show:
-        kept = cached(device)
-        if kept is None:
-            raise UsageError(f"`{device}` was not calibrated here yet", f"`resnet-cli calibrate --device {device}`")
-        found = kept
-    else:
-        from resnetcli.roofline.calibrate import calibrate as measure
-
-        found, kept = measure(device, report=_tell), cached(device)
-        try:
-            if found.noisy and kept is not None and not kept.noisy:
-                complain("warning: not cached: these are noisy, and those from earlier are not")
-            else:
-                write_profile(found, cache_file(device))
-        except OSError as error:
-            complain(f"warning: not cached: {error.strerror or error}")
-        except UsageError as error:
-            complain(f"warning: not cached: {error.message}; {error.hint}")
-    if format is Format.json:
-        print_json(ceilings_record(found))
-    elif format is Format.csv:
-        print_sheet(ceilings_sheet(found), format)
-        _warn(ceilings_noise(found))
-    else:
-        print_sheet(peaks_sheet(found), format, ceilings_heading(found))
-        print_sheet(rates_sheet(found), format, after=[launch_line(found), *ceilings_noise(found)], below=True)
-
-
-def _warn(lines: list[str]) -> None:
-    """Says beside a table for programs, which has no place for it, what stands below the one for people."""
-    for line in lines:
-        complain(f"warning: {line}")
-
-
-def _tell(what: str) -> None:
-    import sys
-
-    if sys.stderr.isatty():
-        complain(f"measuring {what}")
-
-
-@app.command()
+@app.command("explain")
 @guarded
 def explain(
     models: Models,
@@ -119,7 +55,7 @@ def explain(
     ] = None,
     device_profile: Annotated[str | None, DeviceProfile] = None,
     batch: Batch = 1,
-    dtype: Dtype = None,
+    dtype: FloorDtype = None,
     channels_last: ChannelsLast = False,
     keep_memory: KeepMemory = False,
     input: Input = None,
@@ -187,8 +123,8 @@ def explain(
 
         chosen = settings(dtype, channels_last=channels_last, keep_memory=keep_memory)
         require_possible(chosen, find(device))  # before ceilings are measured, which takes a while
-        ceilings = ceilings_of(device, _tell)
-        _tell(" ".join(name for name, _ in asked))
+        ceilings = ceilings_of(device, report_step)
+        report_step(" ".join(name for name, _ in asked))
         found, ratio = explain_measured(
             nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=seconds
         )
@@ -224,7 +160,7 @@ def _print_explanation(
 
     if format is Format.csv:
         print_sheet(parts_sheet("row", found.rows), format)
-        _warn(doubts(found))
+        warn(doubts(found))
         return
     lines = [summary(found, difference), *heading(found)]
     lines += difference_lines(difference) if difference else []
@@ -235,44 +171,3 @@ def _print_explanation(
         print_sheet(difference_sheet(difference), format, below=True)
     if tried:
         print_sheet(suggestions_sheet(found, tried), format, below=True)
-
-
-@app.command()
-@guarded
-def predict(
-    models: Models,
-    device_profile: Annotated[str, DeviceProfile],
-    batch: Batch = 1,
-    dtype: Dtype = None,
-    input: Input = None,
-    format: Formats = Format.table,
-) -> None:
-    """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
-    from resnetcli.failures import for_each
-    from resnetcli.plan.lower import lower
-    from resnetcli.reports.profile import as_shape
-    from resnetcli.roofline.analysis import TESTED, Prediction, floors
-    from resnetcli.roofline.peaks import read_profile, shipped
-    from resnetcli.roofline.record import predict_record
-    from resnetcli.roofline.tables import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
-    from resnetcli.spec.read import read
-    from resnetcli.spec.zoo import Zoo
-
-    zoo = Zoo()
-    ceilings = read_profile(device_profile)
-
-    def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
-        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch)[0]
-
-    nets, failures = for_each(asked_models(models, zoo), floor_of)
-    found = Prediction(ceilings, tuple(nets))
-    if format is Format.json:
-        print_record(predict_record(found), failures)
-    else:
-        tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
-        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], ceilings_warning(ceilings),
-                    prediction_notes(found, tested), failures=failures)  # fmt: skip
-        if format is Format.csv:
-            _warn(ceilings_warning(ceilings))
-    end_failed(failures)

@@ -1,0 +1,71 @@
+"""Estimate the best-case latency on a GPU that is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Batch,
+    DeviceProfile,
+    FloorDtype,
+    Format,
+    Formats,
+    Input,
+    Models,
+    end_failed,
+    guarded,
+    print_record,
+    print_sheet,
+    warn,
+)
+from resnetcli.cli.arguments import asked_models
+
+if TYPE_CHECKING:
+    from resnetcli.roofline.analysis import Explanation
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("estimate")
+@guarded
+def estimate(
+    models: Models,
+    device_profile: Annotated[str, DeviceProfile],
+    batch: Batch = 1,
+    dtype: FloorDtype = None,
+    input: Input = None,
+    format: Formats = Format.table,
+) -> None:
+    """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
+    from resnetcli.failures import for_each
+    from resnetcli.plan.lower import lower
+    from resnetcli.reports.profile import as_shape
+    from resnetcli.roofline.analysis import TESTED, Prediction, floors
+    from resnetcli.roofline.peaks import read_profile, shipped
+    from resnetcli.roofline.record import predict_record
+    from resnetcli.roofline.tables import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
+    from resnetcli.spec.read import read
+    from resnetcli.spec.zoo import Zoo
+
+    zoo = Zoo()
+    ceilings = read_profile(device_profile)
+
+    def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
+        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
+        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch)[0]
+
+    nets, failures = for_each(asked_models(models, zoo), floor_of)
+    found = Prediction(ceilings, tuple(nets))
+    if format is Format.json:
+        print_record(predict_record(found), failures)
+    else:
+        tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
+        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], ceilings_warning(ceilings),
+                    prediction_notes(found, tested), failures=failures)  # fmt: skip
+        if format is Format.csv:
+            warn(ceilings_warning(ceilings))
+    end_failed(failures)

@@ -1,0 +1,50 @@
+"""Evaluate a run on the test set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    complain,
+    guarded,
+    print_sheet,
+)
+
+if TYPE_CHECKING:
+    pass
+
+from resnetcli.cli.train_cifar import data_dir_option, device_option, no_download_option, threads_option
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("eval")
+@guarded
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory.")],
+    checkpoint: Annotated[
+        int | None, typer.Option("--checkpoint", metavar="N", help="Of iteration N, not the last one.")
+    ] = None,
+    data_dir: Annotated[str | None, data_dir_option()] = None,
+    no_download: Annotated[bool, no_download_option()] = False,
+    device: Annotated[str | None, device_option()] = None,
+    threads: Annotated[int | None, threads_option()] = None,
+    format: Formats = Format.table,
+) -> None:
+    """Test a run's last checkpoint on the whole test set: its error, and each class's."""
+    from resnetcli.runs.directory import open_run
+    from resnetcli.table.output import print_json
+    from resnetcli.train.examine import examine
+    from resnetcli.train.screen import eval_lines, eval_sheet
+    from resnetcli.train.start import Asked
+
+    asked = Asked(data_dir=data_dir, download=not no_download, device=device, threads=threads)
+    record = examine(open_run(run), asked, complain, iteration=checkpoint)
+    if format is Format.json:
+        print_json(record)
+    else:
+        print_sheet(eval_sheet(record), format, after=eval_lines(record))

@@ -1,0 +1,49 @@
+"""List the models of the zoo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    end_failed,
+    guarded,
+    print_record,
+    print_sheet,
+)
+from resnetcli.cli.arguments import complete_model
+from resnetcli.errors import plural
+
+if TYPE_CHECKING:
+    pass
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("list")
+@guarded
+def list_models(
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Parts of names, or wildcards such as `resnext*`.",
+                       autocompletion=complete_model),
+    ] = None,
+    format: Formats = Format.table,
+) -> None:  # fmt: skip
+    """List the nets of the zoo: family, parameters, MACs, input."""
+    from resnetcli.reports.listing import listing
+    from resnetcli.reports.listing_table import listing_sheet
+    from resnetcli.reports.records import list_record
+
+    found = listing(*(patterns or []))
+    if format is Format.json:
+        print_record(list_record(found), found.failed)
+    else:
+        number = plural(len(found.profiles), "net")
+        notes = [f"{number}; counted for one image"]
+        print_sheet(listing_sheet(found), format, notes=notes, failures=found.failed)
+    end_failed(found.failed)

@@ -1,0 +1,51 @@
+"""Show results tables from papers next to computed figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    guarded,
+    print_sheet,
+)
+from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("papers")
+@guarded
+def papers(
+    table: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]", help="Such as `resnet table 3`, `1611.05431`, `wrn`; all without it."),
+    ] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Only say which tables there are.")] = False,
+    format: Formats = Format.table,
+) -> None:
+    """Reprint the papers' tables, the counted figures beside the printed ones."""
+    from resnetcli.reports.papers import paper_tables
+    from resnetcli.reports.papers_table import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+    from resnetcli.reports.records import papers_record
+    from resnetcli.table.output import print_json
+
+    if only_list and format is Format.json:
+        raise UsageError("`--list` is not for JSON", "without it, the JSON has every table")
+    found = paper_tables(*(table or []))
+    if format is Format.json:
+        print_json(papers_record(found))
+    elif only_list:
+        print_sheet(tables_sheet(found), format)
+    elif format is Format.csv:
+        print_sheet(figures_sheet(found), format)
+    else:
+        for number, each in enumerate(found):
+            print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each), below=number > 0)

@@ -1,0 +1,155 @@
+"""Profile a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    AnyModels,
+    Batches,
+    Best,
+    ChannelsLast,
+    Compile,
+    Counting,
+    CudaGraph,
+    Device,
+    Dtype,
+    Energy,
+    Flops,
+    FoldNorms,
+    Format,
+    Formats,
+    Input,
+    KeepMemory,
+    Mode,
+    Remember,
+    Threads,
+    TimeBudget,
+    announce_files,
+    budget,
+    complain,
+    counting,
+    guarded,
+    print_lines,
+    print_sheet,
+    progress,
+    running,
+)
+from resnetcli.cli.arguments import asked_models
+from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnetcli.reports.profile import Profile
+
+
+app = typer.Typer(add_completion=False)
+
+
+class Parts(StrEnum):
+    """What a profile's rows are."""
+
+    row = "row"
+    block = "block"
+    layer = "layer"
+
+
+@app.command("profile")
+@guarded
+def profile(
+    models: AnyModels,
+    by: Annotated[Parts, typer.Option("--by", help="What a row of the table is.")] = Parts.row,
+    input: Input = None,
+    batch: Batches = "1",
+    flops: Flops = False,
+    convention: Counting = None,
+    aux: Annotated[bool, typer.Option("--aux", help="Count auxiliary training heads too.")] = False,
+    receptive: Annotated[
+        bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
+    ] = False,
+    device: Device = None,
+    time_budget: TimeBudget = None,
+    mode: Mode = "infer",
+    dtype: Dtype = None,
+    channels_last: ChannelsLast = False,
+    compile: Compile = False,
+    fold_bn: FoldNorms = False,
+    cuda_graph: CudaGraph = False,
+    threads: Threads = None,
+    keep_memory: KeepMemory = False,
+    best: Best = False,
+    memory: Remember = False,
+    energy: Energy = False,
+    format: Formats = Format.table,
+) -> None:
+    """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
+    from resnetcli.quantities import parse_batches
+    from resnetcli.reports.profile import profile_model
+    from resnetcli.spec.zoo import Zoo
+
+    zoo = Zoo()
+    asked = asked_models(models, zoo)
+    if len(asked) != 1:
+        names = " ".join(name for name, _ in asked)
+        raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
+    ((name, given),) = asked
+    announce_files(asked)
+    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    settings = running(
+        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
+    )
+    with progress(device, name) as tell:
+        found = profile_model(
+            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
+            settings=settings, best=best, memory=memory, energy=energy, modules=True,
+            convention=counting(convention, flops), tell=tell,
+        )  # fmt: skip
+    _print_profile(found, by, format, receptive=receptive, energy=energy)
+    if device is not None and not found.measurements:
+        for failure in found.failures:
+            complain(f"error: {failure.problem}")
+        raise typer.Exit(3)
+
+
+def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
+    from resnetcli.reports.profile_table import (
+        conditions,
+        cost_sheet,
+        doubts,
+        failure_lines,
+        heading,
+        measured_sheet,
+        published_sheet,
+        totals,
+        totals_notes,
+        unjudged,
+        with_times,
+    )
+    from resnetcli.table.output import bar_width, print_json
+
+    if format is Format.json:
+        from resnetcli.reports.records import profile_record
+
+        print_json(profile_record(found))
+        return
+    sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
+    if format is Format.csv:
+        print_sheet(with_times(sheet, found.measurements), format)
+        for line in failure_lines(found.failures) if found.measurements else []:
+            complain(line)
+        return
+    note = unjudged(found)
+    print_sheet(sheet, format, heading(found), totals(found), totals_notes(found))
+    if (published := published_sheet(found)) is not None:
+        print_sheet(published, format, below=True)
+    if found.ladders:
+        from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
+
+        print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
+    if found.measurements:
+        after = doubts(found.measurements, energy=energy) + failure_lines(found.failures)
+        print_sheet(measured_sheet(found.measurements), format, (), after, conditions(found.measurements), below=True)
+    if note:
+        print_lines([note], format)

@@ -1,0 +1,58 @@
+"""Check published figures against computed ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnetcli.cli.app import (
+    Format,
+    Formats,
+    complain,
+    end_failed,
+    guarded,
+    print_record,
+    print_sheet,
+)
+from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("verify")
+@guarded
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names, wildcards or paths; without any, the whole zoo.",
+                       autocompletion=complete_model),
+    ] = None,
+    format: Formats = Format.table,
+) -> None:  # fmt: skip
+    """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
+    import resnetcli.reports.verify as report
+    from resnetcli.reports.papers_table import verification_lines, verification_sheet
+    from resnetcli.reports.records import verify_record
+    from resnetcli.spec.zoo import Zoo
+
+    zoo = Zoo()
+    asked = asked_models(models or [], zoo)
+    for name, settings in asked:
+        if settings:
+            raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
+    found = report.verify(*(name for name, _ in asked), zoo=zoo)
+    if format is Format.json:
+        print_record(verify_record(found), found.failed)
+    else:
+        print_sheet(verification_sheet(found), format, after=verification_lines(found), failures=found.failed)
+    for fault in found.faults:
+        complain(fault)
+    end_failed(found.failed)
+    if found.faults:
+        raise typer.Exit(1)
