@@ -1,6 +1,6 @@
 """How quickly a net is counted: resnet-cli beside a bare program and beside what one would use instead.
 
-`python -m benchmarks.counting` measures and writes its part of docs/benchmarks.md; `--quick` takes one round of
+`python -m benchmarks.counting` measures and writes its part of docs/why/benchmarks.md; `--quick` takes one round of
 everything and prints it.
 """
 

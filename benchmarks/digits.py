@@ -1,7 +1,7 @@
 """Do plain nets degrade with depth, and do shortcuts cure it? He et al. 2015's question, of scikit-learn's digits.
 
 `python -m benchmarks.digits` trains plain-20, plain-56, ResNet-20 and ResNet-56 with two seeds each, by the commands
-a user types, and writes what it finds into docs/curves.md and its picture beside it: whatever it is. `--quick` trains
+a user types, and writes what it finds into docs/how-to/curves.md and its picture: whatever it is. `--quick` trains
 a few iterations and prints.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.page import PAGE, machine, put
 from resnetcli.data.write import write_cifar10_binary
 from resnetcli.table.sheet import Column, Sheet, cell, to_markdown
 
-DOCS = PAGE.parent
+DOCS = PAGE.parent.parent
 NETS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
 RECIPE = """about: For digits, which are not themselves when mirrored
 batch_size: 128
@@ -117,7 +117,7 @@ def main() -> None:
     if quick:
         print(text)
     else:
-        put("digits", text, DOCS / "curves.md")
+        put("digits", text, DOCS / "how-to" / "curves.md")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Whether measured times can be relied upon, and what is gained: each claim of docs/measuring.md as a table.
+"""Whether measured times can be relied upon, and what is gained: each claim of docs/how-to/measuring.md as a table.
 
-`python -m benchmarks.latency` measures everything and writes its parts of docs/benchmarks.md; `--only NAME` one table;
-`--quick` is short and only prints. To be run on a quiet machine: it says what the load was.
+`python -m benchmarks.latency` measures everything and writes its parts of docs/why/benchmarks.md; `--only NAME`
+one table; `--quick` is short and only prints. To be run on a quiet machine: it says what the load was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measured peaks of memory beside those worked out, into docs/memory.md.
+"""Measured peaks of memory beside those worked out, into docs/how-to/memory.md.
 
 python benchmarks/memory.py           # measure, write
 python benchmarks/memory.py --cuda    # measure on the GPU too
@@ -23,7 +23,7 @@ import resnetcli as rc
 from resnetcli.bench.peak import peak_memory
 from resnetcli.plan.memory import Mode, memory
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "memory.md"
 MARK = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
 CASES = (
     ("alexnet", "3x224x224"),

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, of which every benchmark writes its own part and leaves the others as they are."""
+"""docs/why/benchmarks.md, of which every benchmark writes its own part and leaves the others as they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from resnetcli.bench.device import describe
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "why" / "benchmarks.md"
 
 
 def put(part: str, markdown: str, page: Path = PAGE) -> None:

@@ -1,6 +1,6 @@
 """How quickly CIFAR nets train: our loop beside the one that popular repositories have, in turns.
 
-`python -m benchmarks.training` writes its part of docs/benchmarks.md; `--quick` takes a few and prints them. To be
+`python -m benchmarks.training` writes its part of docs/why/benchmarks.md; `--quick` takes a few and prints them. To be
 run on a quiet machine. Every loop has a process of its own, as one that keeps its memory would help the others too.
 
 `--kernels` writes the table of what a GPU is asked for in a step instead: it counts the nodes of the step's CUDA graph,

@@ -1,4 +1,4 @@
-"""Writes docs/zoo.md from the specs: every net with its counts, what papers print of it, and what is known to differ.
+"""Writes docs/reference/zoo.md from the specs: every model with its counts, published figures and known deviations.
 
 python docs/zoo.py           # write it
 python docs/zoo.py --check   # exit 1 if it is not current
@@ -15,7 +15,7 @@ from resnetcli.reports.verdict import COUNTED
 from resnetcli.table.numbers import exact, figure_name
 from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
-PAGE = Path(__file__).parent / "zoo.md"
+PAGE = Path(__file__).parent / "reference" / "zoo.md"
 INTRODUCTION = """\
 # The zoo
 
@@ -101,7 +101,7 @@ def main() -> int:
     if "--check" not in sys.argv:
         PAGE.write_text(text, encoding="utf-8")
     elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-        print("docs/zoo.md is out of date: python docs/zoo.py", file=sys.stderr)
+        print("docs/reference/zoo.md is out of date: python docs/zoo.py", file=sys.stderr)
         return 1
     return 0
 

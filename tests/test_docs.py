@@ -53,7 +53,7 @@ from tests.support.measured import measured as made_up
 from tests.train.tiny import CONFIG as TRAINED
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 FILE = re.compile(r"# (\S+\.(?:yaml|py))\n")
@@ -214,7 +214,8 @@ def test_a_document_is_rerun_block_by_block() -> None:
 
 
 def text_of(document: str) -> str:
-    return (ROOT / "docs" / document).read_text(encoding="utf-8")
+    (path,) = (ROOT / "docs").rglob(document)
+    return path.read_text(encoding="utf-8")
 
 
 def test_every_key_and_word_of_the_grammar_is_in_its_reference() -> None:
@@ -231,6 +232,15 @@ def test_every_name_of_the_library_is_in_its_reference() -> None:
     assert {name for name in rc.__all__ if not re.search(rf"\brc\.{name}\b", text)} == set()
 
 
+LINK = re.compile(r"\]\(([^)#\s:]+)(?:#[^)\s]*)?\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_links_to_files_that_exist(document: Path) -> None:
+    targets = LINK.findall(FENCED.sub("", document.read_text(encoding="utf-8")))
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
 PLACE = re.compile(r"`((?:\w[\w.-]*|\.ci)/(?:[\w.*/-]*)|\w+\.(?:md|py|yaml|toml))(?:::(\w+))?`")
 """A path in the repository, and maybe a name in that file: `tests/test_docs.py::PLACE`."""
 
@@ -245,7 +255,7 @@ def test_every_place_that_is_named_for_those_who_add_is_there() -> None:
 
 
 def documented(schema: str) -> dict[str, str]:
-    """Key -> type, of the tables in a schema's section of docs/json.md: `rows[].row` is a key of each of `rows`."""
+    """Key -> type, of the tables in a schema's section of the JSON reference: `rows[].row` is a key of each of `rows`."""
     sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)
     (section,) = [section for section in sections if section.startswith(f"`resnet-cli/{schema}`")]
     return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
@@ -274,7 +284,7 @@ def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def fits(value: Any, kind: str) -> bool:
-    """Whether a value is of a type as docs/json.md calls it."""
+    """Whether a value is of a type as docs/reference/json.md calls it."""
     if kind.endswith(" or null"):
         return value is None or fits(value, kind.removesuffix(" or null"))
     if kind.startswith("list of "):

@@ -1,7 +1,7 @@
 """Spec -> Plan: the one place where it is decided what a table means.
 
 Where a projection goes, which copy has the stride, which activation moves behind the addition: each rule of
-docs/grammar.md is one function here, and no reader of a plan decides anything again.
+docs/reference/grammar.md is one function here, and no reader of a plan decides anything again.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def reconcile_notes(found: Reconciliation) -> list[str]:
     lines = []
     if (left := len(found.matches) - MOST) > 0:
         lines.append(f"{left} more give it (--format json lists all): many numbers fit a figure of few digits")
-    return [*lines, "counted for one image; kinds of elements and conventions: docs/counting.md"]
+    return [*lines, "counted for one image; kinds of elements and conventions: docs/why/counting.md"]
 
 
 def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:

@@ -1,4 +1,4 @@
-"""Reports as plain dictionaries: the JSON of docs/json.md, whose keys may grow and never change their meaning."""
+"""Reports as plain dictionaries: the JSON of docs/reference/json.md. Keys may be added; none changes its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of `explain`, `estimate` and `calibrate` as plain dictionaries: the JSON of docs/json.md."""
+"""Results of `explain`, `estimate` and `calibrate` as plain dictionaries: the JSON of docs/reference/json.md."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_mean_and_deviation_are_those_of_the_training_images(tmp_path: Path) -> 
 
 
 def test_every_key_of_the_json_is_documented(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "data.md").read_text(encoding="utf-8")
     section = text[text.index("## `resnet-cli/data@1`") :]
     known = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
     own(tmp_path / "own")

@@ -155,7 +155,7 @@ def test_a_defect_is_stated_where_it_bites() -> None:
 
 
 def test_the_page_has_every_formula_kind_defect_and_the_figures_of_resnet_50() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "counting.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "why" / "counting.md").read_text("utf-8")
     lines = {line for line in text.splitlines() if line.startswith("| `")}
     for name, found in tallies(plan_of_model("resnet50")).items():
         convention = CONVENTIONS[name]

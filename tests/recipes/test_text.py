@@ -91,7 +91,7 @@ def test_reading_recipes_needs_no_torch() -> None:
 
 
 def test_the_recipe_in_the_documentation_is_one() -> None:
-    text = (FOLDER.parent.parent / "docs" / "recipes.md").read_text("utf-8")
+    text = (FOLDER.parent.parent / "docs" / "reference" / "recipes.md").read_text("utf-8")
     recipe = recipe_of(text.partition("```yaml\n")[2].partition("```")[0])
     assert deviations(recipe) == (
         "batch size 256; the paper: batch size 128",
