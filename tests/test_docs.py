@@ -28,18 +28,23 @@ from resnetcli.bench.versus import paired
 from resnetcli.cli.main import main
 from resnetcli.errors import Problem
 from resnetcli.reports import records
-from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of
+from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of, measurement_records, saved_record
 from resnetcli.reports.compare import Comparison, Contest
-from resnetcli.reports.diff import diff
-from resnetcli.reports.info import info
-from resnetcli.reports.listing import Listing, listing
-from resnetcli.reports.papers import paper_tables
+from resnetcli.reports.compare_record import compare_record
+from resnetcli.reports.crosscheck import crosscheck_record
+from resnetcli.reports.diff import diff, diff_record
+from resnetcli.reports.info import info, info_record
+from resnetcli.reports.listing import Listing, list_record, listing
+from resnetcli.reports.max_batch import fit_record
+from resnetcli.reports.papers import paper_tables, papers_record
 from resnetcli.reports.profile import Failure
-from resnetcli.reports.verify import verify
+from resnetcli.reports.profile_record import profile_record
+from resnetcli.reports.reconcile import reconcile_record
+from resnetcli.reports.show import show_record
+from resnetcli.reports.verify import verify, verify_record
 from resnetcli.roofline import record as roofline_records
 from resnetcli.roofline.analysis import Difference, Prediction, explain_measured, floors, suggestions
 from resnetcli.roofline.peaks import read_profile
-from resnetcli.runs import curves
 from resnetcli.runs.curves import Curve, Curves, Drop, Line, curves_record
 from resnetcli.runs.directory import Run
 from resnetcli.spec import header, lineage, phrase
@@ -314,9 +319,9 @@ def timed() -> Comparison:
 def held(comparison: Comparison) -> Changes:
     """What that run says against itself."""
     kept = Kept("resnet18", {"classes": 1000}, (3, 224, 224), 2, 1, 1, {}, 0.1, (0.1, 0.1), 0.0, "1")
-    conditions = conditions_of(records.measurement_records(comparison)[0][0])
+    conditions = conditions_of(measurement_records(comparison)[0][0])
     saved = Saved("old.json", (replace(kept, conditions=conditions), replace(kept, batch=8, conditions=conditions)))
-    return changes(comparison, records.measurement_records(comparison), saved)
+    return changes(comparison, measurement_records(comparison), saved)
 
 
 @lru_cache(maxsize=1)
@@ -329,29 +334,29 @@ def the_records(schema: str) -> Iterator[records.Record]:
     every = the_zoo()
     match schema:
         case "profile@1":
-            yield from map(records.profile_record, (*every.profiles, measured()))
+            yield from map(profile_record, (*every.profiles, measured()))
         case "compare@1":
-            yield records.compare_record(Comparison(every.profiles))
-            yield records.compare_record(timed(), held(timed()))
+            yield compare_record(Comparison(every.profiles))
+            yield compare_record(timed(), held(timed()))
         case "saved@1":
-            yield records.saved_record(timed())
+            yield saved_record(timed())
         case "diff@1":
-            yield from (records.diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
+            yield from (diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
         case "fit@1":
             for mode in ("infer", "train"):
-                yield records.fit_record(rc.fit("resnet18", "8GB", mode=mode))
+                yield fit_record(rc.fit("resnet18", "8GB", mode=mode))
         case "reconcile@1":
-            yield from (records.reconcile_record(rc.reconcile("resnet50", figure)) for figure in ("4.13G", "5.0G"))
+            yield from (reconcile_record(rc.reconcile("resnet50", figure)) for figure in ("4.13G", "5.0G"))
         case "crosscheck@1":
-            yield records.crosscheck_record((rc.crosscheck("cifar_resnet20"),))
+            yield crosscheck_record((rc.crosscheck("cifar_resnet20"),))
         case "list@1":
-            yield records.list_record(every)
+            yield list_record(every)
         case "show@1":
-            yield records.show_record(every.profiles)
+            yield show_record(every.profiles)
         case "info@1":
-            yield from (records.info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
+            yield from (info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
         case "verify@1":
-            yield records.verify_record(verify())
+            yield verify_record(verify())
         case "ceilings@1":
             yield roofline_records.ceilings_record(read_profile("rtx4090"))
         case "explain@1":
@@ -359,7 +364,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
         case "predict@1":
             yield roofline_records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
         case "papers@1":
-            yield records.papers_record(paper_tables())
+            yield papers_record(paper_tables())
         case "train@1":
             yield trained(0)
         case "nets@1":
@@ -403,10 +408,9 @@ SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)
 
 
 def test_every_record_has_its_section() -> None:
-    modules = (records, roofline_records, examine, training, several, nets, curves)
-    made = {name.removesuffix("_record") for module in modules for name, value in vars(module).items()
-            if name.endswith("_record") and value.__module__ == module.__name__}  # fmt: skip
-    assert {schema.partition("@")[0] for schema in SCHEMAS} == made
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "resnetcli").rglob("*.py"))
+    made = set(re.findall(r'^def \w+_record\((?:.|\n)*?\n    """`resnet-cli/([\w-]+@[0-9]+)`', source, re.MULTILINE))
+    assert {schema for schema in made if not schema.startswith("data@")} == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

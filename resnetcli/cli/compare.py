@@ -110,6 +110,8 @@ def compare(
     import resnetcli.reports.baseline as saved
     import resnetcli.reports.compare as report
     from resnetcli.quantities import parse_batches, parse_count
+    from resnetcli.reports.baseline import measurement_records, saved_record
+    from resnetcli.reports.compare_record import compare_record
     from resnetcli.reports.compare_table import (
         caption,
         changes_lines,
@@ -119,7 +121,6 @@ def compare(
         results_lines,
     )
     from resnetcli.reports.profile_table import conditions, doubts, failure_lines
-    from resnetcli.reports.records import compare_record, measurement_records, saved_record
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()

@@ -46,9 +46,9 @@ def crosscheck(
 
     from resnetcli.failures import for_each
     from resnetcli.reports.crosscheck import crosscheck as check
+    from resnetcli.reports.crosscheck import crosscheck_record
     from resnetcli.reports.profile import profile_model
     from resnetcli.reports.reconcile_table import crosscheck_lines, crosscheck_notes, crosscheck_sheet
-    from resnetcli.reports.records import crosscheck_record
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()

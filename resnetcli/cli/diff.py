@@ -41,8 +41,8 @@ def diff(
 ) -> None:
     """Say how two nets differ, row by row, and what each difference costs."""
     import resnetcli.reports.diff as report
+    from resnetcli.reports.diff import diff_record
     from resnetcli.reports.diff_table import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
-    from resnetcli.reports.records import diff_record
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.output import print_json
 

@@ -33,9 +33,9 @@ def info(
 ) -> None:
     """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
     import resnetcli.reports.info as report
+    from resnetcli.reports.info import info_record
     from resnetcli.reports.info_table import info_sheet
     from resnetcli.reports.profile_table import published_sheet
-    from resnetcli.reports.records import info_record
     from resnetcli.table.output import print_json, text_width, write_verbatim
 
     found = report.info(model)

@@ -35,9 +35,8 @@ def list_models(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """List the nets of the zoo: family, parameters, MACs, input."""
-    from resnetcli.reports.listing import listing
+    from resnetcli.reports.listing import list_record, listing
     from resnetcli.reports.listing_table import listing_sheet
-    from resnetcli.reports.records import list_record
 
     found = listing(*(patterns or []))
     if format is Format.json:

@@ -47,8 +47,8 @@ def max_batch(
 ) -> None:
     """Say how large a batch fits into a memory, and what takes it: exit 1 if not even one image fits."""
     import resnetcli.reports.max_batch as report
+    from resnetcli.reports.max_batch import fit_record
     from resnetcli.reports.max_batch_table import fit_conditions, fit_heading, fit_notes, fit_sheet
-    from resnetcli.reports.records import fit_record
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.numbers import size_of
     from resnetcli.table.output import print_json

@@ -32,9 +32,8 @@ def papers(
     format: Formats = Format.table,
 ) -> None:
     """Reprint the papers' tables, the counted figures beside the printed ones."""
-    from resnetcli.reports.papers import paper_tables
+    from resnetcli.reports.papers import paper_tables, papers_record
     from resnetcli.reports.papers_table import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
-    from resnetcli.reports.records import papers_record
     from resnetcli.table.output import print_json
 
     if only_list and format is Format.json:

@@ -130,7 +130,7 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
     from resnetcli.table.output import bar_width, print_json
 
     if format is Format.json:
-        from resnetcli.reports.records import profile_record
+        from resnetcli.reports.profile_record import profile_record
 
         print_json(profile_record(found))
         return

@@ -40,6 +40,7 @@ def reconcile(
 ) -> None:
     """Say where a figure comes from: the convention, or the variant of the net, that gives it; exit 1 if none does."""
     import resnetcli.reports.reconcile as report
+    from resnetcli.reports.reconcile import reconcile_record
     from resnetcli.reports.reconcile_table import (
         candidates_sheet,
         own_heading,
@@ -47,7 +48,6 @@ def reconcile(
         reconcile_heading,
         reconcile_notes,
     )
-    from resnetcli.reports.records import reconcile_record
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.output import print_json
 

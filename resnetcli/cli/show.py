@@ -35,8 +35,7 @@ app = typer.Typer(add_completion=False)
 def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = False, format: Formats = Format.table,
          ) -> None:  # fmt: skip
     """Show nets side by side as the papers' Table 1."""
-    from resnetcli.reports.records import show_record
-    from resnetcli.reports.show import table1_pages, table1_sheet
+    from resnetcli.reports.show import show_record, table1_pages, table1_sheet
     from resnetcli.table.output import console, print_table, print_texts, write
     from resnetcli.table.sheet import to_markdown
 

@@ -38,7 +38,7 @@ def verify(
     """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
     import resnetcli.reports.verify as report
     from resnetcli.reports.papers_table import verification_lines, verification_sheet
-    from resnetcli.reports.records import verify_record
+    from resnetcli.reports.verify import verify_record
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()

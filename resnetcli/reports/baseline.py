@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,9 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.reports.compare import Comparison, label
 from resnetcli.reports.foreign import of_reference
+from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.profile import Profile, Size, as_inputs, as_shape
+from resnetcli.reports.records import Record
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo, module_reference
 
@@ -346,3 +349,37 @@ def _real(value: Any) -> bool:
 
 def _seconds(value: Any) -> bool:
     return _real(value) and _SHORTEST_S <= value <= _LONGEST_S
+
+
+def saved_record(comparison: Comparison) -> Record:
+    """`resnet-cli/saved@1`: what a later run is held against, without the samples."""
+    measured = measurement_records(comparison)
+    figures = (
+        "median_s", "interval_s", "iqr_s", "min_s", "p90_s", "p99_s", "n", "stopped", "throughput_img_s",
+        "peak_memory_bytes", "torch",
+    )  # fmt: skip
+    return {
+        "schema": "resnet-cli/saved@1",
+        "date": datetime.now(UTC).date().isoformat(),
+        "results": [
+            {
+                "model": profile.model,
+                "parameters": dict(profile.plan.parameters),
+                "input": list(profile.plan.input_sizes),
+                "params": profile.counts.params,
+                "macs": profile.counts.macs,
+                "batch": record["batch"],
+                "conditions": conditions_of(record),
+                **{name: record[name] for name in figures},
+                "floor": floor_of(comparison, record["batch"]) or None,
+                "best": bool(profile.ladders),
+            }
+            for place, profile in enumerate(comparison.profiles)
+            for record in measured[place]
+        ],
+    }
+
+
+def measurement_records(comparison: Comparison) -> dict[int, list[Mapping[str, Any]]]:
+    """Each profile's measurements, by its place."""
+    return {n: [measurement_record(m) for m in profile.measurements] for n, profile in enumerate(comparison.profiles)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetcli.counting.conventions import CONVENTIONS, Tally, biting, tally
 from resnetcli.reports.profile import Profile, profile_model
+from resnetcli.reports.records import Record, tally_record
 
 if TYPE_CHECKING:
     from resnetcli.counting.tools import Reading
@@ -61,3 +62,33 @@ def crosscheck(model: str | Profile) -> Crosschecked:
         ours = tally(profile.plan, convention)
         found.append(Crosscheck(reading, ours, profile.counts.params, tuple(biting(profile.plan, convention))))
     return Crosschecked(profile, tuple(found))
+
+
+def crosscheck_record(found: tuple[Crosschecked, ...]) -> Record:
+    """`resnet-cli/crosscheck@1`."""
+    return {
+        "schema": "resnet-cli/crosscheck@1",
+        "models": [
+            {
+                "model": net.profile.model,
+                "parameters": dict(net.profile.plan.parameters),
+                "input": list(net.profile.plan.input_sizes),
+                "params": net.profile.counts.params,
+                "agrees": net.agrees,
+                "tools": [
+                    {
+                        "convention": tally_record(tool.ours),
+                        "package": tool.reading.package,
+                        "version": tool.reading.version or None,
+                        "counted": tool.reading.counted,
+                        "params": tool.reading.params,
+                        "verdict": tool.verdict,
+                        "problem": tool.reading.problem or None,
+                        "defects": list(tool.defects),
+                    }
+                    for tool in net.tools
+                ],
+            }
+            for net in found
+        ],
+    }

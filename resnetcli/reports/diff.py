@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from resnetcli.ops import Activation, BatchNorm, Conv, Shape
@@ -14,6 +14,7 @@ from resnetcli.plan.plan import Plan, Step
 from resnetcli.reports.bodies import align, body_changes, few, likeness
 from resnetcli.reports.compare import Model, label
 from resnetcli.reports.profile import Profile, Size, profile_model
+from resnetcli.reports.records import Record
 from resnetcli.spec.spec import ActLayer, ConvStyle, Equation, Item, NormLayer, Spec
 from resnetcli.spec.words import body_text, layer_text
 from resnetcli.spec.zoo import Zoo
@@ -338,3 +339,38 @@ def _shortcuts(steps: Many[Step]) -> Counter[str]:
 def _counted(*kinds: tuple[str, int], sums: int) -> str:
     texts = [f"{number} x {kind}" if number > 1 else kind for kind, number in kinds]
     return ", ".join(texts) or ("identity" if sums else "none")
+
+
+def diff_record(found: Diff) -> Record:
+    """`resnet-cli/diff@1`."""
+    return {
+        "schema": "resnet-cli/diff@1",
+        "models": [
+            {
+                "model": profile.model,
+                "parameters": dict(profile.plan.parameters),
+                "input": list(profile.plan.input_sizes),
+                **asdict(total),
+                "peak_bytes": peak,
+                "depth": profile.counts.depth,
+            }
+            for profile, total, peak in zip(
+                (found.before, found.after), (found.total_before, found.total_after), found.peaks, strict=True
+            )
+        ],
+        "differs": found.differs,
+        "header": list(found.header),
+        "rows": [
+            {
+                "row_before": row.before,
+                "row_after": row.after,
+                "status": row.status,
+                "changes": list(row.changes),
+                **asdict(row.difference),
+                "shares": {name: found.share(row, name) for name in asdict(row.difference)},
+            }
+            for row in found.rows
+        ],
+        "rows_equal": found.equal,
+        "difference": asdict(found.difference),
+    }

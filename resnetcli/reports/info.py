@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from resnetcli.errors import Source
 from resnetcli.reports.profile import Profile, profile_model
+from resnetcli.reports.records import Record, heads_record, published_record
 from resnetcli.spec.lineage import open_document
 from resnetcli.spec.papers import Paper
 from resnetcli.spec.source import Text, parse
@@ -46,3 +47,29 @@ def starter(source: Source) -> str:
         if key.value in ("published", "expect"):
             del lines[start:end]
     return "".join(lines).rstrip() + "\n"
+
+
+def info_record(info: Info) -> Record:
+    """`resnet-cli/info@1`."""
+    profile, paper = info.profile, info.paper
+    return {
+        "schema": "resnet-cli/info@1",
+        "model": profile.model,
+        "family": profile.family,
+        "name": profile.spec.title,
+        "cite": profile.spec.cite,
+        "paper": {"key": paper.key, "name": paper.name, "authors": paper.authors, "title": paper.title}
+        if paper
+        else None,
+        "about": profile.spec.about or None,
+        "deviations": list(profile.spec.deviations),
+        "extends": list(profile.spec.extends),
+        "extended_by": list(info.extended_by),
+        "parameters": dict(profile.plan.parameters),
+        "params": profile.counts.params,
+        "macs": profile.counts.macs,
+        "depth": profile.counts.depth,
+        "aux": heads_record(profile),
+        "published": [published_record(entry) for entry in profile.judged],
+        "file": info.source.label,
+    }

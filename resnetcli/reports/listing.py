@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.failures import ModelFailure, for_each
 from resnetcli.reports.profile import Profile, profile_model
+from resnetcli.reports.records import Record
 from resnetcli.spec.papers import Paper
 from resnetcli.spec.zoo import Zoo
 
@@ -66,3 +67,23 @@ def listing(*patterns: str, zoo: Zoo | None = None) -> Listing:
     ordered = sorted(groups.items(), key=lambda entry: (first[entry[0][0]], entry[0][0], age(entry[0][1])))
     found = tuple(Group(family, paper, tuple(nets)) for (family, paper), nets in ordered)
     return Listing(found, (*failures, *invalid))
+
+
+def list_record(listing: Listing) -> Record:
+    """`resnet-cli/list@1`."""
+    return {
+        "schema": "resnet-cli/list@1",
+        "models": [
+            {
+                "model": profile.model,
+                "family": group.family,
+                "paper": group.paper.key if group.paper else None,
+                "params": profile.counts.params,
+                "macs": profile.counts.macs,
+                "depth": profile.counts.depth,
+                "input": list(profile.plan.input_sizes),
+            }
+            for group in listing.groups
+            for profile in group.profiles
+        ],
+    }

@@ -12,6 +12,7 @@ from resnetcli.plan.memory import Dtype, Memory, Mode, Moment, Optimizer, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.quantities import parse_bytes
 from resnetcli.reports.profile import Size, as_shape
+from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
@@ -106,3 +107,26 @@ def _one(word: str, known: tuple[T, ...], what: str) -> T:
         if word == each:
             return each
     raise UsageError(f"there is no {what} `{word}`", did_you_mean(word, known, f"one of {', '.join(known)}"))
+
+
+def fit_record(fit: Fit) -> Record:
+    """`resnet-cli/fit@1`."""
+    return {
+        "schema": "resnet-cli/fit@1",
+        "model": fit.model,
+        "parameters": dict(fit.plan.parameters),
+        "name": fit.spec.title,
+        "input": sizes(fit.plan.input),
+        "mode": fit.memory.mode,
+        "dtype": fit.memory.dtype,
+        "optimizer": fit.memory.optimizer,
+        "available_bytes": fit.available,
+        "batch": fit.batch,
+        "peak": {
+            "batch": fit.shown_batch,
+            "bytes": fit.peak_bytes,
+            "phase": fit.peak.phase,
+            "step": fit.where,
+            "parts": fit.breakdown(),
+        },
+    }

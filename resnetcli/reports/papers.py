@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.reports.profile import Profile, profile_model
+from resnetcli.reports.records import Record, published_record
 from resnetcli.reports.verdict import Judged
 from resnetcli.spec.papers import Paper
 from resnetcli.spec.read import read
@@ -107,3 +108,27 @@ def _resembles(wanted: str, paper: Paper, table: str) -> bool:
     words = re.findall(r"[a-z0-9]+", f"{paper.citation} {paper.name} {table}".lower())
     asked = re.findall(r"[a-z0-9]+", wanted)
     return bool(asked) and all(any(word.startswith(start) for word in words) for start in asked)
+
+
+def papers_record(tables: tuple[PaperTable, ...]) -> Record:
+    """`resnet-cli/papers@1`."""
+    return {
+        "schema": "resnet-cli/papers@1",
+        "tables": [
+            {
+                "paper": table.paper.key,
+                "name": table.paper.name,
+                "cite": table.paper.citation,
+                "table": table.table,
+                "rows": [
+                    {
+                        "label": row.label,
+                        "model": row.profile.model,
+                        "published": [published_record(entry) for entry in row.entries],
+                    }
+                    for row in table.rows
+                ],
+            }
+            for table in tables
+        ],
+    }

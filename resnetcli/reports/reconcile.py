@@ -15,6 +15,7 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.reports.profile import Size, as_shape, settings_text
 from resnetcli.reports.readings import Quantity, Reading, readings
+from resnetcli.reports.records import Record, sizes, tally_record
 from resnetcli.reports.variants import Variant, far_variants, near_variants
 from resnetcli.reports.verdict import Verdict, judge
 from resnetcli.spec.numbers import printed_figure
@@ -261,3 +262,40 @@ def _distinct(found: list[Candidate]) -> list[Candidate]:
     for candidate in found:
         first.setdefault((candidate.reading, tuple(candidate.parts.items())), candidate)
     return list(first.values())
+
+
+def reconcile_record(found: Reconciliation) -> Record:
+    """`resnet-cli/reconcile@1`."""
+    return {
+        "schema": "resnet-cli/reconcile@1",
+        "model": found.variant.model,
+        "parameters": dict(found.parameters),
+        "name": found.title,
+        "input": sizes(found.variant.input),
+        "figure": found.figure.printed,
+        "value": int(found.figure.value),
+        "quantity": found.quantity,
+        "answer": found.answer,
+        "explained": found.explained,
+        "matches": [_candidate(candidate) for candidate in found.matches],
+        "nearest": [_candidate(candidate) for candidate in found.nearest],
+        "conventions": [tally_record(tally) for tally in found.tools.values()],
+    }
+
+
+def _candidate(candidate: Candidate) -> Record:
+    variant = candidate.variant
+    return {
+        "model": variant.model,
+        "input": sizes(variant.input),
+        "aux": variant.aux,
+        "variant": variant.text,
+        "reading": candidate.reading,
+        "quantity": candidate.of.quantity,
+        "conventions": list(candidate.conventions),
+        "total": candidate.total,
+        "parts": dict(candidate.parts),
+        "verdict": candidate.verdict,
+        "difference": candidate.difference,
+        "likely": candidate.likely and candidate.matches,
+    }

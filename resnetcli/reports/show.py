@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from resnetcli.ops import Shape
 from resnetcli.reports.compare import label
 from resnetcli.reports.profile import Profile
+from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.spec import (
     Aside,
     Branches,
@@ -163,3 +164,29 @@ def _layer_words(layer: Layer) -> str:
             return ", ".join(f"stride {word[1:]}" if word.startswith("/") else word for word in words)
         case _:
             return layer_text(layer)
+
+
+def show_record(profiles: tuple[Profile, ...]) -> Record:
+    """`resnet-cli/show@1`: each row's layers as phrases of the grammar, all numbers put in."""
+    return {
+        "schema": "resnet-cli/show@1",
+        "models": [
+            {
+                "model": profile.model,
+                "parameters": dict(profile.plan.parameters),
+                "name": profile.spec.title,
+                "input": list(profile.plan.input_sizes),
+                "params": profile.counts.params,
+                "macs": profile.counts.macs,
+                "rows": [
+                    {
+                        "row": row,
+                        "output": sizes(profile.plan.steps[profile.plan.rows[row]].shape),
+                        "layers": [item_text(item) for item in items],
+                    }
+                    for row, items in profile.spec.rows.items()
+                ],
+            }
+            for profile in profiles
+        ],
+    }

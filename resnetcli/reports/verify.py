@@ -8,6 +8,7 @@ from resnetcli.failures import ModelFailure, for_each
 from resnetcli.reports.check import unmet
 from resnetcli.reports.listing import models
 from resnetcli.reports.profile import Profile, profile_model
+from resnetcli.reports.records import Record, published_record
 from resnetcli.reports.verdict import Judged
 from resnetcli.spec.zoo import Zoo
 
@@ -70,3 +71,18 @@ def _fault(entry: Judged) -> str:
     if entry.verdict != "differs" and published.note:
         return f"{what} agrees with {entry.counted:,}, and yet has a `note:`"
     return ""
+
+
+def verify_record(found: Verification) -> Record:
+    """`resnet-cli/verify@1`."""
+    return {
+        "schema": "resnet-cli/verify@1",
+        "models": [
+            {
+                "model": net.profile.model,
+                "published": [published_record(entry) for entry in net.judged],
+                "faults": list(net.faults),
+            }
+            for net in found.nets
+        ],
+    }

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from resnetcli.table.safe import csv_value, markdown, printable
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from rich.table import Table
 
-    from resnetcli.table.fields import Field
+    R = TypeVar("R")
+    Row = TypeVar("Row", contravariant=True)
 
-R = TypeVar("R")
+    class Definition(Protocol[Row]):
+        """Defines a column of tables whose rows are objects of one type: `table.fields.Field`."""
+
+        def column(self, rows: Sequence[Row], /) -> Column: ...
+        def cell(self, row: Row, /) -> Cell: ...
+
 
 PROSE, FIGURE = 20, 8
 """Characters below which a column of texts, or the head of one of figures, is not wrapped as long as others can go."""
@@ -65,7 +73,7 @@ class Sheet:
 
     @classmethod
     def of(
-        cls, fields: Sequence[Field[R]], rows: Sequence[R], total: R | None = None,
+        cls, fields: Sequence[Definition[R]], rows: Sequence[R], total: R | None = None,
         headings: Mapping[int, str] | None = None,
     ) -> Sheet:  # fmt: skip
         """The sheet with these columns and a row for each object; `total` is the object of the last row."""

@@ -22,9 +22,9 @@ from resnetcli.errors import UsageError
 from resnetcli.plan.elements import KINDS
 from resnetcli.plan.lower import lower
 from resnetcli.reports.profile import By, parts
+from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import cost_sheet
 from resnetcli.reports.reconcile_table import sum_text
-from resnetcli.reports.records import profile_record
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.support.written import plan_of, plan_of_model

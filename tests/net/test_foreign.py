@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import resnetcli as rc
 from resnetcli.net.trace import weightless
 from resnetcli.reports.profile import parts, profile_model
-from resnetcli.reports.records import profile_record
+from resnetcli.reports.profile_record import profile_record
 from resnetcli.spec.zoo import module_reference
 from tests.cli.test_cli import run
 from tests.support.thin import thinned

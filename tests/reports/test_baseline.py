@@ -23,13 +23,14 @@ from resnetcli.reports.baseline import (
     check_nets,
     check_once,
     check_place,
+    measurement_records,
     nets_of,
     read_saved,
     save,
+    saved_record,
 )
 from resnetcli.reports.compare import Comparison, Contest
 from resnetcli.reports.profile import Failure
-from resnetcli.reports.records import measurement_records, saved_record
 from resnetcli.spec.zoo import Zoo
 from tests.support.measured import measured
 

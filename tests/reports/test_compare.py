@@ -15,9 +15,9 @@ from resnetcli.errors import ResourceError, UsageError
 from resnetcli.plan.plan import Plan
 from resnetcli.reports import compare as module
 from resnetcli.reports.compare import compare, label
+from resnetcli.reports.compare_record import compare_record
 from resnetcli.reports.compare_table import comparison_sheet, contest_lines, results_lines
 from resnetcli.reports.profile import Profile
-from resnetcli.reports.records import compare_record
 from resnetcli.table.sheet import to_csv
 from tests.support.measured import measured
 

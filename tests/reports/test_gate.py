@@ -16,7 +16,7 @@ from resnetcli.reports.annotation import annotation
 from resnetcli.reports.check import check
 from resnetcli.reports.gate import Limits, limits, read_saved
 from resnetcli.reports.profile import profile_model
-from resnetcli.reports.records import profile_record
+from resnetcli.reports.profile_record import profile_record
 
 NET = "input: 3x8x8\ntable:\n  a: 3x3 4\n  b: 3x3 8 /2\n  head: [global avg, fc 10]\n"
 # Parameters: a 9*3*4 + 8, b 9*4*8 + 16, head 8*10 + 10; MACs: 108*64, 288*16, 80; outputs: 256, 128, 10.

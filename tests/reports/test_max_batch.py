@@ -6,9 +6,8 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.quantities import parse_bytes, parse_count
-from resnetcli.reports.max_batch import fit
+from resnetcli.reports.max_batch import fit, fit_record
 from resnetcli.reports.max_batch_table import fit_heading, fit_notes
-from resnetcli.reports.records import fit_record
 
 
 @pytest.mark.parametrize(

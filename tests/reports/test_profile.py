@@ -13,8 +13,8 @@ import resnetcli as rc
 from resnetcli.errors import ResourceError, Source, SpecError, UsageError
 from resnetcli.reports.compare import label
 from resnetcli.reports.profile import failed, parts
+from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import conditions, cost_sheet, doubts, half_width, measured_sheet, with_times
-from resnetcli.reports.records import profile_record
 from resnetcli.reports.verdict import judge
 from resnetcli.spec.header import parse_input
 from resnetcli.spec.read import read

@@ -1,0 +1,70 @@
+"""A comparison as JSON: the schema `resnet-cli/compare` of docs/json.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnetcli.reports.compare import label
+from resnetcli.reports.profile_record import profile_record
+
+if TYPE_CHECKING:
+    from resnetcli.reports.baseline import Changes
+    from resnetcli.reports.compare import Comparison
+    from resnetcli.reports.records import Record
+
+
+def compare_record(comparison: Comparison, changes: Changes | None = None) -> Record:
+    """`resnet-cli/compare@1`."""
+    return {
+        "schema": "resnet-cli/compare@1",
+        "protocol": comparison.accuracy.protocol if comparison.accuracy else None,
+        "limits": {name: comparison.limits.get(name) for name in ("params", "macs")},
+        "left_out": list(comparison.left_out),
+        "models": [profile_record(profile) for profile in comparison.profiles],
+        "contests": [
+            {
+                "batch": contest.batch,
+                "against": contest.against,
+                "floor": contest.floor,
+                "rounds": contest.rounds,
+                "ratios": [
+                    {
+                        "model": label(profile),
+                        "ratio": ratio.ratio,
+                        "interval": list(ratio.interval),
+                        "floor": ratio.floor,
+                        "resolution": ratio.resolution,
+                        "outcome": ratio.outcome,
+                        "text": ratio.text(),
+                    }
+                    for profile, ratio in zip(comparison.profiles, contest.ratios, strict=True)
+                    if ratio is not None
+                ],
+            }
+            for contest in comparison.contests
+        ],
+        "against": changes_record(changes) if changes else None,
+    }
+
+
+def changes_record(found: Changes) -> Record:
+    return {
+        "file": found.file,
+        "changes": [
+            {
+                "model": change.model,
+                "batch": change.batch,
+                "then_s": change.then_s,
+                "now_s": change.now_s,
+                "ratio": change.ratio.ratio,
+                "interval": list(change.ratio.interval),
+                "floor": change.ratio.floor,
+                "verdict": change.verdict,
+                "text": change.ratio.text(),
+                "notes": list(change.notes),
+            }
+            for change in found.changes
+        ],
+        "unsaved": list(found.unsaved),
+        "unmeasured": list(found.unmeasured),
+    }
