@@ -1,4 +1,4 @@
-"""Pieces of JSON that several reports share. docs/reference/json.md: keys may be added and never change their meaning."""
+"""Pieces of JSON that several reports share. Keys may be added and never change their meaning (docs/reference/json.md)."""
 
 from __future__ import annotations
 
