@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.settings import Settings, settings
-    from resnetcli.counting.conventions import Tally, tally
+    from resnetcli.counting.conventions import tally
+    from resnetcli.counting.tally import Tally
     from resnetcli.errors import ResourceError, Source, SpecError, UsageError
     from resnetcli.net.module import build
     from resnetcli.plan.count import Cost, Counts, count
@@ -93,7 +94,7 @@ _HOME = {
     "floors": "resnetcli.roofline.analysis",
     "crosscheck": "resnetcli.reports.crosscheck",
     "tally": "resnetcli.counting.conventions",
-    "Tally": "resnetcli.counting.conventions",
+    "Tally": "resnetcli.counting.tally",
 }
 __all__ = [
     "Ceilings",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from resnetcli.cli.arguments import complete_model
+from resnetcli.counting.conventions import DEFAULT, complete_convention, find_convention, option_help
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
 from resnetcli.failures import ModelsError, exit_code, messages
 
@@ -180,8 +181,8 @@ Counting = Annotated[
     typer.Option(
         "--convention",
         metavar="NAME",
-        help="Count as a tool does: macs, flops, fvcore, fvcore-train, thop, ptflops, ptflops-aten, mmcv, torchinfo, "
-        "calflops, torch, darknet.",
+        help=option_help(),
+        autocompletion=complete_convention,
     ),
 ]
 Device = Annotated[
@@ -239,8 +240,6 @@ def budget(time: str | None, device: str | None) -> float:
 
 def counting(convention: str | None, flops: bool) -> str:
     """The convention asked for; `--flops` is one of them. Raises UsageError where they contradict each other."""
-    from resnetcli.counting.conventions import DEFAULT, find_convention
-
     if flops and convention not in (None, "flops"):
         raise UsageError("`--flops` is `--convention flops`", "one of the two")
     return find_convention(("flops" if flops else DEFAULT) if convention is None else convention).name

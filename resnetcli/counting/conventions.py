@@ -1,132 +1,204 @@
-"""What counting tools print: each convention a weighted sum of the same plan's elements.
+"""The counting conventions: what each counting tool reports, as a weighted sum of the plan's elements.
 
-A convention is what the tool named prints on the module that `build` gives, to the last digit; tests hold each to its
-tool where that is installed.
+A convention is registered here, in one place: its weights, the tool, how to run it, its aliases and known defects.
+`--convention`, its help and completion, `reconcile`, `crosscheck` and the tables of docs/counting.md follow from that.
+Totals equal what the tools report for the module that `build` returns, to the last digit; tests run the installed ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
+from resnetcli.counting.tally import Convention, Defect, Result, Tally, step_elements, tally_elements
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.ops import BatchNorm, Conv, Linear, LocalResponseNorm, PReLU, PyramidPool, RegionPool, Traced
-from resnetcli.plan.elements import Elements, elements, kept_by_trace, sum_elements
-from resnetcli.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from resnetcli.plan.elements import Elements
+    from resnetcli.plan.plan import Plan
+
+_REGISTERED: dict[str, Convention] = {}
+CONVENTIONS: Mapping[str, Convention] = MappingProxyType(_REGISTERED)
+"""By name, in the order of tables and help."""
+DEFAULT = "macs"
 
 
-@dataclass(frozen=True, slots=True)
-class Defect:
-    """Something a tool is known to do wrong."""
-
-    text: str
-    bites: Callable[[Plan], bool] = field(default=lambda plan: True, repr=False)
-    """Whether it shows on a net."""
+def register(convention: Convention) -> Convention:
+    """Add a convention; it replaces one of the same name."""
+    _REGISTERED[convention.name] = convention
+    return convention
 
 
-@dataclass(frozen=True, slots=True)
-class Convention:
-    """How one tool counts, in one mode."""
-
-    name: str
-    tool: str
-    """What prints the figure, and what it calls it there."""
-    mode: Literal["eval", "train", "any"]
-    """The mode the module is in while the tool looks at it."""
-    unit: Literal["MACs", "FLOPs"]
-    """Whether a multiply-accumulate is one or two, whatever the tool calls it."""
-    weights: Mapping[str, int]
-    """Kind of element -> what one of them counts for; a kind that is not there counts nothing."""
-    traced: bool = False
-    """Whether it counts a trace of the net, which leaves out what nothing needs."""
-    defects: tuple[Defect, ...] = ()
-
-    @property
-    def formula(self) -> str:
-        """`macs + 2 batchnorm + adaptive_avg_in`, for any net."""
-        return formula(self.weights)
+def aliases() -> dict[str, str]:
+    """Other names of conventions -> the convention."""
+    return {alias: convention.name for convention in CONVENTIONS.values() for alias in convention.aliases}
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """A net's figure under one convention."""
-
-    convention: Convention
-    parts: Mapping[str, int]
-    """Kind of element -> its share of the total, the weight multiplied in; `macs` always, others if the net has any."""
-    numbers: Elements
-    """The same kinds -> how many elements."""
-
-    @property
-    def name(self) -> str:
-        """The convention's."""
-        return self.convention.name
-
-    @property
-    def total(self) -> int:
-        """What the tool prints."""
-        return sum(self.parts.values())
-
-    @property
-    def formula(self) -> str:
-        """The convention's formula, as far as the net has such elements."""
-        return formula({kind: self.convention.weights[kind] for kind in self.parts})
+def option_help() -> str:
+    """The help of `--convention`."""
+    return f"Count as this tool does: {', '.join(CONVENTIONS)}."
 
 
-def formula(weights: Mapping[str, int], numbers: Elements | None = None) -> str:
-    """`macs + 2 batchnorm`; with numbers, `4,089,184,256 macs + 2 x 11,113,984 batchnorm`."""
-    terms = []
-    for kind, weight in weights.items():
-        factor = f"{abs(weight)} x " if numbers and abs(weight) != 1 else f"{abs(weight)} " if abs(weight) != 1 else ""
-        count = f"{numbers[kind]:,} " if numbers else ""
-        terms.append(("- " if weight < 0 else "+ ") + factor + count + kind)
-    return " ".join(terms).removeprefix("+ ")
+def complete_convention(incomplete: str) -> list[str]:
+    """Names for shell completion."""
+    return [name for name in CONVENTIONS if name.startswith(incomplete)]
 
 
-def _has(*kinds: type) -> Callable[[Plan], bool]:
-    return lambda plan: any(isinstance(step.op, kinds) for step in plan.steps)
+def find_convention(name: str) -> Convention:
+    """The convention of that name or alias. Raises UsageError for an unknown one."""
+    others = aliases()
+    convention = CONVENTIONS.get(others.get(name, name))
+    if convention is None:
+        hint = did_you_mean(name, (*CONVENTIONS, *others))
+        listed = f"one of {', '.join(CONVENTIONS)}; also {', '.join(f'{a} ({n})' for a, n in others.items())}"
+        raise UsageError(f"unknown convention `{name}`", f"{hint} {listed}".strip())
+    return convention
 
 
-def _untraced(training: bool) -> Defect:
-    return Defect(
-        "what nothing needs (an `aside`) is left out: it counts a trace of the net, and the trace drops it",
-        lambda plan: not all(kept_by_trace(plan, training=training)),
-    )
+def tally(plan: Plan, convention: Convention | str = DEFAULT) -> Tally:
+    """A plan's total under a convention. Raises UsageError for an unknown name."""
+    from resnetcli.plan.elements import sum_elements
+
+    convention = find_convention(convention) if isinstance(convention, str) else convention
+    return tally_elements(sum_elements(step_elements(plan, convention)), convention)
 
 
-def _grouped(plan: Plan) -> bool:
+def tallies(plan: Plan) -> dict[str, Tally]:
+    """A plan's total under every convention, by name."""
+    from resnetcli.plan.elements import sum_elements
+
+    sums: dict[tuple[bool, bool], Elements] = {}
+    totals = {}
+    for name, convention in CONVENTIONS.items():
+        view = convention.traced, convention.traced and convention.mode == "train"
+        if view not in sums:
+            sums[view] = sum_elements(step_elements(plan, convention))
+        totals[name] = tally_elements(sums[view], convention)
+    return totals
+
+
+# --- conditions of defects -------------------------------------------------------------------------------------------
+
+
+_DROPS_UNUSED = "counts a trace, which drops operations that no output depends on (an `aside`)"
+
+
+def _drops_unused(plan: Plan, *, training: bool = False) -> bool:
+    from resnetcli.plan.elements import kept_by_trace
+
+    return not all(kept_by_trace(plan, training=training))
+
+
+def _drops_unused_in_training(plan: Plan) -> bool:
+    return _drops_unused(plan, training=True)
+
+
+def _has_groups(plan: Plan) -> bool:
+    from resnetcli.ops import Conv
+
     return any(isinstance(step.op, Conv) and step.op.groups > 1 for step in plan.steps)
 
 
-def _rounds(plan: Plan) -> bool:
-    found = sum_elements(elements(plan))
-    exact = found.get("adaptive_avg_in", 0) + found.get("adaptive_avg_out", 0)
-    return found.get("adaptive_avg_work", 0) != exact
+def _rounds_pooling(plan: Plan) -> bool:
+    from resnetcli.plan.elements import elements, sum_elements
+
+    number = sum_elements(elements(plan))
+    exact = number.get("adaptive_avg_in", 0) + number.get("adaptive_avg_out", 0)
+    return number.get("adaptive_avg_work", 0) != exact
 
 
-def _single_values(plan: Plan) -> bool:
+def _normalizes_single_values(plan: Plan) -> bool:
+    from resnetcli.plan.elements import elements
+
     return any(
-        isinstance(step.op, BatchNorm) and step.shape.n * step.shape.h * step.shape.w == 1 for step in plan.steps
+        "batchnorm" in counts and step.shape.n * step.shape.h * step.shape.w == 1
+        for step, counts in zip(plan.steps, elements(plan), strict=True)
     )
 
 
-def _mixed_bias(plan: Plan) -> bool:
-    return any(isinstance(step.op, Linear) and step.op.bias for step in plan.steps)
+# --- running the tools: called with a module in evaluation mode and one image ----------------------------------------
 
 
-_META = Defect("it fails on the meta device, so the weights must be in memory")
+def _fvcore(module: Any, x: Any) -> Result:
+    from fvcore.nn import FlopCountAnalysis
 
-_ALL = (
+    analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return int(analysis.total()), None
+
+
+def _fvcore_train(module: Any, x: Any) -> Result:
+    return _fvcore(module.train(), x)
+
+
+def _thop(module: Any, x: Any) -> Result:
+    from thop import profile
+
+    macs, params = profile(module, (x,), verbose=False)
+    return int(macs), int(params)
+
+
+def _ptflops(module: Any, x: Any, backend: str = "pytorch") -> Result:
+    from ptflops import get_model_complexity_info
+
+    macs, params = get_model_complexity_info(
+        module, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False, backend=backend
+    )
+    if macs is None:  # it prints its error and returns
+        raise RuntimeError("it could not finish")
+    return int(macs), int(params)
+
+
+def _ptflops_aten(module: Any, x: Any) -> Result:
+    return _ptflops(module, x, "aten")
+
+
+def _mmcv(module: Any, x: Any) -> Result:
+    from mmcv.cnn import get_model_complexity_info
+
+    macs, params = get_model_complexity_info(module, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False)
+    return int(macs), int(params)
+
+
+def _torchinfo(module: Any, x: Any) -> Result:
+    from torchinfo import summary
+
+    statistics = summary(module, input_data=x, verbose=0)
+    return int(statistics.total_mult_adds), int(statistics.total_params)
+
+
+def _calflops(module: Any, x: Any) -> Result:
+    from calflops import calculate_flops
+
+    flops, _, params = calculate_flops(module, tuple(x.shape), print_results=False, output_as_string=False)
+    return int(flops), int(params)
+
+
+def _torch(module: Any, x: Any) -> Result:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    return int(counter.get_total_flops()), None
+
+
+# --- the conventions -------------------------------------------------------------------------------------------------
+
+_NEEDS_MEMORY = Defect("fails on the meta device: the weights must be in memory")
+_BIAS_OF_FC = Defect("counts the bias of convolutions, but not of fully connected layers", ("fc_bias",))
+
+register(
     Convention(
-        "macs",
-        "papers (as FLOPs), torchvision's model pages (as GFLOPS)",
-        "any",
-        "MACs",
-        {"macs": 1},
-    ),
-    Convention("flops", "two operations a multiply-accumulate", "any", "FLOPs", {"macs": 2}),
+        "macs", "papers (as FLOPs), torchvision's model pages (as GFLOPS)", "any", "MACs", {"macs": 1},
+        head="MACs", note="papers call these FLOPs",
+    )
+)  # fmt: skip
+register(
+    Convention(
+        "flops", "two operations per multiply-accumulate", "any", "FLOPs", {"macs": 2}, head="FLOPs", note="2 x MACs"
+    )
+)
+register(
     Convention(
         "fvcore",
         "fvcore FlopCountAnalysis (as flops); timm's tables (as GMACs)",
@@ -134,8 +206,13 @@ _ALL = (
         "MACs",
         {"macs": 1, "batchnorm": 2, "adaptive_avg_in": 1, "roi": 4},
         traced=True,
-        defects=(_untraced(False), _META),
-    ),
+        aliases=("timm",),
+        defects=(Defect(_DROPS_UNUSED, affects=_drops_unused), _NEEDS_MEMORY),
+        package="fvcore",
+        run=_fvcore,
+    )
+)
+register(
     Convention(
         "fvcore-train",
         "fvcore FlopCountAnalysis on a module in training mode (as flops)",
@@ -144,12 +221,19 @@ _ALL = (
         {"macs": 1, "batchnorm": 5, "adaptive_avg_in": 1, "roi": 4},
         traced=True,
         defects=(
-            _untraced(True),
-            _META,
-            Defect("it moves BatchNorm's running statistics", _has(BatchNorm)),
-            Defect("it fails on one image: torch trains no BatchNorm on a single value a channel", _single_values),
+            Defect(_DROPS_UNUSED, affects=_drops_unused_in_training),
+            _NEEDS_MEMORY,
+            Defect("updates BatchNorm's running statistics", ("batchnorm",)),
+            Defect(
+                "fails on one image: PyTorch trains no BatchNorm on a single value per channel",
+                affects=_normalizes_single_values,
+            ),
         ),
-    ),
+        package="fvcore",
+        run=_fvcore_train,
+    )
+)
+register(
     Convention(
         "thop",
         "thop profile (as MACs)",
@@ -165,12 +249,16 @@ _ALL = (
             "softmax_groups": -1,
         },
         defects=(
-            Defect("it leaves its counters, total_ops and total_params, in the module's state_dict"),
-            Defect("BatchNorm counts 4 an element, though it does 2 operations in evaluation", _has(BatchNorm)),
-            Defect("average pooling to a size is computed in floating point and comes out one short", _rounds),
-            Defect("what has no class in torch.nn counts nothing", _has(PyramidPool, RegionPool)),
+            Defect("leaves its counters, total_ops and total_params, in the module's state_dict"),
+            Defect("counts 4 per element of BatchNorm, which takes 2 operations in evaluation", ("batchnorm",)),
+            Defect("counts average pooling to a size in floating point, one short", affects=_rounds_pooling),
+            Defect("does not count operations without a class in torch.nn", ("pyramid_in", "roi")),
         ),
-    ),
+        package="thop",
+        run=_thop,
+    )
+)
+register(
     Convention(
         "ptflops",
         "ptflops get_model_complexity_info, backend pytorch (as MACs)",
@@ -193,19 +281,28 @@ _ALL = (
             "lrn_padded": 1,
         },
         defects=(
-            Defect("ReLU, PReLU and pooling count twice: once as a module, once as the function it calls"),
-            Defect("of LRN it counts the parts it knows and not the power and the division", _has(LocalResponseNorm)),
-            Defect("it leaves the module in evaluation mode"),
+            Defect("counts ReLU, PReLU and pooling twice: as a module and as the function it calls"),
+            Defect("does not count the power and the division of LRN", ("lrn",)),
+            Defect("leaves the module in evaluation mode"),
         ),
-    ),
+        package="ptflops",
+        run=_ptflops,
+    )
+)
+register(
     Convention(
         "ptflops-aten",
         "ptflops get_model_complexity_info, backend aten (as MACs); pycls (as flops)",
         "eval",
         "MACs",
         {"macs": 1, "conv_bias": 1, "fc_bias": 1},
-        defects=(Defect("it leaves the module in evaluation mode, and its hooks in it"),),
-    ),
+        aliases=("pycls",),
+        defects=(Defect("leaves the module in evaluation mode, with its hooks"),),
+        package="ptflops",
+        run=_ptflops_aten,
+    )
+)
+register(
     Convention(
         "mmcv",
         "MMCV get_model_complexity_info (as FLOPs), MMPretrain's model zoo; ptflops of 2021",
@@ -222,11 +319,13 @@ _ALL = (
             "adaptive_max_in": 1,
             "adaptive_avg_in": 1,
         },
-        defects=(
-            Defect("the bias of a convolution counts, that of a fully connected layer does not", _mixed_bias),
-            Defect("it leaves the model in evaluation mode, and its counters in the modules"),
-        ),
-    ),
+        aliases=("mmpretrain",),
+        defects=(_BIAS_OF_FC, Defect("leaves the module in evaluation mode, with its counters")),
+        package="mmcv",
+        run=_mmcv,
+    )
+)
+register(
     Convention(
         "torchinfo",
         "torchinfo summary (as mult-adds)",
@@ -234,10 +333,14 @@ _ALL = (
         "MACs",
         {"macs": 1, "conv_bias": 1, "fc_bias": 1, "batchnorm_params": 1, "prelu_params": 1},
         defects=(
-            Defect("BatchNorm counts its parameters, whatever the size of the maps", _has(BatchNorm)),
-            Defect("PReLU counts its parameters, whatever the size of the maps", _has(PReLU)),
+            Defect("counts BatchNorm's parameters, whatever the feature map's size", ("batchnorm",)),
+            Defect("counts PReLU's parameters, whatever the feature map's size", ("prelu",)),
         ),
-    ),
+        package="torchinfo",
+        run=_torchinfo,
+    )
+)
+register(
     Convention(
         "calflops",
         "calflops calculate_flops, DeepSpeed's FLOPs profiler (as FLOPs)",
@@ -258,86 +361,25 @@ _ALL = (
             "lrn": 3,
             "lrn_padded": 1,
         },
-        defects=(
-            Defect("the bias of a convolution counts, that of a fully connected layer does not", _mixed_bias),
-            Defect("it cannot be imported without transformers, which it does not ask for"),
-        ),
-    ),
+        aliases=("deepspeed",),
+        defects=(_BIAS_OF_FC, Defect("cannot be imported without transformers, which it does not depend on")),
+        package="calflops",
+        run=_calflops,
+    )
+)
+register(
     Convention(
         "torch",
         "torch.utils.flop_counter FlopCounterMode, forward (as FLOPs)",
         "any",
         "FLOPs",
         {"macs": 2},
-        defects=(Defect("forward is right; backward of a grouped convolution is overcounted (2.13)", _grouped),),
-    ),
-    Convention("darknet", "darknet's `Bn Ops` and the YOLO papers'", "any", "FLOPs", {"macs": 2}),
-)
-CONVENTIONS: Mapping[str, Convention] = MappingProxyType({convention.name: convention for convention in _ALL})
-"""By name, in the order they are listed in."""
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {"pycls": "ptflops-aten", "mmpretrain": "mmcv", "timm": "fvcore", "deepspeed": "calflops"}
-)
-"""Other names -> the convention they are."""
-DEFAULT = "macs"
-
-
-def find_convention(name: str) -> Convention:
-    """A convention by its name or alias. Raises UsageError for an unknown one."""
-    known = CONVENTIONS.get(ALIASES.get(name, name))
-    if known is None:
-        names = (*CONVENTIONS, *ALIASES)
-        message = f"unknown convention `{name}`"
-        hint = did_you_mean(name, names)
-        listed = f"one of {', '.join(CONVENTIONS)}; also {', '.join(f'{a} ({n})' for a, n in ALIASES.items())}"
-        raise UsageError(message, f"{hint} {listed}".strip())
-    return known
-
-
-def step_elements(plan: Plan, convention: Convention) -> tuple[Elements, ...]:
-    """The elements that a convention's tool sees, step by step.
-
-    Raises UsageError for a PyTorch model, of which only the multiply-accumulates are known, under most conventions.
-    """
-    if any(isinstance(step.op, Traced) for step in plan.steps) and convention.weights.keys() != {"macs"}:
-        raise UsageError(
-            f"`{convention.name}` counts more than a PyTorch model shows",
-            f"for such a model {', '.join(n for n, c in CONVENTIONS.items() if c.weights.keys() == {'macs'})}",
-        )
-    return elements(plan, kept_by_trace(plan, training=convention.mode == "train") if convention.traced else None)
-
-
-def tally(plan: Plan, convention: Convention | str = DEFAULT) -> Tally:
-    """A plan's figure under a convention. Raises UsageError for an unknown name."""
-    convention = find_convention(convention) if isinstance(convention, str) else convention
-    return tally_elements(sum_elements(step_elements(plan, convention)), convention)
-
-
-def tally_elements(found: Elements, convention: Convention) -> Tally:
-    """The figure from elements that have been counted already."""
-    weights = convention.weights
-    numbers = {kind: found.get(kind, 0) for kind in weights if kind == "macs" or found.get(kind)}
-    return Tally(convention, {kind: weights[kind] * number for kind, number in numbers.items()}, numbers)
-
-
-def tallies(plan: Plan) -> dict[str, Tally]:
-    """A plan's figure under every convention, by name."""
-    seen = {(each.traced, each.mode == "train"): each for each in CONVENTIONS.values()}
-    counted = {key: sum_elements(step_elements(plan, each)) for key, each in seen.items()}
-    return {
-        name: tally_elements(counted[each.traced, each.mode == "train"], each) for name, each in CONVENTIONS.items()
-    }
-
-
-def step_figures(plan: Plan, convention: Convention) -> tuple[int, ...]:
-    """What each step counts for under a convention; they sum to the tally's total."""
-    weights = convention.weights
-    return tuple(
-        sum(weights.get(kind, 0) * number for kind, number in found.items())
-        for found in step_elements(plan, convention)
+        defects=(
+            Defect("exact in the forward pass; overcounts the backward of grouped convolutions (2.13)",
+                   affects=_has_groups),
+        ),
+        package="torch",
+        run=_torch,
     )
-
-
-def biting(plan: Plan, convention: Convention) -> list[str]:
-    """The known defects of a convention's tool that show on a net."""
-    return [defect.text for defect in convention.defects if defect.bites(plan)]
+)  # fmt: skip
+register(Convention("darknet", "darknet's `Bn Ops` and the YOLO papers'", "any", "FLOPs", {"macs": 2}))

@@ -19,7 +19,6 @@ from resnetcli.reports.profile_table import (
     memory_columns,
     noisy_cell,
 )
-from resnetcli.reports.reconcile_table import convention_notes, work_head, work_key
 from resnetcli.table.numbers import change, duration, figure_name, percent, rate, short, size_of
 from resnetcli.table.sheet import Cell, Column, Sheet, cell
 
@@ -33,10 +32,10 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     measured = any(profile.measurements for profile in comparison.profiles)
     base = comparison.baseline
     convention = comparison.profiles[0].convention
-    work = work_key(convention)
+    work = convention.key
     several = len({profile.plan.input_text for profile in comparison.profiles}) > 1
     columns = [Column("model", "model", "left", "bold"), Column("input", "input", shown=several, spare=5)]
-    for key, head in (("params", "params"), (work, work_head(convention)), ("activations", "acts")):
+    for key, head in (("params", "params"), (work, convention.label), ("activations", "acts")):
         spare = {"params": 3, work: 2, "activations": 7}[key] if measured else 0
         columns.append(Column(head, key, spare=spare, legend=ACTS if head == "acts" else ""))
         if base is not None:
@@ -219,9 +218,8 @@ def caption(comparison: Comparison) -> list[str]:
 
 def results_lines(comparison: Comparison) -> list[str]:
     """A tool's figures as sums, omitted models, and notes on single models."""
-    lines = []
-    if comparison.profiles[0].convention.name not in ("macs", "flops"):
-        lines += convention_notes({label(profile): profile.tally for profile in comparison.profiles})
+    tallies = {label(profile): profile.tally for profile in comparison.profiles}
+    lines = comparison.profiles[0].convention.lines(tallies)
     if comparison.left_out:
         words = " or ".join(
             f"more than {short(most)} {'parameters' if name == 'params' else 'MACs'}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from resnetcli.counting.conventions import CONVENTIONS, Tally, biting, tally
+from resnetcli.counting.conventions import CONVENTIONS, tally
+from resnetcli.counting.tally import Tally, defects_shown
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record, tally_record
 
 if TYPE_CHECKING:
-    from resnetcli.counting.tools import Reading
+    from resnetcli.counting.tools import ToolReport
 
 Agreement = Literal["agrees", "differs", "no figure"]
 
@@ -19,7 +20,7 @@ Agreement = Literal["agrees", "differs", "no figure"]
 class Crosscheck:
     """One tool on one net."""
 
-    reading: Reading
+    reading: ToolReport
     ours: Tally
     params: int
     """Ours."""
@@ -53,14 +54,14 @@ def crosscheck(model: str | Profile) -> Crosschecked:
 
     Raises UsageError and SpecError as `load` does, ResourceError if memory does not suffice.
     """
-    from resnetcli.counting.tools import readings
+    from resnetcli.counting.tools import run_tools
 
     profile = profile_model(model, {}) if isinstance(model, str) else model
     found = []
-    for reading in readings(profile.plan):
+    for reading in run_tools(profile.plan):
         convention = CONVENTIONS[reading.convention]
         ours = tally(profile.plan, convention)
-        found.append(Crosscheck(reading, ours, profile.counts.params, tuple(biting(profile.plan, convention))))
+        found.append(Crosscheck(reading, ours, profile.counts.params, tuple(defects_shown(profile.plan, convention))))
     return Crosschecked(profile, tuple(found))
 
 

@@ -10,16 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.bench.settings import Settings
-from resnetcli.counting.conventions import (
-    CONVENTIONS,
-    DEFAULT,
-    Convention,
-    Tally,
-    find_convention,
-    step_elements,
-    step_figures,
-    tally,
-)
+from resnetcli.counting.conventions import CONVENTIONS, DEFAULT, find_convention, tally
+from resnetcli.counting.tally import Convention, Tally, step_elements, step_figures
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.ops import Conv, Linear, Pool, Shape, Sides, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs

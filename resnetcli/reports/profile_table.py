@@ -11,7 +11,6 @@ from resnetcli.plan.memory import memory
 from resnetcli.plan.training import is_traced, training
 from resnetcli.reports.max_batch_table import memory_text, training_line
 from resnetcli.reports.profile import By, Failure, Part, Profile, parts, settings_text
-from resnetcli.reports.reconcile_table import convention_lines, work_head, work_key, work_text
 from resnetcli.reports.verdict import Judged
 from resnetcli.table.numbers import bar, change, duration, exact, factor, figure_name, percent, rate, short, size_of
 from resnetcli.table.sheet import Cell, Column, Sheet, cell
@@ -43,14 +42,14 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
     found = parts(profile, by)
     total, work = profile.counts.total, profile.tally.total
     most = max((part.figure for part in found), default=0) or 1
-    head = work_head(profile.convention)
+    head = profile.convention.label
     columns = (
         Column(by, by, "left", "bold"),
         Column("steps", "layers", "left", "dim", shown=by == "layer", exported=by == "layer", spare=1),
         Column("output", "output", spare=2 if by != "row" else 0),
         *(Column(name, name, legend=meaning) for name, meaning in FIELDS.items() if receptive),
         Column("params", "params"),
-        Column(head, work_key(profile.convention)),
+        Column(head, profile.convention.key),
         Column("activations", "activations"),
         Column(f"share of {head}", "share", "left", "cyan", spare=3 if by == "layer" else 0),
     )
@@ -118,7 +117,7 @@ def _range(low: int | None, high: int | None, unbounded: str = "") -> str:
 def totals(profile: Profile) -> list[str]:
     """Requested details of the whole model: a convention's sum, auxiliary heads, batch sizes."""
     counts = profile.counts
-    lines = convention_lines(profile.tally)
+    lines = list(profile.tally.lines)
     if heads := heads_line(profile):
         lines.append(heads)
     for batch in profile.batches:
@@ -133,7 +132,7 @@ def totals_notes(profile: Profile) -> list[str]:
     counts, plan = profile.counts, profile.plan
     one = f"one {'input' if plan.inputs else 'image'}, {plan.input_text}"
     lines = [
-        f"{exact(counts.params)} parameters   {work_text(profile.tally)}   {exact(counts.activations)} activations "
+        f"{exact(counts.params)} parameters   {profile.tally.text}   {exact(counts.activations)} activations "
         f"(outputs of convolutions and fc)   depth {counts.depth}",
         f"{one}, in float32 (derived): weights {size_of(counts.weight_bytes)}, "
         f"activations {size_of(counts.activation_bytes)}",

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from resnetcli.counting.conventions import Tally, formula, tallies
+from resnetcli.counting.conventions import tallies
+from resnetcli.counting.tally import Tally, formula
 from resnetcli.ops import (
     Add,
     BatchNorm,

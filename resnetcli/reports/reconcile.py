@@ -9,7 +9,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal
 
-from resnetcli.counting.conventions import Tally, tallies
+from resnetcli.counting.conventions import tallies
+from resnetcli.counting.tally import Tally
 from resnetcli.errors import UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from resnetcli.counting.conventions import Convention, Tally, formula
+from resnetcli.counting.tally import Tally
 from resnetcli.errors import plural
 from resnetcli.table.numbers import exact, short
 from resnetcli.table.sheet import Cell, Column, Sheet, cell
@@ -15,52 +14,9 @@ if TYPE_CHECKING:
     from resnetcli.reports.reconcile import Candidate, Reconciliation
     from resnetcli.reports.variants import Variant
 
-FEW = 4
-"""Nets whose sums are written out below a table of several."""
 MOST = 12
 """Explanations that a table shows."""
-_HEADS = {"macs": "MACs", "flops": "FLOPs"}
 _QUANTITIES = {"params": "parameters", "activations": "activations"}
-_MODES = {"eval": ", in evaluation", "train": ", in training", "any": ""}
-
-
-def work_head(convention: Convention) -> str:
-    """What stands above a column of its figures: `MACs`, `FLOPs`, `fvcore`."""
-    return _HEADS.get(convention.name, convention.name)
-
-
-def work_key(convention: Convention) -> str:
-    """The same for programs: `macs`, `fvcore_train`."""
-    return convention.name.replace("-", "_")
-
-
-def work_text(tally: Tally) -> str:
-    """`4,111,512,576 fvcore`, and for the two that are no tool's what they are."""
-    told = {"macs": " (papers call these FLOPs)", "flops": " (2 x MACs)"}.get(tally.name, "")
-    return f"{exact(tally.total)} {work_head(tally.convention)}{told}"
-
-
-def convention_lines(tally: Tally) -> list[str]:
-    """Whose figure it is and what it is the sum of; nothing for the two that are no tool's."""
-    return [] if tally.name in _HEADS else [source(tally.convention), f"{exact(tally.total)} = {sum_text(tally)}"]
-
-
-def source(convention: Convention) -> str:
-    """`fvcore: fvcore FlopCountAnalysis (as flops), in evaluation`."""
-    return f"{convention.name}: {convention.tool}{_MODES[convention.mode]}"
-
-
-def convention_notes(tallies: Mapping[str, Tally]) -> list[str]:
-    """Whose figures they are, and of some few nets what each is the sum of."""
-    convention = next(iter(tallies.values())).convention
-    if len(tallies) > FEW:
-        return [source(convention), f"{convention.name} = {convention.formula}"]
-    return [source(convention), *(f"{net}: {exact(tally.total)} = {sum_text(tally)}" for net, tally in tallies.items())]
-
-
-def sum_text(tally: Tally) -> str:
-    """`4,089,184,256 macs + 2 x 11,113,984 batchnorm + 100,352 adaptive_avg_in`."""
-    return formula({kind: tally.convention.weights[kind] for kind in tally.parts}, tally.numbers)
 
 
 def reconcile_heading(found: Reconciliation) -> list[str]:

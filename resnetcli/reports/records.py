@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnetcli.counting.conventions import Tally
+    from resnetcli.counting.tally import Tally
     from resnetcli.ops import Shape
     from resnetcli.reports.profile import Profile
     from resnetcli.reports.verdict import Judged

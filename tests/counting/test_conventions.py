@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 import resnetcli as rc
-from resnetcli.counting.conventions import (
-    ALIASES,
-    CONVENTIONS,
-    biting,
-    find_convention,
-    formula,
-    step_figures,
-    tallies,
-    tally,
-)
+from resnetcli.counting.conventions import CONVENTIONS, aliases, find_convention, tallies, tally
+from resnetcli.counting.tally import defects_shown, formula, step_figures
 from resnetcli.errors import UsageError
 from resnetcli.plan.elements import KINDS
 from resnetcli.plan.lower import lower
 from resnetcli.reports.profile import By, parts
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import cost_sheet
-from resnetcli.reports.reconcile_table import sum_text
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.support.written import plan_of, plan_of_model
@@ -124,7 +120,7 @@ def test_a_formula_reads_as_one_writes_it() -> None:
 
 
 def test_an_alias_is_the_convention_it_stands_for() -> None:
-    assert {alias: find_convention(alias).name for alias in ALIASES} == {
+    assert {alias: find_convention(alias).name for alias in aliases()} == {
         "pycls": "ptflops-aten", "mmpretrain": "mmcv", "timm": "fvcore", "deepspeed": "calflops",
     }  # fmt: skip
 
@@ -133,33 +129,107 @@ def test_an_unknown_convention_is_an_error_with_the_list() -> None:
     with pytest.raises(UsageError) as caught:
         rc.profile("resnet50", convention="fvcor")
     assert "did you mean `fvcore`" in caught.value.hint
-    assert all(name in caught.value.hint for name in (*CONVENTIONS, *ALIASES))
+    assert all(name in caught.value.hint for name in (*CONVENTIONS, *aliases()))
 
 
 def test_a_pytorch_model_is_counted_only_as_far_as_it_shows() -> None:
     import torch
 
     assert rc.profile_module(torch.nn.Linear(4, 3), input=(1, 1, 4)).tally.total == 12
-    with pytest.raises(UsageError, match="counts more than a PyTorch model shows"):
+    with pytest.raises(UsageError, match="`--convention thop` is not supported for PyTorch models"):
         tally(rc.profile_module(torch.nn.Linear(4, 3), input=(1, 1, 4)).plan, "thop")
 
 
 def test_a_defect_is_stated_where_it_bites() -> None:
     grouped, plain = plan_of_model("resnext50_32x4d"), plan_of_model("resnet50")
     torch_s = CONVENTIONS["torch"]
-    assert len(biting(grouped, torch_s)) == 1
-    assert biting(plain, torch_s) == []
+    assert len(defects_shown(grouped, torch_s)) == 1
+    assert defects_shown(plain, torch_s) == []
     aside = plan_of("input: 3x8x8\ntable: {a: [3x3 4, aside: [3x3 8]], b: [global avg, fc 5]}")
-    assert any("`aside`" in text for text in biting(aside, CONVENTIONS["fvcore"]))
-    assert not any("`aside`" in text for text in biting(plain, CONVENTIONS["fvcore"]))
+    assert any("`aside`" in text for text in defects_shown(aside, CONVENTIONS["fvcore"]))
+    assert not any("`aside`" in text for text in defects_shown(plain, CONVENTIONS["fvcore"]))
 
 
-def test_the_page_has_every_formula_kind_defect_and_the_figures_of_resnet_50() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "why" / "counting.md").read_text("utf-8")
-    lines = {line for line in text.splitlines() if line.startswith("| `")}
-    for name, found in tallies(plan_of_model("resnet50")).items():
-        convention = CONVENTIONS[name]
-        assert any(line.startswith(f"| `{name}` |") and line.endswith(f"| `{convention.formula}` |") for line in lines)
-        assert f"| `{name}` | {found.total:,} | {sum_text(found)} |" in lines
-        assert {f"| `{name}` | {defect.text} |" for defect in convention.defects} <= lines
-    assert {f"| `{kind}` | {what} |" for kind, what in KINDS.items()} <= lines
+TOY = """
+import json, sys
+
+from typer.testing import CliRunner
+
+from resnetcli.counting.conventions import complete_convention, register
+from resnetcli.counting.tally import Convention
+
+register(Convention("toy", "a toy tool", "eval", "MACs", {"macs": 1, "relu": 7}, aliases=("plaything",)))
+
+from resnetcli.cli.main import app
+
+outputs = {"completion": " ".join(complete_convention("to"))}
+for command in json.loads(sys.argv[1]):
+    outputs[command] = CliRunner().invoke(app, command.split(), prog_name="resnet-cli").output
+print(json.dumps(outputs))
+"""
+
+
+def test_a_registered_convention_is_everywhere() -> None:
+    figure = 4_089_184_256 + 7 * 9_608_704
+    commands = (
+        "profile --help",
+        "compare resnet50 --convention toy --sort toy",
+        "profile resnet50 --convention plaything --format json",
+        f"reconcile resnet50 {figure}",
+        "profile resnet50 --convention toi",
+    )
+    environment = {**os.environ, "COLUMNS": "250", "NO_COLOR": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-c", TOY, json.dumps(commands)],
+        capture_output=True, text=True, check=True, timeout=120, env=environment,
+    )  # fmt: skip
+    outputs = json.loads(answer.stdout)
+    help, table, record, answered, unknown = (outputs[command] for command in commands)
+    assert outputs["completion"] == "torchinfo torch toy"
+    assert "darknet, toy" in help
+    assert f"resnet50: {figure:,} = 4,089,184,256 macs + 7 x 9,608,704 relu" in table
+    assert "toy: a toy tool, in evaluation" in table
+    assert json.loads(record)["convention"] == {
+        "name": "toy", "total": figure, "formula": "macs + 7 relu",
+        "parts": {"macs": 4_089_184_256, "relu": 7 * 9_608_704},
+    }  # fmt: skip
+    assert "is explained: toy" in answered
+    assert "did you mean `toy`" in unknown
+    assert "plaything (toy)" in unknown
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "why" / "counting.md"
+
+
+def tables() -> dict[str, str]:
+    """The tables of docs/why/counting.md by their heads."""
+    conventions = CONVENTIONS.values()
+    resnet50 = tallies(plan_of_model("resnet50"))
+    modes = {"eval": ", evaluation", "train": ", training", "any": ""}
+    return {
+        "| convention | tool | formula |\n|:--|:--|:--|\n": "".join(
+            f"| `{each.name}` | {each.tool}{modes[each.mode]} | `{each.formula}` |\n" for each in conventions
+        ),
+        "| kind | what is counted |\n|:--|:--|\n": "".join(f"| `{kind}` | {what} |\n" for kind, what in KINDS.items()),
+        "| convention | figure | sum of |\n|:--|--:|:--|\n": "".join(
+            f"| `{name}` | {found.total:,} | {found.sum_text} |\n" for name, found in resnet50.items()
+        ),
+        "| convention | defect |\n|:--|:--|\n": "".join(
+            f"| `{each.name}` | {defect.text} |\n" for each in conventions for defect in each.defects
+        ),
+    }
+
+
+def test_the_tables_of_the_page_are_those_of_the_conventions(request: pytest.FixtureRequest) -> None:
+    text = PAGE.read_text("utf-8")
+    for head, rows in tables().items():
+        before, found, after = text.partition(head)
+        assert found, head
+        now = re.match("(?:\\|.*\n)*", after)
+        assert now is not None
+        if request.config.getoption("--update-golden"):
+            text = before + head + rows + after[now.end() :]
+        else:
+            assert now[0] == rows
+    if text != PAGE.read_text("utf-8"):
+        PAGE.write_text(text, "utf-8")

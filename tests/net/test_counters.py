@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import resnetcli as rc
 from resnetcli.counting.conventions import CONVENTIONS, tally
-from resnetcli.counting.tools import COUNTERS, Reading, read_counter
+from resnetcli.counting.tools import ToolReport, run_tool
 from resnetcli.errors import SpecError
 from resnetcli.net.module import build
 from resnetcli.ops import Shape
@@ -25,6 +26,7 @@ from resnetcli.spec.zoo import Zoo
 from tests.support.written import plan_of
 
 ZOO = Zoo()
+TOOLS = {name: convention for name, convention in CONVENTIONS.items() if convention.run is not None}
 REQUIRED = ("fvcore", "fvcore-train", "thop", "torch")
 """Their tools are dependencies of this package; the others' may be missing."""
 SIZES = (32, 64, 96, 128)
@@ -60,7 +62,7 @@ def ours(plan: Plan, convention: str) -> tuple[int, int]:
 def theirs(convention: str, net: nn.Module, plan: Plan) -> tuple[int, int]:
     """The tool's figures; where it does not count parameters, ours."""
     images = 2 if convention == "fvcore-train" else 1  # torch trains no BatchNorm on one value a channel
-    found: Reading = read_counter(convention, net, plan, images)
+    found: ToolReport = run_tool(CONVENTIONS[convention], net, plan, images)
     if found.problem and convention not in REQUIRED:
         pytest.skip(f"{found.package}: {found.problem}")
     assert not found.problem
@@ -87,7 +89,7 @@ def held(name: str, aux: bool = False) -> None:
 @cache
 def working() -> tuple[str, ...]:
     """The tools that must be there, and those others that are."""
-    return tuple(tool for tool in COUNTERS if tool in REQUIRED or not read_counter(tool, TINY_NET, TINY).problem)
+    return tuple(tool for tool in TOOLS if tool in REQUIRED or not run_tool(TOOLS[tool], TINY_NET, TINY).problem)
 
 
 TINY = plan_of("input: 3x8x8\ntable: {a: [3x3 4], b: [global avg, fc 5]}")
@@ -128,7 +130,7 @@ STYLES = {
 }
 
 
-@pytest.mark.parametrize("tool", COUNTERS)
+@pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_counts_each_kind_of_layer_as_its_convention_says(tool: str) -> None:
     for layers in LAYERS.values():
         for style in STYLES.values():
@@ -153,8 +155,8 @@ def test_the_net_that_is_crosschecked_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()]
     state = torch.get_rng_state()
-    for tool in COUNTERS:
-        read_counter(tool, net, plan)
+    for tool in TOOLS.values():
+        run_tool(tool, net, plan)
     assert list(net.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()] == hooks
@@ -166,10 +168,10 @@ def test_a_tool_that_is_missing_or_fails_is_a_line_and_no_failure(monkeypatch: p
     def broken(net: nn.Module, x: torch.Tensor) -> tuple[int, int | None]:
         raise RuntimeError("no such thing\nat all")
 
-    tools = dict(COUNTERS)
-    tools["torch"] = type(tools["torch"])("torch", broken)
-    tools["torchinfo"] = type(tools["torchinfo"])("nothing_of_that_name", broken)
-    monkeypatch.setattr("resnetcli.counting.tools.COUNTERS", tools)
+    tools = dict(TOOLS)
+    tools["torch"] = replace(tools["torch"], run=broken)
+    tools["torchinfo"] = replace(tools["torchinfo"], package="nothing_of_that_name", run=broken)
+    monkeypatch.setattr("resnetcli.counting.tools.CONVENTIONS", tools)
     found = {tool.reading.convention: tool for tool in crosscheck(rc.profile("inception_3a", input="192x8x8")).tools}
     assert found["torch"].reading.problem == "failed: RuntimeError: no such thing"
     assert found["torchinfo"].reading.problem == "not installed"
@@ -178,39 +180,47 @@ def test_a_tool_that_is_missing_or_fails_is_a_line_and_no_failure(monkeypatch: p
 
 
 def test_a_tool_that_says_something_else_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = {"thop": type(COUNTERS["thop"])("thop", lambda net, x: (1, None))}
-    monkeypatch.setattr("resnetcli.counting.tools.COUNTERS", tools)
+    tools = {"thop": replace(TOOLS["thop"], run=lambda module, x: (1, None))}
+    monkeypatch.setattr("resnetcli.counting.tools.CONVENTIONS", tools)
     found = crosscheck(rc.profile("inception_3a", input="192x8x8"))
     assert [tool.verdict for tool in found.tools] == ["differs"]
     assert not found.agrees
 
 
 def test_every_convention_of_a_tool_has_its_counter() -> None:
-    assert COUNTERS.keys() == CONVENTIONS.keys() - {"macs", "flops", "darknet"}
+    assert TOOLS.keys() == CONVENTIONS.keys() - {"macs", "flops", "darknet"}
+    assert all(tool.package for tool in TOOLS.values())
 
 
 # Defects that are stated must be there.
+
+
+def run_in_place(name: str, net: nn.Module, x: torch.Tensor) -> None:
+    """Run a tool on the module itself, not on a copy."""
+    run = TOOLS[name].run
+    assert run is not None
+    run(net, x)
 
 
 def test_fvcore_moves_the_statistics_of_a_net_in_training() -> None:
     plan = plan_of("input: 3x16x16\nconv: conv bn relu\ntable: {a: [3x3 4, 3x3 8 /2], b: [global avg, fc 5]}")
     net = build(plan)
     before = [value.clone() for value in net.buffers()]
-    COUNTERS["fvcore-train"].count(net, torch.randn(2, 3, 16, 16))
+    run_in_place("fvcore-train", net, torch.randn(2, 3, 16, 16))
     assert not all(torch.equal(a, b) for a, b in zip(before, net.buffers(), strict=True))
 
 
 def test_thop_leaves_its_counters_in_the_state_dict() -> None:
     net = build(TINY).eval()
     before = set(net.state_dict())
-    COUNTERS["thop"].count(net, torch.zeros(1, 3, 8, 8))
+    run_in_place("thop", net, torch.zeros(1, 3, 8, 8))
     assert {key.rpartition(".")[2] for key in net.state_dict().keys() - before} == {"total_ops", "total_params"}
 
 
 def test_ptflops_aten_leaves_hooks() -> None:
     pytest.importorskip("ptflops")
     net = build(TINY)
-    COUNTERS["ptflops-aten"].count(net, torch.zeros(1, 3, 8, 8))
+    run_in_place("ptflops-aten", net, torch.zeros(1, 3, 8, 8))
     assert any(module._forward_hooks for module in net.modules())
     assert not net.training
 
