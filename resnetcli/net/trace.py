@@ -36,7 +36,7 @@ from resnetcli.net.guard import CodeExit, is_of_code, line_of, undisturbed
 from resnetcli.net.memory import fitting
 from resnetcli.net.operations import Product, has_formula, product_of, tensors_in, written
 from resnetcli.ops import Input, Shape, Traced
-from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.spec.inputs import FORMS, Inputs, describe, first_shape, image_of, of_image
 
 
@@ -678,7 +678,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notes = self._never_read()
         rows: dict[str, int] = {}
         first = first_shape(self.inputs)
-        steps = [Step("input", Input(first), (), first)]
+        steps = [Step(Where("input"), Input(first), (), first)]
         places = {-1: 0}
         visits, names = Counter[str](), Counter[str]()
         idle = self._idle()
@@ -688,12 +688,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             within: list[tuple[int | None, _Seen]] = [(None, seen) for seen in idle if seen.row == visit]
             within += [(index, seen) for index, seen in enumerate(self.seen) if seen.row == visit]
             for index, seen in within:
-                path = ".".join(filter(None, (row, seen.path, seen.op.text.partition(" ")[0].replace(".", "_"))))
+                where = _below(Where(row), seen.path)
+                kind = seen.op.text.partition(" ")[0].replace(".", "_")
+                path = f"{where.path}.{kind}"
                 names[path] += 1
-                path = f"{path}#{names[path]}" if names[path] > 1 else path
+                where = where.level(f"{kind}#{names[path]}" if names[path] > 1 else kind)
                 if index is not None:
                     places[index] = len(steps)
-                steps.append(Step(path, seen.op, tuple(places[i] for i in seen.inputs), seen.shape))
+                steps.append(Step(where, seen.op, tuple(places[i] for i in seen.inputs), seen.shape))
             rows[row] = len(steps) - 1
         plan = Plan(name, title, tuple(steps), rows, (places[last],), {}, self._bounded())
         notes += self._notes(depends=ends is not None or result is None)
@@ -775,6 +777,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _unread(self, parameters: Iterable[tuple[str, Tensor | None]]) -> dict[str, Tensor]:
         known = [(name, p) for name, p in parameters if p is not None and not is_lazy(p)]
         return {name: p for name, p in known if self._storage(p) not in self.read}
+
+
+def _below(where: Where, path: str) -> Where:
+    """The place of the submodule at `path` below a child module."""
+    for name in filter(None, path.split(".")):
+        where = where.item_at(name)
+    return where
 
 
 def max_layers(values: list[_Value]) -> int:

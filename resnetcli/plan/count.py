@@ -90,8 +90,8 @@ def row_steps(plan: Plan) -> dict[str, range]:
     rows: dict[str, range] = {}
     start = 1  # step 0 is the input
     for row in plan.rows:
-        lead, end = f"{row}.", start
-        while end < len(plan.steps) and plan.steps[end].path.startswith(lead):
+        end = start
+        while end < len(plan.steps) and plan.steps[end].where.stage == row:
             end += 1
         rows[row] = range(start, end)
         start = end

@@ -38,7 +38,7 @@ from resnetcli.ops import (
     Softmax,
     Unary,
 )
-from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -104,15 +104,15 @@ class _Lowering:
         rows: dict[str, int] = {}
         outputs: list[int] = []
         try:
-            x = self.emit(Input(spec.input), "input", spec.input)
+            x = self.emit(Input(spec.input), Where("input"), spec.input)
             for name, items in spec.rows.items():
                 self.row_failed = False
-                x, _ = self.sequence(items, x, name, strided=True)
+                x, _ = self.sequence(items, x, Where(name), strided=True)
                 rows[name] = x
             outputs.append(x)
             for name, items in spec.aux.items() if aux else ():
                 self.row_failed = False
-                y, _ = self.sequence(items, rows[name], f"aux.{name}", strided=True)
+                y, _ = self.sequence(items, rows[name], Where(f"aux.{name}"), strided=True)
                 rows[f"aux.{name}"] = y
                 outputs.append(y)
         except _Stop:
@@ -149,7 +149,7 @@ class _Lowering:
         lost: dict[str, list[int]] = {}
         for index, step in enumerate(self.steps):
             if not used[index] and len(step.inputs) == 1:
-                row = step.path.partition(".")[0]
+                row = step.where.stage
                 params = step.op.params(self.steps[step.inputs[0]].shape)
                 if params and not re.search(rf"\baside\b|\b{re.escape(row)}\b", told):
                     lost.setdefault(row, []).append(index)
@@ -200,20 +200,20 @@ class _Lowering:
         raise _Stop
 
     def emit(
-        self, op: Op, path: str, shape: Shape, *inputs: int, active: bool = False, normed: bool = False
+        self, op: Op, where: Where, shape: Shape, *inputs: int, active: bool = False, normed: bool = False
     ) -> int:  # fmt: skip
         """Appends a step whose output shape is known, and returns its index."""
         if len(self.steps) >= MAX_STEPS:
             self.stop(f"the net has more than {MAX_STEPS:,} steps", "the deepest nets published have about 4,000")
         if shape.elements > MAX_ELEMENTS:
             self.stop(f"an activation of {shape} is more than any memory holds")
-        self.steps.append(Step(path, op, inputs, shape))
+        self.steps.append(Step(where, op, inputs, shape))
         self.active.append(active)
         self.normed.append(normed)
         self.places.append(self.at)
         return len(self.steps) - 1
 
-    def apply(self, op: Unary, path: str, x: int) -> int:
+    def apply(self, op: Unary, where: Where, x: int) -> int:
         """Appends an operation on the value of step x."""
         before = self.steps[x].shape
         try:
@@ -234,11 +234,13 @@ class _Lowering:
                 active = False
         self.warn_of_norm(op, x)
         kept = isinstance(op, Activation | Pool | PoolTo | Dropout) and self.normed[x]
-        return self.emit(op, path, shape, x, active=active, normed=kept or isinstance(op, BatchNorm))
+        return self.emit(op, where, shape, x, active=active, normed=kept or isinstance(op, BatchNorm))
 
     # --- items -----------------------------------------------------------------------------------------------
 
-    def sequence(self, items: Many[Item], x: int, path: str, *, strided: bool, closes: bool = False) -> tuple[int, int]:
+    def sequence(
+        self, items: Many[Item], x: int, where: Where, *, strided: bool, closes: bool = False
+    ) -> tuple[int, int]:
         """The items one after another: (index of the last value, product of the strides).
 
         `strided`: strides act; `closes`: an activation follows, so that the last convolution drops its own.
@@ -246,11 +248,11 @@ class _Lowering:
         closing = _closing(items) if closes else -1
         stride = 1
         for index, item in enumerate(items):
-            x, factor = self.item(item, x, f"{path}.{index}", strided=strided, closes=index == closing)
+            x, factor = self.item(item, x, where.item_at(index), strided=strided, closes=index == closing)
             stride *= factor
         return x, stride
 
-    def item(self, item: Item, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+    def item(self, item: Item, x: int, where: Where, *, strided: bool, closes: bool) -> tuple[int, int]:
         """An item, `x N` copies of it: in a repeated residual a stride acts in the first copy alone."""
         copies = item.times or 1
         numbered = item.times is not None or isinstance(item.what, Residual)
@@ -260,16 +262,16 @@ class _Lowering:
             self.at = item.at
             if self.entries > 4 * MAX_STEPS:
                 self.stop(f"the net has more than {MAX_STEPS:,} steps")
-            here = f"{path}.{copy}" if numbered else path
+            here = where.copy_at(copy) if numbered else where
             x, factor = self.once(item, x, here, strided=strided and copy == 0, closes=closes and copy == copies - 1)
             stride *= factor
         return x, stride
 
-    def once(self, item: Item, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+    def once(self, item: Item, x: int, where: Where, *, strided: bool, closes: bool) -> tuple[int, int]:
         what = item.what
         match what:
             case ConvLayer():
-                return self.conv(what, x, path, strided=strided, closes=closes)
+                return self.conv(what, x, where, strided=strided, closes=closes)
             case PoolLayer():
                 stride = what.stride if strided else 1
                 size = self.steps[x].shape
@@ -277,40 +279,40 @@ class _Lowering:
                 if padded and what.kernel[0] >= size.h > 1 and what.kernel[1] >= size.w > 1:
                     hint = f"use `global avg`, or `{what.kernel[0]}x{what.kernel[1]} avg V` without padding"
                     self.warn(f"padded average pooling over the whole {size.h}x{size.w} feature map", self.at, hint)
-                return self.apply(_pool(what, stride), f"{path}.{what.kind}", x), stride
+                return self.apply(_pool(what, stride), where.level(what.kind), x), stride
             case PoolToLayer():
                 self.warn_of_end(x)
-                return self.apply(PoolTo(what.kind, what.size), f"{path}.{what.kind}", x), 1
+                return self.apply(PoolTo(what.kind, what.size), where.level(what.kind), x), 1
             case FcLayer():
                 self.warn_of_end(x)
-                return self.apply(Linear(what.features), f"{path}.fc", x), 1
+                return self.apply(Linear(what.features), where.level("fc"), x), 1
             case NormLayer():
-                return self.apply(what.op, f"{path}.bn", x), 1
+                return self.apply(what.op, where.level("bn"), x), 1
             case ActLayer():
                 if self.active[x]:
                     hint = "`conv:` or the residual's equation includes it: omit it"
                     self.warn(f"`{_name(what.op)}` on an activated input", self.at, hint)
-                return self.apply(what.op, f"{path}.{_name(what.op)}", x), 1
+                return self.apply(what.op, where.level(_name(what.op)), x), 1
             case LrnLayer():
-                return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), f"{path}.lrn", x), 1
+                return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), where.level("lrn"), x), 1
             case DropoutLayer():
-                return self.apply(Dropout(what.p), f"{path}.dropout", x), 1
+                return self.apply(Dropout(what.p), where.level("dropout"), x), 1
             case SoftmaxLayer():
-                return self.apply(Softmax(), f"{path}.softmax", x), 1
+                return self.apply(Softmax(), where.level("softmax"), x), 1
             case PyramidLayer():
-                return self.apply(PyramidPool(what.levels), f"{path}.spp", x), 1
+                return self.apply(PyramidPool(what.levels), where.level("spp"), x), 1
             case RoiLayer():
-                return self.apply(RegionPool(what.size, what.maps), f"{path}.roi", x), 1
+                return self.apply(RegionPool(what.size, what.maps), where.level("roi"), x), 1
             case Residual():
-                return self.residual(what, x, path, item.at, strided=strided)
+                return self.residual(what, x, where, item.at, strided=strided)
             case Branches():
-                return self.branches(what, x, path, item.at, strided=strided)
+                return self.branches(what, x, where, item.at, strided=strided)
             case Sequence() | Call():
-                return self.sequence(what.body, x, path, strided=strided, closes=closes)
+                return self.sequence(what.body, x, where, strided=strided, closes=closes)
             case Aside():
                 source, self.source = self.source, None  # nothing in it is passed on, to a shortcut neither
                 self.asides += 1
-                self.sequence(what.body, x, f"{path}.aside", strided=strided)
+                self.sequence(what.body, x, where.level("aside", "aside"), strided=strided)
                 self.asides -= 1
                 self.source = source
                 return x, 1
@@ -319,7 +321,7 @@ class _Lowering:
 
     # --- convolutions ----------------------------------------------------------------------------------------
 
-    def conv(self, layer: ConvLayer, x: int, path: str, *, strided: bool, closes: bool) -> tuple[int, int]:
+    def conv(self, layer: ConvLayer, x: int, where: Where, *, strided: bool, closes: bool) -> tuple[int, int]:
         """A convolution with what the header's `conv:` puts around it."""
         style, names = self.spec.style, self.names
         styled = layer.finish == "style"
@@ -328,18 +330,18 @@ class _Lowering:
             self.warn_of_pre_activation(x, skipped=skipped)
         if styled and not skipped:
             for op, name in zip(style.before, names, strict=False):
-                x = self.apply(op, f"{path}.{name}", x)
+                x = self.apply(op, where.level(name), x)
         if self.entry is None and self.activated(x, self.source):
             self.entry = x
         stride = layer.stride if strided else 1
-        x = self.bare_conv(layer, x, f"{path}.conv", stride, self.steps[x].shape.c)
+        x = self.bare_conv(layer, x, where.level("conv"), stride, self.steps[x].shape.c)
         for op, name in zip(style.after, names[len(style.before) :], strict=True) if styled else ():
             if closes and not isinstance(op, BatchNorm):
                 continue  # the sum's activation takes its place
-            x = self.apply(op, f"{path}.{name}", x)
+            x = self.apply(op, where.level(name), x)
         return x, stride
 
-    def bare_conv(self, layer: ConvLayer, x: int, path: str, stride: int, channels: int) -> int:
+    def bare_conv(self, layer: ConvLayer, x: int, where: Where, stride: int, channels: int) -> int:
         """The convolution alone; `channels` where the layer names none."""
         style = self.spec.style
         normed = any(isinstance(op, BatchNorm) for op in (*style.before, *style.after))
@@ -359,38 +361,38 @@ class _Lowering:
             self.steps[x].shape.c if layer.groups == "dw" else layer.groups,
             bias,
         )
-        return self.apply(op, path, x)
+        return self.apply(op, where, x)
 
     # --- composites ------------------------------------------------------------------------------------------
 
-    def residual(self, block: Residual, x: int, path: str, at: At | None, *, strided: bool) -> tuple[int, int]:
+    def residual(self, block: Residual, x: int, where: Where, at: At | None, *, strided: bool) -> tuple[int, int]:
         """The header's equation: F first and the shortcut after it, which is the order torchvision's weights have."""
         equation = self.spec.equation
         activation = None if block.linear else equation.activation
         outer = self.source, self.entry
         self.source, self.entry = x, None
-        y, stride = self.sequence(block.body, x, f"{path}.F", strided=strided, closes=activation is not None)
+        y, stride = self.sequence(block.body, x, where.level("F", "F"), strided=strided, closes=activation is not None)
         entry, (self.source, self.entry) = self.entry, outer
         if self.source == x and self.entry is None:
             self.entry = entry
         self.at = at
         if block.scale is not None:
-            y = self.apply(Scale(block.scale), f"{path}.scale", y)
+            y = self.apply(Scale(block.scale), where.level("scale"), y)
         if equation.adds:
-            short = self.shortcut(x, entry, y, stride, f"{path}.shortcut")
-            y = self.join(Add(), f"{path}.add", (y, short), at, block)
+            short = self.shortcut(x, entry, y, stride, where.level("shortcut", "shortcut"))
+            y = self.join(Add(), where.level("add", "end"), (y, short), at, block)
         if activation is not None:
-            y = self.apply(activation, f"{path}.{_name(activation)}", y)
+            y = self.apply(activation, where.level(_name(activation), "end"), y)
         return y, stride
 
-    def shortcut(self, x: int, entry: int | None, y: int, stride: int, path: str) -> int:
+    def shortcut(self, x: int, entry: int | None, y: int, stride: int, where: Where) -> int:
         """x itself where F has no stride and keeps the channels (never by sizes); else what the header says."""
         spec, before, after = self.spec, self.steps[x].shape, self.steps[y].shape
         kind = spec.shortcut.kind
         if stride == 1 and before.c == after.c and kind != "project all":
             return x
         if kind == "pad":
-            return self.apply(PadChannels(after.c, stride), f"{path}.pad", x)
+            return self.apply(PadChannels(after.c, stride), where.level("pad"), x)
         if spec.shortcut.layers is None:
             layers: Many[Item] = (Item(ConvLayer((1, 1), stride=stride)),)
         else:
@@ -398,8 +400,8 @@ class _Lowering:
                 layers = spec.shortcut.layers(stride)
             except SpecError as error:  # its numbers are not whole at this stride
                 first = error.problems[0]
-                where = f" on line {self.at.line}" if self.at else ""
-                note = f"s is {stride} in the block{where}"
+                line = f" on line {self.at.line}" if self.at else ""
+                note = f"s is {stride} in the block{line}"
                 self.fail(first.message, first.at, first.hint, (*first.notes, note))
                 layers = (Item(ConvLayer((1, 1), stride=stride)),)
         preactivated = bool(spec.style.before)
@@ -407,7 +409,7 @@ class _Lowering:
         if preactivated and projects and entry is not None:
             x = entry  # F's activated input is the projection's too
         for index, item in enumerate(layers):
-            x = self.shortcut_layer(item, x, f"{path}.{index}", after.c, normed=not preactivated)
+            x = self.shortcut_layer(item, x, where.level(index), after.c, normed=not preactivated)
         return x
 
     def activated(self, step: int, x: int | None) -> bool:
@@ -416,28 +418,28 @@ class _Lowering:
             step = self.steps[step].inputs[0]
         return step == x
 
-    def shortcut_layer(self, item: Item, x: int, path: str, channels: int, *, normed: bool) -> int:
+    def shortcut_layer(self, item: Item, x: int, where: Where, channels: int, *, normed: bool) -> int:
         match item.what:
             case ConvLayer() as layer:
-                x = self.bare_conv(layer, x, f"{path}.conv", layer.stride, channels)
+                x = self.bare_conv(layer, x, where.level("conv"), layer.stride, channels)
                 norm = self.spec.style.norm
-                return self.apply(norm, f"{path}.bn", x) if normed and norm and layer.finish == "style" else x
+                return self.apply(norm, where.level("bn"), x) if normed and norm and layer.finish == "style" else x
             case PoolLayer(kernel=(1, 1), stride=1, kind="avg"):
                 return x
             case PoolLayer() as layer:
-                return self.apply(_pool(layer, layer.stride), f"{path}.{layer.kind}", x)
+                return self.apply(_pool(layer, layer.stride), where.level(layer.kind), x)
             case NormLayer(op=op):
-                return self.apply(op, f"{path}.bn", x)
+                return self.apply(op, where.level("bn"), x)
             case _:
                 raise AssertionError(item)  # reading a shortcut admits no other
 
-    def branches(self, what: Branches, x: int, path: str, at: At | None, *, strided: bool) -> tuple[int, int]:
+    def branches(self, what: Branches, x: int, where: Where, at: At | None, *, strided: bool) -> tuple[int, int]:
         """Branches side by side, joined; their strides must agree."""
         written = what.branches * (what.of or 1)
         ends: list[int] = []
         strides: list[int] = []
         for index, branch in enumerate(written):
-            end, stride = self.sequence(branch, x, f"{path}.branch{index}", strided=strided)
+            end, stride = self.sequence(branch, x, where.level(f"branch{index}"), strided=strided)
             ends.append(end)
             strides.append(stride)
         self.at = at
@@ -445,13 +447,15 @@ class _Lowering:
             return ends[0], strides[0]
         op = Concat() if what.kind == "concat" else Add()
         name = "cat" if what.kind == "concat" else "add"
-        y = self.join(op, f"{path}.{name}", tuple(ends), at, what)
+        y = self.join(op, where.level(name), tuple(ends), at, what)
         if len(set(strides)) > 1:
             hint = "a shortcut beside them could not tell its own: give every branch the same stride"
             self.fail(f"branches of `{what.kind}` differ in stride: {', '.join(map(str, strides))}", at, hint)
         return y, strides[0]
 
-    def join(self, op: Concat | Add, path: str, inputs: tuple[int, ...], at: At | None, of: Branches | Residual) -> int:
+    def join(
+        self, op: Concat | Add, where: Where, inputs: tuple[int, ...], at: At | None, of: Branches | Residual
+    ) -> int:
         """An operation on several values; `of` tells them apart should they not fit."""
         shapes = tuple(self.steps[i].shape for i in inputs)
         try:
@@ -465,7 +469,7 @@ class _Lowering:
             hint = error.hint or "give both the same channels, stride and padding"
             self.fail(message, at, hint, _sizes(labels, shapes))
             shape = error.recovered or shapes[0]
-        return self.emit(op, path, shape, *inputs)
+        return self.emit(op, where, shape, *inputs)
 
 
 def _closing(items: Many[Item]) -> int:

@@ -86,7 +86,7 @@ def _unhalved(profile: Profile) -> Iterator[str]:
     spec, plan = profile.spec, profile.plan
     for above, row in pairwise(spec.rows):
         x, y = (plan.steps[plan.rows[name]].shape for name in (above, row))
-        steps = [step.op for step in plan.steps if step.path.startswith(f"{row}.")]
+        steps = [step.op for step in plan.steps if step.where.stage == row]
         if (
             y.c == 2 * x.c
             and (y.h, y.w) == (x.h, x.w)

@@ -8,9 +8,9 @@ from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from resnetcli.ops import Activation, BatchNorm, Conv, Shape
+from resnetcli.ops import Activation, Add, BatchNorm, Conv, Shape
 from resnetcli.plan.count import BYTES_FP32, row_steps
-from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.reports.bodies import align, body_changes, few, likeness
 from resnetcli.reports.compare import Model, label
 from resnetcli.reports.profile import Profile, Size, profile_model
@@ -310,30 +310,28 @@ def _step_changes(a: Many[Step], b: Many[Step], *, every: bool) -> list[str]:
 
 def _tally(steps: Many[Step]) -> Counter[str]:
     """How often the header puts what around convolutions and behind a block's F; shortcuts aside."""
-    convolutions = {step.path.rpartition(".")[0] for step in steps if isinstance(step.op, Conv)}
-    blocks = {step.path.rpartition(".F.")[0] for step in steps}
+    convolutions = {step.where.layer for step in steps if isinstance(step.op, Conv)}
     found: Counter[str] = Counter()
     for step in steps:
-        around, _, name = step.path.rpartition(".")
-        if ".shortcut." in step.path:
+        where = step.where
+        if where.inside("shortcut"):
             continue
         if isinstance(step.op, Conv):
             found["bias"] += step.op.bias
-        elif around in convolutions:
-            found["bn" if isinstance(step.op, BatchNorm) else name] += 1
-        elif around in blocks and name != "scale":
-            found["sum" if name == "add" else f"{name} of a block"] += 1
+        elif where.layer in convolutions:
+            found["bn" if isinstance(step.op, BatchNorm) else where.name] += 1
+        elif where.role == "end":
+            found["sum" if isinstance(step.op, Add) else f"{where.name} of a block"] += 1
     return +found
 
 
 def _shortcuts(steps: Many[Step]) -> Counter[str]:
     """How often which layers make up a shortcut, where there are any."""
-    blocks: dict[str, list[str]] = {}
+    shortcuts: dict[Where, list[str]] = {}
     for step in steps:
-        block, found, _ = step.path.rpartition(".shortcut.")
-        if found:
-            blocks.setdefault(block, []).append(step.path.rpartition(".")[2])
-    return Counter(map(" ".join, blocks.values()))
+        if shortcut := step.where.inside("shortcut"):
+            shortcuts.setdefault(shortcut, []).append(step.where.name)
+    return Counter(map(" ".join, shortcuts.values()))
 
 
 def _counted(*kinds: tuple[str, int], sums: int) -> str:

@@ -139,8 +139,8 @@ def _memory_row(profile: Profile) -> str:
     peak = held.peak()
     if held.weight_bytes > peak.bytes():
         return max(rows, key=lambda row: rows[row].params)
-    path = profile.plan.steps[peak.step].path
-    return next((row for row in rows if path.startswith(f"{row}.")), "")
+    stage = profile.plan.steps[peak.step].where.stage
+    return stage if stage in rows else ""
 
 
 def _peak_note(profile: Profile) -> str:

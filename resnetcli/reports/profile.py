@@ -22,7 +22,7 @@ from resnetcli.reports.verdict import Judged, judged
 from resnetcli.spec.header import is_image, parse_size
 from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
 from resnetcli.spec.read import read
-from resnetcli.spec.spec import ConvLayer, PoolLayer, Residual, Spec
+from resnetcli.spec.spec import ConvLayer, PoolLayer, Spec
 from resnetcli.spec.words import layer_text
 from resnetcli.spec.zoo import UnknownModelError, Zoo, module_reference
 
@@ -384,10 +384,12 @@ def parts(profile: Profile, by: By) -> list[Part]:
             groups[row] = list(steps)
             continue
         for index in steps:
-            groups.setdefault(_group(profile, plan.steps[index].path, row, by), []).append(index)
+            groups.setdefault(
+                plan.steps[index].where.layer if by == "layer" else plan.steps[index].where.block, []
+            ).append(index)
     found = []
     for name, indices in groups.items():
-        passed = [i for i in indices if ".aside." not in plan.steps[i].path] or indices
+        passed = [i for i in indices if not plan.steps[i].where.inside("aside")] or indices
         last = plan.rows[name] if by == "row" or not indices else passed[-1]
         layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
         cost = sum_costs(counts.steps[i] for i in indices)
@@ -410,20 +412,7 @@ def _step_text(step: Step) -> str:
         case Traced(text=text):
             return text
         case _:
-            return step.path.rpartition(".")[2]
-
-
-def _group(profile: Profile, path: str, row: str, by: By) -> str:
-    """The part a step belongs to: `conv3_x.0.2` is a block, `conv3_x.0.2.F.1` a layer."""
-    if by == "layer":
-        return path.rpartition(".")[0]
-    spec, inside = profile.spec, path[len(row) + 1 :].split(".")
-    if not spec.rows:  # a PyTorch model: children of its children; the last word is a step's
-        return ".".join([row, *inside[:-1][:1]])
-    items = spec.aux[row.removeprefix("aux.")] if row.startswith("aux.") else spec.rows[row]
-    item = items[int(inside[0])]
-    numbered = item.times is not None or isinstance(item.what, Residual)
-    return ".".join([row, *inside[: 2 if numbered else 1]])
+            return step.where.name
 
 
 def settings_text(settings: Mapping[str, int]) -> str:

@@ -144,7 +144,7 @@ def _thop_2019(plan: Plan, counts: Counts) -> Iterator[Reading]:
 
 
 def _in_branch(step: Step) -> bool:
-    return ".F." in step.path
+    return step.where.inside("F") is not None
 
 
 def _parameters(plan: Plan, counts: Counts) -> Iterator[Reading]:

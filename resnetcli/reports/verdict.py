@@ -64,6 +64,6 @@ def _counted(figure: str, plan: Plan, counts: Counts) -> int | None:
     if figure not in TEMPLATE:
         return None
     for step in plan.steps:  # ResNeXt's template: the first block's convolution with a window, in its groups
-        if isinstance(step.op, Conv) and max(step.op.kernel) > 1 and ".F." in step.path:
+        if isinstance(step.op, Conv) and max(step.op.kernel) > 1 and step.where.inside("F"):
             return step.op.channels // (step.op.groups if figure == "bottleneck_width_d" else 1)
     return None

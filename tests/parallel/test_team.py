@@ -28,6 +28,7 @@ from resnetcli.parallel import team as distributed
 from resnetcli.parallel.launch import AGAIN_S, PARENT, again, launch, surroundings
 from resnetcli.parallel.team import AgreedStop, Lost, _code, _has_loose, _reason, apart, require_possible
 from resnetcli.plan.lower import lower
+from resnetcli.plan.plan import Where
 from resnetcli.recipes.deviations import deviations
 from resnetcli.recipes.text import read_recipe
 from resnetcli.runs.checkpoint import files as checkpoints
@@ -229,7 +230,7 @@ def test_a_step_that_leads_nowhere_is_found(folder: Path) -> None:
     plan = lower(read(str(folder / "tiny.yaml"), zoo=Zoo()))
     assert not _has_loose(plan)
     conv = next(index for index, step in enumerate(plan.steps) if isinstance(step.op, Conv))
-    more = replace(plan, steps=(*plan.steps, replace(plan.steps[conv], path="aside")))
+    more = replace(plan, steps=(*plan.steps, replace(plan.steps[conv], where=Where("aside"))))
     assert _has_loose(more)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from resnetcli.errors import ResourceError, SpecError, UsageError
 from resnetcli.net.module import build
 from resnetcli.ops import Add, Concat, Conv, Linear, PadChannels, Pool, PoolTo, PyramidPool, RegionPool, Shape, Traced
-from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.plan.receptive import Receptive, Span, receptive
 from tests.spec.strategies import specs
 from tests.support.sketch import Sketch
@@ -65,7 +65,7 @@ def test_branches_of_unlike_padding_see_what_either_does() -> None:
     s = Sketch(2, 9, 9)
     a = s.step("a", Conv(2, (4, 4), 1, (0, 0)), 0)  # 0 to 3
     b = s.step("b", Conv(2, (4, 4), 1, (3, 0)), 0)  # rows -3 to 0, one map smaller: only its figures matter
-    s.steps.append(Step("add", Add(), (a, b), Shape(2, 6, 6)))
+    s.steps.append(Step(Where("add"), Add(), (a, b), Shape(2, 6, 6)))
     assert last(s.plan()).h == square(7, 1, 3, 4, 0)
     assert last(s.plan()).w == square(4, 1, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Input, Linear, Op, PoolTo, ReLU, Shape
-from resnetcli.plan.plan import Plan, Step
+from resnetcli.plan.plan import Plan, Step, Where
 
 
 @dataclass
@@ -19,14 +19,14 @@ class Sketch:
 
     def __post_init__(self) -> None:
         shape = Shape(self.c, self.h, self.w)
-        self.steps.append(Step("input", Input(shape), (), shape))
+        self.steps.append(Step(Where("input"), Input(shape), (), shape))
 
     def step(self, path: str, op: Op, *inputs: int) -> int:
         """The new step's index; it reads the step before unless told, its shape follows from the operation."""
         inputs = inputs or (len(self.steps) - 1,)
         shapes = tuple(self.steps[index].shape for index in inputs)
         shape = op.join(shapes) if isinstance(op, Add | Concat) else op.out(shapes[0])
-        self.steps.append(Step(path, op, inputs, shape))
+        self.steps.append(Step(Where(path), op, inputs, shape))
         return len(self.steps) - 1
 
     def plan(self, *outputs: int) -> Plan:
