@@ -97,6 +97,12 @@ def typed(path: str | os.PathLike[str]) -> str:
     return quote(str(path))
 
 
+def error_text(error: BaseException) -> str:
+    """An exception on one line: `ValueError: 3 is too few`."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def plural(number: float, one: str, many: str = "") -> str:
     """So many of a thing: `1 net`, `1,234 nets`, `0.5 epochs`; `many`: where that is not `one` and an s."""
     amount = f"{number:,}" if isinstance(number, int) else f"{number:,.12g}"

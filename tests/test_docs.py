@@ -260,7 +260,7 @@ def test_every_place_that_is_named_for_those_who_add_is_there() -> None:
 
 
 def documented(schema: str) -> dict[str, str]:
-    """Key -> type, of the tables in a schema's section of the JSON reference: `rows[].row` is a key of each of `rows`."""
+    """Key -> type, of the tables in a schema's section: `rows[].row` is a key of each of `rows`."""
     sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)
     (section,) = [section for section in sections if section.startswith(f"`resnet-cli/{schema}`")]
     return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))

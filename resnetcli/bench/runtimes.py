@@ -20,11 +20,11 @@ from resnetcli.bench.settings import Dtype, Settings, rounding
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.net.feed import Fed
 from resnetcli.net.feed import image_sizes as sizes_of
-from resnetcli.net.foreign import made_again
+from resnetcli.net.foreign import rebuilt
 from resnetcli.net.guard import CodeExit, no_exit
 from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
 from resnetcli.net.module import Net, build, fuse, initialise, layer_of, put_layer
-from resnetcli.net.trace import tensors
+from resnetcli.net.outputs import tensors
 from resnetcli.ops import BatchNorm
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan
@@ -93,12 +93,12 @@ def weights(plan: Plan, place: torch.device) -> Net:
 def model(plan: Plan, place: torch.device, batch: int) -> Iterator[nn.Module]:
     """Likewise the PyTorch model that a plan was seen of, its weights as it makes them but for BatchNorm's shifts.
 
-    It is to be compiled within: `made_again` says why. Raises UsageError where it cannot be made again, ResourceError
+    It is to be compiled within: see `rebuilt`. Raises UsageError where it cannot be made again, ResourceError
     where it cannot be put on the device.
     """
     with ExitStack() as stack:
         with torch.inference_mode(False):
-            net = stack.enter_context(made_again(plan))
+            net = stack.enter_context(rebuilt(plan))
             if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):
                 raise ResourceError(
                     f"`{plan.name}` cannot be timed: its weights are on the meta device, without values",

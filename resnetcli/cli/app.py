@@ -264,10 +264,10 @@ def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]
 
 def announce_files(asked: Sequence[tuple[str, object]]) -> None:
     """Says which of a user's own files will be run, before they are."""
-    from resnetcli.spec.zoo import module_reference, runs_code
+    from resnetcli.spec.reference import origin_of
 
-    references = [module_reference(name) for name, _ in asked if runs_code(name)]
-    for file in dict.fromkeys(found[0] for found in references if found and found[1]):
+    origins = [origin_of(name) for name, _ in asked]
+    for file in dict.fromkeys(origin.source for origin in origins if origin.kind in ("file", "module") and origin.name):
         complain(f"running {file}")
 
 

@@ -28,7 +28,7 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
 
     Raises UsageError for a setting without a model or a value that is no whole number.
     """
-    from resnetcli.spec.zoo import is_wild
+    from resnetcli.spec.reference import is_wild
 
     found: list[Asked] = []
     latest: list[Asked] = []  # what a setting applies to: the last word's model, or all that it stands for
@@ -45,11 +45,11 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
 def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
     if not models:
         raise UsageError(f"`{word}` stands before any model", "a `name=value` applies to the model it follows")
-    from resnetcli.spec.zoo import module_reference
+    from resnetcli.spec.reference import origin_of
 
     for model, settings in models:
         number = re.fullmatch(r"-?[0-9]{1,18}", value)
-        if not number and not module_reference(model):
+        if not number and not origin_of(model).is_pytorch:
             raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
         known = int(value) if number else literal(value)
         if name in settings and settings[name] != known:

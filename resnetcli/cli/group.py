@@ -191,11 +191,12 @@ def _path_of(ctx: Any) -> str:
 
 def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
     word, *rest = args
-    from resnetcli.spec.zoo import Zoo, is_path, module_reference
+    from resnetcli.spec.reference import is_path, origin_of
+    from resnetcli.spec.zoo import Zoo
 
     path = _path_of(ctx)
     message = f"unknown command `{word}`"
-    if not ctx.parent and (is_path(word) or module_reference(word) or word in Zoo().files):
+    if not ctx.parent and (is_path(word) or origin_of(word).is_pytorch or word in Zoo().files):
         return UsageError(message, f"`{_typed([path, 'profile', *args])}`")
     other = COMMANDS.get(word.lower(), "") if not ctx.parent else ""
     close = [other] if other else nearest(word, group.names)

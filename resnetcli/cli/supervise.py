@@ -23,9 +23,9 @@ def code_in(words: Sequence[str]) -> list[str]:
     suspects = [word for word in words if ":" in word or ".pt" in word]
     if not suspects:
         return []
-    from resnetcli.spec.zoo import runs_code
+    from resnetcli.spec.reference import origin_of
 
-    return [word for word in suspects if runs_code(word)]
+    return [word for word in suspects if origin_of(word).runs_code]
 
 
 def supervised(command: Callable[[], None], code: Sequence[str]) -> None:

@@ -11,9 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetcli.spec.inputs import Inputs, InputTensor, image_of
+from resnetcli.errors import UsageError
+from resnetcli.spec.inputs import FORMS, Inputs, InputTensor, image_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
+
+
+class RunError(UsageError):
+    """The model was constructed but does not run on these inputs."""
 
 
 def tensors_for(inputs: Inputs, batch: int, device: torch.device, dtype: torch.dtype, vocabulary: int) -> list[Tensor]:
@@ -57,6 +63,23 @@ def _takes_a_dict(forward: Any, names: dict[str, Any]) -> bool:
     if any(each.kind is each.VAR_KEYWORD or each.name in names for each in parameters):
         return False
     return sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters) == 1
+
+
+def require_accepted(module: nn.Module, call: Call, title: str) -> None:
+    """Raise RunError if `forward` does not take these arguments."""
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return  # compiled: the call itself will fail
+    plain, named = call
+    try:
+        signature.bind(*plain, **named)
+    except TypeError as error:
+        names = ", ".join(signature.parameters)
+        what = "one image" if len(plain) == 1 and not named else f"{len(plain) + len(named)} inputs"
+        raise RunError(
+            f"`{title}` does not take {what}: {error}", f"its forward takes ({names}); `--input` takes several: {FORMS}"
+        ) from None
 
 
 GUESSES = 48

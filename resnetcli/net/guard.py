@@ -27,12 +27,19 @@ from torch.nn.modules import module as hooks
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils import _device
 
+from resnetcli.errors import error_text as type_and_message
+
 STREAMS = ("stdin", "stdout", "stderr")
 _exit = os._exit
 
 
 class CodeExit(BaseException):
     """Model code called `os._exit`."""
+
+
+def error_text(error: BaseException) -> str:
+    """An exception of model code on one line."""
+    return str(error) if isinstance(error, CodeExit) else type_and_message(error)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from resnetcli.ops import (
     Unary,
 )
 from resnetcli.plan.plan import Plan, Step, Where
+from resnetcli.spec.reference import Origin
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -120,7 +121,10 @@ class _Lowering:
         self.problems.close()
         self.warn_of_outputs(rows, outputs)
         warnings = tuple(self.warnings.values())
-        return Plan(spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters, warnings=warnings)
+        return Plan(
+            spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters,
+            origin=Origin("spec", spec.name), warnings=warnings,
+        )  # fmt: skip
 
     # --- steps -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from resnetcli.errors import Problem
 from resnetcli.ops import Op, Shape
 from resnetcli.spec.inputs import Inputs, describe
+from resnetcli.spec.reference import UNNAMED, Origin
 
 Role = Literal["", "F", "shortcut", "end", "aside"]
 """A residual block's body F, its shortcut, a step after both (addition, activation); the discarded body of `aside`."""
@@ -102,6 +103,8 @@ class Plan:
     """Parameters and their values; those of a PyTorch model may be any literal."""
     inputs: Inputs = ()
     """Inputs of a PyTorch model other than one image."""
+    origin: Origin = UNNAMED
+    """Where the model comes from, so that a PyTorch model can be constructed again."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
     """Legal but probably unintended: a BN on a BN, parameters that influence no output."""
 

@@ -11,8 +11,8 @@ from resnetcli.errors import At, Problems, Source, UsageError, clean, did_you_me
 from resnetcli.recipes.recipe import Augmentation, Recipe
 from resnetcli.recipes.schedule import Schedule, Warmup
 from resnetcli.recipes.schema import KEYS, SETTINGS, TEXTS, USES, values_of
+from resnetcli.spec.reference import is_path
 from resnetcli.spec.source import parse, read_source
-from resnetcli.spec.zoo import is_path
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 

@@ -23,7 +23,8 @@ from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.profile import Profile, Size, as_inputs, as_shape
 from resnetcli.reports.records import Record
 from resnetcli.spec.read import read
-from resnetcli.spec.zoo import Zoo, module_reference
+from resnetcli.spec.reference import origin_of
+from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
@@ -137,7 +138,7 @@ def nets_of(
     """Those of what is asked for that `compare` measures, which cost no more than `most`. Raises what it raises."""
 
     def plan_of(model: str, parameters: Mapping[str, int]) -> Net:
-        if module_reference(model):
+        if origin_of(model).is_pytorch:
             return model, of_reference(model, parameters, as_inputs(input)).plan
         return model, lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
 

@@ -97,7 +97,7 @@ def figures(profile: Profile) -> dict[str, Any]:
     counts = profile.counts
     found: dict[str, Any] = {
         "model": label(profile),
-        "name": profile.spec.title,
+        "name": profile.plan.title,
         "input": profile.plan.input_text,
         "params": counts.params,
         "macs": counts.macs,

@@ -1,91 +1,66 @@
-"""A net that is Python and has no spec: a module in hand, or one that is named, `net.py:Net`, `timm:resnet50`."""
+"""A PyTorch model without a spec, traced: a module object, or one named as `net.py:Net` or `timm:resnet50`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resnetcli.errors import UsageError
 from resnetcli.ops import Shape
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.inputs import Inputs
-from resnetcli.spec.libraries import EXAMPLES, require_name
-from resnetcli.spec.spec import ConvStyle, Equation, Shortcut, Spec
-from resnetcli.spec.zoo import module_reference
+from resnetcli.spec.libraries import require_name
+from resnetcli.spec.reference import origin_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from resnetcli.net.trace import Trace
+    from resnetcli.net.trace_plan import Trace
 
 IMAGE = Shape(3, 224, 224)
-"""What a model is given unless told otherwise: it does not say itself what it takes."""
+"""The default input: a PyTorch model does not say what it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a profile is made of."""
+class TracedModel(NamedTuple):
+    """What a profile of a PyTorch model is made of."""
 
-    spec: Spec
-    """Its title, where it is from and its input; there are no rows in it."""
     plan: Plan
+    cite: str
+    """The library and its version; empty for the user's own model."""
     notes: tuple[str, ...]
 
 
-def of_module(module: nn.Module, input: Shape | Inputs | None, name: str | None) -> Seen:
-    """A module as it was seen to run. Raises UsageError if it cannot."""
+def of_module(module: nn.Module, input: Shape | Inputs | None, name: str | None) -> TracedModel:
+    """Trace a module. Raises UsageError if it cannot be copied or run."""
     from resnetcli.net.trace import trace
 
     title = type(module).__name__
-    found = trace(module, input or IMAGE, name=name or title, title=title)
-    return _seen(found, "", {}, given=input is not None)
+    return _with_notes(trace(module, input or IMAGE, name=name or title, title=title), "", given=input is not None)
 
 
-def of_reference(model: str, parameters: Mapping[str, Any], input: Shape | Inputs | None) -> Seen:
-    """`torchvision:resnet50`, `timm:convnext_tiny`, `net.py:Net`, whose file is run; parameters go to its constructor.
+def of_reference(model: str, parameters: Mapping[str, Any], input: Shape | Inputs | None) -> TracedModel:
+    """Trace `torchvision:resnet50`, `timm:convnext_tiny` or `net.py:Net`, whose file is run.
 
-    Raises UsageError for what there is not or fails, SpecError for a file that is no Python.
+    `parameters` go to its constructor. Raises UsageError for a model that does not exist or fails, SpecError for a file
+    that is not Python.
     """
-    reference = module_reference(model)
-    if reference is None:
+    origin = origin_of(model)
+    if not origin.is_pytorch:
         raise UsageError(f"`{model}` names no PyTorch model", "for example `torchvision:resnet50` or `net.py:Net`")
-    source, name = reference
-    if source in EXAMPLES:
-        require_name(source, name)  # before torch is imported
-    from resnetcli.net.foreign import nets_written_in, trace_reference
+    if origin.kind == "library":
+        require_name(origin.source, origin.name)  # before torch is imported
+    from resnetcli.net.foreign import models_defined_in, trace_origin
 
-    if source.endswith(".py") and not name:
-        names = nets_written_in(source) or ["Net"]
-        raise UsageError(f"`{model}` is a Python file: which net in it?", f"for example `{source}:{names[-1]}`")
-    found, cite = trace_reference(reference, parameters, input or IMAGE, name=model)
-    return _seen(found, cite, parameters, given=input is not None)
-
-
-def _seen(found: Trace, cite: str, parameters: Mapping[str, Any], *, given: bool) -> Seen:
-    plan = replace(found.plan, parameters=dict(parameters))
-    spec = Spec(
-        name=plan.name,
-        title=plan.title,
-        cite=cite,
-        about="",
-        deviations=(),
-        input=plan.input,
-        style=ConvStyle(),
-        equation=Equation(),
-        shortcut=Shortcut(),
-        rows={},
-        aux={},
-        parameters=plan.parameters,
-        changed=frozenset(parameters),
-        published=(),
-        expect=None,
-        extends=(),
-        places={},
-    )
-    return Seen(spec, plan, (_how(plan, given), *found.notes))
+    if origin.kind == "file" and not origin.name:
+        names = models_defined_in(origin.source) or ["Net"]
+        raise UsageError(
+            f"`{model}` is a Python file: name a model in it", f"for example `{origin.source}:{names[-1]}`"
+        )
+    trace, cite = trace_origin(origin, parameters, input or IMAGE, name=model)
+    return _with_notes(trace, cite, given=input is not None)
 
 
-def _how(plan: Plan, given: bool) -> str:
+def _with_notes(trace: Trace, cite: str, *, given: bool) -> TracedModel:
     default = "" if given else " (no --input was given)"
-    return f"counted as PyTorch ran it, in evaluation, on {plan.input_text}{default}"
+    how = f"counted as PyTorch ran it, in evaluation, on {trace.plan.input_text}{default}"
+    return TracedModel(trace.plan, cite, (how, *trace.notes))

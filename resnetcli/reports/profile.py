@@ -22,16 +22,17 @@ from resnetcli.reports.verdict import Judged, judged
 from resnetcli.spec.header import is_image, parse_size
 from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
 from resnetcli.spec.read import read
+from resnetcli.spec.reference import origin_of
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Spec
 from resnetcli.spec.words import layer_text
-from resnetcli.spec.zoo import UnknownModelError, Zoo, module_reference
+from resnetcli.spec.zoo import UnknownModelError, Zoo
 
 if TYPE_CHECKING:
     from torch import nn
 
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.search import Ladder
-    from resnetcli.reports.foreign import Seen
+    from resnetcli.reports.foreign import TracedModel
 
 Size = str | Sequence[int] | Sequence[str] | Shape | Sides | Inputs
 """An image's size; of PyTorch models also other inputs, and several."""
@@ -69,7 +70,8 @@ class Profile:
     model: str
     """As the user named it: a name in the zoo or a path."""
     family: str
-    spec: Spec = field(repr=False)
+    parsed: Spec | None = field(repr=False)
+    """None for a PyTorch model."""
     plan: Plan
     counts: Counts
     judged: tuple[Judged, ...] = field(repr=False)
@@ -88,6 +90,21 @@ class Profile:
     ladders: tuple[Ladder, ...] = ()
     """What was tried for the quickest settings, one a batch; empty unless they were asked for."""
 
+    library: str = ""
+    """The library that a PyTorch model is from, with its version."""
+
+    @property
+    def spec(self) -> Spec:
+        """The model's spec. Raises ValueError for a PyTorch model, which has none."""
+        if self.parsed is None:
+            raise ValueError(f"`{self.model}` has no spec")
+        return self.parsed
+
+    @property
+    def cite(self) -> str:
+        """The spec's `cite:`, or the library a PyTorch model is from."""
+        return self.library if self.parsed is None else self.parsed.cite
+
     @property
     def batch(self) -> int:
         """The first of them."""
@@ -96,7 +113,9 @@ class Profile:
     @property
     def settings(self) -> dict[str, int]:
         """The parameters that were set to something else than the spec says."""
-        return {name: value for name, value in self.plan.parameters.items() if name in self.spec.changed}
+        if self.parsed is None:
+            return dict(self.plan.parameters)
+        return {name: value for name, value in self.plan.parameters.items() if name in self.parsed.changed}
 
     @cached_property
     def tally(self) -> Tally:
@@ -175,7 +194,7 @@ def profile_module(module: nn.Module, /, *, input: Size | None = None, name: str
     """
     from resnetcli.reports.foreign import of_module
 
-    return _of_seen(of_module(module, as_inputs(input), name))
+    return _of_traced(of_module(module, as_inputs(input), name))
 
 
 def profile_model(
@@ -209,10 +228,10 @@ def profile_model(
         from resnetcli.bench.device import find
 
         device = find(device)
-    if modules and module_reference(model):
+    if modules and origin_of(model).is_pytorch:
         from resnetcli.reports.foreign import of_reference
 
-        found = _of_seen(of_reference(model, parameters, as_inputs(input)), batches, counting)
+        found = _of_traced(of_reference(model, parameters, as_inputs(input)), batches, counting)
     else:
         try:
             spec = read(model, zoo=zoo, input=as_shape(input), parameters=parameters)
@@ -329,11 +348,13 @@ def as_batches(batch: Batches) -> tuple[int, ...]:
     return batches
 
 
-def _of_seen(seen: Seen, batches: tuple[int, ...] = (1,), convention: Convention = CONVENTIONS[DEFAULT]) -> Profile:
-    step_elements(seen.plan, convention)  # which a PyTorch model may not show
+def _of_traced(
+    model: TracedModel, batches: tuple[int, ...] = (1,), convention: Convention = CONVENTIONS[DEFAULT]
+) -> Profile:
+    step_elements(model.plan, convention)  # raises for a convention that counts more than a PyTorch model shows
     return Profile(
-        seen.plan.name, "", seen.spec, seen.plan, count(seen.plan), (), batches=batches, notes=seen.notes,
-        convention=convention,
+        model.plan.name, "", None, model.plan, count(model.plan), (), batches=batches, notes=model.notes,
+        convention=convention, library=model.cite,
     )  # fmt: skip
 
 

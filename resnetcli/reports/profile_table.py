@@ -25,12 +25,10 @@ _FIGURE = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 def heading(profile: Profile) -> list[str]:
     """Who the net is: title, what to type, parameters, citation."""
-    plan, spec = profile.plan, profile.spec
+    plan = profile.plan
     ordered = dict(sorted(plan.parameters.items(), key=lambda entry: entry[0] == "classes"))  # the spec's own first
-    lines = [f"{spec.title}   {profile.model}   {settings_text(ordered)}"]
-    if spec.cite:
-        lines.append(spec.cite)
-    return lines
+    lines = [f"{plan.title}   {profile.model}   {settings_text(ordered)}"]
+    return [*lines, profile.cite] if profile.cite else lines
 
 
 def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = False) -> Sheet:
@@ -197,10 +195,13 @@ def _published_line(entry: Judged) -> tuple[Cell, ...]:
 
 def unjudged(profile: Profile) -> str:
     """Why printed figures are not shown, if that is so."""
-    if profile.spec.changed and profile.spec.published:
-        changed = ", ".join(sorted(profile.spec.changed))
+    spec = profile.parsed
+    if spec is None or not spec.published:
+        return ""
+    if spec.changed:
+        changed = ", ".join(sorted(spec.changed))
         return f"published figures are for the net as the paper has it; {changed} changed, so none is compared"
-    if profile.spec.published and not profile.judged:
+    if not profile.judged:
         return "published figures leave auxiliary heads out, so none is compared with --aux"
     return ""
 

@@ -1,4 +1,4 @@
-"""Pieces of JSON that several reports share. Keys may be added and never change their meaning (docs/reference/json.md)."""
+"""Pieces of JSON that several reports share. Keys may be added, never change their meaning (docs/reference/json.md)."""
 
 from __future__ import annotations
 

@@ -19,9 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, error_text
 from resnetcli.files import drafts_of, write_whole
-from resnetcli.net.trace import said
 from resnetcli.runs.directory import EVENT_FILES
 from resnetcli.runs.metrics import COLUMNS, Point, read_metrics
 
@@ -49,7 +48,7 @@ def load() -> list[Any]:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == PACKAGE:
             raise UsageError(f"the package `{PACKAGE}` is not installed", hint) from None
-        raise UsageError(f"the package `{PACKAGE}` cannot be imported: {said(error)}", hint) from None
+        raise UsageError(f"the package `{PACKAGE}` cannot be imported: {error_text(error)}", hint) from None
 
 
 def event_files(run: Path) -> list[Path]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetcli.errors import Problems, Source, UsageError, did_you_mean
+from resnetcli.spec.reference import SUFFIXES, is_path
 from resnetcli.spec.source import Map, Node, Text, parse
-from resnetcli.spec.zoo import SUFFIXES, Zoo, is_path
+from resnetcli.spec.zoo import Zoo
 
 KEYS = (
     "name", "cite", "about", "deviations", "input", "classes", "conv", "residual", "shortcut", "let", "blocks",

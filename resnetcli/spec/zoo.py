@@ -10,59 +10,13 @@ from pathlib import Path
 
 from resnetcli.errors import Source, UsageError, any_of, did_you_mean, nearest
 from resnetcli.spec.papers import Paper, read_papers
+from resnetcli.spec.reference import SUFFIXES, is_path, is_wild, origin_of
 from resnetcli.spec.source import Map, parse, read_source
-
-SUFFIXES = (".yaml", ".yml")
 
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A sort key that counts: `resnet50` before `resnet101`."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
-def is_path(reference: str) -> bool:
-    """Whether a model is named by a file rather than by a name in the zoo."""
-    return reference.endswith(SUFFIXES) or "/" in reference or os.sep in reference
-
-
-def is_wild(reference: str) -> bool:
-    """Whether a model is a pattern that stands for every name it matches."""
-    return any(char in reference for char in "*?[") and not is_path(reference)
-
-
-ARCHIVES = (".pt", ".pth", ".pt2")
-"""How files end that hold a saved PyTorch model."""
-_MODULE = re.compile(
-    r"(?P<library>torchvision|timm):(?P<model>.*)"
-    r"|(?P<file>.+\.py)(?::(?P<net>[^:/\\]*))?"
-    r"|(?P<archive>.+\.(?:pt|pth|pt2))"
-    r"|(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+):(?P<name>[A-Za-z_][\w.]*)",
-    re.DOTALL,
-)
-
-
-def module_reference(reference: str) -> tuple[str, str] | None:
-    """A PyTorch model's source and name: `torchvision:resnet50`, `net.py:Net`, `package.net:Net`; None for a spec's.
-
-    Of an archive, `model.pt`, the name is empty. Accept it only from the user: resolving it may run a
-    file, and a spec must not do that.
-    """
-    match = _MODULE.fullmatch(reference)
-    if match is None or reference.endswith(SUFFIXES) or (match["module"] or "").endswith(SUFFIXES):
-        return None
-    source = match["library"] or match["file"] or match["archive"] or match["module"]
-    return source, match["model"] or match["net"] or match["name"] or ""
-
-
-def is_dotted(source: str) -> bool:
-    """Whether a reference's source is a module name, `package.net`."""
-    return re.fullmatch(r"\w+(\.\w+)+", source) is not None and not source.endswith((".py", *ARCHIVES))
-
-
-def runs_code(reference: str) -> bool:
-    """Whether profiling a model runs user code: a file, a module or an archive."""
-    found = module_reference(reference)
-    return found is not None and found[0] not in ("torchvision", "timm")
 
 
 def _model_of(path: str) -> str:
@@ -149,7 +103,7 @@ class Zoo:
 
         Raises UsageError for an unknown name, with the nearest known ones.
         """
-        if module_reference(reference):
+        if origin_of(reference).is_pytorch:
             raise UsageError(f"`{reference}` is a PyTorch model, not a spec", "`profile` and `compare` take it")
         if is_path(reference):
             return base / reference if base is not None else Path(_model_of(reference))

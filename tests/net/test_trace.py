@@ -1,12 +1,9 @@
-"""What counting a PyTorch model follows: where weights come from, every operation, other threads, TorchScript."""
+"""What is recorded of a run: where weights come from, which products are layers, every operation."""
 
 from __future__ import annotations
 
-import queue
-import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,30 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import resnetcli as rc
-from resnetcli.reports.profile import parts
-from tests.net.test_foreign import counted
+from tests.support.pytorch import IMAGE, Computes, counted, rows
 
-IMAGE = (3, 4, 4)
-JIT: Any = torch.jit
 PRUNE: Any = prune
 ATTENTION = "MACs and activations include products of two activations, as in attention"
-
-
-class Computes(nn.Module):
-    """A function of the module and the image; what else is given are its parameters, buffers, modules."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Any], **held: Any) -> None:
-        super().__init__()
-        self.function = function
-        for name, value in held.items():
-            setattr(self, name, nn.Parameter(value) if isinstance(value, Tensor) else value)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
-
-
-def rows(found: rc.Profile) -> list[tuple[str, int, int]]:
-    return [(part.name, part.cost.params, part.cost.macs) for part in parts(found, "row")]
 
 
 # --- what is a layer ---------------------------------------------------------------------------------------------
@@ -262,7 +239,7 @@ def test_an_operation_of_others_is_named() -> None:
     ],
 )
 def test_what_is_computed_after_forward_is_refused(function: Callable[[Any, Tensor], Any], kind: str) -> None:
-    with pytest.raises(rc.UsageError, match=f"gives a {kind}, whose tensors are not computed yet"):
+    with pytest.raises(rc.UsageError, match=f"returns a {kind}, whose tensors are not computed yet"):
         rc.profile_module(Computes(function, c=nn.Conv2d(3, 8, 3)), input=IMAGE)
 
 
@@ -353,151 +330,3 @@ def test_operations_that_take_functions_are_followed_into_them() -> None:
     for function, macs, depth in steps:
         found = counted(Computes(function, w=w), IMAGE)
         assert (found.counts.macs, found.counts.depth) == (macs, depth)
-
-
-# --- threads -----------------------------------------------------------------------------------------------------
-
-POOL = ThreadPoolExecutor(2)
-
-
-def by_pool(s: Any, x: Tensor) -> Any:
-    with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(lambda layer: layer(x), [s.a, s.b]))
-
-
-def by_a_pool_there_was(s: Any, x: Tensor) -> Any:
-    return sum(POOL.map(lambda layer: layer(x), [s.a, s.b]))
-
-
-def by_threads(s: Any, x: Tensor) -> Any:
-    put: dict[int, Tensor] = {}
-    threads = [threading.Thread(target=lambda i=i, f=f: put.update({i: f(x)})) for i, f in enumerate([s.a, s.b])]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    return put[0] + put[1]
-
-
-def by_a_worker(s: Any, x: Tensor) -> Any:
-    todo: queue.Queue[Any] = queue.Queue()
-    done: queue.Queue[Any] = queue.Queue()
-
-    def work() -> None:
-        while (layer := todo.get()) is not None:
-            done.put(layer(x))
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    for each in (s.a, s.b, None):
-        todo.put(each)
-    worker.join()
-    return done.get() + done.get()
-
-
-def by_functions(s: Any, x: Tensor) -> Any:
-    with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(lambda layer: F.conv2d(x, layer.weight, layer.bias), [s.a, s.b]))
-
-
-def by_forks(s: Any, x: Tensor) -> Any:
-    futures = [JIT.fork(layer, x) for layer in (s.a, s.b)]
-    return sum(JIT.wait(each) for each in futures)
-
-
-@pytest.mark.parametrize(
-    "how", [by_pool, by_a_pool_there_was, by_threads, by_a_worker, by_functions, by_forks], ids=lambda f: f.__name__
-)
-def test_what_other_threads_compute_is_counted(how: Callable[[Any, Tensor], Any]) -> None:
-    POOL.submit(abs, 1).result()
-    module = Computes(lambda s, x: s.c(how(s, x).flatten(1)), a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(3, 8, 3),
-                      c=nn.Linear(32, 5))  # fmt: skip
-    found = counted(module, IMAGE)
-    assert (found.counts.params, found.counts.macs, found.counts.depth) == (448 + 165, 1728 + 160, 2)
-    assert [each for each in rows(found) if each[1]] == [("a", 224, 864), ("b", 224, 864), ("c", 165, 160)]
-    assert len(found.notes) == 1
-    assert threading.Thread.start.__qualname__ == "Thread.start"
-    assert ThreadPoolExecutor.submit.__qualname__ == "ThreadPoolExecutor.submit"
-
-
-def test_a_thread_that_cannot_be_followed_is_refused() -> None:
-    import _thread
-
-    def raw(s: Any, x: Tensor) -> Any:
-        put: queue.Queue[Any] = queue.Queue()
-        _thread.start_new_thread(lambda: put.put(s.a(x)), ())
-        return put.get(timeout=60)
-
-    with pytest.raises(rc.UsageError, match="calls `a` in a thread that cannot be followed"):
-        rc.profile_module(Computes(raw, a=nn.Conv2d(3, 8, 3)), input=IMAGE)
-
-
-def test_an_error_in_another_thread_is_the_model_s() -> None:
-    module = Computes(lambda s, x: by_pool(s, x[:, :2]), a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(3, 8, 3))
-    with pytest.raises(rc.UsageError, match="fails on an image of 3 x 4 x 4 in `a`"):
-        rc.profile_module(module, input=IMAGE)
-
-
-# --- TorchScript, graphs, wrappers -------------------------------------------------------------------------------
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.body = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = x + self.body(x)
-        y: Tensor = self.head(x.mean((2, 3)))
-        return y
-
-
-NET_ROWS = [("stem", 240, 3456), ("body", 584, 9216), ("head", 45, 40)]
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        torch.jit.script,
-        lambda net: JIT.trace(net.eval(), torch.rand(1, *IMAGE)),
-        torch.fx.symbolic_trace,
-        nn.DataParallel,
-        pytest.param(torch.compile, marks=pytest.mark.slow),
-        pytest.param(
-            lambda net: torch.export.export(net.eval(), (torch.rand(1, *IMAGE),)).module(), marks=pytest.mark.slow
-        ),
-    ],
-    ids=["script", "trace", "fx", "parallel", "compile", "export"],
-)
-def test_scripted_traced_and_wrapped_models_have_the_rows_of_what_is_in_them(
-    wrap: Callable[[nn.Module], nn.Module],
-) -> None:
-    module = wrap(Net())
-    found, again = (rc.profile_module(module, input=IMAGE) for _ in range(2))
-    assert found == again
-    assert [each for each in rows(found) if any(each[1:])] == NET_ROWS
-    assert (found.counts.params, found.counts.macs, found.counts.depth) == (869, 12712, 3)
-    assert found.counts.activations == rc.profile_module(Net(), input=IMAGE).counts.activations
-    assert len(found.notes) == 1
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_scripted_parts_of_a_model_have_their_rows_and_frozen_ones_a_note() -> None:
-    inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()))
-    traced = JIT.trace(nn.Linear(64, 5), torch.rand(1, 64))
-    found = rc.profile_module(nn.Sequential(inner, nn.Conv2d(8, 4, 1), nn.Flatten(), traced), input=IMAGE)
-    assert rows(found) == [("0", 224, 3456), ("1", 36, 512), ("2", 0, 0), ("3", 325, 320)]
-    frozen = rc.profile_module(torch.jit.freeze(torch.jit.script(Net().eval())), input=IMAGE)
-    assert (frozen.counts.params, frozen.counts.macs, frozen.counts.depth) == (0, 12712, 3)
-    assert frozen.notes[1].startswith("layers use 832 weights that are not parameters")
-
-
-def test_modules_the_model_does_not_register_are_copied_without_values() -> None:
-    layer = nn.Linear(48, 10, bias=False)
-    layer.weight = nn.Parameter(torch.rand(1, 1).expand(1 << 28, 48), requires_grad=False)
-    huge = Computes(lambda s, x: s.f[0](x.flatten(1)), f=[layer])
-    assert rc.profile_module(huge, input=IMAGE).counts.macs == 48 << 28
