@@ -1,4 +1,4 @@
-"""Files that anybody may have written, read only so far; and files that are there whole or not at all."""
+"""Reading files of unknown origin within bounds, and replacing files atomically."""
 
 from __future__ import annotations
 
@@ -9,47 +9,143 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import ResourceError, UsageError
+
+StrPath = str | os.PathLike[str]
 
 
-def read_bounded(label: str | os.PathLike[str], most: int, hint: str = "") -> bytes:
-    """What is in a file of at most so many bytes. Raises UsageError for a larger one, and for what never ends."""
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_regular(
+    path: StrPath, hint: str = "", *, label: str = "", error: type[UsageError] = UsageError
+) -> Iterator[BinaryIO]:
+    """Open a regular file for reading in binary; messages call it `label`.
+
+    Raises `error` if the file is missing or not regular (reading a pipe may never end), UsageError if it cannot be
+    read, also by the code of the `with` block.
+    """
+    label = label or str(path)
     try:
-        path = Path(label)
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
-            raise UsageError(f"`{label}` is no regular file", hint)
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such file"
-        raise UsageError(f"`{label}` cannot be read: {reason}", hint) from None
-    if len(data) > most:
-        raise UsageError(f"`{label}` is larger than {most // 2**20} MiB", hint)
+        require_regular(path, hint, label=label, error=error)
+        with Path(path).open("rb") as file:
+            yield file
+    except OSError as problem:
+        raise UsageError(f"cannot read `{label}`: {reason(problem)}", hint) from None
+
+
+def require_regular(path: StrPath, hint: str = "", *, label: str = "", error: type[UsageError] = UsageError) -> int:
+    """The size in bytes of a regular file. Raises `error` for anything else."""
+    label = label or str(path)
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        raise error(f"no such file: `{label}`", hint) from None
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read `{label}`: {reason(problem)}", hint) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise error(f"`{label}` is a directory", hint)
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"`{label}` is not a regular file", hint)
+    return status.st_size
+
+
+def read_bounded(
+    path: StrPath, limit: int, hint: str = "", *, label: str = "", error: type[UsageError] = UsageError
+) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises as `open_regular`, and `error` if it is larger."""
+    with open_regular(path, hint, label=label, error=error) as file:
+        size = min(os.fstat(file.fileno()).st_size, limit)
+        data = file.read(size + 1)  # `read(limit)` would allocate that much
+        if len(data) > size:  # it is growing, or its size is not known as in /proc
+            data += file.read(limit - size)
+    if len(data) > limit:
+        allowed = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
+        raise error(f"`{label or path}` is larger than {allowed}", hint)
     return data
 
 
-def load_json(label: str | os.PathLike[str], most: int, hint: str = "") -> Any:
-    """What is in a file of JSON of at most so many bytes. Raises UsageError for whatever else a file may hold."""
+def load_json(path: StrPath, limit: int, hint: str = "") -> Any:
+    """The value in a JSON file of at most `limit` bytes. Raises UsageError for any other file."""
     try:
-        return json.loads(read_bounded(label, most, hint))
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits; brackets without end
-        raise UsageError(f"`{label}` is not JSON", hint) from None
+        return json.loads(read_bounded(path, limit, hint))
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
+        raise UsageError(f"`{path}` is not JSON", hint) from None
+
+
+def is_file(path: StrPath) -> bool:
+    """Whether it is a regular file or a link to one; False for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such names
+
+
+def is_directory(path: StrPath) -> bool:
+    """Whether it is a directory or a link to one; False for a name that no directory can have."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for such names
+
+
+def require_exists(path: StrPath) -> None:
+    """Raises UsageError if there is neither a file nor a directory of that name, or it is not accessible."""
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        raise UsageError(f"there is no file or directory `{path}`") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read `{path}`: {reason(error)}") from None
+
+
+def require_directory_or_free(path: StrPath) -> None:
+    """Raises UsageError if anything but a directory has that name."""
+    if not is_directory(path) and os.path.lexists(path):
+        raise UsageError(f"`{path}` is not a directory")
+
+
+def reason(error: Exception) -> str:
+    """An error of the operating system in a few words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def check_writable(path: StrPath, option: str) -> None:
+    """Check that a file can be created or replaced, before the work for it is done. Raises UsageError for `option`."""
+    place = Path(path)
+    try:
+        if "\0" in str(place):
+            raise ValueError
+        if place.is_dir():
+            raise UsageError(f"{option}: `{place}` is a directory", "give a file name")
+        if place.exists() and not place.is_file():
+            raise UsageError(f"{option}: `{place}` is not a regular file", "give a file name")
+        if not place.parent.is_dir():
+            raise UsageError(f"{option}: there is no directory `{place.parent}`", "create it first")
+    except (OSError, ValueError):  # a name that is too long, or has a null in it
+        raise UsageError(f"{option}: not a valid file name", "give another") from None
+
+
+def write_output(path: StrPath, data: bytes | str) -> None:
+    """Atomically write a file that the user asked for. Raises ResourceError if it cannot be written."""
+    try:
+        write_atomic(Path(path), data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        raise ResourceError(f"`{path}` cannot be written: {reason(error)}") from None
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes an object, whole. Raises OSError."""
-    write_whole(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    """Atomically write a JSON object. Raises OSError."""
+    write_atomic(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Writes a file so that whoever looks, even after a power cut, finds the old one or the new one, whole.
+def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
+    """Atomically and durably replace a file, keeping its permissions.
 
-    Raises OSError, and leaves the old one, if it cannot.
+    Raises OSError, and then leaves the file as it was.
     """
     for stale in drafts_of(path):
         with suppress(OSError):
@@ -58,19 +154,21 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique among processes
     try:
         with draft.open("xb") as file:
+            with suppress(OSError):  # there is no file yet, or the file system has no permissions
+                draft.chmod(stat.S_IMODE(path.stat().st_mode))
             for part in parts:
                 file.write(part)
             file.flush()
-            _to_disk(file.fileno())
+            _fsync(file.fileno())
         draft.replace(path)
-    finally:  # also where somebody interrupts it
+    finally:  # also on KeyboardInterrupt
         with suppress(OSError):
             draft.unlink()
-    _keep_name(path.parent)
+    _fsync_directory(path.parent)
 
 
 STALE_S = 3600.0
-"""Age from which a draft is abandoned."""
+"""Age in seconds from which a draft is abandoned."""
 
 
 def drafts_of(path: Path, pattern: str = "") -> list[Path]:
@@ -78,19 +176,7 @@ def drafts_of(path: Path, pattern: str = "") -> list[Path]:
     return list(path.parent.glob(f".{pattern or glob.escape(path.name)}.*.part"))
 
 
-_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
-"""Errors of file systems without fsync, such as some network ones; the data is written nevertheless."""
-
-
-def _to_disk(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-
-
-def drafted(name: str) -> tuple[str, ...]:
+def draft_targets(name: str) -> tuple[str, ...]:
     """Names of the files that `.NAME.part` or `.NAME.UNIQUE.part` may be a draft of; empty for other names."""
     if not (name.startswith(".") and name.endswith(".part")):
         return ()
@@ -98,24 +184,36 @@ def drafted(name: str) -> tuple[str, ...]:
     return inner, inner.rpartition(".")[0]
 
 
-def _keep_name(folder: Path) -> None:
-    """Has the directory itself on the disk, without which a renamed file can be lost."""
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
+"""Errors of file systems without fsync, such as some network ones; the data is written nevertheless."""
+
+
+def _fsync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+
+
+def _fsync_directory(folder: Path) -> None:
+    """Write the directory itself to the disk, without which a renamed file can be lost."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # the directory may be writable but not readable
         return
     try:
-        _to_disk(handle)
+        _fsync(handle)
     finally:
         os.close(handle)
 
 
-def cache_folder() -> Path:
-    """The cache directory. Raises UsageError without a home directory."""
+def cache_dir(hint: str = "set XDG_CACHE_HOME to a directory") -> Path:
+    """The cache directory, by the XDG specification. Raises UsageError without a home directory."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if base and Path(base).is_absolute():  # the XDG specification ignores relative paths
+    if base and Path(base).is_absolute():  # the specification ignores relative paths
         return Path(base) / "resnet-cli"
     with suppress(RuntimeError):
         if (home := Path.home()).is_absolute():
             return home / ".cache" / "resnet-cli"
-    raise UsageError("there is no home directory to keep files in", "set XDG_CACHE_HOME to a directory")
+    raise UsageError("there is no home directory for the cache", hint)

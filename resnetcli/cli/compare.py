@@ -178,12 +178,13 @@ def _kept(
 ) -> Saved | None:  # fmt: skip
     """The file to hold times against; what does not suit it or cannot be saved is told before anything is measured."""
     import resnetcli.reports.baseline as saved
+    from resnetcli.files import check_writable
 
     for option, file in (("--save", save), ("--against", against)):
         if file is not None and device is None:
             raise UsageError(f"`{option}` is about measured times", "add `--device cpu`, or another device")
     if save is not None:
-        saved.check_place(save)
+        check_writable(save, "--save")
         saved.check_once(nets())
     if against is None or device is None:
         return None

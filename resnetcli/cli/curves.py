@@ -41,14 +41,14 @@ def curves(
     format: Formats = Format.table,
 ) -> None:
     """Draw training and test errors against iterations, several nets in one picture; also while they train."""
-    from resnetcli.reports.baseline import check_place
+    from resnetcli.files import check_writable
     from resnetcli.runs.curves import curves_record, read_curves
     from resnetcli.runs.curves_plot import csv_text, draw, require_suffix, require_top
     from resnetcli.table.output import write
 
     require_top(y_max)
     if out is not None:
-        check_place(out, "-o")
+        check_writable(out, "-o")
         require_suffix(Path(out))
     found = read_curves(runs)
     for note in found.notes:

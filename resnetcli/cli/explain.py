@@ -70,8 +70,8 @@ def explain(
 ) -> None:  # fmt: skip
     """Say why a net takes its time: what arithmetic, memory and launches explain, and what stays unexplained."""
     from resnetcli.failures import for_each
+    from resnetcli.files import check_writable, write_output
     from resnetcli.plan.lower import lower
-    from resnetcli.reports.baseline import check_place, write_text
     from resnetcli.reports.profile import as_shape
     from resnetcli.roofline.analysis import (
         Difference,
@@ -103,7 +103,7 @@ def explain(
             raise UsageError(f"`{option}` has no part in a floor", "add `--device cpu`, or another device")
     seconds = budget(time_budget, device)
     if roofline is not None:
-        check_place(roofline, "--roofline")
+        check_writable(roofline, "--roofline")
         if roofline.suffix.lower() != ".svg":
             raise UsageError(f"--roofline: `{clean(str(roofline), 80)}` is no name of an SVG", "end it in .svg")
 
@@ -133,7 +133,7 @@ def explain(
     if try_settings and device is not None:
         tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
     if roofline is not None:
-        write_text(roofline, roofline_svg(found[0]))
+        write_output(roofline, roofline_svg(found[0]))
         complain(f"drawn: {roofline}")
     if format is Format.json:
         print_record(explain_record(found[0], difference, tried, summary(found[0], difference)), failures)

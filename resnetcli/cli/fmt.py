@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +47,7 @@ def format_file(path: Path, *, write: bool) -> bool:
 
     Raises SpecError or UsageError, and then changes nothing.
     """
+    from resnetcli.files import write_atomic
     from resnetcli.spec.format import format_text
     from resnetcli.spec.source import MAX_BYTES, decode, read_source
 
@@ -62,19 +61,5 @@ def format_file(path: Path, *, write: bool) -> bool:
         source = read_source(path)
         text = format_text(source)
         if write and text != source.text:
-            _replace(path, text)
+            write_atomic(path.resolve(), text.encode())  # a link stays a link
     return text != source.text
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the file and rename, so that an interruption loses nothing."""
-    target = path.resolve()  # a link stays a link
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-        Path(name).chmod(target.stat().st_mode & 0o7777)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink()
-        raise

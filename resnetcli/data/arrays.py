@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING
 from resnetcli.data.custom import MOST_BYTES, MOST_CLASSES, MOST_SIDE
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
-from resnetcli.data.files import size_of_file
 from resnetcli.errors import clean, plural
+from resnetcli.files import require_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def read_arrays(
     If the file has no test images, a fixed `share` of each class becomes the test set. `tell` receives a line about
     unused arrays. Raises DataError.
     """
-    size_of_file(path)
+    require_regular(path, error=DataError)
     try:
         # numpy warns of a header that Python 2 has written.
         with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:

@@ -9,9 +9,9 @@ from typing import Any
 from resnetcli.data.convert import published_at
 from resnetcli.data.custom import DESCRIPTION, describes, read_custom
 from resnetcli.data.dataset import Dataset, Split
-from resnetcli.data.files import require_there
 from resnetcli.data.read import Place, read_official
 from resnetcli.errors import UsageError
+from resnetcli.files import require_exists
 
 SCHEMA = "resnet-cli/data@1"
 CHUNK = 4096
@@ -40,7 +40,7 @@ class Examined:
 
 def examine(path: Path) -> tuple[Examined, ...]:
     """Every data set at the place, read whole. Raises UsageError if there is none, DataError for a broken one."""
-    require_there(path)
+    require_exists(path)
     if describes(path):
         return (_examined(str(path), read_custom(path), f"binary records, {DESCRIPTION}", checkable=False),)
     places = published_at(path)

@@ -12,11 +12,11 @@ from resnetcli.data.arrays import read_arrays
 from resnetcli.data.cifar import OFFICIAL
 from resnetcli.data.custom import DESCRIPTION, describes, read_custom
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.files import is_file, is_folder, require_there
 from resnetcli.data.read import Place, find, read_official, read_parts
 from resnetcli.data.records import joined
 from resnetcli.data.write import write_custom, write_official
 from resnetcli.errors import ResourceError, UsageError, typed
+from resnetcli.files import is_directory, is_file, require_exists
 
 
 def convert(
@@ -29,10 +29,10 @@ def convert(
     `tell` receives a line about unused arrays.
     Raises UsageError, DataError for a broken source, ResourceError if the disk is full.
     """
-    if is_folder(target) and any(target.iterdir()):
-        raise UsageError(f"`{target}` is not empty", "give a folder that there is not yet")
+    if is_directory(target) and any(target.iterdir()):
+        raise UsageError(f"`{target}` is not empty", "give the name of a new directory")
     if is_file(target) or target.is_symlink():
-        raise UsageError(f"`{target}` is no directory", "give a folder that there is not yet")
+        raise UsageError(f"`{target}` is not a directory", "give the name of a new directory")
     if not 0 < share < 1:
         raise UsageError(f"{share:g} is no share of the images", "between 0 and 1, for example 0.2")
     official, write = _writer(source, share, tell)
@@ -41,7 +41,7 @@ def convert(
         draft.mkdir(parents=True)
         try:
             write(draft)
-            if is_folder(target):
+            if is_directory(target):
                 target.rmdir()
             draft.replace(target)
         finally:
@@ -55,7 +55,7 @@ def convert(
 
 def _writer(source: Path, share: float, tell: Callable[[str], object]) -> tuple[str | None, Callable[[Path], None]]:
     """Which published set it is to be, if one, and what writes it."""
-    require_there(source)
+    require_exists(source)
     if is_file(source) and source.suffix == ".npz":
         train, test, names = read_arrays(source, share=share, tell=tell)
         return None, lambda folder: write_custom(folder, train, test, names)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from resnetcli.data.dataset import Dataset, Split, make_dataset
 from resnetcli.data.errors import DataError
-from resnetcli.data.files import is_file, read_file, size_of_file
 from resnetcli.data.records import binary_part, joined
 from resnetcli.errors import did_you_mean
+from resnetcli.files import is_file, read_bounded, require_regular
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
@@ -58,7 +58,7 @@ def read_custom(folder: Path) -> Dataset:
     """The data set in the folder. Raises DataError, also where its digest is not the one written down."""
     found = read_description(folder / DESCRIPTION)
     files = [folder / name for name in (*found.train, *found.test)]
-    total = sum(size_of_file(path) for path in files)
+    total = sum(require_regular(path, error=DataError) for path in files)
     if total > MOST_BYTES:
         raise DataError(f"`{folder}` has {total:,} bytes of images, more than the {MOST_BYTES:,} that can be held")
     data = make_dataset("custom", _split(folder, found, "train"), _split(folder, found, "test"), found.class_names)
@@ -75,7 +75,7 @@ def _split(folder: Path, found: Description, which: str) -> Split:
     names = found.train if which == "train" else found.test
     parts: list[Part] = []
     for name in names:
-        raw = read_file(folder / name, MOST_BYTES)
+        raw = read_bounded(folder / name, MOST_BYTES, error=DataError)
         parts.append(
             binary_part(
                 raw, str(folder / name), found.image, len(found.class_names), label_bytes=found.label_bytes,
@@ -90,7 +90,7 @@ def _split(folder: Path, found: Description, which: str) -> Split:
 
 def read_description(path: Path) -> Description:
     """What the file says, checked. Raises DataError."""
-    raw = read_file(path, MOST_DESCRIBED)
+    raw = read_bounded(path, MOST_DESCRIBED, error=DataError)
     try:
         said = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # JSON's own and UTF-8's are ValueErrors

@@ -1,8 +1,10 @@
-"""What is wrong with a data set's files, as distinct from how they were asked for."""
+"""The error for a dataset whose files are broken, as opposed to a wrong command."""
 
 from __future__ import annotations
 
 from resnetcli.errors import UsageError
+
+FETCH_HINT = "download it again: `resnet-cli data fetch`"
 
 
 class DataError(UsageError):

@@ -19,8 +19,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from resnetcli.data.cifar import HOSTS, Archive
-from resnetcli.data.files import check_folder, is_file
 from resnetcli.errors import ResourceError, UsageError, clean, plural
+from resnetcli.files import is_file, require_directory_or_free
 
 CHUNK = 2**18
 TRIES = 32
@@ -60,7 +60,7 @@ def fetch(archive: Archive, folder: Path, *, tell: Tell = lambda line: None, how
     A part of it that is there (`NAME.part`) is gone on with. Nothing gets the archive's name but the bytes that have
     the published digest. Raises UsageError if the folder is none, ResourceError if no server has it or a disk is full.
     """
-    check_folder(folder)
+    require_directory_or_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, tell):
@@ -111,7 +111,7 @@ def _fetch(archive: Archive, folder: Path, tell: Tell, how: How) -> Path:
         tell(f"{clean(str(path))} is not the published file: fetching that")
     for place in (path, part):
         if (place.exists() or place.is_symlink()) and not is_file(place):
-            raise UsageError(f"`{place}` is no regular file", "take it away")
+            raise UsageError(f"`{place}` is not a regular file", "remove it")
     missing = archive.bytes - _size(part)
     if missing > (free := shutil.disk_usage(folder).free):
         room = f"{missing / 1e6:,.1f} MB more are needed in {clean(str(folder))}, and {free / 1e6:,.1f} MB are free"

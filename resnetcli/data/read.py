@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnetcli.data.archive import read_archive
 from resnetcli.data.cifar import IMAGE, OFFICIAL, Layout, Official, Version
 from resnetcli.data.custom import DESCRIPTION, describes, read_custom
 from resnetcli.data.dataset import TITLES, Dataset, make_dataset
-from resnetcli.data.errors import DataError
-from resnetcli.data.files import check_folder, is_file, is_folder, read_archive, read_file
+from resnetcli.data.errors import FETCH_HINT, DataError
 from resnetcli.data.records import binary_part, joined, python_part
 from resnetcli.data.synthetic import synthetic
 from resnetcli.errors import UsageError, did_you_mean, plural, typed
-from resnetcli.files import cache_folder
+from resnetcli.files import cache_dir, is_directory, is_file, read_bounded, require_directory_or_free
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
@@ -70,8 +70,8 @@ def load(
             folder = folder.parent
         if is_file(folder) and folder.suffix == ".npz":
             raise UsageError(f"`{folder}` is not a folder", convert_hint(folder))
-        check_folder(folder)
-        if not is_folder(folder):
+        require_directory_or_free(folder)
+        if not is_directory(folder):
             raise UsageError(f"there is no folder `{folder}`", "`--data-dir` says where the data set lies")
         if not describes(folder):
             raise UsageError(
@@ -92,10 +92,7 @@ def default_name(folder: Path | None) -> str:
 
 def default_folder() -> Path:
     """Where data sets are kept unless another place is given. Raises UsageError where there is no home."""
-    try:
-        return cache_folder() / "data"
-    except UsageError:
-        raise UsageError("there is no home directory to keep data in", "say where with `--data-dir`") from None
+    return cache_dir("give a directory by `--data-dir`, or set XDG_CACHE_HOME to one") / "data"
 
 
 def _fetched(
@@ -143,7 +140,7 @@ def _hint_at(folder: Path) -> str:
     for official in OFFICIAL.values():
         if find(official, folder) is not None:
             return f"it holds {official.title}: `--data {official.name} --data-dir {typed(folder)}`"
-    for child in filter(is_folder, inside):
+    for child in filter(is_directory, inside):
         if describes(child):
             return f"`{child.name}` in it is a custom data set: `--data custom --data-dir {typed(child)}`"
         for official in OFFICIAL.values():
@@ -183,16 +180,16 @@ def find(official: Official, path: Path) -> Place | None:
         elif path.name == DESCRIPTION:
             hint = f"give the dataset's folder: `--data custom --data-dir {typed(path.parent)}`"
         raise UsageError(f"`{path}` is not an archive of {official.title}", hint)
-    check_folder(path)
+    require_directory_or_free(path)
     if describes(path):
         return None
     for version in VERSIONS:
         layout = official.layout(version)
-        if (path.name == layout.folder and is_folder(path)) or any(is_file(path / name) for name in layout.files):
+        if (path.name == layout.folder and is_directory(path)) or any(is_file(path / name) for name in layout.files):
             return Place(official, version, path, packed=False)
     for version in VERSIONS:
         layout = official.layout(version)
-        if is_folder(path / layout.folder):
+        if is_directory(path / layout.folder):
             return Place(official, version, path / layout.folder, packed=False)
     for version in VERSIONS:
         layout = official.layout(version)
@@ -241,10 +238,14 @@ def _contents(place: Place) -> tuple[Mapping[str, bytes], str]:
     """The bytes of each file with images, and the digest of the archive they came in, if in one."""
     layout = place.layout
     if not place.packed:
-        return {name: read_file(place.path / name, MOST_FILE) for name in layout.files}, ""
+        return {name: _read_file(place.path / name) for name in layout.files}, ""
     members = {f"{layout.folder}/{name}": name for name in layout.files}
     found, digest = read_archive(place.path, members, MOST_FILE)
     return {members[member]: raw for member, raw in found.items()}, digest
+
+
+def _read_file(path: Path) -> bytes:
+    return read_bounded(path, MOST_FILE, FETCH_HINT, error=DataError)
 
 
 def _part(place: Place, name: str, raw: bytes) -> Part:

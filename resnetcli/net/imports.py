@@ -13,7 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 from resnetcli.errors import At, Problem, Source, SpecError, UsageError
+from resnetcli.files import read_bounded
 from resnetcli.net.guard import error_text, in_library, is_of_code, line_of, shown
+
+MAX_CODE = 16 * 2**20
+"""Bytes of a Python file."""
 
 
 @contextmanager
@@ -24,11 +28,7 @@ def running(file: str) -> Iterator[ModuleType]:
     UsageError for a file that is missing or fails, SpecError for one that is not Python.
     """
     path = Path(file)
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        why = {FileNotFoundError: "no such file", IsADirectoryError: "is a directory"}.get(type(error), error.strerror)
-        raise UsageError(f"{why}: `{file}`") from None
+    text = read_bounded(path, MAX_CODE, label=file)
     root, packages = _package_of(path.resolve(), text)
     folders = [root, path.resolve().parent] if packages else [root]
     with _importable(folders):

@@ -8,12 +8,11 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.failures import for_each
-from resnetcli.files import load_json, write_whole
+from resnetcli.files import check_writable, load_json, write_output
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -150,22 +149,6 @@ def nets_of(
 # --- keeping -----------------------------------------------------------------------------------------------------
 
 
-def check_place(path: str | os.PathLike[str], option: str = "--save") -> None:
-    """Raises UsageError, which names the option, where no file can be written, before anything is measured for it."""
-    place = Path(path)
-    try:
-        if "\0" in str(place):
-            raise ValueError
-        if place.is_dir():
-            raise UsageError(f"{option}: `{place}` is a directory", "give the name of a file")
-        if place.exists() and not place.is_file():
-            raise UsageError(f"{option}: `{place}` is no file", "give the name of a file")
-        if not place.parent.is_dir():
-            raise UsageError(f"{option}: there is no directory `{place.parent}`", "make it first")
-    except (OSError, ValueError):  # a name that is too long, or has a null in it
-        raise UsageError(f"{option}: that is no name for a file", "give another") from None
-
-
 def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Writes the record of the comparison, all or nothing.
 
@@ -179,8 +162,8 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
     if failed:
         raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
     check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])
-    check_place(path)
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    check_writable(path, "--save")
+    write_output(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_once(nets: Iterable[Net]) -> None:
@@ -191,14 +174,6 @@ def check_once(nets: Iterable[Net]) -> None:
         if key in seen:
             raise UsageError(f"not saved: two results of `{model}` at one batch", "name each net once")
         seen.add(key)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file all or nothing. Raises ResourceError if it cannot."""
-    try:
-        write_whole(Path(path), text.encode())
-    except OSError as error:
-        raise ResourceError(f"not saved: `{path}` cannot be written: {error.strerror or error}") from None
 
 
 # --- holding against ---------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ They are measured (`resnetcli.roofline.calibrate`) or taken from a datasheet, st
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
@@ -17,12 +16,11 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from resnetcli.bench.device import cpu_name
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.files import cache_folder, load_json
+from resnetcli.files import cache_dir, load_json, write_json
 
 SCHEMA = "resnet-cli/ceilings@1"
 METHOD = "2"
@@ -232,17 +230,9 @@ def read_profile(reference: str) -> Ceilings:
 
 
 def write_profile(ceilings: Ceilings, path: Path) -> None:
-    """Writes the file whole or not at all, whoever else writes it. Raises OSError."""
+    """Atomically write a profile, creating its directory. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(json.dumps(to_json(ceilings), indent=2) + "\n")
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(file.name).unlink()
-            raise
+    write_json(path, to_json(ceilings))
 
 
 def cached(device: str) -> Ceilings | None:
@@ -257,7 +247,7 @@ def cache_file(device: str) -> Path:
 
     Raises UsageError where there is no home directory.
     """
-    return cache_folder() / "ceilings" / f"{device.replace(':', '-')}-{fingerprint(device)}.json"
+    return cache_dir() / "ceilings" / f"{device.replace(':', '-')}-{fingerprint(device)}.json"
 
 
 def fingerprint(device: str) -> str:

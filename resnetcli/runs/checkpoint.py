@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from resnetcli.errors import UsageError
-from resnetcli.files import write_whole
+from resnetcli.files import write_atomic
 from resnetcli.runs.directory import MAX_ITERATIONS
 
 FORMAT = "resnet-cli/checkpoint@1"
@@ -57,7 +57,7 @@ def save(folder: Path, iteration: int, tensors: Mapping[str, Tensor], facts: Map
     text = json.dumps(facts, sort_keys=True)
     about = {"format": FORMAT, "iteration": str(iteration), "facts": text, "sha256": _digest(iteration, text, held)}
     path = folder / f"checkpoint-{iteration:08d}.safetensors"
-    write_whole(path, serialised(held, about))
+    write_atomic(path, serialised(held, about))
     prune(folder, iteration)
     return path
 

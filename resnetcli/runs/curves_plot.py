@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import ResourceError, UsageError, clean
-from resnetcli.files import write_whole
+from resnetcli.files import write_output
 from resnetcli.runs.curves import Curve, Curves, Line, data_texts, read_curves
 from resnetcli.table.numbers import exact
 from resnetcli.table.plot import Axes, Piece, Stroke, letter, plot, ticks
@@ -98,10 +98,7 @@ def draw(found: Curves, path: Path, top: float | None = None) -> None:
     require_suffix(path)
     require_top(top)
     data = picture(found.curves, path.suffix.lower()[1:], top)
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise ResourceError(f"`{path}` cannot be written: {error.strerror or error}") from None
+    write_output(path, data)
 
 
 def picture(curves: Sequence[Curve], kind: str, top: float | None = None) -> bytes:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import ResourceError, UsageError, typed
-from resnetcli.files import drafted, load_json, write_json, write_whole
+from resnetcli.files import draft_targets, load_json, write_atomic, write_json
 
 SCHEMA, RESULT, SUMMARY = "resnet-cli/run@1", "resnet-cli/train@1", "resnet-cli/seeds@1"
 NETS = "resnet-cli/group@1"
@@ -169,7 +169,7 @@ def write_run(path: Path, config: Config, *, spec: str, model: str, recipe: str)
     """Write a new run's files into its directory, which the caller has locked. Raises ResourceError if it cannot."""
     with writing(path):
         for name, text in ((SPEC_FILE, spec), (MODEL_FILE, model), (RECIPE_FILE, recipe)):
-            write_whole(path / name, text.encode())
+            write_atomic(path / name, text.encode())
         # The last one: where there is a configuration, all of the rest is there.
         write_json(path / CONFIG_FILE, {"schema": SCHEMA, **asdict(config)})
     return Run(path, config)
@@ -288,7 +288,7 @@ def _size(file: Path) -> int:
 
 def _is_of_start(name: str) -> bool:
     """Whether a run without progress may have a file of that name: one of its first files, or a draft of any file."""
-    return name in _START or fnmatch(name, EVENT_FILES) or any(map(_is_of_run, drafted(name)))
+    return name in _START or fnmatch(name, EVENT_FILES) or any(map(_is_of_run, draft_targets(name)))
 
 
 def _is_of_run(name: str) -> bool:
@@ -380,7 +380,7 @@ def _sweep(run: Path) -> None:
     """Remove the unfinished files that a killed process has left in a run's directory, as far as that is possible."""
     with suppress(OSError):
         for child in run.iterdir():
-            if drafted(child.name) and any(map(_is_of_run, drafted(child.name))):
+            if draft_targets(child.name) and any(map(_is_of_run, draft_targets(child.name))):
                 child.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from math import lcm
 from pathlib import Path
 
 from resnetcli.errors import UsageError
-from resnetcli.files import read_bounded, write_whole
+from resnetcli.files import read_bounded, write_atomic
 from resnetcli.runs.directory import LARGEST, MAX_ITERATIONS, METRICS_FILE, TABLE_FILE, Config
 
 READ_EVERY = 100
@@ -102,7 +102,7 @@ class Metrics:
             (METRICS_FILE, "".join(map(_line, self._begun))), (TABLE_FILE, _table(self._begun, head=True))
         ):  # fmt: skip
             data = text.encode()
-            write_whole(self.folder / name, data)
+            write_atomic(self.folder / name, data)
             self._sizes[name] = len(data)
 
     def append(self, point: Point) -> None:

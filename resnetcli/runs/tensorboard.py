@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import UsageError, error_text
-from resnetcli.files import drafts_of, write_whole
+from resnetcli.files import drafts_of, write_atomic
 from resnetcli.runs.directory import EVENT_FILES
 from resnetcli.runs.metrics import COLUMNS, Point, read_metrics
 
@@ -86,7 +86,7 @@ class Board:
                 file.write(data)
         else:
             data = self._head() + data
-            write_whole(self._path, data)
+            write_atomic(self._path, data)
             self._clear()
         self._size += len(data)
         self._waiting.clear()

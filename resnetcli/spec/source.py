@@ -7,7 +7,6 @@ stranger wrote: anchors, aliases, tags and further documents are refused, depth 
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
+from resnetcli.files import is_directory, read_bounded
 from resnetcli.spec.phrase import bracket_problem
 
 MAX_BYTES = 64 * 1024
@@ -91,19 +91,9 @@ def read_source(path: Path, label: str | None = None) -> Source:
     Raises UsageError if there is no such file or it cannot be read, SpecError if it is no UTF-8 text.
     """
     label = label or str(path)
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe or a terminal might never end
-            raise UsageError(f"`{label}` is no regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise UsageError(f"no such file: `{label}`") from None
-    except IsADirectoryError:
-        raise UsageError(f"`{label}` is a directory, not a spec", hint="name a YAML file in it") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read `{label}`: {getattr(error, 'strerror', None) or error}") from None
-    return decode(data, label, str(path))
+    if is_directory(path):
+        raise UsageError(f"`{label}` is a directory, not a spec", hint="name a YAML file in it")
+    return decode(read_bounded(path, MAX_BYTES, label=label), label, str(path))
 
 
 def decode(data: bytes, label: str, path: str = "") -> Source:
@@ -131,7 +121,7 @@ def parse(source: Source) -> Map:
 
 
 def _too_large(label: str) -> UsageError:
-    return UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB, which no table is")
+    return UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB")
 
 
 @dataclass

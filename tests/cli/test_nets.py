@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnetcli.files import write_whole
+from resnetcli.files import write_atomic
 from resnetcli.runs.directory import net_folders
 from resnetcli.train.loop import Trainer
 from tests.cli.test_cli import run
@@ -160,9 +160,9 @@ def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monk
     def full(path: Path, data: bytes) -> None:
         if "deep" in path.parts:
             raise OSError(28, "No space left on device")
-        write_whole(path, data)
+        write_atomic(path, data)
 
-    monkeypatch.setattr("resnetcli.runs.directory.write_whole", full)
+    monkeypatch.setattr("resnetcli.runs.directory.write_atomic", full)
     result = run(words(folder))
     assert result.exit_code == 3
     assert "No space left on device" in result.stderr

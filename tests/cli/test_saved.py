@@ -171,7 +171,7 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
         ("compare --max-macs 1K", "no net of 2 costs so little"),
         ("compare --save times.json", "`--save` is about measured times"),
         ("compare --against times.json", "`--against` is about measured times"),
-        ("compare --device cpu --against nothing.json", "`nothing.json` cannot be read"),
+        ("compare --device cpu --against nothing.json", "no such file: `nothing.json`"),
         ("compare --device cpu --save nowhere/times.json", "there is no directory `nowhere`"),
     ],
 )

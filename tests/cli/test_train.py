@@ -151,7 +151,7 @@ def test_a_run_s_model_is_read_like_any_file_of_unknown_origin(folder: Path) -> 
             assert result.exit_code == 2, result.output
             assert said in result.stderr
         os.mkfifo(folder / "run" / name)
-        assert "is no regular file" in run("eval run").stderr
+        assert "is not a regular file" in run("eval run").stderr
         (folder / "run" / name).unlink()
         (folder / "run" / name).write_bytes(whole)
 

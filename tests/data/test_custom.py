@@ -337,7 +337,7 @@ def test_a_target_that_is_there_is_left_alone(tmp_path: Path, folder: Path) -> N
     path = saved(tmp_path, images=GREY, labels=LABELS)
     with pytest.raises(UsageError, match="is not empty"):
         convert(path, folder)
-    with pytest.raises(UsageError, match="is no directory"):
+    with pytest.raises(UsageError, match="is not a directory"):
         convert(path, path)
     (tmp_path / "empty").mkdir()
     assert len(convert(path, tmp_path / "empty").train) == 16
@@ -367,7 +367,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, folder: Path) -> None:
         convert(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UsageError, match="there is no file or directory"):
         convert(tmp_path / "none.npz", tmp_path / "out")
-    with pytest.raises(UsageError, match="cannot be read: File name too long"):
+    with pytest.raises(UsageError, match=r"cannot read .*: File name too long"):
         convert(tmp_path / ("x" * 300), tmp_path / "out")
     with pytest.raises(UsageError, match="already a dataset of binary records"):
         convert(folder, tmp_path / "out")

@@ -414,10 +414,10 @@ def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
 
 def test_what_is_in_the_way_is_said(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match="is no directory"):
+    with pytest.raises(UsageError, match="is not a directory"):
         fetch(ARCHIVE, tmp_path / "file", how=how(server, "good"))
     part_of(tmp_path).mkdir()
-    with pytest.raises(UsageError, match=r"part` is no regular file"):
+    with pytest.raises(UsageError, match=r"part` is not a regular file"):
         fetch(ARCHIVE, tmp_path, how=how(server, "good"))
 
 

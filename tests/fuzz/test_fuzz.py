@@ -407,7 +407,7 @@ def test_no_bad_spec_gets_better_by_a_comment_or_a_last_line_break() -> None:
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         read(str(pipe), zoo=ZOO)
-    with pytest.raises(SpecError, match="no regular file"):
+    with pytest.raises(SpecError, match="not a regular file"):
         read(Source("net.yaml", f"extends: {pipe}\n"), zoo=ZOO)

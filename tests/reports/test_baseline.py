@@ -14,6 +14,7 @@ import resnetcli as rc
 from resnetcli.bench.latency import Measurement
 from resnetcli.bench.search import FP32, Ladder, judged
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.files import check_writable
 from resnetcli.reports.baseline import (
     Change,
     Changes,
@@ -22,7 +23,6 @@ from resnetcli.reports.baseline import (
     check_machine,
     check_nets,
     check_once,
-    check_place,
     measurement_records,
     nets_of,
     read_saved,
@@ -254,18 +254,18 @@ def test_saving_replaces_a_file_whole(tmp_path: Path) -> None:
     [
         ("", "is a directory"),
         ("nowhere/base.json", "there is no directory"),
-        ("x" * 5000, "that is no name for a file"),
-        ("a\0b", "that is no name for a file"),
+        ("x" * 5000, "not a valid file name"),
+        ("a\0b", "not a valid file name"),
     ],
 )
 def test_a_place_where_nothing_can_be_written_is_refused(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
-        check_place(f"{tmp_path}/{name}")
+        check_writable(f"{tmp_path}/{name}", "--save")
 
 
 def test_what_is_no_file_is_not_written_to() -> None:
-    with pytest.raises(UsageError, match="is no file"):
-        check_place("/dev/null")
+    with pytest.raises(UsageError, match="is not a regular file"):
+        check_writable("/dev/null", "--save")
 
 
 def whole(tmp_path: Path) -> dict[str, Any]:
@@ -405,11 +405,11 @@ def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match="no such file"):
         read_saved(tmp_path / "nothing.json")
-    with pytest.raises(UsageError, match="is no regular file"):
+    with pytest.raises(UsageError, match="is a directory"):
         read_saved(tmp_path)
-    with pytest.raises(UsageError, match="is no regular file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         read_saved("/dev/zero")
     large = tmp_path / "large.json"
     large.write_bytes(b" " * (16 * 2**20 + 1))

@@ -233,7 +233,7 @@ def test_what_was_otherwise_is_said_even_where_nothing_has_grown(net: Path) -> N
 def test_a_pipe_is_no_saved_profile(net: Path) -> None:
     pipe = net.with_name("pipe")
     os.mkfifo(pipe)
-    assert "no regular file" in run(str(net), "--against", str(pipe)).stderr
+    assert "not a regular file" in run(str(net), "--against", str(pipe)).stderr
 
 
 def test_memory_that_weights_take_is_laid_at_the_row_that_has_most_of_them() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.files import write_json, write_whole
+from resnetcli.files import write_atomic, write_json
 from resnetcli.runs import directory as runs
 from resnetcli.runs.directory import (
     CONFIG_FILE,
@@ -361,7 +361,7 @@ def test_bound_values_are_as_json_gives_them_back() -> None:
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
@@ -369,10 +369,10 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            write_whole(path, b"new")
+            write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
-    write_whole(path, b"n", b"ew")
+    write_atomic(path, b"n", b"ew")
     assert path.read_bytes() == b"new"
 
 

@@ -18,7 +18,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from resnetcli.errors import UsageError
-from resnetcli.files import write_whole
+from resnetcli.files import write_atomic
 from resnetcli.runs import tensorboard as board
 from resnetcli.runs.directory import Run, create, discard
 from resnetcli.runs.metrics import Metrics, read_metrics
@@ -246,7 +246,7 @@ def test_events_that_cannot_be_written_do_not_end_training_but_are_told_at_the_e
     def full(path: Path, *parts: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(board, "write_whole", full)
+    monkeypatch.setattr(board, "write_atomic", full)
     outcome = train(run, ear=ear)
     assert outcome.result is not None
     assert outcome.unsaved == ("TensorBoard's events",)
@@ -262,9 +262,9 @@ def test_a_disk_with_room_again_gets_all_of_them(tmp_path: Path, monkeypatch: py
     def at_first_full(path: Path, *parts: bytes) -> None:
         if engine.iteration < 30:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write_whole(path, *parts)
+        write_atomic(path, *parts)
 
-    monkeypatch.setattr(board, "write_whole", at_first_full)
+    monkeypatch.setattr(board, "write_atomic", at_first_full)
     assert train(run, engine, ear).unsaved == ()
     assert len(ear.lines) == 1
     assert shown(run.path) == metrics(run.path)

@@ -200,14 +200,14 @@ def test_a_file_may_be_as_large_as_is_allowed(tmp_path: Path) -> None:
     [
         ("missing.yaml", "no such file: `missing.yaml`"),
         ("folder", "`folder` is a directory, not a spec"),
-        ("pipe", "`pipe` is no regular file"),
+        ("pipe", "`pipe` is not a regular file"),
         ("loop", "cannot read `loop`"),
         ("secret.yaml", "cannot read `secret.yaml`: Permission denied"),
         ("secret.yaml/inside.yaml", "cannot read `secret.yaml/inside.yaml`: Not a directory"),
         ("n" * 300, "cannot read `nnn"),
         ("a\0b", "cannot read `a"),
-        ("/dev/zero", "`/dev/zero` is no regular file"),
-        ("/dev/null", "`/dev/null` is no regular file"),
+        ("/dev/zero", "`/dev/zero` is not a regular file"),
+        ("/dev/null", "`/dev/null` is not a regular file"),
     ],
 )
 def test_what_is_no_readable_file_is_refused(
