@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What ends a line for YAML, which is what lines and columns come from."""
@@ -51,6 +52,10 @@ class At:
         return At(self.source, self.line, self.column + offset, length)
 
 
+Kind = Literal["", "unknown word", "recursion"]
+"""Kinds of problems that other code tells apart: these two do not depend on the numbers in a block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with a spec."""
@@ -61,6 +66,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     """Further facts, a line each, printed below the excerpt."""
     severity: str = "error"
+    kind: Kind = ""
 
     def __str__(self) -> str:
         lines = []
@@ -198,9 +204,9 @@ class Problems:
     MOST = 50
     """A file of junk is not answered with thousands of lines."""
 
-    def add(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = ()) -> None:
-        """Notes one problem, once. Raises SpecError if there are too many to go on."""
-        problem = Problem(message, at, hint, notes)
+    def add(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = (), kind: Kind = "") -> None:
+        """Add a problem, once. Raises SpecError if there are too many to go on."""
+        problem = Problem(message, at, hint, notes, kind=kind)
         if problem in self.found:
             return
         self.found.append(problem)

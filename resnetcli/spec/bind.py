@@ -84,7 +84,7 @@ class Binder:
             with suppress(SpecError):  # raised where a block is too large to be put in place
                 trial.body(block.body, {**names, **dict.fromkeys(block.parameters, 1)})
             for problem in trial.problems.found:
-                if problem.message.startswith(("unknown word", "block `")):
+                if problem.kind:  # does not depend on the numbers
                     self.problems.add(problem.message, problem.at, problem.hint)
 
     def body(self, node: Node, names: Names) -> tuple[Item, ...]:
@@ -169,15 +169,16 @@ class Binder:
                 "a layer begins with its window, as in `3x3 64`, or with a word such as `fc`, `max`, `bn`",
             )
             written = node.value[head.offset : head.offset + head.length]
-            self.problems.add(f"unknown word `{written}`", at, hint)
+            self.problems.add(f"unknown word `{written}`", at, hint, kind="unknown word")
             raise _Skip
         if not block.sound:
             raise _Skip
         if head.text in self._open:
             chain = " -> ".join([*self._open[self._open.index(head.text) :], head.text])
             self.problems.add(
-                f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur"
-            )
+                f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur",
+                kind="recursion",
+            )  # fmt: skip
             raise _Skip
         if len(arguments) != len(block.parameters):
             usage = " ".join([head.text, *block.parameters])
