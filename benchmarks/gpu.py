@@ -120,7 +120,7 @@ def measured(name: str, batch: int, seconds: float = 0.8, **given: Any) -> Any:
 def dataset() -> Any:
     from resnetcli.data.read import load
 
-    return load("synthetic", None, download=False, tell=lambda line: None)
+    return load("synthetic", None, download=False, log=lambda line: None)
 
 
 def trainer(name: str, data: Any, **given: Any) -> Any:

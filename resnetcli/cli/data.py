@@ -51,7 +51,7 @@ def fetch(
     from resnetcli.table.output import print_whole
 
     layout = OFFICIAL[name.value].layout("python" if python else "binary")
-    print_whole(str(fetch_archive(layout.archive, folder or default_folder(), tell=complain)))
+    print_whole(str(fetch_archive(layout.archive, folder or default_folder(), log=complain)))
 
 
 @app.command()
@@ -104,7 +104,7 @@ def convert(
     from resnetcli.data.table import data_warnings
     from resnetcli.table.output import print_whole
 
-    made = convert_set(source, target, share=share, tell=lambda line: complain(f"warning: {line}"))
+    made = convert_set(source, target, share=share, log=lambda line: complain(f"warning: {line}"))
     images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"
     print_whole(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
     for warning in data_warnings(made):

@@ -32,11 +32,11 @@ _HINT = "it takes `images` and `labels`, or `train_images`, `train_labels`, `tes
 
 
 def read_arrays(
-    path: Path, *, share: float = 0.2, tell: Callable[[str], object] = lambda line: None
+    path: Path, *, share: float = 0.2, log: Callable[[str], object] = lambda line: None
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """Training and test split and the classes' names (`class_names`, or numbers).
 
-    If the file has no test images, a fixed `share` of each class becomes the test set. `tell` receives a line about
+    If the file has no test images, a fixed `share` of each class becomes the test set. `log` receives a line about
     unused arrays. Raises DataError.
     """
     require_regular(path, error=DataError)
@@ -58,7 +58,7 @@ def read_arrays(
         raise DataError(f"`{path}` is no whole .npz file: {error}") from None
     if unused:
         what = ", ".join(f"`{clean(name, 60)}`" for name in unused[:8]) + (" and more" if len(unused) > 8 else "")
-        tell(f"`{path}`: unused arrays {what}; images and labels are read from `{'`, `'.join(names)}`")
+        log(f"`{path}`: unused arrays {what}; images and labels are read from `{'`, `'.join(names)}`")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{path}` has training and test images of different sizes")
     return train, test, _names(path, class_names, 1 + int(max(train.labels.max(), test.labels.max())))

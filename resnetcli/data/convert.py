@@ -20,13 +20,13 @@ from resnetcli.files import is_directory, is_file, require_exists
 
 
 def convert(
-    source: Path, target: Path, *, share: float = 0.2, tell: Callable[[str], object] = lambda line: None
+    source: Path, target: Path, *, share: float = 0.2, log: Callable[[str], object] = lambda line: None
 ) -> Dataset:
     """Writes the records and returns the data set as it is read back from them.
 
     The source is CIFAR-10 or -100 in the Python version (a folder or an archive), a folder with CIFAR's files of
     another size, or a .npz file of images and labels; without test images, `share` of them become the test set, and
-    `tell` receives a line about unused arrays.
+    `log` receives a line about unused arrays.
     Raises UsageError, DataError for a broken source, ResourceError if the disk is full.
     """
     if is_directory(target) and any(target.iterdir()):
@@ -35,7 +35,7 @@ def convert(
         raise UsageError(f"`{target}` is not a directory", "give the name of a new directory")
     if not 0 < share < 1:
         raise UsageError(f"{share:g} is no share of the images", "between 0 and 1, for example 0.2")
-    official, write = _writer(source, share, tell)
+    official, write = _writer(source, share, log)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
     try:
         draft.mkdir(parents=True)
@@ -53,11 +53,11 @@ def convert(
     )
 
 
-def _writer(source: Path, share: float, tell: Callable[[str], object]) -> tuple[str | None, Callable[[Path], None]]:
+def _writer(source: Path, share: float, log: Callable[[str], object]) -> tuple[str | None, Callable[[Path], None]]:
     """Which published set it is to be, if one, and what writes it."""
     require_exists(source)
     if is_file(source) and source.suffix == ".npz":
-        train, test, names = read_arrays(source, share=share, tell=tell)
+        train, test, names = read_arrays(source, share=share, log=log)
         return None, lambda folder: write_custom(folder, train, test, names)
     place = whereabouts(source)
     official = place.official

@@ -1,4 +1,4 @@
-"""The downloader: from the official host or a mirror, resumed where it broke off, used only if its digest is right."""
+"""Download a dataset's archive from the official host or a mirror: resumable, and checked by its SHA-256."""
 
 from __future__ import annotations
 
@@ -24,52 +24,53 @@ from resnetcli.files import is_file, require_directory_or_free
 
 CHUNK = 2**18
 TRIES = 32
-"""At one server, as long as each has brought something more."""
-REPORT_S = 10.0
-"""Between two lines that say how far it is."""
+"""Maximum requests to one host, which is asked again as long as each answer brings something."""
+PROGRESS_S = 10.0
+"""Seconds between two progress lines."""
 
-Tell = Callable[[str], None]
+Log = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """From where, and how long a server is waited for."""
+class DownloadOptions:
+    """Hosts in the order they are tried, and how long to wait for one."""
 
     hosts: Sequence[str] = HOSTS
     timeout_s: float = 30.0
-    """Without a byte for so long, a server is given up."""
-    patience_s: float = 60.0
-    slowest_bytes_s: float = 50_000
-    """Slower than that over `patience_s`, the next is tried; the last is waited for."""
-    clock: Callable[[], float] = time.monotonic
+    """Without a byte for this long, a host is given up."""
     handlers: Sequence[urllib.request.BaseHandler] = ()
-    """In place of urllib's own."""
+    """Used in addition to urllib's own."""
 
 
-class _RefusedError(Exception):
-    """Why what a server sent is not, or not yet, the file; `again`: whether to ask it for the rest."""
+class _HostError(Exception):
+    """Why a host's answer is not, or not yet, the whole file.
 
-    def __init__(self, reason: str, *, again: bool = False) -> None:
+    `retry`: whether to ask the host for the rest; `stalled`: whether another host should be asked first.
+    """
+
+    def __init__(self, reason: str, *, retry: bool = False, stalled: bool = False) -> None:
         super().__init__(clean(reason))
-        self.again = again
+        self.retry, self.stalled = retry, stalled
 
 
-def fetch(archive: Archive, folder: Path, *, tell: Tell = lambda line: None, how: How | None = None) -> Path:
-    """The archive's path in the folder, fetched unless it is there whole; `tell` is told first what comes from where.
+def fetch(
+    archive: Archive, folder: Path, *, log: Log = lambda line: None, options: DownloadOptions | None = None
+) -> Path:
+    """The archive's path in the folder; it is downloaded unless it is there. `log` receives progress lines.
 
-    A part of it that is there (`NAME.part`) is gone on with. Nothing gets the archive's name but the bytes that have
-    the published digest. Raises UsageError if the folder is none, ResourceError if no server has it or a disk is full.
+    An unfinished download (`NAME.part`) is resumed. Only a file with the published digest gets the archive's name.
+    Raises UsageError if the folder is not a directory, ResourceError if no host has the file or the disk is full.
     """
     require_directory_or_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, tell):
-            return _fetch(archive, folder, tell, how or How())
+        with _locked(folder, log):
+            return _fetch(archive, folder, log, options or DownloadOptions())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise ResourceError(
             f"{archive.name} could not be written to {clean(str(folder))}: {error.strerror or error}",
-            "what there is of it is kept: free some room and ask again" if full else "`--data-dir` is another place",
+            "free some space and run it again: the download resumes" if full else "name another by `--data-dir`",
         ) from None
 
 
@@ -82,8 +83,8 @@ def is_whole(path: Path, archive: Archive) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, tell: Tell) -> Iterator[None]:
-    """Keeps other processes of this program from writing into the folder meanwhile, where a system can do that."""
+def _locked(folder: Path, log: Log) -> Iterator[None]:
+    """Keep other processes of this program from writing into the folder, where the system has locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -94,7 +95,7 @@ def _alone(folder: Path, tell: Tell) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(f"waiting for another process that fetches into {clean(str(folder))}")
+            log(f"waiting for another process that downloads into {clean(str(folder))}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # a file system without locks
             pass
@@ -103,29 +104,29 @@ def _alone(folder: Path, tell: Tell) -> Iterator[None]:
         os.close(handle)
 
 
-def _fetch(archive: Archive, folder: Path, tell: Tell, how: How) -> Path:
+def _fetch(archive: Archive, folder: Path, log: Log, options: DownloadOptions) -> Path:
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     if is_file(path):
         if is_whole(path, archive):
             return path
-        tell(f"{clean(str(path))} is not the published file: fetching that")
+        log(f"{clean(str(path))} is not the published file and will be replaced")
     for place in (path, part):
-        if (place.exists() or place.is_symlink()) and not is_file(place):
+        if os.path.lexists(place) and not is_file(place):
             raise UsageError(f"`{place}` is not a regular file", "remove it")
     missing = archive.bytes - _size(part)
     if missing > (free := shutil.disk_usage(folder).free):
-        room = f"{missing / 1e6:,.1f} MB more are needed in {clean(str(folder))}, and {free / 1e6:,.1f} MB are free"
-        raise ResourceError(f"no room for {archive.name}: {room}", "`--data-dir` is another place")
+        space = f"it needs {missing / 1e6:,.1f} MB more in {clean(str(folder))}, where {free / 1e6:,.1f} MB are free"
+        raise ResourceError(f"no space for {archive.name}: {space}", "name another directory by `--data-dir`")
     reasons: list[str] = []
-    for number, host in enumerate(how.hosts, 1):
-        url = host.format(name=archive.name)
-        if _from_host(archive, url, part, tell, how, reasons, is_last=number == len(how.hosts)):
+    for host in options.hosts:
+        url, last = host.format(name=archive.name), host is options.hosts[-1]
+        if _from_host(archive, url, part, log, options, reasons, last=last):
             part.replace(path)
-            tell(f"{clean(str(path))} is whole: its SHA-256 is the published one")
+            log(f"{clean(str(path))} is complete, with the published SHA-256")
             return path
     raise ResourceError(
-        "\n".join((f"{archive.name} could not be fetched", *(f"   {reason}" for reason in reasons))),
-        f"ask again later: what has come is gone on with; or put the file into {clean(str(folder))} yourself",
+        "\n".join((f"{archive.name} could not be downloaded", *(f"   {reason}" for reason in reasons))),
+        f"retry later (the download resumes), or place the file in {clean(str(folder))}",
     )
 
 
@@ -134,130 +135,116 @@ def _size(path: Path) -> int:
 
 
 def _from_host(
-    archive: Archive, url: str, part: Path, tell: Tell, how: How, reasons: list[str], *, is_last: bool
-) -> bool:
-    """Whether `part` is the published file now. A server that brings something is asked again for the rest."""
+    archive: Archive, url: str, part: Path, log: Log, options: DownloadOptions, reasons: list[str], *, last: bool
+) -> bool:  # fmt: skip
+    """Whether `part` is the published file now. Appends to `reasons` why it is not."""
     for _ in range(TRIES):
         if _size(part) > archive.bytes:
             part.unlink()
-        had = _size(part)
+        start = _size(part)
         try:
-            if had < archive.bytes:
-                rest = f" from byte {had:,} on" if had else ""
-                tell(f"fetching {archive.bytes / 1e6:,.1f} MB{rest} from {url} to {clean(str(part))}")
-                _one_try(archive, url, part, had, tell, how, is_last=is_last)
+            if start < archive.bytes:
+                rest = f" from byte {start:,} on" if start else ""
+                log(f"downloading {archive.bytes / 1e6:,.1f} MB{rest} from {url} to {clean(str(part))}")
+                _append_rest(archive, url, part, start, log, options)
             if is_whole(part, archive):
                 return True
-            part.unlink()  # nobody knows which of its bytes are wrong
-            said = "what was there already and the rest together do" if had else "the file there does"
-            raise _RefusedError(f"{said} not have the published SHA-256", again=had > 0)
-        except _RefusedError as refused:
-            reasons.append(f"{url}: {refused}")
-            tell(reasons[-1])
-            if not refused.again:
+            part.unlink()  # which of its bytes are wrong is not known
+            what = "the resumed download does" if start else "the file does"
+            raise _HostError(f"{what} not have the published SHA-256", retry=start > 0)
+        except _HostError as error:
+            reasons.append(f"{url}: {error}")
+            log(reasons[-1])
+            if not error.retry or (error.stalled and not last):
                 return False
     return False
 
 
-def _one_try(
-    archive: Archive, url: str, part: Path, had: int, tell: Tell, how: How, *, is_last: bool
-) -> None:  # fmt: skip
-    """Appends what is missing. Raises _RefusedError if not all of it came, OSError only if it cannot be written."""
-    response = _opened(url, had, how)
-    with response, part.open("ab", buffering=0) as file:
-        skip = _check_answer(response, archive, had)
-        done, started, reported = had, how.clock(), how.clock()
-        window, before = started, had - skip
+def _append_rest(archive: Archive, url: str, part: Path, start: int, log: Log, options: DownloadOptions) -> None:
+    """Append what is missing. Raises _HostError if not all of it came, OSError only if it cannot be written."""
+    with _request(url, start, options) as response, part.open("ab") as file:
+        skip = _check_answer(response, archive, start)
+        done, began = start, time.monotonic()
+        reported = began
         while done < archive.bytes:
             try:
                 data = response.read1(min(CHUNK, skip or archive.bytes - done))
             except (OSError, http.client.HTTPException) as error:
-                again = done > had and (is_last or not isinstance(error, TimeoutError))
-                raise _RefusedError(f"{_why(error)} after {plural(done, 'byte')}", again=again) from None
+                reason, stalled = f"{_reason(error)} after {plural(done, 'byte')}", isinstance(error, TimeoutError)
+                raise _HostError(reason, retry=done > start, stalled=stalled) from None
             if not data:
-                raise _RefusedError(f"it ended after {done:,} of {archive.bytes:,} bytes", again=done > had)
+                raise _HostError(f"it ended after {done:,} of {archive.bytes:,} bytes", retry=done > start)
             if skip:
                 skip -= len(data)
             else:
-                _append(file, data)
+                file.write(data)
                 done += len(data)
-            now = how.clock()
-            if now - reported >= REPORT_S:
-                speed = (done - had) / (now - started) / 1e6
-                tell(f"{done / 1e6:,.1f} of {archive.bytes / 1e6:,.1f} MB, {speed:.2f} MB/s")
+            if (now := time.monotonic()) - reported >= PROGRESS_S:
+                speed = (done - start) / (now - began) / 1e6
+                log(f"{done / 1e6:,.1f} of {archive.bytes / 1e6:,.1f} MB, {speed:.2f} MB/s")
                 reported = now
-            if now - window >= how.patience_s:
-                if done - skip - before < how.slowest_bytes_s * (now - window) and not is_last:
-                    raise _RefusedError(f"it is too slow, {(done - skip - before) / (now - window):,.0f} bytes/s")
-                window, before = now, done - skip
+        file.flush()
         os.fsync(file.fileno())
 
 
-def _append(file: IO[bytes], data: bytes) -> None:
-    """A raw write may take only some of it, as on a disk that is nearly full."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-class _NoWorse(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to anything else."""
+class _HttpsRedirectHandler(urllib.request.HTTPRedirectHandler):
+    """Follow redirects, but never from https to anything else."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         allowed = {"https", "http"} if req.type == "http" else {"https"}
         if urlsplit(newurl).scheme not in allowed:
-            raise _RefusedError(f"it redirects to {newurl}, which is not https")
+            raise _HostError(f"it redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opened(url: str, had: int, how: How) -> http.client.HTTPResponse:
-    """The server's answer when asked for what comes after `had` bytes."""
+def _request(url: str, start: int, options: DownloadOptions) -> http.client.HTTPResponse:
+    """The host's answer to a request for the bytes from `start` on. Raises _HostError."""
     headers = {"User-Agent": "resnet-cli", "Accept-Encoding": "identity"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
-    opener = urllib.request.build_opener(_NoWorse, *how.handlers)
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    opener = urllib.request.build_opener(_HttpsRedirectHandler, *options.handlers)
     try:
         answer: http.client.HTTPResponse = opener.open(
-            urllib.request.Request(url, headers=headers), timeout=how.timeout_s
+            urllib.request.Request(url, headers=headers), timeout=options.timeout_s
         )
         return answer
     except urllib.error.HTTPError as error:
         error.close()
-        raise _RefusedError(f"it answers {error.code} {error.reason}") from None
+        raise _HostError(f"it answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _RefusedError(_why(error)) from None
+        raise _HostError(_reason(error)) from None
 
 
-def _why(error: Exception) -> str:
-    """An error of the network in a few words."""
+def _reason(error: Exception) -> str:
+    """A network error in a few words."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        return _why(error.reason)
+        return _reason(error.reason)
     if isinstance(error, TimeoutError):
-        return "it says nothing any more"
-    said = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-    return said if isinstance(error, OSError) else f"it speaks no proper HTTP ({said})"
+        return "it stopped sending"
+    text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    return text if isinstance(error, OSError) else f"its answer is not HTTP ({text})"
 
 
-def _check_answer(response: http.client.HTTPResponse, archive: Archive, had: int) -> int:
-    """How many bytes of the answer are there already. Raises _RefusedError if it cannot be the file."""
+def _check_answer(response: http.client.HTTPResponse, archive: Archive, start: int) -> int:
+    """How many bytes at the answer's beginning are there already. Raises _HostError if it cannot be the file."""
     kind = response.headers.get_content_type()
     if kind in ("text/html", "application/xhtml+xml"):
-        raise _RefusedError(f"it sends a page ({kind}), not the file")
+        raise _HostError(f"it sends a web page ({kind}), not the file")
     if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
-        raise _RefusedError(f"it sends the file encoded ({coding}), which was not asked for")
-    skip = had
+        raise _HostError(f"it sends the file encoded ({coding}), which was not requested")
+    skip = start
     if response.status == 206:
-        said = response.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", said.strip())
-        if not found or int(found[1]) != had or found[3] not in (str(archive.bytes), "*"):
-            raise _RefusedError(f"it was asked for what comes after {plural(had, 'byte')} and sends `{said}`")
+        text = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text.strip())
+        if not match or int(match[1]) != start or match[3] not in (str(archive.bytes), "*"):
+            raise _HostError(f"it was asked for the bytes from {start:,} on and sends `{text}`")
         skip = 0
     elif response.status != 200:
-        raise _RefusedError(f"it answers {response.status} {response.reason}")
+        raise _HostError(f"it answers {response.status} {response.reason}")
     length = response.headers.get("Content-Length", "")
-    expected = archive.bytes - had + skip
+    expected = archive.bytes - start + skip
     if length and length.strip() != str(expected):
-        raise _RefusedError(f"it sends {length} bytes, not {expected:,}")
+        raise _HostError(f"it sends {length} bytes, not {expected:,}")
     return skip

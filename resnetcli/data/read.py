@@ -48,12 +48,12 @@ def load(
     folder: Path | None = None,
     *,
     download: bool = True,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Dataset:
     """The data set: `cifar10`, `cifar100`, `custom` or `synthetic`.
 
     A folder may be an extracted archive, hold one or archives as they are published, or be such an archive itself; for
-    `custom` it is the one with `dataset.json`. What is not there is fetched into it, which `tell` is told first.
+    `custom` it is the one with `dataset.json`. A missing dataset is downloaded into it; `log` receives a line first.
     Raises UsageError for what there is not, DataError for files that are broken, ResourceError if fetching fails.
     """
     if name not in TITLES:
@@ -81,7 +81,7 @@ def load(
     official = OFFICIAL[name]
     place = find(official, folder or default_folder())
     if place is None:
-        place = _fetched(official, folder or default_folder(), download, tell, is_cache=folder is None)
+        place = _fetched(official, folder or default_folder(), download, log, is_cache=folder is None)
     return read_official(place)
 
 
@@ -96,7 +96,7 @@ def default_folder() -> Path:
 
 
 def _fetched(
-    official: Official, folder: Path, download: bool, tell: Callable[[str], None], *, is_cache: bool
+    official: Official, folder: Path, download: bool, log: Callable[[str], object], *, is_cache: bool
 ) -> Place:  # fmt: skip
     """Download the dataset into the folder. Raises UsageError if the folder holds something else."""
     from resnetcli.data.fetch import fetch
@@ -118,7 +118,7 @@ def _fetched(
             f"`{folder}` does not hold {official.title} but {some}: nothing is downloaded into it",
             _hint_at(folder) or f"{fetching}, or omit `--data-dir` to use the cache",
         )
-    return Place(official, "binary", fetch(official.binary.archive, folder, tell=tell), packed=True)
+    return Place(official, "binary", fetch(official.binary.archive, folder, log=log), packed=True)
 
 
 def _others(official: Official, folder: Path) -> list[str]:

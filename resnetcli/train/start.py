@@ -182,7 +182,7 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     if asked.team is not None:
         recipe = asked.team.apart(recipe, new=True)
     folder = _folder(asked)
-    data = data or load(asked.data or default_data(folder), folder, download=asked.download, tell=say)
+    data = data or load(asked.data or default_data(folder), folder, download=asked.download, log=say)
     spec = of_data(asked.model, alone, asked.parameters, data.image, data.classes, zoo)
     plan = lower(spec)
     model_text = resolved(asked.model, spec, zoo=zoo)
@@ -389,7 +389,7 @@ def reopen(run: Run, asked: Asked, say: Say, data: Dataset | None = None, *, tra
         asked.team.apart(recipe, new=False)
     spec = read(model, zoo=Zoo())
     folder = asked.data_dir or config.data_folder
-    data = data or load(config.data, None if folder is None else Path(folder), download=asked.download, tell=say)
+    data = data or load(config.data, None if folder is None else Path(folder), download=asked.download, log=say)
     now = replace(
         config,
         spec=hashlib.sha256(model.text.encode()).hexdigest(),

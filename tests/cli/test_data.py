@@ -161,7 +161,7 @@ def test_digits_of_scikit_learn_become_a_set(tmp_path: Path) -> None:
 def test_a_fetched_set_s_place_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(archive: object, folder: Path, tell: object) -> Path:
+    def fetch(archive: object, folder: Path, log: object) -> Path:
         asked.append((archive, folder))
         return folder / "there"
 

@@ -93,9 +93,9 @@ def test_testing_a_run_says_what_it_fetches_but_not_that_the_machine_is_another(
 ) -> None:
     run(tiny.words(folder))
 
-    def fetched(*args: Any, tell: Callable[[str], None], **how: Any) -> Dataset:
-        tell("fetching 170.1 MB")
-        return load_set(*args, tell=tell, **how)
+    def fetched(*args: Any, log: Callable[[str], None], **how: Any) -> Dataset:
+        log("fetching 170.1 MB")
+        return load_set(*args, log=log, **how)
 
     monkeypatch.setattr(start, "load", fetched)
     result = run("eval run --threads 2")

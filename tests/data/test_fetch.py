@@ -7,23 +7,25 @@ import errno
 import hashlib
 import io
 import re
+import resource
 import shutil
+import signal
 import socket
 import threading
 import urllib.request
 import urllib.response
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from resnetcli.data import fetch as fetching
 from resnetcli.data.cifar import Archive
-from resnetcli.data.fetch import How, fetch, is_whole
+from resnetcli.data.fetch import DownloadOptions, fetch, is_whole
 from resnetcli.errors import ResourceError, UsageError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -169,8 +171,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     found.server_close()
 
 
-def how(server: Server, *kinds: str, **changed: Any) -> How:
-    return How([f"http://127.0.0.1:{server.server_port}/{kind}/{{name}}" for kind in kinds], 0.3, **changed)
+def hosts(server: Server, *kinds: str, **changed: Any) -> DownloadOptions:
+    return DownloadOptions([f"http://127.0.0.1:{server.server_port}/{kind}/{{name}}" for kind in kinds], 0.3, **changed)
 
 
 def part_of(folder: Path) -> Path:
@@ -184,74 +186,76 @@ def whole(path: Path) -> bool:
 def test_the_file_is_fetched_and_said_before_it_is(server: Server, tmp_path: Path) -> None:
     said: list[tuple[str, int]] = []
     folder = tmp_path / "new" / "folder"
-    path = fetch(ARCHIVE, folder, how=how(server, "good"), tell=lambda line: said.append((line, len(server.asked))))
+    path = fetch(
+        ARCHIVE, folder, options=hosts(server, "good"), log=lambda line: said.append((line, len(server.asked)))
+    )
     assert path == folder / "set.tar.gz"
     assert whole(path)
     assert said[0][1] == 0  # nothing had been asked of anybody
     assert re.fullmatch(
-        r"fetching 1.0 MB from http://127.*/good/set.tar.gz to .*/new/folder/set.tar.gz.part", said[0][0]
+        r"downloading 1.0 MB from http://127.*/good/set.tar.gz to .*/new/folder/set.tar.gz.part", said[0][0]
     )
-    assert "SHA-256 is the published one" in said[-1][0]
+    assert "is complete, with the published SHA-256" in said[-1][0]
 
 
 def test_what_is_there_whole_is_not_asked_for(server: Server, tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(CONTENT)
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked == []
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT[:HALF], b""])
 def test_a_damaged_file_is_replaced(content: bytes, server: Server, tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(content)
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
 
 
 def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked == [("good", f"bytes={HALF}-")]
 
 
 def test_a_part_that_is_whole_needs_no_server(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT)
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "missing")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "missing")))
     assert server.asked == []
 
 
 def test_a_server_that_ignores_the_range_costs_nothing_of_the_part(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "whole")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "whole")))
     assert server.asked == [("whole", f"bytes={HALF}-")]
 
 
 @pytest.mark.parametrize("part", [b"x" * HALF, b"x" * len(CONTENT), b"x" * (len(CONTENT) + 1)])
 def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(part: bytes, server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(part)
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked[-1] == ("good", "")
 
 
 def test_a_server_that_drops_is_asked_for_the_rest(server: Server, tmp_path: Path) -> None:
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "drops")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "drops")))
     starts = [asked for _, asked in server.asked]
     assert starts == ["", *(f"bytes={place}-" for place in (HALF // 2, HALF, HALF * 3 // 2))]
 
 
 def test_what_one_server_did_not_finish_the_next_does(server: Server, tmp_path: Path) -> None:
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "drops_at_once", "stalls", "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "drops_at_once", "stalls", "good")))
     assert server.asked == [("drops_at_once", ""), ("stalls", ""), ("good", "bytes=1000-")]
 
 
 FAULTS = {
-    "stalls": "says nothing any more",
-    "silent": "says nothing any more",
+    "stalls": "stopped sending",
+    "silent": "stopped sending",
     "drops_at_once": "ended after 0 of 1,048,576 bytes",
     "longer": "sends 1048580 bytes, not 1,048,576",
     "shorter": "sends 1048575 bytes, not 1,048,576",
-    "page": "sends a page (text/html), not the file",
+    "page": "sends a web page (text/html), not the file",
     "encoded": "sends the file encoded (gzip)",
     "another": "does not have the published SHA-256",
-    "wrong_range": "was asked for what comes after 0 bytes and sends `bytes 10-",
+    "wrong_range": "was asked for the bytes from 0 on and sends `bytes 10-",
     "broken": "answers 503 Service Unavailable",
     "unsatisfied": "answers 503",
     "missing": "answers 404 Not Found",
@@ -259,14 +263,14 @@ FAULTS = {
     "round": "answers 302",
     "file": "answers 302",
     "ftp": "redirects to ftp://127.0.0.1/set.tar.gz, which is not https",
-    "nonsense": "speaks no proper HTTP",
+    "nonsense": "is not HTTP",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_leads_to_the_mirror(fault: str, server: Server, tmp_path: Path) -> None:
     said: list[str] = []
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, fault, "good"), tell=said.append))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, fault, "good"), log=said.append))
     text = "\n".join(said)
     assert FAULTS[fault] in text
     assert "\x1b" not in text
@@ -277,7 +281,7 @@ def test_every_fault_of_the_last_is_an_error_and_nothing_unverified_stays(
     fault: str, server: Server, tmp_path: Path
 ) -> None:
     with pytest.raises(ResourceError) as caught:
-        fetch(ARCHIVE, tmp_path, how=how(server, "broken", fault))
+        fetch(ARCHIVE, tmp_path, options=hosts(server, "broken", fault))
     assert "answers 503" in caught.value.message
     assert FAULTS[fault] in caught.value.message
     assert "\x1b" not in caught.value.message
@@ -288,25 +292,25 @@ def test_every_fault_of_the_last_is_an_error_and_nothing_unverified_stays(
 def test_a_good_part_outlives_every_fault(fault: str, server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
     with pytest.raises(ResourceError):
-        fetch(ARCHIVE, tmp_path, how=how(server, fault))
+        fetch(ARCHIVE, tmp_path, options=hosts(server, fault))
     assert part_of(tmp_path).read_bytes() == CONTENT[:HALF]
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked[-1] == ("good", f"bytes={HALF}-")
 
 
 def test_a_server_of_another_file_spoils_a_part_once_and_is_left(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "another", "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "another", "good")))
     assert server.asked == [("another", f"bytes={HALF}-"), ("another", ""), ("good", "")]
 
 
 def test_no_more_is_taken_than_the_file_has(server: Server, tmp_path: Path) -> None:
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "endless")))  # its first bytes are the file
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "endless")))  # its first bytes are the file
 
 
 def test_a_redirect_is_followed_with_the_range(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "moved")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "moved")))
     assert server.asked == [("moved", f"bytes={HALF}-"), ("good", f"bytes={HALF}-")]
 
 
@@ -327,50 +331,46 @@ class Https(urllib.request.HTTPSHandler):
 
 def test_https_never_leads_to_http(server: Server, tmp_path: Path) -> None:
     plain = f"http://127.0.0.1:{server.server_port}/good/set.tar.gz"
-    secure = How(["https://set.example/{name}"], 0.3, handlers=[Https(plain)])
+    secure = DownloadOptions(["https://set.example/{name}"], 0.3, handlers=[Https(plain)])
     with pytest.raises(ResourceError, match=r"it redirects to http://127.*, which is not https"):
-        fetch(ARCHIVE, tmp_path, how=secure)
+        fetch(ARCHIVE, tmp_path, options=secure)
     assert server.asked == []
 
 
 def test_a_host_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        options = DownloadOptions([f"http://127.0.0.1:{taken.getsockname()[1]}/{{name}}"], 0.3)
         with pytest.raises(ResourceError, match=r"Connection refused|111") as caught:
-            fetch(ARCHIVE, tmp_path, how=How([f"http://127.0.0.1:{taken.getsockname()[1]}/{{name}}"], 0.3))
-    assert "put the file into" in caught.value.hint
+            fetch(ARCHIVE, tmp_path, options=options)
+    assert "place the file in" in caught.value.hint
 
 
-def test_a_server_that_is_slow_is_left_for_the_mirror_and_the_last_waited_for(server: Server, tmp_path: Path) -> None:
-    def clock() -> Callable[[], float]:
-        now = iter(range(0, 10**6, 100))
-        return lambda: float(next(now))
-
-    said: list[str] = []
-    slow = how(server, "good", "good", clock=clock(), slowest_bytes_s=1e6)
-    assert whole(fetch(ARCHIVE, tmp_path, how=slow, tell=said.append))
-    assert any("it is too slow" in line for line in said)
-    assert server.asked[0] == ("good", "")
-    assert server.asked[1][1].startswith("bytes=")
-    assert any(re.fullmatch(r"[\d.]+ of 1.0 MB, 0.00 MB/s", line) for line in said)
+def test_progress_is_logged(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "PROGRESS_S", 0.0)
+    lines: list[str] = []
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good"), log=lines.append))
+    assert any(re.fullmatch(r"[\d.]+ of 1.0 MB, [\d.]+ MB/s", line) for line in lines)
 
 
 def test_a_full_disk_ends_it_and_keeps_the_part(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def append(file: IO[bytes], data: bytes) -> None:
-        if file.tell() >= HALF:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        file.write(data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fetching, "_append", append)
-        with pytest.raises(ResourceError, match="No space left on device") as caught:
-            fetch(ARCHIVE, tmp_path, how=how(server, "good", "good"))
-    assert "free some room" in caught.value.hint
+    """The file system's limit stands for the disk's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF + 1000, hard))
+    monkeypatch.setattr(errno, "ENOSPC", errno.EFBIG)
+    try:
+        with pytest.raises(ResourceError, match="File too large") as caught:
+            fetch(ARCHIVE, tmp_path, options=hosts(server, "good", "good"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "free some space" in caught.value.hint
     assert len(server.asked) == 1
     assert HALF <= part_of(tmp_path).stat().st_size < len(CONTENT)
-    assert whole(fetch(ARCHIVE, tmp_path, how=how(server, "good")))
+    assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
 
 
 def test_too_little_room_is_said_before_anything_is_fetched(
@@ -378,21 +378,9 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, HALF))
-    with pytest.raises(ResourceError, match=r"no room for set.tar.gz: 1.0 MB more are needed"):
-        fetch(ARCHIVE, tmp_path, how=how(server, "good"))
+    with pytest.raises(ResourceError, match=r"no space for set.tar.gz: it needs 1.0 MB more"):
+        fetch(ARCHIVE, tmp_path, options=hosts(server, "good"))
     assert server.asked == []
-
-
-def test_a_write_that_takes_only_some_is_repeated() -> None:
-    taken: list[bytes] = []
-
-    class Reluctant:
-        def write(self, data: memoryview) -> int:
-            taken.append(bytes(data[:3]))
-            return len(taken[-1])
-
-    fetching._append(Reluctant(), b"abcdefgh")  # type: ignore[arg-type]
-    assert taken == [b"abc", b"def", b"gh"]
 
 
 def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
@@ -400,7 +388,7 @@ def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
     said: list[str] = []
 
     def one() -> None:
-        found.append(fetch(ARCHIVE, tmp_path, how=how(server, "good"), tell=said.append))
+        found.append(fetch(ARCHIVE, tmp_path, options=hosts(server, "good"), log=said.append))
 
     threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
@@ -415,10 +403,10 @@ def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
 def test_what_is_in_the_way_is_said(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="is not a directory"):
-        fetch(ARCHIVE, tmp_path / "file", how=how(server, "good"))
+        fetch(ARCHIVE, tmp_path / "file", options=hosts(server, "good"))
     part_of(tmp_path).mkdir()
     with pytest.raises(UsageError, match=r"part` is not a regular file"):
-        fetch(ARCHIVE, tmp_path, how=how(server, "good"))
+        fetch(ARCHIVE, tmp_path, options=hosts(server, "good"))
 
 
 def test_whole_is_size_and_digest(tmp_path: Path) -> None:

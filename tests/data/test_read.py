@@ -243,7 +243,7 @@ def test_the_set_is_fetched_where_it_is_not(name: str, tmp_path: Path, monkeypat
     layout = OFFICIAL[name].binary
     asked: list[tuple[cifar.Archive, Path]] = []
 
-    def fetch(archive: cifar.Archive, folder: Path, tell: object) -> Path:
+    def fetch(archive: cifar.Archive, folder: Path, log: object) -> Path:
         asked.append((archive, folder))
         return packed(tmp_path / "out" / layout.folder, layout, folder)
 
