@@ -35,6 +35,11 @@ class Format(StrEnum):
     json = "json"
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help: command lines to copy."""
+    return "[bold]Examples[/bold]\n\n" + "\n".join(f"resnet-cli {command}" for command in commands)
+
+
 P = ParamSpec("P")
 
 
@@ -109,71 +114,92 @@ Models = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL [NAME=VALUE]...",
-        help="Names in the zoo or paths to YAML files; a name=value applies to the model it follows.",
+        help="Zoo name or glob (see `list`), or spec.yaml. NAME=VALUE sets a parameter of the preceding model.",
         autocompletion=complete_model,
     ),
 ]
-MORE_MODELS = "net.py:Net, which runs that file, torchvision:NAME and timm:NAME are models too."
+MODEL_KINDS = "Zoo name (see `list`), spec.yaml, file.py:Class, torchvision:NAME or timm:NAME."
+SETTINGS = "NAME=VALUE sets a parameter of the preceding model."
 AnyModels = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL [NAME=VALUE]...",
-        help="A name in the zoo or a path to a YAML file; a name=value applies to the model it follows. " + MORE_MODELS,
+        help=f"{MODEL_KINDS} {SETTINGS}",
         autocompletion=complete_model,
     ),
 ]
-Input = Annotated[list[str] | None, typer.Option("--input", metavar="CxHxW", help="Input size, for example 3x320x320.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images at once; counts stay per image.")]
-Batches = Annotated[
+Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="CxHxW", help="Input shape, e.g. 3x320x320. \\[default: the model's own]"),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images per batch.")]
+BatchSizes = Annotated[
     str,
-    typer.Option("--batch", metavar="N[,N]...", help="Images at once: 8, or 1,8,64 in turn; counts stay per image."),
+    typer.Option(
+        "--batch-size",
+        metavar="N[,N]...",
+        help="Batch size(s) to benchmark, e.g. 8 or 1,8,64. Counts are always per image.",
+    ),
 ]
 TimeBudget = Annotated[
     str | None,
     typer.Option(
-        "--time-budget", metavar="TIME", help="How long to measure each net at each batch: 30s, 2min; 3s without it."
+        "--time-budget",
+        metavar="TIME",
+        help="Benchmark time per model and batch size, e.g. 30s, 2min. \\[default: 3s]",
     ),
 ]
-RUNNING = "How a net is run"
+RUNNING = "Execution options (with --device)"
 Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=RUNNING,
-        help="Of weights and values; without it fp32 as PyTorch has it, which on a GPU lets convolutions use TF32.",
+        help="Precision. \\[default: fp32; convolutions may use TF32 on GPU, as is PyTorch's default]",
     ),
 ]  # fmt: skip
 ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last", rich_help_panel=RUNNING, help="A map's channels next to each other.")
+    bool, typer.Option("--channels-last", rich_help_panel=RUNNING, help="Use channels_last (NHWC) memory format.")
 ]
-Compile = Annotated[bool, typer.Option("--compile", rich_help_panel=RUNNING, help="By torch.compile, weights frozen.")]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", rich_help_panel=RUNNING, help="Use torch.compile (with frozen weights in inference)."),
+]
 FoldNorms = Annotated[
-    bool, typer.Option("--fold-bn", rich_help_panel=RUNNING, help="BatchNorm computed into the weights before it.")
+    bool, typer.Option("--fold-bn", rich_help_panel=RUNNING, help="Fuse BatchNorm into the preceding convolutions.")
 ]
 CudaGraph = Annotated[
-    bool, typer.Option("--cuda-graph", rich_help_panel=RUNNING, help="A GPU's launches recorded and replayed.")
+    bool, typer.Option("--cuda-graph", rich_help_panel=RUNNING, help="Capture and replay a CUDA graph.")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", rich_help_panel=RUNNING, help="CPU threads.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", rich_help_panel=RUNNING, help="Number of CPU threads. \\[default: all]"),
+]
 KeepMemory = Annotated[
-    bool, typer.Option("--keep-memory", rich_help_panel=RUNNING, help="Freed memory kept for the next call, on a CPU.")
+    bool,
+    typer.Option(
+        "--keep-memory", rich_help_panel=RUNNING, help="Keep freed memory in the allocator between calls (CPU, glibc)."
+    ),
 ]
 Best = Annotated[
     bool,
-    typer.Option("--best", rich_help_panel=RUNNING, help="Try them all, check each one's values, keep the quickest."),
+    typer.Option(
+        "--best", rich_help_panel=RUNNING, help="Autotune: try all settings, verify outputs, report the fastest."
+    ),
 ]
 Mode = Annotated[
     str,
     typer.Option(
         "--mode", metavar="infer|train", rich_help_panel=RUNNING,
-        help="A forward in evaluation, or a training step: forward, backward and optimizer, also timed apart.",
+        help="Benchmark inference (eval-mode forward) or a training step (forward + backward + optimizer).",
     ),
 ]  # fmt: skip
 Remember = Annotated[
     bool,
-    typer.Option("--memory", help="Also what memory a process of its own takes for it; some seconds each."),
+    typer.Option("--memory", help="Also measure peak memory in a fresh process (a few seconds per run)."),
 ]
 Energy = Annotated[
     bool,
-    typer.Option("--energy", help="Also joules an image by the device's own meter; some 8 seconds each."),
+    typer.Option("--energy", help="Also measure energy per image in joules, via NVML or RAPL (about 8 s per run)."),
 ]
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
 Counting = Annotated[
@@ -186,15 +212,22 @@ Counting = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Build there and measure; without it nothing is.")
+    str | None,
+    typer.Option(
+        "--device", metavar="cpu|cuda[:N]", help="Benchmark on this device; without it, only static analysis."
+    ),
 ]
 DeviceProfile = typer.Option(
-    "--device-profile", metavar="FILE", help="Ceilings: a file of `calibrate --format json`, or a100-80gb, rtx4090, ..."
+    "--device-profile",
+    metavar="NAME|FILE",
+    help="Device profile: a built-in (v100, a100-40gb, a100-80gb, h100, h200, rtx3090, rtx4090) or JSON from "
+    "`calibrate`.",
 )
 FloorDtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="DTYPE", help="fp32, tf32, bf16 or fp16; fp32 without it.")
+    str | None, typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", help="Precision. \\[default: fp32]")
 ]
-Formats = Annotated[Format, typer.Option("--format", help="How the result is written.")]
+Aux = Annotated[bool, typer.Option("--aux", help="Include auxiliary classifiers.")]
+Formats = Annotated[Format, typer.Option("--format", help="Output format.")]
 
 
 def running(

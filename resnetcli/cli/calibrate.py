@@ -10,6 +10,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     complain,
+    examples,
     guarded,
     print_sheet,
     report_step,
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("calibrate")
+@app.command(
+    "calibrate",
+    epilog=examples("calibrate --device cuda", "calibrate --show", "calibrate --format json > my_machine.json"),
+)
 @guarded
 def calibrate(
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="What to measure.")] = "cpu",
-    show: Annotated[bool, typer.Option("--show", help="Only show what was measured earlier.")] = False,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Device to calibrate.")] = "cpu",
+    show: Annotated[bool, typer.Option("--show", help="Show cached results without measuring.")] = False,
     format: Formats = Format.table,
 ) -> None:
-    """Measure a device's ceilings: arithmetic, memory, launches; kept for `explain`, and a file for `estimate`."""
+    """Measure peak FLOP/s, memory bandwidth and launch overhead of a device (cached for `explain` and `estimate`)."""
     from resnetcli.bench.device import find
     from resnetcli.roofline.peaks import cache_file, cached, write_profile
     from resnetcli.roofline.record import ceilings_record

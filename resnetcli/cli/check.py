@@ -7,33 +7,46 @@ from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import complain, guarded, worse
+from resnetcli.cli.app import complain, examples, guarded, worse
 from resnetcli.errors import Problem, ResourceError, UsageError
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command("check")
+@app.command(
+    "check",
+    epilog=examples(
+        "check my_model.yaml",
+        "check specs/*.yaml --max-params 26M --max-memory 512MB",
+        "check my_model.yaml --against main.json",
+    ),
+)
 @guarded
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or names in the zoo.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or zoo names.")],
     params: Annotated[
-        str | None, typer.Option("--max-params", metavar="N", help="Parameters it may have, for example 26M.")
+        str | None, typer.Option("--max-params", metavar="N", help="Fail if parameters exceed N, e.g. 26M.")
     ] = None,
     macs: Annotated[
-        str | None, typer.Option("--max-macs", metavar="N", help="MACs one image may take, for example 4.2G.")
+        str | None, typer.Option("--max-macs", metavar="N", help="Fail if MACs exceed N, e.g. 4.2G.")
     ] = None,
     activations: Annotated[
-        str | None, typer.Option("--max-activations", metavar="N", help="Outputs of convolutions and fc likewise.")
+        str | None, typer.Option("--max-activations", metavar="N", help="Fail if activations exceed N.")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="SIZE", help="Peak memory of one image, weights included.")
+        str | None,
+        typer.Option("--max-memory", metavar="SIZE", help="Fail if peak inference memory (batch size 1) exceeds SIZE."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="OLD.json", help="A saved `profile --format json`: no more.")
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="OLD.json",
+            help="Fail if any figure is larger than in this saved `profile --format json`.",
+        ),
     ] = None,
 ) -> None:
-    """Check specs: exit 0 if they hold together, 1 if `expect:` or a limit does not hold, 2 if one is invalid."""
+    """Validate specs and enforce limits (exit codes: 0 ok, 1 expectation or limit not met, 2 invalid)."""
     import resnetcli.reports.check as report
     from resnetcli.reports.gate import limits
     from resnetcli.spec.zoo import Zoo

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import (
-    MORE_MODELS,
-    Batches,
+    MODEL_KINDS,
+    SETTINGS,
+    BatchSizes,
     Best,
     ChannelsLast,
     Compile,
@@ -33,6 +34,7 @@ from resnetcli.cli.app import (
     budget,
     complain,
     counting,
+    examples,
     guarded,
     print_record,
     print_sheet,
@@ -50,39 +52,46 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("compare")
+@app.command(
+    "compare",
+    epilog=examples(
+        "compare resnet50 resnext50_32x4d",
+        'compare "resnext101*" --sort macs --accuracy',
+        "compare resnet50 torchvision:resnet50 --device cpu",
+    ),
+)
 @guarded
 def compare(
     models: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[MODEL [NAME=VALUE]...]...",
-            help="Names, wildcards or paths; without any, ResNet-50 and ResNeXt-50 of ResNeXt's Table 1. "
-            + MORE_MODELS,
+            help=f"{MODEL_KINDS} Globs work, too. {SETTINGS} \\[default: resnet50 resnext50_32x4d]",
             autocompletion=complete_model,
         ),
     ] = None,
-    all_models: Annotated[bool, typer.Option("--all", help="Every net of the zoo.")] = False,
+    all_models: Annotated[bool, typer.Option("--all", help="Compare every model in the zoo.")] = False,
     sort: Annotated[
-        str | None, typer.Option("--sort", metavar="FIGURE", help="params, macs, depth, ...; -macs: largest first.")
+        str | None,
+        typer.Option("--sort", metavar="COLUMN", help="Sort by a column; prefix with - for descending (e.g. -macs)."),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", metavar="MODEL", help="Add columns relative to this one.")
+        str | None, typer.Option("--baseline", metavar="MODEL", help="Show differences relative to this model.")
     ] = None,
-    accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="Add the accuracies papers print under one evaluation protocol.")
-    ] = False,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Add published accuracies.")] = False,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", metavar="NAME", help="That protocol, for example single-crop-224.")
+        str | None,
+        typer.Option("--protocol", metavar="NAME", help="Evaluation protocol for --accuracy, e.g. single-crop-224."),
     ] = None,
     max_params: Annotated[
-        str | None, typer.Option("--max-params", metavar="COUNT", help="Leave out nets with more: 30M.")
+        str | None,
+        typer.Option("--max-params", metavar="N", help="Only models with at most this many parameters, e.g. 30M."),
     ] = None,
     max_macs: Annotated[
-        str | None, typer.Option("--max-macs", metavar="COUNT", help="Leave out nets with more: 4.2G.")
+        str | None, typer.Option("--max-macs", metavar="N", help="Only models with at most this many MACs, e.g. 4.2G.")
     ] = None,
     input: Input = None,
-    batch: Batches = "1",
+    batch_size: BatchSizes = "1",
     flops: Flops = False,
     convention: Counting = None,
     device: Device = None,
@@ -99,14 +108,15 @@ def compare(
     memory: Remember = False,
     energy: Energy = False,
     save: Annotated[
-        str | None, typer.Option("--save", metavar="FILE", help="Keep the times measured, to hold later runs against.")
+        str | None, typer.Option("--save", metavar="FILE", help="Save benchmark results as a baseline file.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="FILE", help="Such a file: exit 1 if a net has become slower.")
+        str | None,
+        typer.Option("--against", metavar="FILE", help="Compare against a saved baseline; exit 1 on a regression."),
     ] = None,
     format: Formats = Format.table,
 ) -> None:
-    """Compare nets: parameters, MACs, activations and depth, printed figures beside them; measured on a device."""
+    """Compare models side by side (params, MACs, activations, depth; latency with --device)."""
     import resnetcli.reports.baseline as saved
     import resnetcli.reports.compare as report
     from resnetcli.quantities import parse_batches, parse_count
@@ -128,7 +138,7 @@ def compare(
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce_files(asked)
-    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    batches, seconds = parse_batches(batch_size, "--batch-size"), budget(time_budget, device)
     settings = running(
         device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
     )

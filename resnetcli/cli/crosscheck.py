@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import (
+    Aux,
     Format,
     Formats,
     Input,
     complain,
     end_failed,
+    examples,
     guarded,
     print_record,
     print_sheet,
@@ -26,22 +28,22 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("crosscheck")
+@app.command("crosscheck", epilog=examples("crosscheck resnet50", 'crosscheck "resnext50*" --format json'))
 @guarded
 def crosscheck(
     models: Annotated[
         list[str],
         typer.Argument(
             metavar="MODEL [NAME=VALUE]...",
-            help="Names, wildcards or paths; a name=value applies to the model it follows.",
+            help="Zoo names, globs or spec.yaml. NAME=VALUE sets a parameter of the preceding model.",
             autocompletion=complete_model,
         ),
     ],
     input: Input = None,
-    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary training heads.")] = False,
+    aux: Aux = False,
     format: Formats = Format.table,
 ) -> None:
-    """Build nets, run the counters that are installed, and hold ours to theirs: exit 1 if a figure differs."""
+    """Cross-check our counts against installed tools (fvcore, thop, ptflops, torchinfo, ...)."""
     import sys
 
     from resnetcli.failures import for_each

@@ -12,6 +12,7 @@ from resnetcli.cli.app import (
     Formats,
     complain,
     end_failed,
+    examples,
     failed_lines,
     guarded,
     print_record,
@@ -25,22 +26,27 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("curves")
+@app.command(
+    "curves",
+    epilog=examples(
+        "curves runs/cifar_resnet56-cifar10-seed0",
+        "curves runs/* -o curves.png",
+        "curves runs/* --format csv > curves.csv",
+    ),
+)
 @guarded
 def curves(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Directories of `train-cifar`: of a run, or of several seeds.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Draw into a .png or .svg, not the terminal.")
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="Write to a .png or .svg instead of the terminal.")
     ] = None,
     y_max: Annotated[
         float | None,
-        typer.Option("--y-max", metavar="PERCENT", help="Where the errors end: 20 for CIFAR unless more is needed."),
+        typer.Option("--y-max", metavar="PERCENT", help="Upper limit of the y axis in percent."),
     ] = None,
     format: Formats = Format.table,
 ) -> None:
-    """Draw training and test errors against iterations, several nets in one picture; also while they train."""
+    """Plot training and test error of one or more runs (also while running)."""
     from resnetcli.files import check_writable
     from resnetcli.runs.curves import curves_record, read_curves
     from resnetcli.runs.curves_plot import csv_text, draw, require_suffix, require_top

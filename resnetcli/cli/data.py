@@ -12,6 +12,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     complain,
+    examples,
     guarded,
     print_sheet,
 )
@@ -23,28 +24,28 @@ app = typer.Typer(
     add_completion=False,
     cls=Group,
     no_args_is_help=True,
-    help="Data sets: fetch CIFAR, check a set, write one's own.",
+    help="Download, validate and convert datasets.",
 )
 
 
-class Sets(StrEnum):
-    """What can be fetched."""
+class DatasetName(StrEnum):
+    """Datasets that can be downloaded."""
 
     cifar10 = "cifar10"
     cifar100 = "cifar100"
 
 
-@app.command()
+@app.command("fetch", epilog=examples("data fetch", "data fetch cifar100 --data-dir ~/datasets"))
 @guarded
 def fetch(
-    name: Annotated[Sets, typer.Argument(help="Which.")] = Sets.cifar10,
-    python: Annotated[bool, typer.Option("--python", help="The Python version, not the binary one.")] = False,
+    name: Annotated[DatasetName, typer.Argument(help="Dataset to download.")] = DatasetName.cifar10,
+    python: Annotated[bool, typer.Option("--python", help="Download the Python (pickle) version.")] = False,
     folder: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="Where to; without it the cache that training looks into."),
+        typer.Option("--data-dir", metavar="DIR", help="Target directory. \\[default: cache]"),
     ] = None,
 ) -> None:
-    """Fetch CIFAR from its host or a mirror, going on where it broke off, and print where it is."""
+    """Download CIFAR-10/100 (resumable) and print its path."""
     from resnetcli.data.cifar import OFFICIAL
     from resnetcli.data.fetch import fetch as fetch_archive
     from resnetcli.data.read import default_folder
@@ -54,13 +55,15 @@ def fetch(
     print_whole(str(fetch_archive(layout.archive, folder or default_folder(), log=complain)))
 
 
-@app.command()
+@app.command(
+    "check", epilog=examples("data check ~/datasets/cifar-10-binary.tar.gz", "data check photos --format json")
+)
 @guarded
 def check(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A folder, or an archive as it is published.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Dataset directory or original archive.")],
     format: Formats = Format.table,
 ) -> None:
-    """Read a data set whole and say what it is: exit 1 if it is broken, or not what it is called."""
+    """Validate a dataset and print its statistics; exit 1 if corrupt."""
     from resnetcli.data.check import data_record, examine
     from resnetcli.data.errors import DataError
     from resnetcli.data.table import data_heading, data_notes, data_sheet, data_warnings, export_sheet
@@ -87,19 +90,21 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    "convert", epilog=examples("data convert photos.npz photos", "data convert cifar-10-batches-py cifar10 --test 0.2")
+)
 @guarded
 def convert(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="CIFAR's Python version, or a .npz file with images and labels.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DEST", help="Output directory (must not exist).")],
     share: Annotated[
         float,
-        typer.Option("--test", metavar="SHARE", help="Of a .npz without test images, so much of each class."),
+        typer.Option("--test", metavar="SHARE", help="Test fraction per class, if the .npz has no test set."),
     ] = 0.2,
 ) -> None:
-    """Write a data set as binary records, which training reads with `--data-dir`."""
+    """Convert a .npz or CIFAR pickles for `train-cifar --data custom --data-dir DEST`."""
     from resnetcli.data.convert import convert as convert_set
     from resnetcli.data.table import data_warnings
     from resnetcli.table.output import print_whole

@@ -10,6 +10,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     Input,
+    examples,
     guarded,
     print_lines,
     print_sheet,
@@ -24,22 +25,29 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("diff")
+@app.command(
+    "diff",
+    epilog=examples(
+        "diff resnet50 resnext50_32x4d",
+        "diff resnext50_32x4d resnext50_32x4d C=8 d=14",
+        "diff old.yaml new.yaml --exit-code",
+    ),
+)
 @guarded
 def diff(
     models: Annotated[
         list[str],
         typer.Argument(
             metavar="MODEL [NAME=VALUE]... MODEL [NAME=VALUE]...",
-            help="Two names in the zoo or paths to YAML files; a name=value applies to the model it follows.",
+            help="Two models: zoo name (see `list`) or spec.yaml. NAME=VALUE sets a parameter of the preceding model.",
             autocompletion=complete_model,
         ),
     ],
     input: Input = None,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if the models differ.")] = False,
     format: Formats = Format.table,
 ) -> None:
-    """Say how two nets differ, row by row, and what each difference costs."""
+    """Show how two models differ, stage by stage, and the cost of each change."""
     import resnetcli.reports.diff as report
     from resnetcli.reports.diff import diff_record
     from resnetcli.reports.diff_table import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet

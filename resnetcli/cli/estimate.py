@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import (
-    Batch,
+    BatchSize,
     DeviceProfile,
     FloorDtype,
     Format,
@@ -16,6 +16,7 @@ from resnetcli.cli.app import (
     Input,
     Models,
     end_failed,
+    examples,
     guarded,
     print_record,
     print_sheet,
@@ -30,17 +31,24 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("estimate")
+@app.command(
+    "estimate",
+    epilog=examples(
+        "estimate resnet50 --device-profile a100-80gb --batch-size 256",
+        'estimate "resnext50*" --device-profile rtx4090',
+        "estimate resnet50 --device-profile my_machine.json",
+    ),
+)
 @guarded
 def estimate(
     models: Models,
     device_profile: Annotated[str, DeviceProfile],
-    batch: Batch = 1,
+    batch_size: BatchSize = 1,
     dtype: FloorDtype = None,
     input: Input = None,
     format: Formats = Format.table,
 ) -> None:
-    """Say how quick nets can be at most on a device that is not here, from its ceilings; nothing is measured."""
+    """Estimate the best-case latency on a GPU you do not have (roofline lower bound)."""
     from resnetcli.failures import for_each
     from resnetcli.plan.lower import lower
     from resnetcli.reports.profile import as_shape
@@ -56,7 +64,7 @@ def estimate(
 
     def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch)[0]
+        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch_size)[0]
 
     nets, failures = for_each(asked_models(models, zoo), floor_of)
     found = Prediction(ceilings, tuple(nets))

@@ -10,6 +10,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     complain,
+    examples,
     guarded,
     print_sheet,
 )
@@ -22,12 +23,19 @@ from resnetcli.cli.train_cifar import data_dir_option, device_option, no_downloa
 app = typer.Typer(add_completion=False)
 
 
-@app.command("eval")
+@app.command(
+    "eval",
+    epilog=examples(
+        "eval runs/cifar_resnet56-cifar10-seed0",
+        "eval runs/cifar_resnet56-cifar10-seed0 --checkpoint 32000",
+    ),
+)
 @guarded
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory.")],
     checkpoint: Annotated[
-        int | None, typer.Option("--checkpoint", metavar="N", help="Of iteration N, not the last one.")
+        int | None,
+        typer.Option("--checkpoint", metavar="N", help="Evaluate the checkpoint of iteration N. \\[default: last]"),
     ] = None,
     data_dir: Annotated[str | None, data_dir_option()] = None,
     no_download: Annotated[bool, no_download_option()] = False,
@@ -35,7 +43,7 @@ def evaluate(
     threads: Annotated[int | None, threads_option()] = None,
     format: Formats = Format.table,
 ) -> None:
-    """Test a run's last checkpoint on the whole test set: its error, and each class's."""
+    """Evaluate a run on the test set: overall and per-class error."""
     from resnetcli.runs.directory import open_run
     from resnetcli.table.output import print_json
     from resnetcli.train.examine import examine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import (
-    Batch,
+    BatchSize,
     ChannelsLast,
     DeviceProfile,
     FloorDtype,
@@ -22,6 +22,7 @@ from resnetcli.cli.app import (
     budget,
     complain,
     end_failed,
+    examples,
     failed_lines,
     guarded,
     print_lines,
@@ -41,34 +42,41 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("explain")
+@app.command(
+    "explain",
+    epilog=examples(
+        "explain resnet50 --device cpu",
+        "explain resnext50_32x4d --vs resnet50 --device-profile rtx4090",
+        "explain resnet50 --device cuda --roofline roofline.svg",
+    ),
+)
 @guarded
 def explain(
     models: Models,
     vs: Annotated[
         str | None,
-        typer.Option("--vs", metavar="OTHER", help="Another net, and what of the difference in time is explained.",
+        typer.Option("--vs", metavar="OTHER", help="Compare with another model and attribute the time difference.",
                      autocompletion=complete_model),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Measure there, layer by layer as well.")
+        str | None, typer.Option("--device", metavar="cpu|cuda[:N]", help="Benchmark on this device, per layer.")
     ] = None,
     device_profile: Annotated[str | None, DeviceProfile] = None,
-    batch: Batch = 1,
+    batch_size: BatchSize = 1,
     dtype: FloorDtype = None,
     channels_last: ChannelsLast = False,
     keep_memory: KeepMemory = False,
     input: Input = None,
     try_settings: Annotated[
-        bool, typer.Option("--measure", help="Measure the settings that are worth trying, too.")
+        bool, typer.Option("--measure", help="Also benchmark the suggested settings.")
     ] = False,
     time_budget: TimeBudget = None,
     roofline: Annotated[
-        Path | None, typer.Option("--roofline", metavar="FILE.svg", help="Draw the steps under the roof.")
+        Path | None, typer.Option("--roofline", metavar="FILE.svg", help="Write a roofline plot (SVG).")
     ] = None,
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
-    """Say why a net takes its time: what arithmetic, memory and launches explain, and what stays unexplained."""
+    """Roofline analysis: how much of the latency is compute-, memory- or launch-bound."""
     from resnetcli.failures import for_each
     from resnetcli.files import check_writable, write_output
     from resnetcli.plan.lower import lower
@@ -116,7 +124,7 @@ def explain(
     if device is None:
         assert device_profile is not None
         ceilings = read_profile(device_profile)
-        found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch)
+        found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch_size)
     else:
         from resnetcli.bench.device import find
         from resnetcli.bench.settings import require_possible, settings
@@ -126,7 +134,7 @@ def explain(
         ceilings = ceilings_of(device, report_step)
         report_step(" ".join(name for name, _ in asked))
         found, ratio = explain_measured(
-            nets, ceilings, device=device, batch=batch, settings=chosen, time_budget_s=seconds
+            nets, ceilings, device=device, batch=batch_size, settings=chosen, time_budget_s=seconds
         )
     difference = Difference(found[0], found[1], ratio) if len(found) > 1 else None
     tried = suggestions(found[0])

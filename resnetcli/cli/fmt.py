@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import complain, guarded, worse
+from resnetcli.cli.app import complain, examples, guarded, worse
 from resnetcli.errors import SpecError, UsageError
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command("fmt")
+@app.command("fmt", epilog=examples("fmt my_model.yaml", "fmt --check specs/*.yaml"))
 @guarded
 def fmt(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="YAML files; - reads stdin, writes stdout.")],
     check_only: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if a file is not in canonical form.")
+        bool, typer.Option("--check", help="Check only; exit 1 if a file would be reformatted.")
     ] = False,
 ) -> None:
-    """Write specs in canonical form, comments and layout kept."""
+    """Format spec files in place."""
     worst = 0
     for file in files:
         try:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import typer
@@ -28,13 +29,13 @@ COMMANDS = {
     "vs": "compare",
 }  # fmt: skip
 """Other tools' names for commands, and earlier names."""
-_BATCH, _INPUT, _OUT = ("--batch", "--batch-size"), ("--input",), ("--out",)
+_BATCH, _INPUT, _OUT = ("--batch-size",), ("--input",), ("--out",)
 OPTIONS: dict[str, tuple[str, ...]] = {
     "--epochs": ("--iterations",), "--epoch": ("--iterations",), "--steps": ("--iterations",),
     "--max-steps": ("--iterations",), "--iters": ("--iterations",), "--lr": ("--recipe",),
     "--learning-rate": ("--recipe",), "--weight-decay": ("--recipe",), "--momentum": ("--recipe",),
     "--optimizer": ("--recipe",), "--schedule": ("--recipe",), "--augmentation": ("--recipe",),
-    "--bs": _BATCH, "--batchsize": _BATCH, "--batch-size": _BATCH, "--batches": _BATCH, "-b": _BATCH,
+    "--batch": _BATCH, "--bs": _BATCH, "--batchsize": _BATCH, "--batches": _BATCH, "-b": _BATCH,
     "--precision": ("--dtype",), "--type": ("--dtype",), "--amp": ("--dtype bf16",), "--bf16": ("--dtype bf16",),
     "--half": ("--dtype fp16", "--dtype bf16"), "--fp16": ("--dtype fp16", "--dtype bf16"),
     "--fp32": ("--dtype fp32",), "--gpu": ("--device cuda",), "--cuda": ("--device cuda",),
@@ -55,6 +56,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Other tools' options -> candidates here; the first one that the command has is suggested."""
 REASONS = {
+    "--batch": "omit it: counts are per image",
+    "--batch-size": "omit it: counts are per image",
     "--workers": "there are no data loader workers: images are kept in memory",
     "--num-workers": "there are no data loader workers: images are kept in memory",
     "--pretrained": "omit it: a model's cost does not depend on its weights",
@@ -78,7 +81,7 @@ class Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for command in self.commands.values():
-            check_values(command)
+            prepare(command)
 
     @property
     def names(self) -> list[str]:
@@ -128,10 +131,19 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def check_values(command: Any) -> None:
-    """Have a command normalise its parameters' values before it converts them."""
+def prepare(command: Any) -> None:
+    """Normalise a command's values before click converts them, and show its arguments' names without a type."""
     for param in command.params:
         _check_value(param)
+        if param.param_type_name == "argument" and param.metavar:
+            param.make_metavar = _own_metavar(param)
+            param.type = copy(param.type)
+            param.type.get_metavar = lambda **_: ""
+
+
+def _own_metavar(param: Any) -> Callable[..., str]:
+    """The metavar as it is written, without typer's braces."""
+    return lambda ctx, usage=False: str(param.metavar)
 
 
 def _check_value(param: Any) -> None:
@@ -243,7 +255,21 @@ def _explained(group: Group, error: Any, words: Sequence[str]) -> UsageError:
             return UsageError(f"{option} {'needs a value' if takes_value else 'takes no value'}", see)
         case "BadParameter":
             return UsageError(f"{_named(error.param)}: {error.message.rstrip('.')}", see)
+    if extra := _EXTRA.match(error.format_message()):
+        word = extra[1].split()[0]
+        return UsageError(f"unexpected argument `{clean(word, 80)}`", _option_for(word, ctx) or see)
     return UsageError(error.format_message().rstrip("."), see)
+
+
+_EXTRA = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)", re.DOTALL)
+
+
+def _option_for(word: str, ctx: Any) -> str:
+    """The hint for a value without its option."""
+    options = _options_of(ctx)
+    if "--device" in options and re.fullmatch(r"cpu|cuda(:[0-9]+)?", word):
+        return f"did you mean `--device {word}`?"
+    return ""
 
 
 def _named(param: Any) -> str:
@@ -255,12 +281,17 @@ def _named(param: Any) -> str:
     return f"`{re.sub(r'[^A-Z|].*', '', (getattr(param, 'metavar', None) or param.name.upper()).lstrip('['))}`"
 
 
+def _options_of(ctx: Any) -> list[str]:
+    """The names of a command's options."""
+    return [name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
+            if param.param_type_name == "option" and not param.hidden]  # fmt: skip
+
+
 def _option_hint(option: str, ctx: Any) -> str:
     """The hint for an unknown option."""
     if ctx is None:
         return ""
-    known = [name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
-             if param.param_type_name == "option" and not param.hidden]  # fmt: skip
+    known = _options_of(ctx)
     word = option.lower().replace("_", "-")
     meant = next((each for each in OPTIONS.get(word, ()) if each.split()[0] in known), "")
     if meant == "--recipe":

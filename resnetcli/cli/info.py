@@ -9,6 +9,7 @@ import typer
 from resnetcli.cli.app import (
     Format,
     Formats,
+    examples,
     guarded,
     print_sheet,
 )
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("info")
+@app.command("info", epilog=examples("info googlenet", "info resnet50 --yaml > my_model.yaml"))
 @guarded
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name in the zoo or a path.", autocompletion=complete_model)
+        str, typer.Argument(metavar="MODEL", help="Zoo name (see `list`) or spec.yaml.", autocompletion=complete_model)
     ],
-    source: Annotated[bool, typer.Option("--yaml", help="Print its spec, to start a net of your own from.")] = False,
+    source: Annotated[bool, typer.Option("--yaml", help="Print the YAML spec.")] = False,
     format: Formats = Format.table,
 ) -> None:
-    """Say what a net is: its paper, what distinguishes it, its relatives, printed figures, known deviations."""
+    """Show a model's paper, description, published figures and known deviations."""
     import resnetcli.reports.info as report
     from resnetcli.reports.info import info_record
     from resnetcli.reports.info_table import info_sheet

@@ -10,6 +10,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     end_failed,
+    examples,
     guarded,
     print_record,
     print_sheet,
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("list", "list resnext", 'list "cifar_*" --format csv'))
 @guarded
 def list_models(
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Parts of names, or wildcards such as `resnext*`.",
+        typer.Argument(metavar="[PATTERN]...", help="Name substring or glob.",
                        autocompletion=complete_model),
     ] = None,
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
-    """List the nets of the zoo: family, parameters, MACs, input."""
+    """List available models."""
     from resnetcli.reports.listing import list_record, listing
     from resnetcli.reports.listing_table import listing_sheet
 

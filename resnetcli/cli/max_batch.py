@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import (
+    Aux,
     Format,
     Formats,
     Input,
     Models,
     complain,
+    examples,
     guarded,
     print_sheet,
 )
@@ -21,31 +23,34 @@ from resnetcli.errors import UsageError
 app = typer.Typer(add_completion=False)
 
 
-@app.command("max-batch")
+@app.command(
+    "max-batch",
+    epilog=examples("max-batch resnet50 --memory 24GiB", "max-batch vgg16 --memory 16GB --mode train --dtype bf16"),
+)
 @guarded
 def max_batch(
     models: Models,
-    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="What there is: 8GB (10^9), 24GiB (2^30).")],
+    memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Available memory, e.g. 24GiB.")],
     mode: Annotated[
         str, typer.Option("--mode", metavar="infer|train", help="Inference, or a training step.")
     ] = "infer",
     dtype: Annotated[
         str,
-        typer.Option("--dtype", metavar="fp32|bf16|fp16", help="What weights and values are in."),
+        typer.Option("--dtype", metavar="fp32|bf16|fp16", help="Precision."),
     ] = "fp32",
     optimizer: Annotated[
         str | None,
         typer.Option(
             "--optimizer",
             metavar="sgd|adam",
-            help="In training: SGD with momentum (default), or Adam.",
+            help="Optimizer, for --mode train. \\[default: sgd, with momentum]",
         ),
     ] = None,
     input: Input = None,
-    aux: Annotated[bool, typer.Option("--aux", help="With its auxiliary training heads.")] = False,
+    aux: Aux = False,
     format: Formats = Format.table,
 ) -> None:
-    """Say how large a batch fits into a memory, and what takes it: exit 1 if not even one image fits."""
+    """Find the largest batch size that fits in a memory budget, with a breakdown."""
     import resnetcli.reports.max_batch as report
     from resnetcli.reports.max_batch import fit_record
     from resnetcli.reports.max_batch_table import fit_conditions, fit_heading, fit_notes, fit_sheet

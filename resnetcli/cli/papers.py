@@ -9,6 +9,7 @@ import typer
 from resnetcli.cli.app import (
     Format,
     Formats,
+    examples,
     guarded,
     print_sheet,
 )
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("papers")
+@app.command("papers", epilog=examples("papers resnet table 6", "papers wrn --format csv", "papers --list"))
 @guarded
 def papers(
     table: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TABLE]", help="Such as `resnet table 3`, `1611.05431`, `wrn`; all without it."),
+        typer.Argument(
+            metavar="[TABLE]", help="Paper or table, e.g. `resnet table 3`, `1611.05431`, `wrn`. \\[default: all]"
+        ),
     ] = None,
-    only_list: Annotated[bool, typer.Option("--list", help="Only say which tables there are.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="List available tables.")] = False,
     format: Formats = Format.table,
 ) -> None:
-    """Reprint the papers' tables, the counted figures beside the printed ones."""
+    """Show results tables from papers next to computed figures."""
     from resnetcli.reports.papers import paper_tables, papers_record
     from resnetcli.reports.papers_table import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
     from resnetcli.table.output import print_json

@@ -9,7 +9,8 @@ import typer
 
 from resnetcli.cli.app import (
     AnyModels,
-    Batches,
+    Aux,
+    BatchSizes,
     Best,
     ChannelsLast,
     Compile,
@@ -32,6 +33,7 @@ from resnetcli.cli.app import (
     budget,
     complain,
     counting,
+    examples,
     guarded,
     print_lines,
     print_sheet,
@@ -42,33 +44,38 @@ from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from resnetcli.reports.profile import Profile
+    from resnetcli.reports.profile import By, Profile
 
 
 app = typer.Typer(add_completion=False)
 
 
-class Parts(StrEnum):
-    """What a profile's rows are."""
+class Level(StrEnum):
+    """Level of detail of the table."""
 
-    row = "row"
+    stage = "stage"
     block = "block"
     layer = "layer"
 
 
-@app.command("profile")
+@app.command(
+    "profile",
+    epilog=examples(
+        "profile resnext50_32x4d",
+        "profile resnet50 --by layer --convention fvcore",
+        "profile resnet50 --device cuda --batch-size 1,64",
+    ),
+)
 @guarded
 def profile(
     models: AnyModels,
-    by: Annotated[Parts, typer.Option("--by", help="What a row of the table is.")] = Parts.row,
+    by: Annotated[Level, typer.Option("--by", help="Level of detail.")] = Level.stage,
     input: Input = None,
-    batch: Batches = "1",
+    batch_size: BatchSizes = "1",
     flops: Flops = False,
     convention: Counting = None,
-    aux: Annotated[bool, typer.Option("--aux", help="Count auxiliary training heads too.")] = False,
-    receptive: Annotated[
-        bool, typer.Option("--receptive", help="Add receptive field, stride and padding, over all paths.")
-    ] = False,
+    aux: Aux = False,
+    receptive: Annotated[bool, typer.Option("--receptive", help="Add receptive-field columns.")] = False,
     device: Device = None,
     time_budget: TimeBudget = None,
     mode: Mode = "infer",
@@ -84,7 +91,7 @@ def profile(
     energy: Energy = False,
     format: Formats = Format.table,
 ) -> None:
-    """Profile one net: what each row costs, the printed figures beside the counted ones, latency on a device."""
+    """Profile a model: parameters, MACs, activations and memory per stage; latency with --device."""
     from resnetcli.quantities import parse_batches
     from resnetcli.reports.profile import profile_model
     from resnetcli.spec.zoo import Zoo
@@ -96,7 +103,7 @@ def profile(
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
     announce_files(asked)
-    batches, seconds = parse_batches(batch), budget(time_budget, device)
+    batches, seconds = parse_batches(batch_size, "--batch-size"), budget(time_budget, device)
     settings = running(
         device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
     )
@@ -113,7 +120,7 @@ def profile(
         raise typer.Exit(3)
 
 
-def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool, energy: bool) -> None:
+def _print_profile(found: Profile, by: Level, format: Format, *, receptive: bool, energy: bool) -> None:
     from resnetcli.reports.profile_table import (
         conditions,
         cost_sheet,
@@ -134,7 +141,8 @@ def _print_profile(found: Profile, by: Parts, format: Format, *, receptive: bool
 
         print_json(profile_record(found))
         return
-    sheet = cost_sheet(found, by.value, width=bar_width(), receptive=receptive)
+    level: By = "row" if by is Level.stage else "block" if by is Level.block else "layer"
+    sheet = cost_sheet(found, level, width=bar_width(), receptive=receptive)
     if format is Format.csv:
         print_sheet(with_times(sheet, found.measurements), format)
         for line in failure_lines(found.failures) if found.measurements else []:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnetcli.cli.app import (
+    Aux,
     Format,
     Formats,
     Input,
+    examples,
     guarded,
     print_sheet,
 )
@@ -23,22 +25,25 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("reconcile")
+@app.command(
+    "reconcile",
+    epilog=examples("reconcile resnet50 4.13G", "reconcile resnext50_32x4d 25.0M", "reconcile vgg16 15.3G FLOPs"),
+)
 @guarded
 def reconcile(
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="MODEL [NAME=VALUE]... FIGURE",
-            help="A name in the zoo or a path, and the figure as printed: 4.13G, 4133742592, 25.6M.",
+            help="Zoo name (see `list`) or spec.yaml, and the figure as published, e.g. 4.13G, 4133742592, 25.6M.",
             autocompletion=complete_model,
         ),
     ],
     input: Input = None,
-    aux: Annotated[bool, typer.Option("--aux", help="With auxiliary training heads.")] = False,
+    aux: Aux = False,
     format: Formats = Format.table,
 ) -> None:
-    """Say where a figure comes from: the convention, or the variant of the net, that gives it; exit 1 if none does."""
+    """Find which tool's counting rule, or which model variant, produces a given FLOPs/params figure."""
     import resnetcli.reports.reconcile as report
     from resnetcli.reports.reconcile import reconcile_record
     from resnetcli.reports.reconcile_table import (

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from resnetcli import __version__
-from resnetcli.cli.app import complain
-from resnetcli.cli.group import Group, check_values
+from resnetcli.cli.app import complain, examples
+from resnetcli.cli.group import Group, prepare
 from resnetcli.errors import UsageError
 
 PANELS = {
@@ -42,7 +42,7 @@ class Commands(Group):
             module = import_module(f"resnetcli.cli.{cmd_name.replace('-', '_')}")
             command = typer.main.get_command(module.app)
             command.rich_help_panel = panel  # type: ignore[attr-defined] # typer's own subclasses have it
-            check_values(command)
+            prepare(command)
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 
@@ -55,19 +55,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-EXAMPLES = """[bold]Examples[/bold]
-
-resnet-cli compare                             ResNet-50 against ResNeXt-50
-
-resnet-cli profile resnext50_32x4d C=8 d=14    with parameters set
-
-resnet-cli profile resnet50 --device cpu       measured as well
-
-resnet-cli show resnet50 resnext50_32x4d       the papers' Table 1
-
-resnet-cli compare "resnext101*" --sort macs   a family
-
-resnet-cli check my_net.yaml                   a table of your own"""
+EXAMPLES = examples(
+    "compare                               ResNet-50 and ResNeXt-50",
+    "profile resnext50_32x4d               counts per stage",
+    "profile resnet50 --device cpu         with latency",
+    "reconcile resnet50 4.13G              which tool counts that",
+    "train-cifar --depth 56                train with the paper's recipe",
+    "check my_model.yaml                   validate your own spec",
+)
 
 
 def _version(wanted: bool) -> None:
@@ -83,6 +78,6 @@ def root(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Explore and profile convnets written as the papers' Table 1: exact counts, measured latency."""
+    """Analyze, compare, benchmark and train CNNs: exact parameters and FLOPs, latency, memory."""
     if context.invoked_subcommand is None:
         print(context.get_help())

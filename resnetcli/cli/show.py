@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from resnetcli.cli.app import (
-    Batch,
     Flops,
     Format,
     Formats,
     Input,
     Models,
     end_failed,
+    examples,
     failed_lines,
     guarded,
     print_lines,
@@ -30,16 +30,21 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("show")
+@app.command(
+    "show",
+    epilog=examples(
+        "show resnet50 resnext50_32x4d", "show resnet18 resnet34 --format md", "show my_model.yaml --input 3x320x320"
+    ),
+)
 @guarded
-def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = False, format: Formats = Format.table,
+def show(models: Models, input: Input = None, flops: Flops = False, format: Formats = Format.table,
          ) -> None:  # fmt: skip
-    """Show nets side by side as the papers' Table 1."""
+    """Print architecture tables side by side (like Table 1 of the ResNet paper)."""
     from resnetcli.reports.show import show_record, table1_pages, table1_sheet
     from resnetcli.table.output import console, print_table, print_texts, write
     from resnetcli.table.sheet import to_markdown
 
-    profiles, failures = _profiles(models, input, batch)
+    profiles, failures = _profiles(models, input)
     match format:
         case Format.json:
             print_record(show_record(profiles), failures)
@@ -51,15 +56,12 @@ def show(models: Models, input: Input = None, batch: Batch = 1, flops: Flops = F
         case Format.table:
             for table in table1_pages(profiles, console().width, flops=flops):
                 print_table(table)
-            per = "one image" if batch == 1 else f"one image; times {batch} for the batch"
-            print_texts([f"counted for {per}; papers call MACs FLOPs"], style="dim")
+            print_texts(["counted for one image; papers call MACs FLOPs"], style="dim")
             print_lines(failed_lines(failures, format), format)
     end_failed(failures)
 
 
-def _profiles(
-    words: list[str], input: list[str] | None, batch: int
-) -> tuple[tuple[Profile, ...], tuple[ModelFailure, ...]]:
+def _profiles(words: list[str], input: list[str] | None) -> tuple[tuple[Profile, ...], tuple[ModelFailure, ...]]:
     from resnetcli.failures import for_each
     from resnetcli.reports.profile import profile_model
     from resnetcli.spec.zoo import Zoo
@@ -67,6 +69,6 @@ def _profiles(
     zoo = Zoo()
     found, failures = for_each(
         asked_models(words, zoo),
-        lambda name, given: profile_model(name, given, input=input, batch=batch, zoo=zoo),
+        lambda name, given: profile_model(name, given, input=input, zoo=zoo),
     )
     return tuple(found), tuple(failures)

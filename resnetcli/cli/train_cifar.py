@@ -17,6 +17,7 @@ from resnetcli.cli.app import (
     Format,
     Formats,
     complain,
+    examples,
     guarded,
     print_sheet,
 )
@@ -30,119 +31,199 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(add_completion=False)
-WHAT, HOW, WHERE = "What is trained", "How", "The run"
+MODEL, TRAINING, OUTPUT = "Model and data", "Training", "Output and checkpoints"
 
 
 def data_dir_option(panel: str | None = None) -> Any:
-    text = "Where the data set lies; the cache without."
+    text = "Dataset directory. \\[default: ~/.cache/resnet-cli/data]"
     return typer.Option("--data-dir", metavar="DIR", rich_help_panel=panel, help=text)
 
 
 def no_download_option(panel: str | None = None) -> Any:
-    return typer.Option("--no-download", rich_help_panel=panel, help="Fetch nothing that is missing.")
+    return typer.Option("--no-download", rich_help_panel=panel, help="Do not download missing data.")
 
 
 def device_option(panel: str | None = None) -> Any:
-    return typer.Option("--device", metavar="cpu|cuda[:N]", rich_help_panel=panel, help="A GPU if there is one.")
+    return typer.Option(
+        "--device",
+        metavar="cpu|cuda[:N]",
+        rich_help_panel=panel,
+        help="Device. \\[default: cuda if available, else cpu]",
+    )
 
 
 def threads_option(panel: str | None = None) -> Any:
-    return typer.Option("--threads", metavar="N", rich_help_panel=panel, help="CPU threads.")
+    return typer.Option("--threads", metavar="N", rich_help_panel=panel, help="Number of CPU threads. \\[default: all]")
 
 
-@app.command("train-cifar")
+@app.command(
+    "train-cifar",
+    epilog=examples(
+        "train-cifar --depth 56",
+        "train-cifar --model wrn_28_10 --data cifar100 --gpus 4",
+        "train-cifar --resume runs/cifar_resnet56-cifar10-seed0",
+    ),
+)
 @guarded
 def train_cifar(
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Parameters of `--model`: depth=56.")
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Model parameters for --model, e.g. depth=56.")
     ] = None,
     depth: Annotated[
         list[int] | None,
-        typer.Option("--depth", metavar="N", rich_help_panel=WHAT, help="The paper's ResNet-N, N = 6n+2."),
+        typer.Option(
+            "--depth",
+            metavar="N",
+            rich_help_panel=MODEL,
+            help="CIFAR ResNet-N of He et al. 2015; N = 6n+2 (20, 32, 44, 56, 110).",
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="MODEL", rich_help_panel=WHAT, autocompletion=complete_model,
-                     help="Any other net: a name or a YAML file. Given more than once, as --depth may be: one net "
-                     "after the other, in one table and picture."),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+            autocompletion=complete_model,
+            help="Model name or spec. Repeatable, as is --depth: models are trained one after another.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="NAME|FILE", rich_help_panel=WHAT,
-                     help="resnet, preact, wrn, resnext, fast, or a YAML file; without it, that of the net's paper."),
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            rich_help_panel=MODEL,
+            help="Training recipe: resnet, preact, wrn, resnext, fast, or a YAML file. \\[default: the paper's]",
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="NAME", rich_help_panel=WHAT, help="cifar10, cifar100, custom, synthetic."),
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="Dataset: cifar10, cifar100, custom or synthetic. \\[default: cifar10]",
+        ),
     ] = None,
-    data_dir: Annotated[str | None, data_dir_option(WHAT)] = None,
-    no_download: Annotated[bool, no_download_option(WHAT)] = False,
+    data_dir: Annotated[str | None, data_dir_option(MODEL)] = None,
+    no_download: Annotated[bool, no_download_option(MODEL)] = False,
     train_split: Annotated[
         str | None,
-        typer.Option("--train-split", metavar="N", rich_help_panel=WHAT,
-                     help="Train on so many images, 45k, and keep the others for validation."),
+        typer.Option(
+            "--train-split",
+            metavar="N",
+            rich_help_panel=MODEL,
+            help="Train on N images, e.g. 45k; validate on the rest.",
+        ),
     ] = None,
     iterations: Annotated[
-        str | None, typer.Option("--iterations", metavar="N", rich_help_panel=HOW, help="Instead of the recipe's: 64k.")
+        str | None,
+        typer.Option(
+            "--iterations",
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="Number of training iterations, e.g. 64k. \\[default: recipe]",
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", rich_help_panel=HOW, help="Instead of the recipe's.")
+        int | None,
+        typer.Option(
+            "--batch-size", metavar="N", rich_help_panel=TRAINING, help="Total batch size. \\[default: recipe]"
+        ),
     ] = None,
     bn_batch: Annotated[
-        int | None, typer.Option("--bn-batch", metavar="N", rich_help_panel=HOW, help="Images BatchNorm is over.")
+        int | None,
+        typer.Option(
+            "--bn-batch",
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="BatchNorm group size (ghost batch norm). \\[default: per-process batch]",
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", rich_help_panel=HOW, help="Everything random follows from it.")
+        int | None, typer.Option("--seed", metavar="N", rich_help_panel=TRAINING, help="Random seed. \\[default: 0]")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="K", rich_help_panel=HOW, help="K runs, seeds N to N+K-1.")
+        int | None,
+        typer.Option(
+            "--seeds", metavar="K", rich_help_panel=TRAINING, help="Repeat with K seeds and report mean and std."
+        ),
     ] = None,
-    device: Annotated[str | None, device_option(HOW)] = None,
+    device: Annotated[str | None, device_option(TRAINING)] = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", metavar="N", rich_help_panel=HOW, help="N processes here, a GPU each.")
+        int | None,
+        typer.Option(
+            "--gpus", metavar="N", rich_help_panel=TRAINING, help="Number of GPUs (data parallel, one process each)."
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=HOW,
-                     help="Compute precision; bf16 and fp16 are mixed precision. \\[default: tf32 on GPU, else fp32]"),
+        typer.Option(
+            "--dtype",
+            metavar="fp32|tf32|bf16|fp16",
+            rich_help_panel=TRAINING,
+            help="Compute precision; bf16 and fp16 are mixed precision. \\[default: tf32 on GPU, else fp32]",
+        ),
     ] = None,
     channels_last: Annotated[
         bool | None,
-        typer.Option("--channels-last/--no-channels-last", rich_help_panel=HOW,
-                     help="Use channels_last (NHWC) memory format. \\[default: on a GPU, unless fp32]"),
+        typer.Option(
+            "--channels-last/--no-channels-last",
+            rich_help_panel=TRAINING,
+            help="Use channels_last (NHWC) memory format. \\[default: on a GPU, unless fp32]",
+        ),
     ] = None,
-    compile: Annotated[bool, typer.Option("--compile", rich_help_panel=HOW, help="By torch.compile.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", rich_help_panel=TRAINING, help="Use torch.compile.")] = False,
     cuda_graph: Annotated[
         bool | None,
-        typer.Option("--cuda-graph/--no-cuda-graph", rich_help_panel=HOW,
-                     help="Replay the training step as a CUDA graph. \\[default: on a GPU, for one process]"),
+        typer.Option(
+            "--cuda-graph/--no-cuda-graph",
+            rich_help_panel=TRAINING,
+            help="Replay the training step as a CUDA graph. \\[default: on a GPU, for one process]",
+        ),
     ] = None,
     deterministic: Annotated[
         bool,
-        typer.Option("--deterministic", rich_help_panel=HOW,
-                     help="Use deterministic cuDNN algorithms, without autotuning."),
+        typer.Option(
+            "--deterministic", rich_help_panel=TRAINING, help="Use deterministic cuDNN algorithms, without autotuning."
+        ),
     ] = False,
-    threads: Annotated[int | None, threads_option(HOW)] = None,
+    threads: Annotated[int | None, threads_option(TRAINING)] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", rich_help_panel=WHERE, help="The run's directory, a new one.")
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", rich_help_panel=OUTPUT, help="Run directory. \\[default: runs/MODEL-DATA-seedN]"
+        ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", rich_help_panel=WHERE, help="Go on with a stopped run.")
+        str | None,
+        typer.Option("--resume", metavar="RUN", rich_help_panel=OUTPUT, help="Resume a run from its last checkpoint."),
     ] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option("--checkpoint-every", metavar="N", rich_help_panel=WHERE, help="Iterations: 1000.")
+        int | None,
+        typer.Option(
+            "--checkpoint-every",
+            metavar="N",
+            rich_help_panel=OUTPUT,
+            help="Save a checkpoint every N iterations. \\[default: 1000]",
+        ),
     ] = None,
     eval_every: Annotated[
         int | None,
-        typer.Option("--eval-every", metavar="N", rich_help_panel=WHERE,
-                     help="Evaluate every N iterations. \\[default: 1000, fewer in a shorter run]"),
+        typer.Option(
+            "--eval-every",
+            metavar="N",
+            rich_help_panel=OUTPUT,
+            help="Evaluate every N iterations. \\[default: 1000, fewer in a shorter run]",
+        ),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", rich_help_panel=WHERE, help="Write TensorBoard's event files too.")
+        bool, typer.Option("--tensorboard", rich_help_panel=OUTPUT, help="Also log to TensorBoard.")
     ] = False,
     format: Formats = Format.table,
-) -> None:  # fmt: skip
-    """Train a net on CIFAR as its paper does; stopped at any time, it can be resumed exactly."""
+) -> None:
+    """Train a model on CIFAR or your own images using the paper's recipe (resumable)."""
     from resnetcli.bench.settings import keep_memory
     from resnetcli.quantities import parse_count
     from resnetcli.spec.zoo import Zoo

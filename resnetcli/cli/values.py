@@ -73,7 +73,7 @@ PARSERS = {
     "--optimizer": name, "--data": name,
 }  # fmt: skip
 """Option -> parser, for text values."""
-OTHER_WORDS = {"markdown": "md", "text": "table", "txt": "table", "ascii": "table", "yaml": "json", "stage": "row",
+OTHER_WORDS = {"markdown": "md", "text": "table", "txt": "table", "ascii": "table", "yaml": "json", "row": "stage",
                "operator": "layer", "op": "layer", "module": "block", "cifar": "cifar10"}  # fmt: skip
 """Synonyms of choices."""
 

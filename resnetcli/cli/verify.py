@@ -11,6 +11,7 @@ from resnetcli.cli.app import (
     Formats,
     complain,
     end_failed,
+    examples,
     guarded,
     print_record,
     print_sheet,
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command("verify")
+@app.command("verify", epilog=examples("verify", 'verify "resnet*" --format csv'))
 @guarded
 def verify(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Names, wildcards or paths; without any, the whole zoo.",
+        typer.Argument(metavar="[MODEL]...", help="Zoo names, globs or spec.yaml. \\[default: the whole zoo]",
                        autocompletion=complete_model),
     ] = None,
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
-    """Hold every printed figure to the count: exit 1 if one differs without a note saying why."""
+    """Check published figures against computed ones; exit 1 on an unexplained mismatch."""
     import resnetcli.reports.verify as report
     from resnetcli.reports.papers_table import verification_lines, verification_sheet
     from resnetcli.reports.verify import verify_record

@@ -37,7 +37,7 @@ def aliases() -> dict[str, str]:
 
 def option_help() -> str:
     """The help of `--convention`."""
-    return f"Count as this tool does: {', '.join(CONVENTIONS)}."
+    return f"Use another tool's counting rules: {', '.join(CONVENTIONS)}."
 
 
 def complete_convention(incomplete: str) -> list[str]:

@@ -34,7 +34,7 @@ COMMANDS = {
     "profile_layer": "profile cifar_resnet20 --by layer",
     "profile_md": "profile resnet50_v1 --format md",
     "profile_csv": "profile resnet18 --format csv --flops",
-    "profile_changed": "profile resnet50 --input 3x320x320 --batch 8",
+    "profile_changed": "profile resnet50 --input 3x320x320 --batch-size 8",
     "show": "show resnet50 resnext50_32x4d",
     "show_md": "show resnet18 --format md",
     "show_csv": "show resnext50_32x4d_a --format csv",
@@ -73,9 +73,10 @@ COMMANDS = {
     "diff_md": "diff resnet34 resnet34_a --format md",
     "diff_csv": "diff resnet50_v1 resnet50 --format csv",
     "diff_unlike": "diff alexnet resnet18",
-    "estimate": "estimate resnet50 resnext50_32x4d wide_resnet50_2 --device-profile rtx4090 --dtype fp16 --batch 512",
+    "estimate": "estimate resnet50 resnext50_32x4d wide_resnet50_2 --device-profile rtx4090 --dtype fp16 "
+    "--batch-size 512",
     "estimate_csv": "estimate resnet18 --device-profile v100 --format csv",
-    "explain": "explain resnext50_32x4d --vs resnet50 --device-profile a100-80gb --dtype bf16 --batch 256",
+    "explain": "explain resnext50_32x4d --vs resnet50 --device-profile a100-80gb --dtype bf16 --batch-size 256",
     "explain_md": "explain vgg16 --device-profile rtx3090 --format md",
     "explain_csv": "explain resnet18 --device-profile v100 --dtype fp16 --format csv",
     "diff_none": "diff cifar_resnet20 cifar_resnet depth=20",
@@ -245,7 +246,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("explain resnet50 --device-profile v100 --roofline roof", "end it in .svg"),
         ("explain resnet50 --device-profile v100 --dtype bf16", "no ceiling of NVIDIA V100 SXM2 in `bf16`"),
         ("estimate resnet50 --device-profile rtx409", "did you mean `rtx4090`"),
-        ("estimate resnet50 --device-profile v100 --batch 0", "a batch of 0 images"),
+        ("estimate resnet50 --device-profile v100 --batch-size 0", "a batch of 0 images"),
         ("calibrate --device tpu", "unknown device `tpu`"),
         ("reconcile resnet50", "takes a model and a figure"),
         ("reconcile resnet50 many", "`many` is not a figure"),
@@ -262,7 +263,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnext50_32x4d C=8 C=4", "`C` is set twice"),
         ("profile cifar_resnet depth=21", "does not come out whole"),
         ("profile resnet50 --input 224a", "`224a` is not an input size"),
-        ("profile resnet50 --input 3x8x8 --batch 0", "a batch of 0 images"),
+        ("profile resnet50 --input 3x8x8 --batch-size 0", "a batch of 0 images"),
         ("profile resnet50 --device tpu", "tpu"),
         ("profile resnet50 --device mps", "mps"),
         ("profile resnet50 --compile", "`--compile` is about measuring"),
@@ -634,14 +635,16 @@ def test_only_a_datasheet_that_was_tested_says_so(tmp_path: Path) -> None:
 
     own = tmp_path / "own.json"
     own.write_text(json.dumps(to_json(read_profile("rtx4090"))))
-    tested = "estimate resnet18 --device-profile rtx4090 --dtype fp16 --batch 512"
+    tested = "estimate resnet18 --device-profile rtx4090 --dtype fp16 --batch-size 512"
     assert "\ntested: floors in fp16 at batch 512 were 80% to 98% of" in run(tested).stdout
     assert "never tested" in run(["estimate", "resnet18", "--device-profile", str(own)]).stdout
 
 
 @pytest.mark.parametrize(("dtype", "batch"), [("fp32", 1), ("fp16", 1), ("bf16", 512)])
 def test_a_prediction_for_another_case_than_was_tested_says_so(dtype: str, batch: int) -> None:
-    shown = run(f"estimate resnet18 --device-profile rtx4090 --dtype {dtype} --batch {batch}", COLUMNS="200").stdout
+    shown = run(
+        f"estimate resnet18 --device-profile rtx4090 --dtype {dtype} --batch-size {batch}", COLUMNS="200"
+    ).stdout
     assert f"\nnot tested in {dtype} at batch {batch}, which is another case: floors in fp16 at batch 512 were" in shown
     assert "\ntested:" not in shown
 

@@ -46,9 +46,11 @@ profile resnet50 --markdown
 profile resnet50 --imgsz 64
 profile resnet50 --bs 8
 profile resnet50 --batchsize 8
-profile resnet50 --batch-size 8
+profile resnet50 --batch 8
+show resnet50 --batch 8
+explain resnet50 --batch 8 --device-profile v100
 profile resnet50 --layers
-profile resnet50 --by stage
+profile resnet50 --by row
 profile resnet50 --format jsn
 profile resnet50 --format markdown
 profile resnet50 --convention fvcor
@@ -156,7 +158,10 @@ def test_every_hint_works_when_it_is_typed(command: str) -> None:
         ("profile resnet50 --output x", "the result goes to stdout: add `> FILE`"),
         ("curves a --output x.png", "did you mean `--out`?"),
         ("train --depth 20", "did you mean `resnet-cli train-cifar --depth 20`?"),
-        ("profile resnet50 --batch", "see `resnet-cli profile --help`"),
+        ("profile resnet50 --batch-size", "see `resnet-cli profile --help`"),
+        ("profile resnet50 --batch 8", "did you mean `--batch-size`?"),
+        ("calibrate cpu", "did you mean `--device cpu`?"),
+        ("calibrate resnet50", "see `resnet-cli calibrate --help`"),
         ("max-batch resnet50 --memory", "see `resnet-cli max-batch --help`"),
     ],
 )

@@ -87,7 +87,7 @@ def test_training_steps_are_compared_and_held_against_a_file_of_inference_only_w
 def test_a_net_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_appear(tmp_path: Path) -> None:
     net = tmp_path / "net.yaml"
     net.write_text("input: 3x8x8\ntable: {conv: 3x3 8, head: [global avg, bn, fc 10]}\n")
-    result = run(f"profile {net} --device cpu --time-budget 50ms --mode train --batch 1,2")
+    result = run(f"profile {net} --device cpu --time-budget 50ms --mode train --batch-size 1,2")
     assert result.exit_code == 0
     assert "normalises each channel over one value" in result.stdout
     assert run(f"profile {net} --device cpu --time-budget 50ms --mode train").exit_code == 3
@@ -181,7 +181,7 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
 
 def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[list[Job]]) -> None:
     nets = "cifar_resnet20 cifar_resnet32 cifar_resnet56"
-    result = run(f"compare {nets} --device cpu --best --batch 1,8 --baseline cifar_resnet32")
+    result = run(f"compare {nets} --device cpu --best --batch-size 1,8 --baseline cifar_resnet32")
     assert result.exit_code == 0
     assert [[job.plan.name for job in jobs] for jobs in climbed] == [
         ["cifar_resnet32", "cifar_resnet20", "cifar_resnet56"]
@@ -230,16 +230,16 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
 
     monkeypatch.setattr("resnetcli.bench.search.climb", small_room)
     monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", no_room)
-    result = run("profile cifar_resnet56 --device cpu --best --batch 1,8")
+    result = run("profile cifar_resnet56 --device cpu --best --batch-size 1,8")
     assert result.exit_code == 0, result.stderr
     assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
     assert result.stdout.count("not run") == 2
     assert result.stdout.count("out of memory") == 3  # of each rung, and of the batch, below the table
-    result = run("profile cifar_resnet56 --device cpu --best --batch 1,8 --format csv")
+    result = run("profile cifar_resnet56 --device cpu --best --batch-size 1,8 --format csv")
     assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["row"] == "total"] == ["1"]
     assert result.stderr == "not measured: nothing could be measured at batch 8: out of memory\n"
-    assert run("profile cifar_resnet56 --device cpu --best --batch 8").exit_code == 3
-    result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best --batch 1,8 --format json")
+    assert run("profile cifar_resnet56 --device cpu --best --batch-size 8").exit_code == 3
+    result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best --batch-size 1,8 --format json")
     assert result.exit_code == 0, result.stderr
     models = json.loads(result.stdout)["models"]
     assert [[m["batch"] for m in model["measurements"]] for model in models] == [[1, 8], [1]]

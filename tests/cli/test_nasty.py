@@ -111,13 +111,13 @@ def test_no_command_or_option_s_name_ends_in_a_traceback(value: str) -> None:
     "value", thinned(["0", "-1", "1,,2", "1e3", "4-8", "٣", "9" * 30, "", "nan", "1.5", "8x", ","], 4)
 )
 def test_what_is_no_batch_is_refused(value: str) -> None:
-    for command in ("profile resnet18", "compare", "show resnet18", "explain resnet18 --device-profile v100",
+    for command in ("profile resnet18", "compare", "explain resnet18 --device-profile v100",
                     "estimate resnet18 --device-profile v100"):  # fmt: skip
-        result = run([*command.split(), "--batch", value])
+        result = run([*command.split(), "--batch-size", value])
         assert result.exit_code == 2, (command, result.output)
         assert "hint: " in result.stderr
     for text in ("1, 8", "8,8", "8"):
-        assert run(["profile", "resnet18", "--batch", text]).exit_code == 0
+        assert run(["profile", "resnet18", "--batch-size", text]).exit_code == 0
 
 
 @pytest.mark.parametrize("value", ["0", "inf", "nan", "-1s", "1e400s", "3 weeks", "", "9" * 400, "٣s", "-"])

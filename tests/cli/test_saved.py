@@ -1,4 +1,4 @@
-"""`--save`, `--against`, `--batch`, `--time-budget` and the limits as a user meets them; two nets that are quick."""
+"""`--save`, `--against`, `--batch-size`, `--time-budget` and the limits as a user meets them; two fast models."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured
 
     monkeypatch.setattr("resnetcli.reports.compare.compare", measured_anyhow)
     limited = "cifar_resnet20 classes=5 cifar_resnet32 --max-params 280K"  # the second one is left out
-    for asked in ("cifar_resnet44", f"{NETS} --batch 4", f"{NETS} --input 3x64x64", limited):
+    for asked in ("cifar_resnet44", f"{NETS} --batch-size 4", f"{NETS} --input 3x64x64", limited):
         result = run(["compare", *asked.split(), "--device", "cpu", "--against", str(base)])
         assert (result.exit_code, result.stdout) == (2, "")
         assert "has none of these nets at these batches and inputs" in result.stderr
@@ -136,7 +136,7 @@ def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured
 
 
 def test_batches_are_measured_one_after_the_other() -> None:
-    result = run("profile cifar_resnet20 --device cpu --batch 1,4 --time-budget 100ms --format json")
+    result = run("profile cifar_resnet20 --device cpu --batch-size 1,4 --time-budget 100ms --format json")
     record = json.loads(result.stdout)
     assert (record["batch"], record["batches"]) == (1, [1, 4])
     assert [m["batch"] for m in record["measurements"]] == [1, 4]
@@ -145,14 +145,14 @@ def test_batches_are_measured_one_after_the_other() -> None:
 
 
 def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run("profile cifar_resnet20 --device cpu --batch 1,100000000000 --time-budget 100ms")
+    result = run("profile cifar_resnet20 --device cpu --batch-size 1,100000000000 --time-budget 100ms")
     assert result.exit_code == 0
     assert "not measured: `cifar_resnet20` with a batch of 100000000000 would take" in result.stdout
-    alone = run("profile cifar_resnet20 --device cpu --batch 100000000000")
+    alone = run("profile cifar_resnet20 --device cpu --batch-size 100000000000")
     assert alone.exit_code == 3
     assert "with a batch of 100000000000 would take" in alone.stderr
     assert "269,722 parameters" in alone.stdout  # what it costs is known all the same
-    none = run("profile cifar_resnet20 --device cpu --batch 100000000000,200000000000 --format json")
+    none = run("profile cifar_resnet20 --device cpu --batch-size 100000000000,200000000000 --format json")
     assert none.exit_code == 3
     assert [failure["batch"] for failure in json.loads(none.stdout)["failures"]] == [100000000000, 200000000000]
     assert none.stderr.count("error: ") == 2
@@ -161,9 +161,9 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("profile resnet18 --batch 1,,8", "--batch: `` is not a number of images"),
-        ("profile resnet18 --batch many", "--batch: `many` is not a number of images"),
-        ("compare --batch 8,-1", "a batch of -1 images"),
+        ("profile resnet18 --batch-size 1,,8", "--batch-size: `` is not a number of images"),
+        ("profile resnet18 --batch-size many", "--batch-size: `many` is not a number of images"),
+        ("compare --batch-size 8,-1", "a batch of -1 images"),
         ("profile resnet18 --time-budget soon", "--time-budget: `soon` is not a time"),
         ("profile resnet18 --time-budget 0s", "`0s` is no time to measure for"),
         ("compare --time-budget 3weeks", "`3weeks` is not a time"),

@@ -94,9 +94,28 @@ def test_the_help_has_every_command_in_the_order_meant() -> None:
     assert "─ Commands ─" not in text
 
 
+@pytest.mark.parametrize(
+    "command", [*(name for names in PANELS.values() for name in names), "data fetch", "data check"]
+)
+def test_the_help_has_examples_in_the_width_of_a_terminal_and_no_types(command: str) -> None:
+    text = run(f"{command} --help").stdout
+    assert not re.findall(r"<(?:bool|str|int|float|path|list.*)>", text)
+    if command != "data":
+        examples = text.partition(" Examples")[2].strip().splitlines()
+        assert len(examples) in (2, 3)
+        assert all(line.strip().startswith(f"resnet-cli {command}") for line in examples)
+
+
+def test_the_help_names_every_built_in_device_profile() -> None:
+    from resnetcli.roofline.peaks import shipped
+
+    text = run("estimate --help", COLUMNS="200", TERMINAL_WIDTH="200").stdout
+    assert [name for name in shipped() if name not in text] == []
+
+
 def test_evaluating_trains_nothing() -> None:
-    assert "What is trained" not in run("eval --help").stdout
-    assert "What is trained" in run("train-cifar --help").stdout
+    assert "Model and data" not in run("eval --help").stdout
+    assert "Model and data" in run("train-cifar --help").stdout
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "0", "", "²", "1e9", "99999999999999999999", " 80", "10001"])

@@ -208,7 +208,7 @@ def test_a_batch_on_which_it_fails_is_named(tmp_path: Path, monkeypatch: pytest.
         "    def forward(self, x):\n        if len(x) == 2:\n            raise KeyError('never two')\n"
         "        return super().forward(x)\n"
     )
-    result = run("profile batch.py:Two --input 3x8x8 --device cpu --batch 1,2,3 --time-budget 20ms")
+    result = run("profile batch.py:Two --input 3x8x8 --device cpu --batch-size 1,2,3 --time-budget 20ms")
     assert result.exit_code == 0, result.stderr
     assert "not measured: `batch.py:Two` as fp32 cannot be run: KeyError: 'never two', at batch 2\n" in result.stdout
     assert "cpu fp32, batch 3" in result.stdout
