@@ -5,7 +5,7 @@
     >>> rc.count(plan).macs
     4267409408
 
-Names are imported when they are first used, and torch not before `build` (or a measurement) needs it.
+A name is imported when it is first used; PyTorch is imported only to build or measure a model.
 """
 
 from __future__ import annotations
@@ -19,140 +19,93 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
-    from resnetcli.bench.latency import Measurement
-    from resnetcli.bench.settings import Settings, settings
-    from resnetcli.counting.conventions import tally
-    from resnetcli.counting.tally import Tally
-    from resnetcli.errors import ResourceError, Source, SpecError, UsageError
-    from resnetcli.net.module import build
-    from resnetcli.plan.count import Cost, Counts, count
-    from resnetcli.plan.lower import lower
-    from resnetcli.plan.memory import Memory, memory
-    from resnetcli.plan.plan import Plan, Step
-    from resnetcli.plan.receptive import Receptive, receptive
-    from resnetcli.plan.training import training
-    from resnetcli.reports.check import check
-    from resnetcli.reports.compare import Comparison, compare
-    from resnetcli.reports.crosscheck import crosscheck
-    from resnetcli.reports.diff import Diff, diff
-    from resnetcli.reports.gate import limits
-    from resnetcli.reports.info import info
-    from resnetcli.reports.listing import models
-    from resnetcli.reports.max_batch import Fit, fit
-    from resnetcli.reports.papers import paper_tables
-    from resnetcli.reports.profile import Profile, load, profile, profile_module
-    from resnetcli.reports.reconcile import reconcile
-    from resnetcli.reports.verify import verify
-    from resnetcli.roofline.analysis import Explanation, ceilings_of, explain, explain_measured, floors
-    from resnetcli.roofline.peaks import Ceilings, read_profile
-    from resnetcli.spec.format import format_text
+    from resnetcli.bench.latency import Measurement as Measurement
+    from resnetcli.bench.settings import Settings as Settings
+    from resnetcli.bench.settings import settings as settings
+    from resnetcli.counting.conventions import tally as tally
+    from resnetcli.counting.tally import Tally as Tally
+    from resnetcli.errors import ResourceError as ResourceError
+    from resnetcli.errors import Source as Source
+    from resnetcli.errors import SpecError as SpecError
+    from resnetcli.errors import UsageError as UsageError
+    from resnetcli.net.module import build as build
+    from resnetcli.plan.count import Cost as Cost
+    from resnetcli.plan.count import Counts as Counts
+    from resnetcli.plan.count import count as count
+    from resnetcli.plan.lower import lower as lower
+    from resnetcli.plan.memory import Memory as Memory
+    from resnetcli.plan.memory import memory as memory
+    from resnetcli.plan.plan import Plan as Plan
+    from resnetcli.plan.plan import Step as Step
+    from resnetcli.plan.receptive import Receptive as Receptive
+    from resnetcli.plan.receptive import receptive as receptive
+    from resnetcli.plan.training import training as training
+    from resnetcli.reports.check import check as check
+    from resnetcli.reports.compare import Comparison as Comparison
+    from resnetcli.reports.compare import compare as compare
+    from resnetcli.reports.crosscheck import crosscheck as crosscheck
+    from resnetcli.reports.diff import Diff as Diff
+    from resnetcli.reports.diff import diff as diff
+    from resnetcli.reports.gate import limits as limits
+    from resnetcli.reports.info import info as info
+    from resnetcli.reports.listing import models as models
+    from resnetcli.reports.max_batch import Fit as Fit
+    from resnetcli.reports.max_batch import fit as fit
+    from resnetcli.reports.papers import paper_tables as paper_tables
+    from resnetcli.reports.profile import Profile as Profile
+    from resnetcli.reports.profile import load as load
+    from resnetcli.reports.profile import profile as profile
+    from resnetcli.reports.profile import profile_module as profile_module
+    from resnetcli.reports.reconcile import reconcile as reconcile
+    from resnetcli.reports.verify import verify as verify
+    from resnetcli.roofline.analysis import Explanation as Explanation
+    from resnetcli.roofline.analysis import ceilings_of as ceilings_of
+    from resnetcli.roofline.analysis import explain as explain
+    from resnetcli.roofline.analysis import explain_measured as explain_measured
+    from resnetcli.roofline.analysis import floors as floors
+    from resnetcli.roofline.peaks import Ceilings as Ceilings
+    from resnetcli.roofline.peaks import read_profile as read_profile
+    from resnetcli.spec.format import format_text as format_text
 
-_HOME = {
-    "build": "resnetcli.net.module",
-    "ResourceError": "resnetcli.errors",
-    "Source": "resnetcli.errors",
-    "SpecError": "resnetcli.errors",
-    "Ceilings": "resnetcli.roofline.peaks",
-    "read_profile": "resnetcli.roofline.peaks",
-    "Measurement": "resnetcli.bench.latency",
-    "Settings": "resnetcli.bench.settings",
-    "settings": "resnetcli.bench.settings",
-    "UsageError": "resnetcli.errors",
-    "Cost": "resnetcli.plan.count",
-    "Counts": "resnetcli.plan.count",
-    "count": "resnetcli.plan.count",
-    "lower": "resnetcli.plan.lower",
-    "Plan": "resnetcli.plan.plan",
-    "Step": "resnetcli.plan.plan",
-    "Receptive": "resnetcli.plan.receptive",
-    "receptive": "resnetcli.plan.receptive",
-    "check": "resnetcli.reports.check",
-    "Comparison": "resnetcli.reports.compare",
-    "compare": "resnetcli.reports.compare",
-    "Diff": "resnetcli.reports.diff",
-    "diff": "resnetcli.reports.diff",
-    "info": "resnetcli.reports.info",
-    "Fit": "resnetcli.reports.max_batch",
-    "fit": "resnetcli.reports.max_batch",
-    "Memory": "resnetcli.plan.memory",
-    "memory": "resnetcli.plan.memory",
-    "training": "resnetcli.plan.training",
-    "limits": "resnetcli.reports.gate",
-    "models": "resnetcli.reports.listing",
-    "paper_tables": "resnetcli.reports.papers",
-    "Profile": "resnetcli.reports.profile",
-    "format_text": "resnetcli.spec.format",
-    "load": "resnetcli.reports.profile",
-    "profile": "resnetcli.reports.profile",
-    "profile_module": "resnetcli.reports.profile",
-    "verify": "resnetcli.reports.verify",
-    "reconcile": "resnetcli.reports.reconcile",
-    "Explanation": "resnetcli.roofline.analysis",
-    "ceilings_of": "resnetcli.roofline.analysis",
-    "explain": "resnetcli.roofline.analysis",
-    "explain_measured": "resnetcli.roofline.analysis",
-    "floors": "resnetcli.roofline.analysis",
-    "crosscheck": "resnetcli.reports.crosscheck",
-    "tally": "resnetcli.counting.conventions",
-    "Tally": "resnetcli.counting.tally",
+_NAMES = {
+    "bench.latency": "Measurement",
+    "bench.settings": "Settings settings",
+    "counting.conventions": "tally",
+    "counting.tally": "Tally",
+    "errors": "ResourceError Source SpecError UsageError",
+    "net.module": "build",
+    "plan.count": "Cost Counts count",
+    "plan.lower": "lower",
+    "plan.memory": "Memory memory",
+    "plan.plan": "Plan Step",
+    "plan.receptive": "Receptive receptive",
+    "plan.training": "training",
+    "reports.check": "check",
+    "reports.compare": "Comparison compare",
+    "reports.crosscheck": "crosscheck",
+    "reports.diff": "Diff diff",
+    "reports.gate": "limits",
+    "reports.info": "info",
+    "reports.listing": "models",
+    "reports.max_batch": "Fit fit",
+    "reports.papers": "paper_tables",
+    "reports.profile": "Profile load profile profile_module",
+    "reports.reconcile": "reconcile",
+    "reports.verify": "verify",
+    "roofline.analysis": "Explanation ceilings_of explain explain_measured floors",
+    "roofline.peaks": "Ceilings read_profile",
+    "spec.format": "format_text",
 }
-__all__ = [
-    "Ceilings",
-    "Comparison",
-    "Cost",
-    "Counts",
-    "Diff",
-    "Explanation",
-    "Fit",
-    "Measurement",
-    "Memory",
-    "Plan",
-    "Profile",
-    "Receptive",
-    "ResourceError",
-    "Settings",
-    "Source",
-    "SpecError",
-    "Step",
-    "Tally",
-    "UsageError",
-    "__version__",
-    "build",
-    "ceilings_of",
-    "check",
-    "compare",
-    "count",
-    "crosscheck",
-    "diff",
-    "explain",
-    "explain_measured",
-    "fit",
-    "floors",
-    "format_text",
-    "info",
-    "limits",
-    "load",
-    "lower",
-    "memory",
-    "models",
-    "paper_tables",
-    "profile",
-    "profile_module",
-    "read_profile",
-    "receptive",
-    "reconcile",
-    "settings",
-    "tally",
-    "training",
-    "verify",
-]
+"""Module -> public names, as imported above for type checkers."""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # `resnetcli.net` is then the function, as documented, though a package has the name too
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
     return value
 
 
