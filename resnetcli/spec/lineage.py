@@ -22,66 +22,8 @@ MAX_ENTRIES = 512
 """Of a table, of `let:`, of `blocks:`."""
 
 ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-# What torch.nn.Module has already, so that no submodule can be called by it (a test holds this against torch).
-MODULE_WORDS = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "apply",
-        "aux",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "dump_patches",
-        "eval",
-        "extra_repr",
-        "float",
-        "forward",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "half",
-        "ipu",
-        "load_state_dict",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "set_extra_state",
-        "set_submodule",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-    ]
-)
+TAKEN = {"total": "it names the last line of a table", "aux": "it names the auxiliary heads"}
+"""Names that no stage can have, and why. Those of a module's attributes are allowed: `net.module` renames them."""
 
 Entry = tuple[Text, Node]
 """A key with its value."""
@@ -218,14 +160,8 @@ def _row_name(name: Text, problems: Problems) -> bool:
             f"`{name.value}` cannot name a row", name.at, "a letter or digit, then letters, digits and _: `conv2_x`"
         )
         return False
-    if name.value == "total":
-        problems.add("`total` cannot name a row: it is what the last line of a table is called", name.at)
-        return False
-    if name.value in MODULE_WORDS:
-        problems.add(
-            f"`{name.value}` cannot name a row: every torch module has an attribute of that name", name.at,
-            f"for example `{name.value}_`",
-        )  # fmt: skip
+    if name.value in TAKEN:
+        problems.add(f"`{name.value}` cannot name a row: {TAKEN[name.value]}", name.at, f"for example `{name.value}_`")
         return False
     return True
 

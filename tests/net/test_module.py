@@ -33,9 +33,11 @@ from resnetcli.ops import (
     Scale,
     Softmax,
 )
+from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import last_uses, overwrites
 from tests.support.sketch import Sketch, residual_net
+from tests.support.written import plan_of
 
 LAYERS: list[tuple[Op, str]] = [
     (Conv(8, (3, 5), 2, (1, 2), 1, 2), "Conv2d(4, 8, kernel_size=(3, 5), stride=(2, 2), padding=(1, 2), groups=2"),
@@ -411,3 +413,24 @@ def test_weights_larger_than_the_machine_are_refused_before_anything_is_allocate
         r"the weights of `sketch` would take 17\.59 TB, this machine has [\d.]+ [GT]B", caught.value.message
     )
     assert next(build(plan, device="meta").parameters()).numel() == 2**42
+
+
+@pytest.mark.parametrize("name", ["forward", "eval", "train", "state_dict", "parameters", "type", "training", "F"])
+def test_a_stage_may_have_the_name_of_a_module_s_attribute(name: str) -> None:
+    """The attribute gets an underscore; the model is built, trained, saved and loaded like any other."""
+    plan = plan_of(f"input: 3x8x8\ntable:\n  {name}: [residual: [3x3 8]]\n  {name}_: [global avg, fc 4]\n")
+    net = build(plan)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    net(torch.rand(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    after = net.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    net.eval()
+    again = build(plan)
+    again.load_state_dict(after)
+    again.eval()
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(net(x), again(x))
+    assert sum(p.numel() for p in net.parameters()) == count(plan).params

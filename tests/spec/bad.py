@@ -137,7 +137,7 @@ table:
     "published that is no list": head("published: 25.5M"),
     "an expectation that is none": head("expect: {params: 25.5M, sizes: [a], width: 3}"),
     # --- names of rows
-    "a row called type": Bad("input: 3x32x32\ntable: {type: 3x3 64}\n"),
+    "a row called total": Bad("input: 3x32x32\ntable: {total: 3x3 64}\n"),
     "a row with a dot": Bad("input: 3x32x32\ntable: {a.b: 3x3 64}\n"),
     "a row with a space": Bad("input: 3x32x32\ntable: {conv 1: 3x3 64}\n"),
     "a row that begins with an underscore": Bad("input: 3x32x32\ntable: {_calls: 3x3 64}\n"),
