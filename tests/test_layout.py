@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """The parts of the package, a layer each line; a part imports from its own layer and from those above it here."""
 WITH_TORCH = (
-    "net", "bench", "train", "parallel", "counting.tools", "roofline.layers", "roofline.calibrate", "runs.checkpoint",
-    "runs.tensorboard",
+    "net", "bench", "train", "parallel", "counting.tools", "ops.modules", "roofline.layers", "roofline.calibrate",
+    "runs.checkpoint", "runs.tensorboard",
 )  # fmt: skip
 """Parts and modules that may import torch when they are imported. None imports pandas then."""
 

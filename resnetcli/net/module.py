@@ -8,37 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from resnetcli.errors import UsageError
-from resnetcli.net import layers
+from resnetcli.net.cudnn import CudnnConvReLU
 from resnetcli.net.memory import fitting, gigabytes, require
-from resnetcli.ops import (
-    Add,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dropout,
-    Input,
-    LeakyReLU,
-    Linear,
-    LocalResponseNorm,
-    PadChannels,
-    Pool,
-    PoolTo,
-    PReLU,
-    PyramidPool,
-    RegionPool,
-    ReLU,
-    Scale,
-    Shape,
-    Softmax,
-    Traced,
-    Unary,
-)
+from resnetcli.ops import Add, Join, Linear, ModuleSettings, Op, Traced
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import fused_convs, last_uses, overwrites
@@ -157,7 +135,7 @@ def put_layer(net: Net, step: int, layer: nn.Module) -> None:
     siblings[name] = layer
 
 
-def fuse(net: Net, plan: Plan) -> tuple[Net, tuple[layers.CudnnConvReLU, ...]]:
+def fuse(net: Net, plan: Plan) -> tuple[Net, tuple[CudnnConvReLU, ...]]:
     """The plan's net with each of its `fused_convs` run by cuDNN in one call, and these calls; the weights are shared.
 
     The call takes the place of the ReLU. Until then the convolution's input is kept.
@@ -166,7 +144,7 @@ def fuse(net: Net, plan: Plan) -> tuple[Net, tuple[layers.CudnnConvReLU, ...]]:
     for each in fused_convs(plan):
         conv = layer_of(net, each.conv)
         assert isinstance(conv, nn.Conv2d)
-        made.append(layers.CudnnConvReLU(conv))
+        made.append(CudnnConvReLU(conv))
         inputs = plan.steps[each.conv].inputs + (() if each.term is None else (each.term,))
         steps[each.relu] = replace(steps[each.relu], inputs=inputs)
         calls[each.relu - 1] = _Call(None, "", partial(_on_maps, made[-1]), inputs[0], inputs, ())
@@ -195,41 +173,38 @@ class _Call(NamedTuple):
     """Steps whose values nobody needs after this one."""
 
 
-def _calls(plan: Plan, root: nn.Module, place: dict[str, Any]) -> Iterator[_Call]:
-    """How each step after the input is run, its module registered below `root`; weights in `place`: device, dtype."""
+def _calls(plan: Plan, root: nn.Module, factory: dict[str, Any]) -> Iterator[_Call]:
+    """Each step after the input as a call, its module registered below `root`; `factory`: device and dtype."""
     groups = {"": root}
     written, dying = overwrites(plan), last_uses(plan)
-    flat = [False]  # per step: whether its value is (b, c) and not (b, c, h, w)
+    vector = [False]  # per step: whether its output is (b, c), not (b, c, h, w)
     for index, step in enumerate(plan.steps[1:], start=1):
         op, sources = step.op, step.inputs
-        flats = [flat[source] for source in sources]
-        if isinstance(op, Add | Concat):
-            flat.append(all(flats))
+        vectors = [vector[source] for source in sources]
+        if isinstance(op, Join):
+            vector.append(all(vectors))
             function: Callable[..., Tensor] = _add if isinstance(op, Add) else _concat
             if index in written:
                 at = sources.index(written[index])
                 function, sources = _add_to, (sources[at], *sources[:at], *sources[at + 1 :])
-            if any(flats) and not all(flats):
+            if any(vectors) and not all(vectors):
                 function = partial(_on_maps, function)
             yield _Call(None, "", function, sources[0], sources, dying[index])
             continue
         if isinstance(op, Traced):
             raise UsageError(f"`{plan.name}` is a PyTorch model already, and was only counted")
-        module = _module(op, plan.steps[sources[0]].shape, flats[0], index in written, place)
+        settings = ModuleSettings(vectors[0], index in written, factory)
+        module = op.module(plan.steps[sources[0]].shape, settings)
         siblings, name = _register(module, step.path, groups)
-        yield _Call(siblings, name, _reshape(op, flats[0]), sources[0], sources, dying[index])
-        flat.append(isinstance(op, Linear | PyramidPool) or (flats[0] and not isinstance(op, _SPATIAL)))
+        yield _Call(siblings, name, _reshape(op, vectors[0]), sources[0], sources, dying[index])
+        vector.append(op.gives_vector or (vectors[0] and not op.needs_map))
 
 
-_SPATIAL = (Conv, Pool, PoolTo, PyramidPool, LocalResponseNorm, PadChannels, RegionPool)
-"""What reads (b, c, h, w) only. A fully connected layer reads (b, c) only, everything else both."""
-
-
-def _reshape(op: Unary, flat: bool) -> Callable[[Tensor], Tensor] | None:
-    """What turns a step's input into what its module reads, if anything."""
+def _reshape(op: Op, vector: bool) -> Callable[[Tensor], Tensor] | None:
+    """The function between a step's input and its module, if there has to be one."""
     if isinstance(op, Linear):
-        return None if flat else _as_vector
-    return _as_map if flat and isinstance(op, _SPATIAL) else None
+        return None if vector else _as_vector
+    return _as_map if vector and op.needs_map else None
 
 
 def _as_vector(x: Tensor) -> Tensor:
@@ -283,65 +258,3 @@ _TAKEN = frozenset(name.rstrip("_") for name in dir(nn.ModuleDict()) + dir(Net))
 def _attribute(name: str) -> str:
     """A row's name as an attribute: with an underscore more where modules have one of that name, such as `train`."""
     return name + "_" if name.rstrip("_") in _TAKEN else name
-
-
-class _Conv2d(nn.Conv2d):
-    """Made as its parent is, but for the values: `initialise` or a checkpoint sets them."""
-
-    def reset_parameters(self) -> None:
-        """Nothing: drawing weights twice would take longer than all the rest."""
-
-
-class _Linear(nn.Linear):
-    """As `_Conv2d`."""
-
-    def reset_parameters(self) -> None:
-        """Nothing."""
-
-
-def _become(kind: type[nn.Module], module: nn.Module) -> nn.Module:
-    """The module as one of its parent's, so that tools that look layers up by their class find it."""
-    module.__class__ = kind
-    return module
-
-
-def _module(op: Unary, x: Shape, flat: bool, inplace: bool, place: dict[str, Any]) -> nn.Module:
-    """The step's layer, reading maps of shape x, or vectors if `flat`."""
-    match op:
-        case Conv():
-            conv = _Conv2d(x.c, op.channels, op.kernel, op.stride, op.pad, op.dilation, op.groups, op.bias, **place)
-            return _become(nn.Conv2d, conv)
-        case BatchNorm():
-            return (nn.BatchNorm1d if flat else nn.BatchNorm2d)(x.c, op.eps, **place)
-        case ReLU():
-            return nn.ReLU(inplace)
-        case LeakyReLU():
-            return nn.LeakyReLU(op.slope)
-        case PReLU():
-            return nn.PReLU(x.c, **place)
-        case Pool(kind="max"):
-            return nn.MaxPool2d(op.kernel, op.stride, op.pad, ceil_mode=op.ceil)
-        case Pool():
-            return nn.AvgPool2d(op.kernel, op.stride, op.pad, op.ceil, op.count_pad)
-        case PoolTo():
-            return (nn.AdaptiveMaxPool2d if op.kind == "max" else nn.AdaptiveAvgPool2d)(op.size)
-        case PyramidPool():
-            return layers.PyramidPool(op.levels)
-        case Linear():
-            return _become(nn.Linear, _Linear(x.c * x.h * x.w, op.features, op.bias, **place))
-        case LocalResponseNorm():
-            return nn.LocalResponseNorm(op.size, op.alpha, op.beta, op.k)
-        case Dropout():
-            return nn.Dropout(op.p)
-        case Softmax():
-            return nn.Softmax(dim=1)
-        case Scale():
-            return layers.Scale(op.factor)
-        case PadChannels():
-            return layers.PadChannels(op.channels - x.c, op.stride)
-        case RegionPool():
-            return layers.RegionPool(op.size, op.maps, **place)
-        case Input():
-            raise ValueError("a plan has one input, its first step")
-        case _:
-            assert_never(op)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from resnetcli.ops import WEIGHTED, Add, Concat, Traced
 from resnetcli.plan.plan import Plan, Step
 
 BYTES_FP32 = 4
@@ -109,22 +108,14 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
 
 
 def _cost(plan: Plan, step: Step) -> Cost:
-    op = step.op
-    if isinstance(op, Traced):
-        return Cost(op.scalars, op.products, op.elements)
-    if isinstance(op, Concat | Add) or not step.inputs:
-        return NOTHING
-    x = plan.steps[step.inputs[0]].shape
-    if isinstance(op, WEIGHTED):
-        return Cost(op.params(x), op.macs(x, step.shape), step.shape.elements)
-    params = op.params(x)
-    return Cost(params) if params else NOTHING
+    x, op = plan.steps[step.inputs[0]].shape if step.inputs else step.shape, step.op
+    params, macs, activations = op.params(x), op.macs(x, step.shape), op.activations(step.shape)
+    return Cost(params, macs, activations) if params or macs or activations else NOTHING
 
 
 def _depth(plan: Plan) -> int:
     depths: list[int] = []
     for step in plan.steps:
         below = max((depths[i] for i in step.inputs), default=0)
-        op = step.op
-        depths.append(below + (op.layers if isinstance(op, Traced) else isinstance(op, WEIGHTED)))
+        depths.append(below + step.op.depth())
     return depths[plan.outputs[0]]

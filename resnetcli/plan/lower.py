@@ -21,22 +21,18 @@ from resnetcli.ops import (
     Conv,
     Dropout,
     Input,
-    LeakyReLU,
     Linear,
     LocalResponseNorm,
     Op,
     PadChannels,
     Pool,
     PoolTo,
-    PReLU,
     PyramidPool,
     RegionPool,
-    ReLU,
     Scale,
     Shape,
     ShapeError,
     Softmax,
-    Unary,
 )
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.spec.reference import Origin
@@ -163,10 +159,12 @@ class _Lowering:
                 f"if intended (`aside` discards its output), mention `{row}` under `deviations:`",
             )  # fmt: skip
 
-    def warn_of_norm(self, op: Unary, x: int) -> None:
+    def warn_of_norm(self, op: Op, x: int) -> None:
         """Warn of a BN on a normalised input."""
         if isinstance(op, BatchNorm) and self.normed[x]:
-            style = " ".join([*map(_name, self.spec.style.before), "conv", *map(_name, self.spec.style.after)])
+            style = " ".join(
+                [*(op.name for op in self.spec.style.before), "conv", *(op.name for op in self.spec.style.after)]
+            )
             hint = f"`conv: {style}` includes it: omit `bn`, or write the convolution as `bare`"
             self.warn("a second BN on a normalised input", self.at, hint)
 
@@ -217,7 +215,7 @@ class _Lowering:
         self.places.append(self.at)
         return len(self.steps) - 1
 
-    def apply(self, op: Unary, where: Where, x: int) -> int:
+    def apply(self, op: Op, where: Where, x: int) -> int:
         """Appends an operation on the value of step x."""
         before = self.steps[x].shape
         try:
@@ -295,8 +293,8 @@ class _Lowering:
             case ActLayer():
                 if self.active[x]:
                     hint = "`conv:` or the residual's equation includes it: omit it"
-                    self.warn(f"`{_name(what.op)}` on an activated input", self.at, hint)
-                return self.apply(what.op, where.level(_name(what.op)), x), 1
+                    self.warn(f"`{what.op.name}` on an activated input", self.at, hint)
+                return self.apply(what.op, where.level(what.op.name), x), 1
             case LrnLayer():
                 return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), where.level("lrn"), x), 1
             case DropoutLayer():
@@ -386,7 +384,7 @@ class _Lowering:
             short = self.shortcut(x, entry, y, stride, where.level("shortcut", "shortcut"))
             y = self.join(Add(), where.level("add", "end"), (y, short), at, block)
         if activation is not None:
-            y = self.apply(activation, where.level(_name(activation), "end"), y)
+            y = self.apply(activation, where.level(activation.name, "end"), y)
         return y, stride
 
     def shortcut(self, x: int, entry: int | None, y: int, stride: int, where: Where) -> int:
@@ -521,20 +519,6 @@ def _pool(layer: PoolLayer, stride: int) -> Pool:
 
 def _names(ops: Many[BatchNorm | Activation]) -> list[str]:
     """A name each, numbered from the second of a kind on: `bn relu conv bn` has `bn`, `relu` and `bn2`."""
-    kinds = [_name(op) for op in ops]
+    kinds = [op.name for op in ops]
     earlier = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
     return [f"{kind}{times + 1}" if times else kind for kind, times in zip(kinds, earlier, strict=True)]
-
-
-def _name(op: BatchNorm | Activation) -> str:
-    match op:
-        case BatchNorm():
-            return "bn"
-        case ReLU():
-            return "relu"
-        case LeakyReLU():
-            return "leaky"
-        case PReLU():
-            return "prelu"
-        case _:
-            assert_never(op)

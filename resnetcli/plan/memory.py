@@ -11,25 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from resnetcli.ops import (
-    Add,
-    BatchNorm,
-    Concat,
-    Conv,
-    Dropout,
-    LeakyReLU,
-    Linear,
-    LocalResponseNorm,
-    PadChannels,
-    Pool,
-    PoolTo,
-    PReLU,
-    PyramidPool,
-    RegionPool,
-    ReLU,
-    Softmax,
-    Traced,
-)
+from resnetcli.ops import Add, Concat, Join, Place, TensorSettings
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.schedule import last_uses, overwrites
@@ -38,14 +20,9 @@ from resnetcli.plan.training import gradients, has_parameters, is_traced, learni
 Mode = Literal["infer", "train"]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["sgd", "adam"]
-Place = Literal["cpu", "cuda"]
 Phase = Literal["forward", "backward", "update"]
 
 ELEMENT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
-INDEX_BYTES = 8
-"""Max pooling notes where each maximum was, as int64."""
-STATISTIC_BYTES = 4
-"""BatchNorm keeps each channel's mean and deviation of a batch, on a GPU in float32 whatever the dtype."""
 STATE_COPIES: dict[Optimizer, int] = {"sgd": 1, "adam": 2}
 """Scalars an optimizer keeps for each parameter: the momentum; the two moving averages."""
 
@@ -143,25 +120,15 @@ def memory(
         raise ValueError(f"what `{plan.name}` keeps in memory is not known")
     size = ELEMENT_BYTES[dtype]
     params = count(plan).params * size
-    run = _Run(plan, mode == "train", size, place, adds_in_place)
+    buffers = sum(step.op.buffer_bytes(step.shape, size) for step in plan.steps)
+    run = _Run(plan, TensorSettings(size, place, mode == "train", adds_in_place))
     run.forward()
     if mode == "infer":
-        return Memory(mode, dtype, None, params + _buffers(plan, size), 0, tuple(run.moments))
+        return Memory(mode, dtype, None, params + buffers, 0, tuple(run.moments))
     run.backward()
     run.update(params)
     state = STATE_COPIES[optimizer] * params
-    return Memory(mode, dtype, optimizer, params + _buffers(plan, size), state, tuple(run.moments))
-
-
-def _buffers(plan: Plan, size: int) -> int:
-    """BatchNorm's running mean and variance and its counter, and the boxes that regions are read from."""
-    total = 0
-    for step in plan.steps:
-        if isinstance(step.op, BatchNorm):
-            total += 2 * step.shape.c * size + INDEX_BYTES
-        elif isinstance(step.op, RegionPool):
-            total += 2 * step.shape.n * step.shape.h * step.shape.w * size
-    return total
+    return Memory(mode, dtype, optimizer, params + buffers, state, tuple(run.moments))
 
 
 @dataclass(slots=True)
@@ -173,25 +140,13 @@ class _Storage:
     holders: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What an operation leaves behind for its gradient."""
-
-    input: bool = False
-    output: bool = False
-    image: int = 0
-    """Bytes an image besides."""
-    batch: int = 0
-    """Bytes a batch besides."""
-
-
 class _Run:
     """A training step, or the forward pass of one, with a ledger of what is held."""
 
-    def __init__(self, plan: Plan, train: bool, size: int, place: Place, adds_in_place: bool) -> None:
-        self.plan, self.train, self.size, self.place, self.adds_in_place = plan, train, size, place, adds_in_place
+    def __init__(self, plan: Plan, settings: TensorSettings) -> None:
+        self.plan, self.settings = plan, settings
         self.moments: list[Moment] = []
-        self.learns = learning(plan) if train else (False,) * len(plan.steps)
+        self.learns = learning(plan) if settings.train else (False,) * len(plan.steps)
         self.image = self.activations = self.statistics = self.gradients = self.weights = 0
         self.values: list[_Storage] = []
         self.saved: list[tuple[_Storage, ...]] = []
@@ -202,7 +157,7 @@ class _Run:
     def forward(self) -> None:
         plan = self.plan
         written, dying = overwrites(plan), last_uses(plan)
-        self.image = plan.input.elements * self.size
+        self.image = plan.input.elements * self.settings.size
         for index, step in enumerate(plan.steps):
             if not step.inputs:
                 value = _Storage(0, 0, 1)  # counted apart: the caller holds the images
@@ -211,83 +166,42 @@ class _Run:
             elif self.passes_on(step):
                 value = self.values[step.inputs[0]]
             else:
-                value = _Storage(step.shape.elements * self.size)
+                value = _Storage(step.shape.elements * self.settings.size)
             self.hold(value)
             self.values.append(value)
-            self.saved.append(self.keep(step, value) if self.learns[index] else ())
+            self.saved.append(self.save(step, value) if self.learns[index] else ())
             self.nodes.append(1)
             for source in set(step.inputs) if self.learns[index] else ():
                 self.nodes[source] += 1
-            self.note("forward", index, self.forward_scratch(step))
+            self.note("forward", index, self.scratch(step))
             for gone in dying[index]:
                 self.drop(self.values[gone])
                 self.unlink(gone)
 
     def passes_on(self, step: Step) -> bool:
-        """Whether a step's value is its input's, and nothing is computed."""
-        match step.op:
-            case Add():
-                return len(step.inputs) == 1
-            case Dropout(p=p):
-                return not self.train or p == 0
-            case _:
-                return False
+        """Whether a step's output is its input, and nothing is computed."""
+        return len(step.inputs) == 1 if isinstance(step.op, Add) else step.op.is_identity(self.settings.train)
 
-    def keep(self, step: Step, value: _Storage) -> tuple[_Storage, ...]:
-        """What autograd keeps of a step until its gradient has been computed."""
-        kept = self.kept(step)
-        found = [self.values[step.inputs[0]]] if kept.input else []
-        if kept.output:
-            found.append(value)
-        if kept.image or kept.batch:
-            found.append(_Storage(kept.image, kept.batch))
-        for storage in found:
+    def save(self, step: Step, output: _Storage) -> tuple[_Storage, ...]:
+        """The tensors that autograd keeps of a step until its gradient has been computed."""
+        if isinstance(step.op, Join) or not step.inputs:
+            return ()
+        saved = step.op.saved(self.plan.steps[step.inputs[0]].shape, step.shape, self.settings)
+        tensors = [self.values[step.inputs[0]]] if saved.input else []
+        if saved.output:
+            tensors.append(output)
+        if saved.image_bytes or saved.batch_bytes:
+            tensors.append(_Storage(saved.image_bytes, saved.batch_bytes))
+        for storage in tensors:
             self.hold(storage)
-        return tuple(found)
+        return tuple(tensors)
 
-    def kept(self, step: Step) -> _Kept:
-        if isinstance(step.op, Add | Concat | Traced) or not step.inputs:
-            return _Kept()
-        x, y = self.plan.steps[step.inputs[0]].shape, step.shape
-        match step.op:
-            case Conv() | Linear() | LeakyReLU() | PReLU() | Pool(kind="avg") | RegionPool():
-                return _Kept(input=True)
-            case BatchNorm():
-                return _Kept(input=True, batch=2 * x.c * (STATISTIC_BYTES if self.place == "cuda" else self.size))
-            case ReLU() | Softmax():
-                return _Kept(output=True)
-            case Pool() | PyramidPool() | PoolTo(kind="max"):
-                return _Kept(input=True, image=INDEX_BYTES * y.elements)
-            case PoolTo(size=size):  # to 1x1 it is a mean, which needs nothing to be undone
-                return _Kept(input=size != (1, 1))
-            case LocalResponseNorm(size=span):  # its squares, padded; the sums, before and after the power
-                return _Kept(input=True, image=(_padded(x.c, span) * x.h * x.w * x.n + 2 * x.elements) * self.size)
-            case Dropout(p=p) if 0 < p < 1:
-                return _Kept(image=x.elements * (1 if self.place == "cuda" else self.size))
-            case _:
-                return _Kept()
-
-    def forward_scratch(self, step: Step) -> int:
-        """Bytes an image that an operation takes above its inputs, its output and what it keeps."""
-        if not step.inputs:
+    def scratch(self, step: Step, *, backward: bool = False) -> int:
+        """Bytes per image that an operation allocates above its inputs, its outputs and what is saved."""
+        if isinstance(step.op, Join) or not step.inputs:
             return 0
-        x, y = self.plan.steps[step.inputs[0]].shape, step.shape
-        match step.op:
-            case Pool(kind="max") | PoolTo(kind="max"):  # with its indices, even where nobody will ask
-                return 0 if self.train else INDEX_BYTES * y.elements
-            case PyramidPool(levels=levels):  # every level's maxima, until they are joined
-                most = done = 0
-                for level in levels:
-                    done += x.c * level * level * self.size
-                    indices = 0 if self.train else INDEX_BYTES * x.c * level * level
-                    most = max(most, done + indices - y.elements * self.size)
-                return max(most, done)
-            case LocalResponseNorm():
-                return 0 if self.train else 2 * x.elements * self.size
-            case RegionPool(maps=maps):  # the regions one below the other, before each is a map of its own
-                return y.elements * self.size if maps > 1 else 0
-            case _:
-                return 0
+        bytes_of = step.op.gradient_scratch_bytes if backward else step.op.scratch_bytes
+        return bytes_of(self.plan.steps[step.inputs[0]].shape, step.shape, self.settings)
 
     # --- backward --------------------------------------------------------------------------------------------
 
@@ -309,10 +223,8 @@ class _Run:
             for result in results:
                 self.hold_gradient(result)
             if has_parameters(plan, step):
-                op = step.op
-                assert not isinstance(op, Add | Concat | Traced)
-                self.weights += op.params(plan.steps[step.inputs[0]].shape) * self.size
-            self.note("backward", index, self.backward_scratch(step))
+                self.weights += step.op.params(plan.steps[step.inputs[0]].shape) * self.settings.size
+            self.note("backward", index, self.scratch(step, backward=True))
             self.drop_gradient(gradient)
             arrived[index] = None
             self.release(index)
@@ -323,7 +235,7 @@ class _Run:
                     views.add(source)
 
     def fresh_gradient(self, index: int) -> _Storage:
-        return _Storage(self.plan.steps[index].shape.elements * self.size)
+        return _Storage(self.plan.steps[index].shape.elements * self.settings.size)
 
     def deliver(self, arrived: list[_Storage | None], views: set[int], to: int, gradient: _Storage, index: int) -> None:
         """Hands a gradient on; one that comes second is added to the first."""
@@ -332,7 +244,7 @@ class _Run:
         if first is None:
             arrived[to] = gradient
             return
-        if first.holders > 1 or to in views or not self.adds_in_place:
+        if first.holders > 1 or to in views or not self.settings.adds_in_place:
             total = self.fresh_gradient(to)
             self.hold_gradient(total)
             self.note("backward", index, 0)
@@ -340,25 +252,6 @@ class _Run:
             arrived[to] = total
             views.discard(to)
         self.drop_gradient(gradient)
-
-    def backward_scratch(self, step: Step) -> int:
-        """Bytes an image that a gradient takes above its operands and its results."""
-        if not step.inputs:
-            return 0
-        x, y = self.plan.steps[step.inputs[0]].shape, step.shape
-        match step.op:
-            case PReLU():  # the slopes' gradient, before it is summed
-                return x.elements * self.size
-            case LocalResponseNorm():
-                return 3 * x.elements * self.size
-            case PyramidPool(levels=levels) if len(levels) > 1:  # one level's, to be added to those before
-                return (1 if self.adds_in_place else 2) * x.elements * self.size
-            case PadChannels(stride=stride) if stride > 1:  # what was left out comes back axis by axis
-                return max(0, (x.c * y.h * x.w - y.elements)) * self.size
-            case RegionPool():  # the boxes' gradient, which nobody reads
-                return max(2 * y.n * y.h * y.w, y.elements - x.elements) * self.size
-            case _:
-                return 0
 
     def update(self, params: int) -> None:
         """The optimizer's step: it needs all gradients, and once more as much while it works."""
@@ -408,8 +301,3 @@ class _Run:
             if not self.nodes[step] and self.learns[step]:
                 self.release(step)
                 waiting.extend(set(self.plan.steps[step].inputs))
-
-
-def _padded(channels: int, span: int) -> int:
-    """Channels with the margin that a window over `span` of them needs."""
-    return channels + span // 2 + (span - 1) // 2

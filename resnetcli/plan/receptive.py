@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from math import gcd, lcm
+from typing import Literal
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.ops import Add, Concat, Conv, Linear, Op, PadChannels, Pool, PoolTo, PyramidPool, RegionPool, Shape
+from resnetcli.ops import WHOLE, Join, Op, Shape, Window
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import is_traced
 
@@ -77,7 +78,7 @@ def receptive(plan: Plan) -> tuple[Receptive, ...]:
     """
     if is_traced(plan):
         raise UsageError("receptive fields are of specs: of a PyTorch model it is not known what a layer reads")
-    axes = [_along(plan, axis) for axis in ("h", "w")]
+    axes = [_along(plan, 0), _along(plan, 1)]
     spans = [
         [_span(seen, getattr(step.shape, axis)) for seen, step in zip(along, plan.steps, strict=True)]
         for along, axis in zip(axes, ("h", "w"), strict=True)
@@ -138,15 +139,6 @@ class _Paths:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """Which positions of its input an operation reads: those of output o + period are `shift` further on."""
-
-    shift: int
-    firsts: tuple[int, ...]
-    lasts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Seen:
     """What a step sees along one axis."""
 
@@ -160,48 +152,32 @@ _ALL = _Seen(True, ())
 _PIXEL = _Seen(False, (_Paths(1, (0,), (0,), (0,), (0,), (0,)),))
 
 
-def _along(plan: Plan, axis: str) -> list[_Seen]:
+def _along(plan: Plan, axis: Literal[0, 1]) -> list[_Seen]:
     found: list[_Seen] = []
     for step in plan.steps:
         if not step.inputs:
             found.append(_PIXEL)
-        elif isinstance(step.op, Add | Concat):
+        elif isinstance(step.op, Join):
             found.append(_together([found[i] for i in step.inputs]))
         else:
             found.append(_through(found[step.inputs[0]], step.op, plan.steps[step.inputs[0]].shape, axis))
     return found
 
 
-def _through(x: _Seen, op: Op, before: Shape, axis: str) -> _Seen:
-    """What is seen behind an operation on one value."""
-    size, index = getattr(before, axis), "hw".index(axis)
-    match op:
-        case Conv(kernel=kernel, stride=stride, pad=pad, dilation=dilation):
-            window = _Window(stride, (-pad[index],), (dilation * (kernel[index] - 1) - pad[index],))
-        case Pool(kernel=kernel, stride=stride, pad=pad):
-            window = _Window(stride, (-pad[index],), (kernel[index] - 1 - pad[index],))
-        case PadChannels(stride=stride):
-            window = _Window(stride, (0,), (0,))
-        case PoolTo(size=asked) if asked[index] > 1:
-            window = _shares(size, asked[index])
-        case PoolTo() | Linear() | PyramidPool() | RegionPool():
-            return _ALL
-        case _:
-            return x
-    if window == _Window(1, (0,), (0,)):
+def _through(x: _Seen, op: Op, before: Shape, axis: Literal[0, 1]) -> _Seen:
+    """What is seen behind an operation on one feature map."""
+    window = op.window(before, axis)
+    if window is WHOLE:
+        return _ALL
+    if window is None or window == _POSITION:
         return x
     return _Seen(x.whole, tuple(_composed(paths, window) for paths in x.paths))
 
 
-def _shares(size: int, parts: int) -> _Window:
-    """Pooling of `size` positions to `parts`: part i is from floor(i*size/parts) to below ceil((i+1)*size/parts)."""
-    common = gcd(size, parts)
-    size, parts = size // common, parts // common
-    firsts = tuple(i * size // parts for i in range(parts))
-    return _Window(size, firsts, tuple(-(-(i + 1) * size // parts) - 1 for i in range(parts)))
+_POSITION = Window(1, (0,), (0,))
 
 
-def _composed(x: _Paths, window: _Window) -> _Paths:
+def _composed(x: _Paths, window: Window) -> _Paths:
     """The windows in the image of windows over x."""
     one = len(window.firsts)
     period = one * (x.period // gcd(x.period, window.shift))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, ReLU
+from resnetcli.ops import Add, Conv, ReLU
 from resnetcli.plan.plan import Plan, Step
 
 
@@ -28,10 +28,10 @@ def overwrites(plan: Plan) -> dict[int, int]:
     whose gradient does not need it.
     """
     once = _read_once(plan)
-    free = {index for index, step in enumerate(plan.steps) if index in once and (_fresh(step) or _is_sum(step))}
+    free = {index for index, step in enumerate(plan.steps) if index in once and (step.op.overwritable or _is_sum(step))}
     found: dict[int, int] = {}
     for index, step in enumerate(plan.steps):
-        if isinstance(step.op, ReLU) or _is_sum(step):
+        if step.op.in_place or _is_sum(step):
             # No further than the second: a + b is exactly b + a, whereas a + b + c depends on the order.
             found.update((index, source) for source in step.inputs[1::-1] if source in free)
     return found
@@ -77,10 +77,6 @@ def _read_once(plan: Plan) -> set[int]:
         for source in step.inputs:
             readers[source] += 1
     return {index for index, count in enumerate(readers) if count == 1 and index not in plan.outputs}
-
-
-def _fresh(step: Step) -> bool:
-    return isinstance(step.op, Conv | BatchNorm | Linear | Concat)
 
 
 def _is_sum(step: Step) -> bool:

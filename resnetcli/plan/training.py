@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from resnetcli.ops import Add, Concat, Traced
+from resnetcli.ops import Traced
 from resnetcli.plan.count import count, row_steps
 from resnetcli.plan.plan import Plan, Step
 
@@ -89,9 +89,7 @@ def is_traced(plan: Plan) -> bool:
 
 def has_parameters(plan: Plan, step: Step) -> bool:
     """Whether a step learns anything itself."""
-    if isinstance(step.op, Add | Concat) or not step.inputs:
-        return False
-    return step.op.params(plan.steps[step.inputs[0]].shape) > 0
+    return bool(step.inputs) and step.op.params(plan.steps[step.inputs[0]].shape) > 0
 
 
 def _sum(costs: Iterable[TrainingCost]) -> TrainingCost:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 
 from resnetcli.bench.worker import Job, run
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.ops import Conv, Linear, Shape
+from resnetcli.ops import Execution, Linear, Shape, Traffic
 from resnetcli.plan.count import Counts, count, row_steps
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan, Step
-from resnetcli.plan.traffic import Execution, Traffic, traffic
+from resnetcli.plan.traffic import traffic
 from resnetcli.plan.training import is_traced
 from resnetcli.roofline.peaks import DTYPE_BYTES, Ceilings
 
@@ -269,12 +269,7 @@ class Explanation:
 
 def kind(step: Step) -> str:
     """What sort of step it is: `conv 3x3`, `grouped conv 3x3`, `BatchNorm`."""
-    op = step.op
-    if isinstance(op, Conv):
-        return f"{'grouped ' if op.groups > 1 else ''}conv {op.kernel[0]}x{op.kernel[1]}"
-    names = {"PoolTo": "pool", "Pool": "pool", "PyramidPool": "pool", "RegionPool": "pool of regions",
-             "Linear": "fully connected", "Add": "sum", "Concat": "concatenation"}  # fmt: skip
-    return names.get(type(op).__name__, type(op).__name__)
+    return step.op.label
 
 
 def explain(

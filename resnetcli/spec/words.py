@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from dataclasses import fields
 from typing import assert_never
 
-from resnetcli.ops import Activation, LeakyReLU, PReLU, ReLU
+from resnetcli.ops import Activation
 from resnetcli.spec.spec import (
     ActLayer,
     Aside,
@@ -68,15 +69,8 @@ def layer_text(layer: Layer) -> str:
 
 
 def _activation_text(op: Activation) -> str:
-    match op:
-        case ReLU():
-            return "relu"
-        case PReLU():
-            return "prelu"
-        case LeakyReLU(slope=slope):
-            return f"leaky({decimal_text(slope)})"
-        case _:
-            assert_never(op)
+    arguments = [decimal_text(getattr(op, each.name)) for each in fields(op)]  # type: ignore[arg-type]
+    return f"{op.word}({arguments[0]})" if arguments else op.word
 
 
 def _pad_words(pad: int | None) -> list[str]:

@@ -16,7 +16,7 @@ import resnetcli as rc
 from resnetcli.counting.conventions import CONVENTIONS, aliases, find_convention, tallies, tally
 from resnetcli.counting.tally import defects_shown, formula, step_figures
 from resnetcli.errors import UsageError
-from resnetcli.plan.elements import KINDS
+from resnetcli.ops import KINDS
 from resnetcli.plan.lower import lower
 from resnetcli.reports.profile import By, parts
 from resnetcli.reports.profile_record import profile_record

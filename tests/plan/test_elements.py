@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnetcli.ops import (
+    KINDS,
     BatchNorm,
     Conv,
     Dropout,
@@ -23,7 +24,7 @@ from resnetcli.ops import (
     Softmax,
 )
 from resnetcli.plan.count import count
-from resnetcli.plan.elements import KINDS, elements, kept_by_trace, sum_elements
+from resnetcli.plan.elements import elements, kept_by_trace, sum_elements
 from resnetcli.spec.zoo import Zoo
 from tests.support.sketch import Sketch
 from tests.support.written import plan_of, plan_of_model

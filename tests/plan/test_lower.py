@@ -565,7 +565,7 @@ def test_a_branch_that_does_nothing_passes_its_input_on() -> None:
     ("items", "message"),
     [
         ("concat: [1x1 4 /2, 1x1 4]", "branches of `concat` differ in size"),
-        ("sum: [1x1 4, 1x1 5]", "what is added differs in shape"),
+        ("sum: [1x1 4, 1x1 5]", "the terms of a sum differ in shape"),
         ("residual: [3x3 V]", "F and the shortcut cannot be added: they differ in shape"),
         ("3x3 12 C=3", "8 channels do not split into 3 groups"),
         ("9x9 V", "nothing is left: a 9x9 window does not fit into 8 x 8"),

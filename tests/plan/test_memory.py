@@ -18,6 +18,7 @@ from resnetcli.ops import (
     LocalResponseNorm,
     Op,
     PadChannels,
+    Place,
     Pool,
     PoolTo,
     PReLU,
@@ -28,7 +29,7 @@ from resnetcli.ops import (
     Softmax,
 )
 from resnetcli.plan.lower import lower
-from resnetcli.plan.memory import Memory, Mode, Place, memory
+from resnetcli.plan.memory import Memory, Mode, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo

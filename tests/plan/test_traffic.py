@@ -13,15 +13,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import resnetcli as rc
 from resnetcli.net.module import build
-from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, LocalResponseNorm, PadChannels, Pool, ReLU
+from resnetcli.ops import (
+    NO_TRAFFIC,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Execution,
+    Linear,
+    LocalResponseNorm,
+    PadChannels,
+    Pool,
+    ReLU,
+    Traffic,
+)
 from resnetcli.plan.fold import fold
-from resnetcli.plan.traffic import NOTHING, Execution, Traffic, traffic
+from resnetcli.plan.traffic import traffic
 from tests.plan.record_kernels import cases, kernels, operation, ways
 from tests.support.sketch import Sketch, residual_net
 
 
 def total(plan: rc.Plan, *, fused: bool = False) -> Traffic:
-    return sum(traffic(plan, fused=fused), NOTHING)
+    return sum(traffic(plan, fused=fused), NO_TRAFFIC)
 
 
 def test_a_convolution_reads_its_input_and_weights_and_writes_its_output() -> None:
@@ -92,7 +105,7 @@ def test_a_fused_residual_block_by_hand() -> None:
     first, second, add, fc = traffic(s.plan(), fused=True)[1:]
     assert first == Traffic(32, 32, 4, kernels=1)
     assert second == Traffic(32 + 32, 32, 4, kernels=1)
-    assert add == NOTHING
+    assert add == NO_TRAFFIC
     assert fc == Traffic(32, 10, 320, kernels=1)
 
 
@@ -210,7 +223,7 @@ def test_kernels_on_a_gpu_are_those_that_were_recorded(name: str) -> None:
     counted, plan = [], recorded_plans()[name]
     for way in ways():
         execution = Execution("cuda", way.dtype, way.channels_last)
-        counted.append(sum(traffic(fold(plan).plan if way.fold_bn else plan, execution=execution), NOTHING).kernels)
+        counted.append(sum(traffic(fold(plan).plan if way.fold_bn else plan, execution=execution), NO_TRAFFIC).kernels)
     assert counted == RECORDED["kernels"][name]
 
 
@@ -235,11 +248,11 @@ def test_on_a_gpu_a_bias_is_one_more_pass() -> None:
 def test_on_a_gpu_folding_replaces_each_norm_by_a_bias(dtype: str) -> None:
     plan = rc.load("resnet50")
     before, after = (
-        sum(traffic(each, execution=Execution("cuda", dtype)), NOTHING) for each in (plan, fold(plan).plan)
+        sum(traffic(each, execution=Execution("cuda", dtype)), NO_TRAFFIC) for each in (plan, fold(plan).plan)
     )
     assert (after.read, after.written) == (before.read, before.written)
     assert before.kernels - after.kernels == (106 if dtype == "bf16" else 0)
-    on_cpu = sum(traffic(plan), NOTHING), sum(traffic(fold(plan).plan), NOTHING)
+    on_cpu = sum(traffic(plan), NO_TRAFFIC), sum(traffic(fold(plan).plan), NO_TRAFFIC)
     assert on_cpu[0].kernels - on_cpu[1].kernels == 53
     assert on_cpu[1].read < on_cpu[0].read
 

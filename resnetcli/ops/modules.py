@@ -1,14 +1,46 @@
-"""The layers `torch.nn` has no class for."""
+"""PyTorch modules of operations: those `torch.nn` has no class for, and those whose weights are drawn later."""
 
 from __future__ import annotations
 
 import random
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - what everybody calls it
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from resnetcli.net.memory import NO_ALGORITHM
+
+class _Conv2d(nn.Conv2d):
+    """A convolution whose weights stay uninitialised: drawing them twice would take longer than all the rest."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
+class _Linear(nn.Linear):
+    """A fully connected layer whose weights stay uninitialised."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
+def conv2d(*arguments: Any, **factory: Any) -> nn.Conv2d:
+    """An `nn.Conv2d` with uninitialised weights."""
+    return _as_parent(_Conv2d(*arguments, **factory), nn.Conv2d)
+
+
+def linear(*arguments: Any, **factory: Any) -> nn.Linear:
+    """An `nn.Linear` with uninitialised weights."""
+    return _as_parent(_Linear(*arguments, **factory), nn.Linear)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _as_parent(module: M, parent: type[M]) -> M:
+    """The module as an instance of torch's own class, by which tools look layers up."""
+    module.__class__ = parent
+    return module
 
 
 class Scale(nn.Module):
@@ -65,13 +97,13 @@ class RegionPool(nn.Module):
     def __init__(self, size: tuple[int, int], maps: int, *, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.size, self.maps = size, maps
-        # Not in the state_dict: it is no weight, and follows from the arguments.
+        # Not in the state_dict: it is not a weight, and follows from the arguments.
         self.register_buffer("grid", _sample_points(size, maps, device, dtype), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]
         h, w = self.size
-        # All regions one below the other, so that each image's map is read where it lies and never copied.
+        # All regions one below the other, so that no image's map is copied.
         y = F.grid_sample(x, self.grid.expand(b, -1, -1, -1), align_corners=False)  # (b, c, maps*h, w)
         return y.view(b, c, self.maps, h, w).transpose(1, 2).reshape(b * self.maps, c, h, w)  # (b*maps, c, h, w)
 
@@ -91,37 +123,3 @@ def _sample_points(size: tuple[int, int], maps: int, device: torch.device, dtype
     x = torch.lerp(left[:, None], right[:, None], across).view(maps, 1, w).expand(maps, h, w)
     y = torch.lerp(top[:, None], bottom[:, None], down).view(maps, h, 1).expand(maps, h, w)
     return torch.stack((x, y), -1).view(1, maps * h, w, 2).to(device=device, dtype=dtype)
-
-
-NOT_FUSED = (NO_ALGORITHM, "NOT_SUPPORTED")
-"""Parts of the errors of cuDNN if it has no kernel for what is to be fused."""
-
-
-class CudnnConvReLU:
-    """relu(conv(x)) or relu(conv(x) + term) in one kernel of cuDNN, bias included; in inference, on a GPU.
-
-    cuDNN does not have such a kernel for every convolution, layout and dtype: where the first call finds none, PyTorch
-    starts one for each operation from then on.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv = conv
-        self.is_fused = True
-
-    def __call__(self, x: Tensor, term: Tensor | None = None) -> Tensor:
-        """(b, c, h, w) in and out."""
-        conv = self.conv
-        if self.is_fused:
-            shape = conv.stride, conv.padding, conv.dilation, conv.groups
-            try:
-                if term is None:
-                    return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *shape)  # type: ignore[arg-type]
-                return torch.cudnn_convolution_add_relu(x, conv.weight, term, 1.0, conv.bias, *shape)  # type: ignore[arg-type]
-            except RuntimeError as error:  # too little memory has the same words, and is reported by what runs then
-                if not any(part in str(error) for part in NOT_FUSED):
-                    raise
-                self.is_fused = False
-        y: Tensor = conv(x)
-        if term is not None:
-            y += term
-        return y.relu_()
