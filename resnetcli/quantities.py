@@ -12,6 +12,11 @@ _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 
 
+def parse_whole(text: str, digits: int = 18) -> int | None:
+    """A whole number of at most so many ASCII digits; None for any other text."""
+    return int(text) if re.fullmatch(rf"\s*[+-]?[0-9]{{1,{digits}}}\s*", text) else None
+
+
 def parse_count(text: str | int, what: str, such_as: str = "26M, 4.2G or 25557032") -> int:
     """A whole number with a decimal prefix: `26M` is 26,000,000. Raises UsageError, which calls it `what`."""
     return _parse(text, what, f"a whole number such as {such_as}", "")
@@ -42,13 +47,16 @@ def parse_duration(text: str, what: str) -> float:
 
 def parse_batches(text: str, what: str = "--batch") -> tuple[int, ...]:
     """Numbers of images, each once: `8`, `1,8,64`. Raises UsageError, which calls them `what`."""
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
-        if not re.fullmatch(r"-?[0-9]{1,12}", word):
+    numbers: dict[int, None] = {}
+    for word in text.split(","):
+        number = parse_whole(word, 12)
+        if number is None:
             raise UsageError(
-                f"{what}: `{word}` is not a number of images", "for example 8, or 1,8,64 for one after the other"
+                f"{what}: `{word.strip()}` is not a number of images",
+                "for example 8, or 1,8,64 for one after the other",
             )
-    return tuple(dict.fromkeys(map(int, words)))
+        numbers[number] = None
+    return tuple(numbers)
 
 
 def _parse(amount: str | int, what: str, hint: str, unit: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError
+from resnetcli.quantities import parse_whole
 
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
@@ -47,11 +48,11 @@ def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
         raise UsageError(f"`{word}` stands before any model", "a `name=value` applies to the model it follows")
     from resnetcli.spec.reference import origin_of
 
+    number = parse_whole(value)
     for model, settings in models:
-        number = re.fullmatch(r"-?[0-9]{1,18}", value)
-        if not number and not origin_of(model).is_pytorch:
+        if number is None and not origin_of(model).is_pytorch:
             raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
-        known = int(value) if number else literal(value)
+        known = literal(value) if number is None else number
         if name in settings and settings[name] != known:
             raise UsageError(f"`{name}` is set twice for one model")
         settings[name] = known

@@ -51,11 +51,11 @@ def estimate(
     """Estimate the best-case latency on a GPU you do not have (roofline lower bound)."""
     from resnetcli.failures import for_each
     from resnetcli.plan.lower import lower
-    from resnetcli.reports.profile import as_shape
     from resnetcli.roofline.analysis import TESTED, Prediction, floors
     from resnetcli.roofline.peaks import read_profile, shipped
     from resnetcli.roofline.record import predict_record
     from resnetcli.roofline.tables import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
+    from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
 

@@ -80,7 +80,6 @@ def explain(
     from resnetcli.failures import for_each
     from resnetcli.files import check_writable, write_output
     from resnetcli.plan.lower import lower
-    from resnetcli.reports.profile import as_shape
     from resnetcli.roofline.analysis import (
         Difference,
         ceilings_of,
@@ -93,6 +92,7 @@ def explain(
     from resnetcli.roofline.plot import roofline_svg
     from resnetcli.roofline.record import explain_record
     from resnetcli.roofline.tables import summary
+    from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
 

@@ -6,6 +6,7 @@ import re
 import sys
 
 from resnetcli.errors import UsageError, clean, nearest
+from resnetcli.quantities import parse_whole
 
 DTYPES = {
     "float32": "fp32", "float": "fp32", "single": "fp32", "f32": "fp32", "float16": "fp16", "half": "fp16",
@@ -38,9 +39,10 @@ def name(text: str) -> str:
 
 def whole(value: str | int) -> int:
     """A whole number in ASCII digits."""
-    if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value):
-        raise UsageError(f"`{clean(value, 80)}` is not a whole number", "use digits only, e.g. 8")
-    return int(value)
+    number = parse_whole(str(value))
+    if number is None:
+        raise UsageError(f"`{clean(str(value), 80)}` is not a whole number", "use digits only, e.g. 8")
+    return number
 
 
 def real(value: str | float) -> float:
@@ -53,13 +55,11 @@ def real(value: str | float) -> float:
 def input_size(text: str) -> str:
     """Validate an input size before any model is read; report that `1x3x224x224` is taken as one image."""
     from resnetcli.ops import Sides
-    from resnetcli.spec.header import is_image, parse_size  # which `--help` has no use for
-    from resnetcli.spec.inputs import parse_inputs
+    from resnetcli.spec.inputs import parse_input  # not needed for `--help`
 
-    if not is_image(text) and re.search("[0-9]", text):
-        parse_inputs(text)
+    size = parse_input(text)
+    if isinstance(size, tuple):
         return text
-    size = parse_size(text)
     if isinstance(size, Sides):
         return f"{size.h}x{size.w}"
     shown = f"{size.c}x{size.h}x{size.w}"

@@ -19,8 +19,9 @@ from resnetcli.plan.plan import Plan
 from resnetcli.reports.compare import Comparison, label
 from resnetcli.reports.foreign import of_reference
 from resnetcli.reports.measured import measurement_record
-from resnetcli.reports.profile import Profile, Size, as_inputs, as_shape
+from resnetcli.reports.profile import Profile
 from resnetcli.reports.records import Record
+from resnetcli.spec.inputs import Size, as_inputs, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.reference import origin_of
 from resnetcli.spec.zoo import Zoo

@@ -17,7 +17,6 @@ from resnetcli.reports.profile import (
     TIME_BUDGET_S,
     Batches,
     Profile,
-    Size,
     as_batches,
     check_best,
     climb_all,
@@ -27,6 +26,7 @@ from resnetcli.reports.profile import (
     settings_text,
 )
 from resnetcli.spec.header import FIGURES
+from resnetcli.spec.inputs import Size
 from resnetcli.spec.zoo import Zoo
 
 if TYPE_CHECKING:

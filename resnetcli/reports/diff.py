@@ -13,8 +13,9 @@ from resnetcli.plan.count import BYTES_FP32, row_steps
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.reports.bodies import align, body_changes, few, likeness
 from resnetcli.reports.compare import Model, label
-from resnetcli.reports.profile import Profile, Size, profile_model
+from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record
+from resnetcli.spec.inputs import Size
 from resnetcli.spec.spec import ActLayer, ConvStyle, Equation, Item, NormLayer, Spec
 from resnetcli.spec.words import body_text, layer_text
 from resnetcli.spec.zoo import Zoo

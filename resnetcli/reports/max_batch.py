@@ -11,8 +11,8 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Dtype, Memory, Mode, Moment, Optimizer, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.quantities import parse_bytes
-from resnetcli.reports.profile import Size, as_shape
 from resnetcli.reports.records import Record, sizes
+from resnetcli.spec.inputs import Size, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo

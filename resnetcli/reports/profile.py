@@ -7,20 +7,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from resnetcli.bench.settings import Settings
 from resnetcli.counting.conventions import CONVENTIONS, DEFAULT, find_convention, tally
 from resnetcli.counting.tally import Convention, Tally, step_elements, step_figures
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.ops import Conv, Linear, Pool, Shape, Sides, Traced
+from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.plan import Plan, Step
 from resnetcli.reports.verdict import Judged, judged
-from resnetcli.spec.header import is_image, parse_size
-from resnetcli.spec.inputs import Inputs, InputTensor, of_image, parse_inputs
+from resnetcli.spec.inputs import Size, as_inputs, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.reference import origin_of
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Spec
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from resnetcli.bench.search import Ladder
     from resnetcli.reports.foreign import TracedModel
 
-Size = str | Sequence[int] | Sequence[str] | Shape | Sides | Inputs
-"""An image's size; of PyTorch models also other inputs, and several."""
 Batches = int | Sequence[int]
 TIME_BUDGET_S = 3.0
 """Seconds that measuring one net at one batch takes unless told otherwise."""
@@ -356,44 +353,6 @@ def _of_traced(
         model.plan.name, "", None, model.plan, count(model.plan), (), batches=batches, notes=model.notes,
         convention=convention, library=model.cite,
     )  # fmt: skip
-
-
-def as_shape(size: Size | None) -> Shape | Sides | None:
-    """An input size as a shape: `"3x224x224"`, `(3, 224, 224)`, a Shape, or `224`, which leaves the model its channels.
-
-    Raises UsageError for anything else.
-    """
-    if size is None or isinstance(size, Shape | Sides):
-        return size
-    return parse_size(_size_text(size))
-
-
-def as_inputs(size: Size | None) -> Inputs | None:
-    """A PyTorch model's inputs: an image's size, or what `parse_inputs` reads. Raises UsageError for anything else."""
-    if size is None or (isinstance(size, tuple) and size and isinstance(size[0], InputTensor)):
-        return size or None
-    text = "" if isinstance(size, Shape | Sides) else _size_text(size)
-    if text and not is_image(text):
-        return parse_inputs(text)
-    image = size if isinstance(size, Shape | Sides) else parse_size(text)
-    if isinstance(image, Sides) and image.h != image.w:  # `50x64` is as likely tokens x features
-        raise UsageError(
-            f"`{image.h}x{image.w}` of a PyTorch model may be an image's height and width, or a matrix",
-            f"`--input {CHANNELS}x{image.h}x{image.w}` is an image, `--input float:{image.h}x{image.w}` a matrix",
-        )
-    return of_image(image.of(CHANNELS) if isinstance(image, Sides) else image)
-
-
-CHANNELS = 3
-"""Of an image for a PyTorch model, which does not say itself what it takes."""
-
-
-def _size_text(size: Any) -> str:
-    """`3x224x224` for (3, 224, 224), `1x8,1x8` for ("1x8", "1x8")."""
-    if isinstance(size, str):
-        return size
-    several = any(isinstance(each, str) for each in size)
-    return ",".join(map(str, size)) if several else "x".join(map(str, size))
 
 
 def parts(profile: Profile, by: By) -> list[Part]:

@@ -14,11 +14,12 @@ from resnetcli.counting.tally import Tally
 from resnetcli.errors import UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.reports.profile import Size, as_shape, settings_text
+from resnetcli.reports.profile import settings_text
 from resnetcli.reports.readings import Quantity, Reading, readings
 from resnetcli.reports.records import Record, sizes, tally_record
 from resnetcli.reports.variants import Variant, far_variants, near_variants
 from resnetcli.reports.verdict import Verdict, judge
+from resnetcli.spec.inputs import Size, as_shape
 from resnetcli.spec.numbers import printed_figure
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from resnetcli.errors import Problems, Source
-from resnetcli.spec.header import parse_input
+from resnetcli.spec.inputs import parse_image
 from resnetcli.spec.phrase import Phrase, PhraseError, parse_cell, parse_head, text_of
 from resnetcli.spec.source import Map, Node, Seq, Text, parse
 
@@ -39,7 +39,7 @@ def _walk(source: Source) -> _Walk:
             case "shortcut", Seq():
                 walk.body(node, "value", None)
             case "input", Text():
-                shape = parse_input(node.value)
+                shape = parse_image(node.value)
                 walk.replace(node, node.value if shape is None else f"{shape.c}x{shape.h}x{shape.w}")
             case "conv", Text():
                 walk.replace(node, " ".join(node.value.split()))

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from resnetcli.errors import Problems, UsageError, clean, did_you_mean, nearest
-from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape, Sides
+from resnetcli.errors import Problems, clean, did_you_mean, nearest
+from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
 from resnetcli.spec.bind import MAX_CHANNELS
+from resnetcli.spec.inputs import MAX_SIZE, has_channels_last, parse_image
 from resnetcli.spec.lineage import entries
 from resnetcli.spec.numbers import decimal, printed_figure
-from resnetcli.spec.pasted import clean_cell
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
 
@@ -29,10 +29,6 @@ PROTOCOLS = (
 )  # fmt: skip
 """Known evaluation protocols; their numbers may differ."""
 EXPECTED = ("params", "macs", "activations", "depth")
-MAX_SIZE = 16_384
-"""Height and width of an image."""
-NARROW = 8
-"""Times its width that no image is high."""
 _PRINTED = re.compile(r"~?(?=[0-9.]*[1-9])([0-9]{1,15}(?:\.[0-9]{1,9})?)\s?([KMGBT]?|ms|%)")
 _UNITS = (
     (("params", "macs", "flops", "activations"), "KMGBT", "a count such as 25.5M or 4.1G"),
@@ -41,25 +37,8 @@ _UNITS = (
     (ACCURACY, ("", "%"), "a percentage from 0 to 100, such as 22.2"),
 )
 """Prefixes of figure names, the units allowed for them, and their description."""
-_INPUT = re.compile(r"([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})\s*[xX×]\s*([0-9]{1,6})")
 _CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
 _EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
-
-
-def parse_input(text: str) -> Shape | None:
-    """`3x224x224` as a shape; None if it is none, or one out of bounds."""
-    match = _INPUT.fullmatch(clean_cell(text).text.strip())
-    if match is None:
-        return None
-    c, h, w = (int(group) for group in match.groups())
-    if has_channels_last(c, h, w):
-        return None
-    return Shape(c, h, w) if 0 < c <= MAX_CHANNELS and 0 < h <= MAX_SIZE and 0 < w <= MAX_SIZE else None
-
-
-def has_channels_last(a: int, b: int, c: int) -> bool:
-    """Whether sizes are height x width x channels, as images are often written; `64x1000x1` may be a signal."""
-    return (c in (1, 3, 4) and a == b > c) or (c in (3, 4) and a >= 4 * c and b >= NARROW * c)
 
 
 def parse_protocol(text: str) -> str | None:
@@ -67,52 +46,6 @@ def parse_protocol(text: str) -> str | None:
     name = re.sub(r"[\s_-]+", "-", text.strip().lower())
     forms = "|".join(re.sub("[0-9]+", "[1-9][0-9]{0,4}", form) for form in PROTOCOLS)
     return name if re.fullmatch(forms, name) else None
-
-
-def is_image(text: str) -> bool:
-    """Whether an input is written as one image: numbers alone, up to three, or four of which the first is 1.
-
-    `80x3000` is height and width; `1x16000` is a signal: few channels and one size.
-    """
-    sizes = re.findall("[0-9]+", text)
-    if not re.fullmatch(r"[0-9x×X*,()\[\]\s]*", text) or ("," in text and re.search("[x×X*]", text)):
-        return False
-    if len(sizes) == 2 and int(sizes[0]) <= 4 < int(sizes[1]):
-        return False
-    return len(sizes) <= 3 or (len(sizes) == 4 and sizes[0] == "1" and sizes[1] in ("1", "3", "4"))
-
-
-def parse_size(text: str) -> Shape | Sides:
-    """An input as people write it: `3x224x224`, `(3, 224, 224)`, `1x3x224x224`, `224x224`, `224`.
-
-    Without channels, the model's own are used. Raises UsageError with the form to type.
-    """
-    inside = text.strip()
-    if (inside[:1], inside[-1:]) in {("(", ")"), ("[", "]")}:
-        inside = inside[1:-1]
-    words = re.split(r"\s*[x×X*,]\s*|\s+", inside.strip())
-    hint = f"channels x height x width, for example 3x224x224, or 224 alone; at most {MAX_SIZE:,} on a side"
-    if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
-        raise UsageError(f"`{text}` is not an input size", hint)
-    sizes = [int(word) for word in words]
-    if len(sizes) == 4:
-        images, *sizes = sizes
-        if images != 1:
-            size = "x".join(map(str, sizes))
-            raise UsageError(
-                f"`{text}` is a batch of {images}, and counts are for one image",
-                f"`--input {size}`; the batch size is a separate option",
-            )
-    if len(sizes) == 3 and has_channels_last(sizes[0], sizes[1], sizes[2]):
-        raise UsageError(f"`{text}` has the channels last", f"`--input {sizes[2]}x{sizes[0]}x{sizes[1]}`")
-    if len(sizes) == 2 and sizes[0] <= 4 < sizes[1]:
-        raise UsageError(f"`{text}`: channels and one side?", f"`--input {sizes[0]}x{sizes[1]}x{sizes[1]}`")
-    if len(sizes) <= 2 and min(sizes) > 0 and max(sizes) <= MAX_SIZE:
-        return Sides(sizes[0], sizes[-1])
-    shape = parse_input("x".join(map(str, sizes)))
-    if shape is None:
-        raise UsageError(f"`{text}` is not an input size", hint)
-    return shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +78,7 @@ class Header:
         return int(node.value)
 
     def input(self, key: Text, node: Node) -> Shape | None:
-        shape = parse_input(node.value) if isinstance(node, Text) else None
+        shape = parse_image(node.value) if isinstance(node, Text) else None
         if shape is None:
             sizes = re.findall("[0-9]{1,6}", node.value) if isinstance(node, Text) else []
             turned = len(sizes) == 3 and has_channels_last(*map(int, sizes))

@@ -16,7 +16,7 @@ from resnetcli.reports.profile import failed, parts
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import conditions, cost_sheet, doubts, half_width, measured_sheet, with_times
 from resnetcli.reports.verdict import judge
-from resnetcli.spec.header import parse_input
+from resnetcli.spec.inputs import parse_image
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.table.sheet import to_csv, to_markdown
@@ -131,14 +131,14 @@ def test_what_a_spec_calls_itself_cannot_command_the_terminal(written) -> None: 
 
 
 def test_an_image_written_height_first_is_refused() -> None:
-    assert parse_input("224x224x3") is None
-    assert parse_input("3x224x224") is not None
-    assert parse_input("192x28x28") is not None
-    assert parse_input("4x4x4") is not None
-    assert parse_input("480x640x3") is None
-    assert parse_input("640x480x4") is None
-    assert parse_input("512x16x4") is not None
-    assert parse_input("64x1000x1") is not None
+    assert parse_image("224x224x3") is None
+    assert parse_image("3x224x224") is not None
+    assert parse_image("192x28x28") is not None
+    assert parse_image("4x4x4") is not None
+    assert parse_image("480x640x3") is None
+    assert parse_image("640x480x4") is None
+    assert parse_image("512x16x4") is not None
+    assert parse_image("64x1000x1") is not None
 
 
 def test_the_hint_for_an_image_written_height_first_is_its_size() -> None:
