@@ -7,11 +7,15 @@ python docs/zoo.py --check   # exit 1 if it is not current
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
-from resnetcli.reports.listing import Group, listing
-from resnetcli.reports.profile import Profile
+from resnetcli.reports.listing import ListedModel, listing
+from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.verdict import COUNTED
+from resnetcli.spec.papers import Paper
+from resnetcli.spec.zoo import Zoo
 from resnetcli.table.numbers import exact, figure_name
 from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
@@ -37,24 +41,21 @@ COLUMNS = (
 
 def page() -> str:
     """The whole text."""
-    found = listing()
-    parts = [INTRODUCTION]
-    family = ""
-    for group in found.groups:
-        if group.family != family:
-            family = group.family
-            parts.append(f"## {family}\n")
-        parts.append(section(group))
+    parts, zoo = [INTRODUCTION], Zoo()
+    for family, models in groupby(listing(zoo=zoo).models, key=lambda model: model.family):
+        parts.append(f"## {family}\n")
+        parts += [section(paper, group, zoo) for paper, group in groupby(models, key=lambda model: model.paper)]
     return "\n".join(parts)
 
 
-def section(group: Group) -> str:
-    """One paper's nets of a family: the table, then what there is to say of each."""
-    assert group.paper is not None  # a test holds every citation to the zoo's papers
-    lines = [f"### {group.paper.authors}, *{group.paper.title}*", "", group.paper.key, ""]
-    lines.append(to_markdown(Sheet(COLUMNS, tuple(map(row, group.profiles)))).replace("\\`", "`"))  # names as code
-    said = [text for profile in group.profiles if (text := remarks(profile))]
-    return "\n".join([*lines, *([*said, ""] if said else [])])
+def section(paper: Paper | None, models: Iterable[ListedModel], zoo: Zoo) -> str:
+    """One paper's models in a family: the table, then remarks on each."""
+    assert paper is not None  # a test checks every citation against the zoo's papers
+    profiles = [profile_model(model.model, {}, zoo=zoo) for model in models]
+    lines = [f"### {paper.authors}, *{paper.title}*", "", paper.key, ""]
+    lines.append(to_markdown(Sheet(COLUMNS, tuple(map(row, profiles)))).replace("\\`", "`"))  # names as code
+    texts = [text for profile in profiles if (text := remarks(profile))]
+    return "\n".join([*lines, *([*texts, ""] if texts else [])])
 
 
 def row(profile: Profile) -> tuple[Cell, ...]:

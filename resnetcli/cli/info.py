@@ -34,8 +34,7 @@ def info(
 ) -> None:
     """Show a model's paper, description, published figures and known deviations."""
     import resnetcli.reports.info as report
-    from resnetcli.reports.info import info_record
-    from resnetcli.reports.info_table import info_sheet
+    from resnetcli.reports.info import info_record, info_sheet
     from resnetcli.reports.profile_table import published_sheet
     from resnetcli.table.output import print_json, text_width, write_verbatim
 

@@ -16,7 +16,6 @@ from resnetcli.cli.app import (
     print_sheet,
 )
 from resnetcli.cli.arguments import complete_model
-from resnetcli.errors import plural
 
 if TYPE_CHECKING:
     pass
@@ -36,14 +35,11 @@ def list_models(
     format: Formats = Format.table,
 ) -> None:  # fmt: skip
     """List available models."""
-    from resnetcli.reports.listing import list_record, listing
-    from resnetcli.reports.listing_table import listing_sheet
+    from resnetcli.reports.listing import list_record, listing, listing_note, listing_sheet
 
     found = listing(*(patterns or []))
     if format is Format.json:
         print_record(list_record(found), found.failed)
     else:
-        number = plural(len(found.profiles), "net")
-        notes = [f"{number}; counted for one image"]
-        print_sheet(listing_sheet(found), format, notes=notes, failures=found.failed)
+        print_sheet(listing_sheet(found), format, notes=[listing_note(found)], failures=found.failed)
     end_failed(found.failed)

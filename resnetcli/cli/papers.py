@@ -35,8 +35,14 @@ def papers(
     format: Formats = Format.table,
 ) -> None:
     """Show results tables from papers next to computed figures."""
-    from resnetcli.reports.papers import paper_tables, papers_record
-    from resnetcli.reports.papers_table import figures_sheet, paper_heading, paper_notes, paper_sheet, tables_sheet
+    from resnetcli.reports.papers import (
+        figures_sheet,
+        paper_notes,
+        paper_sheet,
+        paper_tables,
+        papers_record,
+        tables_sheet,
+    )
     from resnetcli.table.output import print_json
 
     if only_list and format is Format.json:
@@ -50,4 +56,4 @@ def papers(
         print_sheet(figures_sheet(found), format)
     else:
         for number, each in enumerate(found):
-            print_sheet(paper_sheet(each), format, [paper_heading(each)], paper_notes(each), below=number > 0)
+            print_sheet(paper_sheet(each), format, [each.heading], paper_notes(each), below=number > 0)

@@ -38,8 +38,7 @@ def verify(
 ) -> None:  # fmt: skip
     """Check published figures against computed ones; exit 1 on an unexplained mismatch."""
     import resnetcli.reports.verify as report
-    from resnetcli.reports.papers_table import verification_lines, verification_sheet
-    from resnetcli.reports.verify import verify_record
+    from resnetcli.reports.verify import verification_lines, verification_sheet, verify_record
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()

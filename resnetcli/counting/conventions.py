@@ -1,7 +1,7 @@
 """The counting conventions: what each counting tool reports, as a weighted sum of the plan's elements.
 
 A convention is registered here, in one place: its weights, the tool, how to run it, its aliases and known defects.
-`--convention`, its help and completion, `reconcile`, `crosscheck` and the tables of docs/why/counting.md follow from that.
+`--convention`, its help and completion, `reconcile`, `crosscheck` and the tables of docs/why/counting.md follow.
 Totals equal what the tools report for the module that `build` returns, to the last digit; tests run the installed ones.
 """
 

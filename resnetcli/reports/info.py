@@ -1,45 +1,45 @@
-"""What a net is, where it is from, and what is known to differ from its paper."""
+"""What is known about a model: paper, relatives, deviations and published figures; as a table and as a record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 
 from resnetcli.errors import Source
-from resnetcli.reports.profile import Profile, profile_model
-from resnetcli.reports.records import Record, heads_record, published_record
+from resnetcli.reports.profile import Profile, profile_model, settings_text
+from resnetcli.reports.records import Record, heads_record, pick, published_record
 from resnetcli.spec.lineage import open_document
 from resnetcli.spec.papers import Paper
-from resnetcli.spec.source import Text, parse
+from resnetcli.spec.source import parse
+from resnetcli.spec.summary import parents
 from resnetcli.spec.zoo import Zoo
+from resnetcli.table.numbers import exact
+from resnetcli.table.sheet import Column, Sheet, cell
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A net's papers and relatives; what it costs is in its profile."""
+    """A model's paper and relatives; its costs are in its profile."""
 
     profile: Profile
     paper: Paper | None
-    """None where `cite:` names no paper of the zoo's."""
+    """None if `cite:` names no paper of the zoo."""
     extended_by: tuple[str, ...]
-    """The nets of the zoo that start from this one."""
+    """The models of the zoo that extend this one."""
     source: Source
     """Its file, with the text."""
 
 
 def info(model: str, zoo: Zoo | None = None) -> Info:
-    """All there is to say of a model: a name in the zoo or a path. Raises UsageError and SpecError as `load` does."""
+    """Information on a model: a name in the zoo or a path. Raises UsageError and SpecError as `load` does."""
     zoo = zoo or Zoo()
     profile = profile_model(model, {}, zoo=zoo)
-    return Info(profile, zoo.paper(profile.spec.cite), _extended_by(model, zoo), open_document(model, zoo).source)
-
-
-def _extended_by(model: str, zoo: Zoo) -> tuple[str, ...]:
-    parents = {name: zoo.parsed(path)[1].get("extends") for name, path in zoo.files.items()}
-    return tuple(name for name, parent in parents.items() if isinstance(parent, Text) and parent.value == model)
+    children = tuple(name for name, parent in parents(zoo).items() if parent == model)
+    return Info(profile, zoo.paper(profile.spec.cite), children, open_document(model, zoo).source)
 
 
 def starter(source: Source) -> str:
-    """A spec's text without what is true of that net alone: `published:` and `expect:`."""
+    """A spec's text without `published:` and `expect:`, which hold for that model only."""
     pairs = parse(source).pairs
     lines = source.text.splitlines(keepends=True)
     starts = [key.at.line - 1 for key, _ in pairs]
@@ -49,26 +49,59 @@ def starter(source: Source) -> str:
     return "".join(lines).rstrip() + "\n"
 
 
+def info_sheet(info: Info, width: int | None = None, *, figures: bool = False) -> Sheet:
+    """One fact per row, wrapped at `width` if given; with the published figures if `figures`."""
+    from resnetcli.reports.profile_table import heads_line
+
+    profile = info.profile
+    spec, counts = profile.spec, profile.counts
+    facts = [
+        ("name", spec.title),
+        ("model", profile.model),
+        ("family", profile.family),
+        ("cite", spec.cite),
+        ("paper", info.paper.title if info.paper else ""),
+        ("about", spec.about),
+        ("extends", ", which extends ".join(spec.extends)),
+        ("extended by", ", ".join(info.extended_by)),
+        ("parameters", settings_text(profile.plan.parameters)),
+        ("counted", f"{exact(counts.params)} parameters, {exact(counts.macs)} MACs, depth {counts.depth}, "
+                    f"for one image of {profile.plan.input}"),
+        ("", heads_line(profile)),
+        *(("" if number else "deviations", text) for number, text in enumerate(spec.deviations)),
+        ("file", info.source.label),
+    ]  # fmt: skip
+    for entry in profile.judged if figures else ():
+        p = entry.published
+        words = (p.figure, p.printed, p.dataset, p.protocol, p.source, p.table)
+        facts.append(("published", " ".join(filter(None, words))))
+    columns = (Column("", "fact", "left", "bold"), Column("", "text", "left"))
+    return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width, listed=text in spec.deviations)))
+                                for name, text in facts if text))  # fmt: skip
+
+
+def _filled(text: str, width: int | None, *, listed: bool) -> str:
+    lead, indent = ("- ", "  ") if listed else ("", "")
+    if width is None:
+        return lead + text
+    return fill(text, width, initial_indent=lead, subsequent_indent=indent, break_long_words=False)
+
+
 def info_record(info: Info) -> Record:
     """`resnet-cli/info@1`."""
-    profile, paper = info.profile, info.paper
+    profile, paper, spec = info.profile, info.paper, info.profile.spec
     return {
         "schema": "resnet-cli/info@1",
-        "model": profile.model,
-        "family": profile.family,
-        "name": profile.spec.title,
-        "cite": profile.spec.cite,
-        "paper": {"key": paper.key, "name": paper.name, "authors": paper.authors, "title": paper.title}
-        if paper
-        else None,
-        "about": profile.spec.about or None,
-        "deviations": list(profile.spec.deviations),
-        "extends": list(profile.spec.extends),
+        **pick(profile, "model", "family"),
+        "name": spec.title,
+        "cite": spec.cite,
+        "paper": pick(paper, "key", "name", "authors", "title") if paper else None,
+        "about": spec.about or None,
+        "deviations": list(spec.deviations),
+        "extends": list(spec.extends),
         "extended_by": list(info.extended_by),
         "parameters": dict(profile.plan.parameters),
-        "params": profile.counts.params,
-        "macs": profile.counts.macs,
-        "depth": profile.counts.depth,
+        **pick(profile.counts, "params", "macs", "depth"),
         "aux": heads_record(profile),
         "published": [published_record(entry) for entry in profile.judged],
         "file": info.source.label,

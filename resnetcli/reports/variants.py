@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import ConvLayer, PoolLayer, Shortcut, Spec
+from resnetcli.spec.summary import parents
 from resnetcli.spec.zoo import Zoo
 
 SIZES = (192, 224, 227, 256, 288, 299, 320, 331, 384)
@@ -131,10 +131,8 @@ def _cifar_stem(spec: Spec) -> Spec | None:
 def relatives(model: str, spec: Spec, zoo: Zoo) -> list[str]:
     """Models of the zoo that extend this one or are extended by it, or whose name starts with its name."""
     near = set(spec.extends) & zoo.files.keys()
-    for name, path in zoo.files.items():
-        found = re.search(r"^extends: *([^\s#]+)", path.read_text("utf-8"), re.MULTILINE)
-        if name.startswith(model) or (found and found[1] in (model, *spec.extends)):
-            near.add(name)
+    parent = parents(zoo)
+    near |= {name for name in zoo.files if name.startswith(model) or parent.get(name) in (model, *spec.extends)}
     near.discard(model)
     places = {name: place for place, name in enumerate(zoo.files)}
     return sorted(near, key=lambda name: (not name.startswith(model), not name.startswith(f"{model}_v"), places[name]))

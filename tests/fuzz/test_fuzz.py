@@ -277,8 +277,8 @@ def test_whatever_a_header_says_can_be_shown_or_is_an_error_that_points(
     info_lines = info("net", zoo)
     assert info_lines.profile.spec == profiled.spec
     paper_tables(zoo=zoo)
-    assert verify("net", zoo=zoo).nets
-    assert listing(zoo=zoo).profiles
+    assert verify("net", zoo=zoo).models
+    assert listing(zoo=zoo).models
     with suppress(UsageError):  # no accuracy is published
         comparison_sheet(compare("net", accuracy=True, zoo=zoo))
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import resnetcli as rc
 from resnetcli.errors import Source, UsageError
 from resnetcli.reports.compare import compare
 from resnetcli.reports.info import info, starter
+from resnetcli.reports.listing import listing
 from resnetcli.reports.papers import PaperTable, paper_tables
 from resnetcli.reports.verify import verify
 from resnetcli.spec.read import read
@@ -34,16 +36,16 @@ def published(tmp_path: Path, *lines: str) -> str:
 def test_the_whole_zoo_is_verified() -> None:
     found = verify(zoo=ZOO)
     assert found.faults == ()
-    assert len(found.nets) == len(ZOO.files)
+    assert len(found.models) == len(ZOO.files)
 
 
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [
         (["published: [{params: 0.63K, source: a, table: b}]"], ""),
-        (["published: [{params: 0.64K, source: a, table: b}]"], "params 0.64K of a, b differs from 634"),
+        (["published: [{params: 0.64K, source: a, table: b}]"], "params 0.64K in a, b differs from 634"),
         (["published: [{params: 0.64K, source: a, table: b, note: cause unknown}]"], ""),
-        (["published: [{params: 0.63K, source: a, table: b, note: counts no BN}]"], "agrees with 634, and yet has a"),
+        (["published: [{params: 0.63K, source: a, table: b, note: counts no BN}]"], "agrees with 634, but has a"),
         (["published: [{top1_error: 9.9, source: a, table: b, dataset: d, protocol: test}]"], ""),
         (["expect: {params: 635}"], "expected 635 params, counted 634 (-1)"),
         (["expect: {params: 634, sizes: [16, 1]}"], ""),
@@ -58,7 +60,11 @@ def test_verification_fails_where_a_difference_has_no_note_or_a_note_no_differen
 
 
 def test_a_template_s_width_is_counted_in_its_first_block() -> None:
-    widths = {e.published.figure: e.counted for e in verify("resnext50_8x14d").figures if "width" in e.published.figure}
+    widths = {
+        e.published.figure: e.counted
+        for e in verify("resnext50_8x14d").models[0].judged
+        if "width" in e.published.figure
+    }
     assert widths == {"bottleneck_width_d": 14, "group_conv_width": 112}
 
 
@@ -229,3 +235,26 @@ def test_a_citation_of_two_papers_is_of_the_first() -> None:
     assert paper is not None
     assert paper.name == "ResNet"
     assert ZOO.paper("arXiv:1512.033851") is None
+
+
+def test_a_list_states_what_is_counted_without_counting_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = {name: rc.profile(name) for name in ("googlenet", "resnext50_32x4d_b", "cifar_resnet20")}
+    monkeypatch.setattr("resnetcli.plan.lower.lower", None)
+    monkeypatch.setattr("resnetcli.reports.profile.lower", None)
+    listed = {model.model: model for model in listing(zoo=ZOO).models}
+    assert sorted(listed) == sorted(ZOO.files)
+    for name, profile in counted.items():
+        model, counts = listed[name], profile.counts
+        assert (model.params, model.macs, model.depth) == (counts.params, counts.macs, counts.depth)
+        assert (model.input, model.family) == (profile.plan.input, profile.family)
+
+
+def test_a_model_without_exact_figures_or_with_an_invalid_header_is_read_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "family"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("input: 3x8x8\ntable: {a: 3x3 4, b: [global avg, fc 10]}\n")
+    (folder / "b.yaml").write_text("input: 3x8x8\ntable: {a: 3x3 4}\nexpect: {params: many}\n")
+    found = listing(zoo=Zoo(tmp_path))
+    assert [(model.model, model.params) for model in found.models] == [("a", 108 + 8 + 50)]
+    assert [failure.label for failure in found.failed] == ["b"]
+    assert "whole number" in found.failed[0].reason
