@@ -1,68 +1,113 @@
-"""The learning rate of every iteration: pure functions of a recipe's schedule, its length and the net's depth."""
+"""The learning rate of every iteration, from a recipe's schedule, its length and the model's depth."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Annotated, Literal, assert_never
+
+from resnetcli.errors import plural
+from resnetcli.recipes.schema import Range, Written
 
 Kind = Literal["steps", "one-cycle", "fixed"]
+USES = {"steps": ("at", "factor"), "one-cycle": ("end", "peak", "start"), "fixed": ()}
+"""The fields that each kind of schedule has besides `kind` and `lr`."""
+MAX_ITERATIONS = 100_000_000
+MAX_LR = 1000
+MAX_MILESTONES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the rate goes after any warm-up, as a recipe says it."""
+    """The learning rate after any warm-up."""
 
-    kind: Kind = "fixed"
-    lr: float = 0.1
+    kind: Kind
+    lr: Annotated[float, Range(0, MAX_LR, above=True)]
     """The rate; one-cycle: its peak."""
-    factor: float = 0.1
-    """steps: what the rate is multiplied by at each milestone."""
-    at: tuple[float, ...] = ()
-    """steps: the milestones, in what the recipe's length is in, iterations or epochs."""
-    peak: float = 0.25
-    """one-cycle: the part of the run after which the rate is highest."""
-    start: float = 0.1
-    """one-cycle: the first rate, as a part of `lr`."""
-    end: float = 0.0
-    """one-cycle: what the rate goes down to, as a part of `lr`."""
+    factor: Annotated[float, Range(0, 1, above=True)] = 0.1
+    """steps: the factor of the rate at each milestone."""
+    at: Annotated[
+        tuple[float, ...], Range(0, MAX_ITERATIONS), Written(example="[32000, 48000]", length=MAX_MILESTONES)
+    ] = ()
+    """steps: the milestones, in iterations or epochs, as the recipe's length."""
+    peak: Annotated[float, Range(0, 1, above=True, below=True)] = 0.25
+    """one-cycle: the fraction of the run after which the rate is highest."""
+    start: Annotated[float, Range(0, 1)] = 0.1
+    """one-cycle: the first rate, as a fraction of `lr`."""
+    end: Annotated[float, Range(0, 1)] = 0.0
+    """one-cycle: the last rate, as a fraction of `lr`."""
+
+    def problems(self, given: Collection[str]) -> Iterator[tuple[str, str, str]]:
+        """Key, message and hint for each given key that the kind does not have, and for missing milestones."""
+        uses = ("lr", *USES[self.kind])
+        for name in given:
+            if name not in ("kind", *uses):
+                yield name, f"a schedule of kind `{self.kind}` has no `{name}`", f"it has {', '.join(uses)}"
+        if self.kind == "steps" and "at" not in given:
+            yield "", "`schedule` needs `at`", ""
+
+    def text(self, unit: str) -> str:
+        """`learning rate 0.1, x 0.1 at iterations 32,000, 48,000`; `unit`: of the milestones."""
+        match self.kind, self.at:
+            case ("fixed", _) | ("steps", ()):
+                return f"learning rate {self.lr:g}"
+            case "one-cycle", _:
+                return f"learning rate up to {self.lr:g} at {self.peak:.0%} and down again"
+        steps = ", ".join(f"{milestone:,.12g}" for milestone in self.at)
+        return f"learning rate {self.lr:g}, x {self.factor:g} at {unit} {steps}"
 
 
 @dataclass(frozen=True, slots=True)
 class Warmup:
-    """Another rate at the beginning: for some iterations, or until the training error is low enough."""
+    """Another rate at the beginning: for a number of iterations, or until the training error is low enough."""
 
-    lr: float
-    iterations: int | None = None
+    lr: Annotated[float, Range(0, MAX_LR)]
+    iterations: Annotated[int | None, Range(1, MAX_ITERATIONS)] = None
     """How long; None: until the error is low enough."""
     linear: bool = False
-    """Whether the rate rises from `lr` to the schedule's over the iterations; else it stays `lr`."""
-    until_error: float | None = None
-    """Per cent of training images. The first iteration whose running error is below it is the last."""
-    at_most: int = 2000
-    """Iterations after which the warm-up ends, whatever the error; and a tenth of the run in any case."""
-    from_depth: int = 0
-    """Weighted layers from which on a net is warmed up at all."""
+    """Whether the rate rises from `lr` to the schedule's over the iterations; otherwise it stays `lr`."""
+    until_error: Annotated[float | None, Range(0, 100, above=True)] = None
+    """Percent of training images. The warm-up ends with the first iteration whose running error is below it."""
+    at_most: Annotated[int, Range(1, MAX_ITERATIONS)] = 2000
+    """Iterations after which the warm-up ends whatever the error, and after a tenth of the run in any case."""
+    from_depth: Annotated[int, Range(0, 1_000_000)] = 0
+    """Models of fewer weighted layers have no warm-up."""
+
+    def problems(self, given: Collection[str]) -> Iterator[tuple[str, str, str]]:
+        """Key, message and hint unless exactly one of `iterations` and `until_error` is given."""
+        if (self.iterations is None) == (self.until_error is None):
+            examples = "`{lr: 0.01, iterations: 400}` or `{lr: 0.01, until_error: 80, at_most: 2000}`"
+            yield "", "a warm-up has `iterations` or `until_error`, one of them", examples
+
+    @property
+    def text(self) -> str:
+        """`warm-up at 0.01 for 400 iterations`."""
+        depth = f", from depth {self.from_depth} on" if self.from_depth else ""
+        if self.iterations is None:
+            return f"warm-up at {self.lr:g} until the training error is below {self.until_error:g}%{depth}"
+        how = f"from {self.lr:g} up" if self.linear else f"at {self.lr:g}"
+        return f"warm-up {how} for {plural(self.iterations, 'iteration')}{depth}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A schedule in iterations, for one run."""
+    """The schedule of one run, in iterations."""
 
     iterations: int
-    """Of the whole run."""
+    """The length of the run."""
     schedule: Schedule
     at: tuple[int, ...]
-    """steps: the milestones: the first iterations, from 0, of each lower rate."""
+    """steps: the milestones, each the first iteration, from 0, of a lower rate."""
     warmup: Warmup | None
     most: int = 0
-    """Iterations that a warm-up can take."""
+    """Maximum iterations of the warm-up."""
 
     def waits(self, iteration: int) -> bool:
-        """Whether the warm-up may still be waiting for the error, which only the run can tell."""
+        """Whether the warm-up may still wait for the training error, which only the run knows."""
         return self.warmup is not None and self.warmup.until_error is not None and iteration < self.most
 
     def lr(self, iteration: int, warming: bool = False) -> float:
-        """The rate of an iteration, from 0; `warming`: whether a warm-up waits for the error still."""
+        """The rate of an iteration, from 0; `warming`: whether a warm-up still waits for the training error."""
         warmup = self.warmup
         if warmup is None:
             return self._scheduled(iteration)
@@ -80,7 +125,7 @@ class Rate:
             case "fixed":
                 return schedule.lr
             case "steps":
-                # Not a product of factors one after another: 0.1 * 0.1 * 0.1 is not 0.001.
+                # Not by repeated multiplication: 0.1 * 0.1 * 0.1 is not 0.001.
                 passed = sum(iteration >= milestone for milestone in self.at)
                 return schedule.lr if not passed else float(f"{schedule.lr * schedule.factor**passed:.12g}")
             case "one-cycle":
@@ -96,12 +141,12 @@ class Rate:
 def rate(
     schedule: Schedule, warmup: Warmup | None, *, iterations: int, at: tuple[int, ...] = (), depth: int = 0
 ) -> Rate:
-    """The rate of a run of so many iterations, its milestones given in iterations, of a net of `depth` layers."""
+    """The rate of a run of `iterations`, with milestones in iterations, for a model of `depth` weighted layers."""
     if warmup is not None and depth < warmup.from_depth:
         warmup = None
     most = 0
     if warmup is not None:
-        # Without the bound a net that learns nothing would never leave the warm-up, and a short run would be one.
+        # Bounded: a model that learns nothing would never leave the warm-up, a short run would consist of it.
         most = (
             min(warmup.at_most, iterations // 10) if warmup.iterations is None else min(warmup.iterations, iterations)
         )

@@ -1,213 +1,151 @@
-"""The keys of a recipe: how the text under each becomes a value, with a problem at its place where it does not."""
+"""Dataclasses from YAML by their annotations: types, ranges, and a problem at the place of every wrong value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from resnetcli.errors import Problems, did_you_mean
-from resnetcli.recipes.recipe import BOUNDS, MAX_ITERATIONS, Augmentation
-from resnetcli.recipes.schedule import Schedule, Warmup
 from resnetcli.spec.header import Header
 from resnetcli.spec.numbers import decimal
 from resnetcli.spec.source import Map, Node, Seq, Text
 
-MAX_EPOCHS = 100_000
-MAX_LR = 1000
-MAX_MILESTONES = 64
-MAX_PAD = 256
-T = TypeVar("T")
-Reader = Callable[[Text, Node, Problems], Any]
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Allowed numbers; `above` excludes `low`, `below` excludes `high`."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (
+            (self.above and value == self.low) or (self.below and value == self.high)
+        )
+
+    def __str__(self) -> str:
+        """`from 0 and below 1`."""
+        low, high = (f"{limit:,.12g}" for limit in (self.low, self.high))
+        return f"{'above' if self.above else 'from'} {low} {'and below' if self.below else 'to'} {high}"
 
 
-class _Wrong(Exception):  # noqa: N818 - a value was no value, which has been noted
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a value is written: the word for None, an example for hints, the maximum length of a list."""
+
+    none: str = ""
+    example: str = ""
+    length: int = 0
+
+
+class _Invalid(Exception):  # noqa: N818 - the problem has been added already
     pass
 
 
-def values_of(node: Map, readers: Mapping[str, Reader], problems: Problems) -> dict[str, Any]:
-    """The values under known keys; each other key, and each value that is none, becomes a problem."""
-    found = {}
+Reader = Callable[[Text, Node, Problems], Any]
+
+
+def read_fields(
+    cls: type, node: Map, problems: Problems, names: Iterable[str] = (), special: Mapping[str, Reader] | None = None
+) -> dict[str, Any]:
+    """The values of a dataclass's fields from a mapping: of all, or of those in `names`; `special` reads others.
+
+    Adds a problem for every unknown key and every invalid value, and leaves these out.
+    """
+    special = special or {}
+    hints = get_type_hints(cls, include_extras=True)
+    known = [name for name in hints if not names or name in names] + list(special)
+    values = {}
     for key, value in node.pairs:
-        if key.value not in readers:
-            problems.add(f"unknown key `{key.value}`", key.at,
-                         did_you_mean(key.value, readers, f"the keys are {', '.join(readers)}"))  # fmt: skip
+        if key.value not in known:
+            hint = did_you_mean(key.value, known, f"the keys are {', '.join(known)}")
+            problems.add(f"unknown key `{key.value}`", key.at, hint)
             continue
-        with suppress(_Wrong):
-            found[key.value] = readers[key.value](key, value, problems)
-    return found
+        with suppress(_Invalid):
+            if key.value in special:
+                values[key.value] = special[key.value](key, value, problems)
+            else:
+                values[key.value] = _read(hints[key.value], key, value, problems)
+    return values
 
 
-def _text(key: Text, node: Node, problems: Problems) -> str:
-    return Header(problems).text(key, node)
-
-
-def _whole(low: int, high: int, word: str = "") -> Reader:
-    """Reads a whole number from `low` to `high`; `word` stands for None."""
-
-    def read(key: Text, node: Node, problems: Problems) -> int | None:
-        text = node.value if isinstance(node, Text) else ""
-        if word and text == word:
-            return None
-        if not re.fullmatch("[0-9]{1,12}", text) or not low <= int(text) <= high:
-            problems.add(
-                f"`{key.value}` is a whole number from {low:,} to {high:,}{f', or `{word}`' if word else ''}", node.at
-            )
-            raise _Wrong
-        return int(text)
-
-    return read
-
-
-def _number(low: float, high: float, *, above: bool = False, below: bool = False) -> Reader:
-    """Reads a number from `low` to `high`; `above`: and not `low` itself; `below`: and not `high`."""
-    bounds = f"{'above' if above else 'from'} {low:g} {'and below' if below else 'to'} {high:,.12g}"
-
-    def read(key: Text, node: Node, problems: Problems) -> float:
-        value = decimal(node.value) if isinstance(node, Text) else None
-        if value is None or not low <= value <= high or (above and value == low) or (below and value == high):
-            problems.add(f"`{key.value}` is a number {bounds}", node.at, "for example 0.1 or 1e-4")
-            raise _Wrong
-        return value
-
-    return read
-
-
-def _word(*words: str) -> Reader:
-    def read(key: Text, node: Node, problems: Problems) -> str:
-        text = node.value if isinstance(node, Text) else ""
-        if text not in words:
-            problems.add(f"`{key.value}` is {' or '.join(f'`{word}`' for word in words)}", node.at,
-                         did_you_mean(text, words))  # fmt: skip
-            raise _Wrong
-        return text
-
-    return read
-
-
-def _yes(key: Text, node: Node, problems: Problems) -> bool:
+def _read(hint: Any, key: Text, node: Node, problems: Problems) -> Any:
+    """A value by the annotation of its field: `Annotated[KIND, Range(...), Written(...)]`."""
+    kind, *rules = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    allowed = next((rule for rule in rules if isinstance(rule, Range)), Range(0, 0))
+    written = next((rule for rule in rules if isinstance(rule, Written)), Written())
+    kind = next((option for option in get_args(kind) if option is not type(None)), kind) if _optional(kind) else kind
     text = node.value if isinstance(node, Text) else ""
-    if text not in ("yes", "no", "true", "false"):
-        problems.add(f"`{key.value}` is `yes` or `no`", node.at)
-        raise _Wrong
-    return text in ("yes", "true")
+
+    def refuse(message: str, hint: str = "") -> _Invalid:
+        problems.add(f"`{key.value}` is {message}", node.at, hint)
+        return _Invalid()
+
+    if written.none and text == written.none:
+        return None
+    if kind is str:
+        return Header(problems).text(key, node)
+    if kind is bool:
+        if text not in ("yes", "no", "true", "false"):
+            raise refuse("`yes` or `no`")
+        return text in ("yes", "true")
+    if kind is int:
+        if not re.fullmatch("[0-9]{1,12}", text) or int(text) not in allowed:
+            raise refuse(f"a whole number {allowed}{f', or `{written.none}`' if written.none else ''}")
+        return int(text)
+    if kind is float:
+        number = decimal(text)
+        if number is None or number not in allowed:
+            raise refuse(f"a number {allowed}", "for example 0.1 or 1e-4")
+        return number
+    if get_origin(kind) is Literal:
+        words = get_args(kind)
+        if text not in words:
+            raise refuse(" or ".join(f"`{word}`" for word in words), did_you_mean(text, words))
+        return text
+    if get_origin(kind) is tuple:
+        numbers = _rising(node)
+        if numbers is None or len(numbers) > written.length or not all(number in allowed for number in numbers):
+            raise refuse("a list of rising numbers", f"for example `{key.value}: {written.example}`")
+        return numbers
+    assert is_dataclass(kind)
+    return _mapping(kind, key, node, problems, f"for example `{key.value}: {written.example}`")
 
 
-def _milestones(key: Text, node: Node, problems: Problems) -> tuple[float, ...]:
-    items = node.items if isinstance(node, Seq) else []
-    values = [decimal(item.value) if isinstance(item, Text) else None for item in items]
-    numbers = tuple(value for value in values if value is not None)
-    rising = all(a < b for a, b in pairwise(numbers))
-    too_far = bool(numbers) and numbers[-1] > MAX_ITERATIONS
-    if not isinstance(node, Seq) or None in values or len(items) > MAX_MILESTONES or not rising or too_far:
-        problems.add(f"`{key.value}` is a list of rising numbers, in what the recipe's length is in", node.at,
-                     "for example `at: [32000, 48000]`")  # fmt: skip
-        raise _Wrong
-    return numbers
+def _optional(kind: Any) -> bool:
+    return type(None) in get_args(kind)
 
 
-def _mapping(make: type[T], readers: Mapping[str, Reader], example: str, word: str = "") -> Reader:
-    """Reads a mapping as one of `make`; `word` stands for None."""
-    needed = {f.name for f in fields(make) if f.default is MISSING}  # type: ignore[arg-type]
-
-    def read(key: Text, node: Node, problems: Problems) -> T | None:
-        if word and isinstance(node, Text) and node.value == word:
-            return None
-        if not isinstance(node, Map):
-            problems.add(f"`{key.value}` is a mapping", node.at, f"for example `{key.value}: {example}`")
-            raise _Wrong
-        before = len(problems.found)
-        values = values_of(node, readers, problems)
-        missing = needed - {name.value for name, _ in node.pairs}
-        for name in sorted(missing):
-            problems.add(f"`{key.value}` needs `{name}`", key.at, f"for example `{key.value}: {example}`")
-        if len(problems.found) > before:
-            raise _Wrong
-        return make(**values)
-
-    return read
+def _rising(node: Node) -> tuple[float, ...] | None:
+    items = node.items if isinstance(node, Seq) else [node]
+    numbers = [decimal(item.value) if isinstance(item, Text) else None for item in items]
+    known = tuple(number for number in numbers if number is not None)
+    is_rising = isinstance(node, Seq) and len(known) == len(numbers) and all(a < b for a, b in pairwise(known))
+    return known if is_rising else None
 
 
-USES = {"steps": {"factor", "at"}, "one-cycle": {"peak", "start", "end"}, "fixed": set[str]()}
-"""What each kind of schedule takes besides `lr`."""
-
-
-def _schedule(key: Text, node: Node, problems: Problems) -> Schedule:
-    readers = {
-        "kind": _word("steps", "one-cycle", "fixed"),
-        "lr": _number(0, MAX_LR, above=True),
-        "factor": _number(0, 1, above=True),
-        "at": _milestones,
-        "peak": _number(0, 1, above=True, below=True),
-        "start": _number(0, 1),
-        "end": _number(0, 1),
-    }
-    example = "{kind: steps, lr: 0.1, factor: 0.1, at: [32000, 48000]}"
-    schedule: Schedule = _mapping(Schedule, readers, example)(key, node, problems)
-    assert isinstance(node, Map)  # anything else has been reported
-    given = {name.value: name for name, _ in node.pairs}
-    wrong = [name for name in given if name not in {"kind", "lr", *USES[schedule.kind]}]
-    needed = [name for name in ("kind", "lr", *(("at",) if schedule.kind == "steps" else ())) if name not in given]
-    for name in wrong:
-        problems.add(f"a schedule of kind `{schedule.kind}` has no `{name}`", given[name].at,
-                     f"it has {', '.join(('lr', *sorted(USES[schedule.kind])))}")  # fmt: skip
-    for name in needed:
-        problems.add(f"`{key.value}` needs `{name}`", key.at, f"for example `{key.value}: {example}`")
-    if wrong or needed:
-        raise _Wrong
-    return schedule
-
-
-def _warmup(key: Text, node: Node, problems: Problems) -> Warmup | None:
-    readers = {
-        "lr": _number(0, MAX_LR),
-        "iterations": _whole(1, MAX_ITERATIONS),
-        "linear": _yes,
-        "until_error": _number(0, 100, above=True),
-        "at_most": _whole(1, MAX_ITERATIONS),
-        "from_depth": _whole(0, 1_000_000),
-    }
-    example = "{lr: 0.01, iterations: 400}"
-    warmup: Warmup | None = _mapping(Warmup, readers, example, word="none")(key, node, problems)
-    if warmup is not None and (warmup.iterations is None) == (warmup.until_error is None):
-        problems.add("a warm-up lasts some `iterations` or goes on `until_error`, one of them", key.at,
-                     f"`{example}` or `{{lr: 0.01, until_error: 80, at_most: 2000}}`")  # fmt: skip
-        raise _Wrong
-    return warmup
-
-
-def _paper(key: Text, node: Node, problems: Problems) -> dict[str, Any]:
+def _mapping(cls: Any, key: Text, node: Node, problems: Problems, example: str) -> Any:
+    """A dataclass, whose `problems` method, if it has one, yields a key, a message and a hint for what does not fit."""
     if not isinstance(node, Map):
-        problems.add("`paper` is a mapping of settings", node.at, "for example `paper: {batch_size: 128}`")
-        raise _Wrong
-    return values_of(node, SETTINGS, problems)
-
-
-TEXTS: Mapping[str, Reader] = {"name": _text, "about": _text, "source": _text}
-"""The keys that are for people."""
-SETTINGS: Mapping[str, Reader] = {
-    "batch_size": _whole(*BOUNDS["batch_size"]),
-    "iterations": _whole(*BOUNDS["iterations"]),
-    "epochs": _number(0, MAX_EPOCHS, above=True),
-    "schedule": _schedule,
-    "warmup": _warmup,
-    "momentum": _number(0, 1, below=True),
-    "nesterov": _yes,
-    "weight_decay": _number(0, 1),
-    "decay": _word("weights", "all"),
-    "augmentation": _mapping(
-        Augmentation,
-        {"pad": _whole(0, MAX_PAD), "mode": _word("zeros", "reflect"), "flip": _yes},
-        "{pad: 4, mode: zeros, flip: yes}",
-    ),
-    "normalise": _word("pixel-mean", "mean-std"),
-    "init": _word("fan-out", "fan-in"),
-    "label_smoothing": _number(0, 1, below=True),
-    "bn_batch": _whole(*BOUNDS["bn_batch"], word="all"),
-    "train_split": _whole(*BOUNDS["train_split"], word="all"),
-}
-"""The keys of a recipe that are a setting, with what reads each."""
-KEYS: Mapping[str, Reader] = {**TEXTS, **SETTINGS, "paper": _paper}
+        problems.add(f"`{key.value}` is a mapping", node.at, example)
+        raise _Invalid
+    before = len(problems.found)
+    values = read_fields(cls, node, problems)
+    keys = {name.value: name for name, _ in node.pairs}
+    for field in fields(cls):
+        if field.name not in keys and field.default is MISSING:
+            problems.add(f"`{key.value}` needs `{field.name}`", key.at, example)
+    if len(problems.found) > before:
+        raise _Invalid
+    value = cls(**values)
+    for name, message, hint in value.problems(keys) if hasattr(cls, "problems") else ():
+        problems.add(message, keys.get(name, key).at, hint or example)
+    if len(problems.found) > before:
+        raise _Invalid
+    return value

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from resnetcli.errors import UsageError, plural
 from resnetcli.failures import ModelFailure, ModelsError, for_each
-from resnetcli.recipes.schedule import Rate, Schedule
-from resnetcli.recipes.schema import MAX_LR, MAX_MILESTONES
+from resnetcli.recipes.schedule import MAX_LR, MAX_MILESTONES, Rate, Schedule
 from resnetcli.runs.directory import (
     CONFIG_FILE,
     MAX_ITERATIONS,

@@ -25,9 +25,8 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
 from resnetcli.recipes.deviations import deviations
-from resnetcli.recipes.recipe import BOUNDS, Recipe
-from resnetcli.recipes.schema import SETTINGS
-from resnetcli.recipes.text import format_recipe, read_recipe
+from resnetcli.recipes.recipe import BOUNDS, SETTINGS, Recipe
+from resnetcli.recipes.text import default_recipe, format_recipe, read_recipe
 from resnetcli.runs import tensorboard as board
 from resnetcli.runs.directory import MODEL_FILE, RECIPE_FILE, SPEC_FILE, Config, Printed, Run, differences, flat
 from resnetcli.runs.metrics import intervals
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from resnetcli.train.stop import Stop
 
 CHECKPOINT_EVERY = EVAL_EVERY = 1000
-RECIPES = {"1605.07146": "wrn", "1603.05027": "preact", "1611.05431": "resnext"}
-"""Which recipe the nets of a paper are trained by; all others by `resnet`."""
-NAMES = {"wrn": "wrn", "preact": "preact", "resnext": "resnext"}
-"""Likewise by what a net, or one that it extends, is called."""
 TEST_SETS = {"cifar10": "CIFAR-10 test", "cifar100": "CIFAR-100 test"}
 ROOM = 0.9
 """What of a memory the tensors of a step can take: libraries and fragmentation take the rest."""
@@ -178,7 +173,7 @@ def prepare(asked: Asked, zoo: Zoo, say: Say, data: Dataset | None = None) -> Pr
     if not 0 <= seed < 2**63:
         raise UsageError(f"`--seed {seed}` is out of range", "from 0 to 2^63 - 1")
     alone = read(asked.model, zoo=zoo, parameters=asked.parameters)  # wrong words are told before data is fetched
-    recipe = _changed(read_recipe(asked.recipe or default_recipe(alone)), asked)
+    recipe = _changed(read_recipe(asked.recipe) if asked.recipe else default_recipe(alone), asked)
     if asked.team is not None:
         recipe = asked.team.apart(recipe, new=True)
     folder = _folder(asked)
@@ -277,20 +272,10 @@ def _changed(recipe: Recipe, asked: Asked) -> Recipe:
         raise
 
 
-def default_recipe(spec: Spec) -> str:
-    """The recipe of the paper that a net is from."""
-    for paper, recipe in RECIPES.items():
-        if paper in spec.cite:
-            return recipe
-    names = (spec.name, *spec.extends)
-    return next((recipe for part, recipe in NAMES.items() if any(part in name for name in names)), "resnet")
-
-
 def another_recipe(recipe: Recipe, spec: Spec) -> tuple[str, ...]:
     """That a net, for which its paper prints errors, is trained by a recipe that is not of that paper."""
-    usual = read_recipe(default_recipe(spec))
-    paper = usual.source.partition(",")[0]  # `arXiv:1512.03385`
-    return () if paper in recipe.source else (f"recipe {recipe.name}; the paper: recipe {usual.name}",)
+    usual = default_recipe(spec)
+    return () if usual.paper_id in recipe.source else (f"recipe {recipe.name}; the paper: recipe {usual.name}",)
 
 
 def of_data(

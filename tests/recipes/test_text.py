@@ -11,9 +11,8 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.recipes.deviations import deviations
-from resnetcli.recipes.recipe import Augmentation
+from resnetcli.recipes.recipe import SETTINGS, Augmentation
 from resnetcli.recipes.schedule import Schedule, Warmup
-from resnetcli.recipes.schema import SETTINGS
 from resnetcli.recipes.text import FOLDER, format_recipe, read_recipe, recipe_names
 from tests.train.recipes import OTHERWISE, every_recipe, recipe_of
 
@@ -32,7 +31,7 @@ def test_a_recipe_written_out_is_read_back_as_the_same(name: str) -> None:
 def test_a_built_in_recipe_says_every_setting_itself(name: str) -> None:
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()}
-    assert not SETTINGS.keys() - keys - {"iterations", "epochs"}
+    assert not set(SETTINGS) - keys - {"iterations", "epochs"}
 
 
 @every_recipe

@@ -47,7 +47,13 @@ TINY = """
       head:  [global avg, fc classes]
 """
 CPU = torch.device("cpu")
-SHORT = Recipe("short", 8, Schedule("steps", 0.1, 0.1, at=(4, 6)), iterations=8, augmentation=Augmentation(pad=2))
+SHORT = Recipe(
+    "short",
+    batch_size=8,
+    schedule=Schedule("steps", 0.1, 0.1, at=(4, 6)),
+    iterations=8,
+    augmentation=Augmentation(pad=2),
+)
 ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
@@ -303,7 +309,13 @@ def test_progress_over_no_iteration_has_no_loss() -> None:
 
 
 def test_a_net_learns_what_there_is_to_learn() -> None:
-    recipe = Recipe("learn", 20, Schedule("one-cycle", 0.1), iterations=60, augmentation=Augmentation(1, flip=False))
+    recipe = Recipe(
+        "learn",
+        batch_size=20,
+        schedule=Schedule("one-cycle", 0.1),
+        iterations=60,
+        augmentation=Augmentation(1, flip=False),
+    )
     ours = trainer(recipe, n=80)
     before = ours.evaluate("test").error_percent
     first = steps(ours, 5).read()

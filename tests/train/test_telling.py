@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from resnetcli.data.dataset import Split, make_dataset
+from resnetcli.recipes.text import default_recipe
 from resnetcli.runs.metrics import Point
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
@@ -17,7 +18,7 @@ from resnetcli.table.output import print_texts
 from resnetcli.train.screen import Screen, opening, results_lines, results_sheet, time_text
 from resnetcli.train.seeds import Ended
 from resnetcli.train.session import Outcome
-from resnetcli.train.start import Asked, default_recipe, prepare, printed
+from resnetcli.train.start import Asked, prepare, printed
 from tests.train.tiny import CONFIG, config
 
 ZOO = Zoo()
@@ -136,7 +137,7 @@ def test_printed_errors_are_the_papers_own_and_of_that_data() -> None:
      ("wrn_28_10", "wrn"), ("wrn_40_4", "wrn"), ("cifar_resnext29_8x64d", "resnext"), ("resnet18", "resnet")],
 )  # fmt: skip
 def test_a_net_is_trained_as_its_paper_did_unless_told_otherwise(name: str, recipe: str) -> None:
-    assert default_recipe(read(name, zoo=ZOO)) == recipe
+    assert default_recipe(read(name, zoo=ZOO)).name == recipe
 
 
 @pytest.mark.parametrize(
