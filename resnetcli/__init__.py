@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from resnetcli.plan.receptive import receptive as receptive
     from resnetcli.plan.training import training as training
     from resnetcli.reports.check import check as check
-    from resnetcli.reports.compare import Comparison as Comparison
     from resnetcli.reports.compare import compare as compare
+    from resnetcli.reports.comparison import Comparison as Comparison
     from resnetcli.reports.crosscheck import crosscheck as crosscheck
     from resnetcli.reports.diff import Diff as Diff
     from resnetcli.reports.diff import diff as diff
@@ -81,7 +81,8 @@ _NAMES = {
     "plan.receptive": "Receptive receptive",
     "plan.training": "training",
     "reports.check": "check",
-    "reports.compare": "Comparison compare",
+    "reports.compare": "compare",
+    "reports.comparison": "Comparison",
     "reports.crosscheck": "crosscheck",
     "reports.diff": "Diff diff",
     "reports.gate": "limits",

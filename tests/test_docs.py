@@ -29,8 +29,8 @@ from resnetcli.cli.main import main
 from resnetcli.errors import Problem
 from resnetcli.reports import records
 from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of, measurement_records, saved_record
-from resnetcli.reports.compare import Comparison, Contest
 from resnetcli.reports.compare_record import compare_record
+from resnetcli.reports.comparison import Comparison, Contest
 from resnetcli.reports.crosscheck import crosscheck_record
 from resnetcli.reports.diff import diff, diff_record
 from resnetcli.reports.info import info, info_record

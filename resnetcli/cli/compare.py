@@ -130,7 +130,7 @@ def compare(
         contest_lines,
         results_lines,
     )
-    from resnetcli.reports.profile_table import conditions, doubts, failure_lines
+    from resnetcli.reports.measured import conditions, failure_lines, measurement_warnings
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
@@ -161,8 +161,8 @@ def compare(
         if measured := [m for p in found.profiles for m in p.measurements]:
             first, *others = conditions(measured)
             notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
-            models = [report.label(p) for p in found.profiles for _ in p.measurements]
-            after += doubts(measured, models=models, energy=energy)
+            models = [p.label for p in found.profiles for _ in p.measurements]
+            after += measurement_warnings(measured, models=models, energy=energy)
         failed = failure_lines([failure for p in found.profiles for failure in p.failures])
         print_sheet(comparison_sheet(found), format, (), after + failed, notes, failures=found.failed)
         if format is Format.csv:

@@ -121,13 +121,10 @@ def profile(
 
 
 def _print_profile(found: Profile, by: Level, format: Format, *, receptive: bool, energy: bool) -> None:
+    from resnetcli.reports.measured import conditions, failure_lines, measured_sheet, measurement_warnings
     from resnetcli.reports.profile_table import (
-        conditions,
         cost_sheet,
-        doubts,
-        failure_lines,
         heading,
-        measured_sheet,
         published_sheet,
         totals,
         totals_notes,
@@ -157,7 +154,7 @@ def _print_profile(found: Profile, by: Level, format: Format, *, receptive: bool
 
         print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
     if found.measurements:
-        after = doubts(found.measurements, energy=energy) + failure_lines(found.failures)
+        after = measurement_warnings(found.measurements, energy=energy) + failure_lines(found.failures)
         print_sheet(measured_sheet(found.measurements), format, (), after, conditions(found.measurements), below=True)
     if note:
         print_lines([note], format)

@@ -32,7 +32,7 @@ class Accuracy:
         several = len({dataset for _, dataset in self.columns}) > 1
         return {(figure, dataset): f"{figure} {dataset}" if several else figure for figure, dataset in self.columns}
 
-    def printed(self, profile: Profile, figure: str, dataset: str) -> dict[str, list[str]]:
+    def published(self, profile: Profile, figure: str, dataset: str) -> dict[str, list[str]]:
         """What papers print for a net, and which of them; empty where none does: nothing is filled in.
 
         A paper that prints several figures, for nets trained in several ways, is named with what it says of each.

@@ -16,7 +16,7 @@ from resnetcli.files import check_writable, load_json, write_output
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
-from resnetcli.reports.compare import Comparison, label
+from resnetcli.reports.comparison import Comparison
 from resnetcli.reports.foreign import of_reference
 from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.profile import Profile
@@ -155,11 +155,11 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
 
     Raises ResourceError for a noisy run, and if it cannot; UsageError where a net was measured twice.
     """
-    noisy = {label(p): m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
+    noisy = {p.label: m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
     if noisy:
         reasons = dict.fromkeys(reason for reasons in noisy.values() for reason in reasons)
         raise ResourceError(f"not saved: the run was noisy: {'; '.join(reasons)}", "measure again on a quiet machine")
-    failed = [label(p) for p in comparison.profiles if p.failures] + [each.label for each in comparison.failed]
+    failed = [p.label for p in comparison.profiles if p.failures] + [each.label for each in comparison.failed]
     if failed:
         raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
     check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])
@@ -193,7 +193,7 @@ def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]
         for measured, record in zip(profile.measurements, records[place], strict=True):
             kept = by_key.get(_key(profile.model, profile.plan, measured.batch))
             if kept is None:
-                unsaved.append(_at(label(profile), measured.batch))
+                unsaved.append(_at(profile.label, measured.batch))
                 continue
             seen.add(kept.key)
             now = conditions_of(record)
@@ -202,7 +202,7 @@ def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]
             floor = max(DRIFT, kept.floor, floor_of(comparison, measured.batch))
             ratio = unpaired(kept.median_s, kept.interval_s, measured.median_s, measured.interval_s, floor)
             found.append(
-                Change(label(profile), measured.batch, kept.median_s, measured.median_s, ratio, bool(measured.noisy),
+                Change(profile.label, measured.batch, kept.median_s, measured.median_s, ratio, bool(measured.noisy),
                        _notes(kept, now, profile, measured))
             )  # fmt: skip
     if not found:

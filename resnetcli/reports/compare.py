@@ -1,17 +1,17 @@
-"""Several nets side by side."""
+"""Compare models side by side: counted, sorted, and timed against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.bench.settings import Settings
 from resnetcli.counting.conventions import DEFAULT
 from resnetcli.errors import ResourceError, UsageError, did_you_mean, release_frames
-from resnetcli.failures import ModelFailure, for_each
-from resnetcli.reports.accuracy import Accuracy
+from resnetcli.failures import for_each
 from resnetcli.reports.accuracy import accuracy as printed_accuracy
+from resnetcli.reports.comparison import Comparison, Contest, Row, frame_fields, measured_fields
 from resnetcli.reports.profile import (
     DEFAULT_SETTINGS,
     TIME_BUDGET_S,
@@ -23,15 +23,13 @@ from resnetcli.reports.profile import (
     failed,
     profile_model,
     remembered,
-    settings_text,
 )
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.inputs import Size
 from resnetcli.spec.zoo import Zoo
+from resnetcli.table.fields import Field, find_field
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from resnetcli.bench.interleaved import Together
     from resnetcli.bench.versus import Ratio
     from resnetcli.plan.plan import Plan
@@ -39,103 +37,6 @@ if TYPE_CHECKING:
 HEADLINE = ("resnet50", "resnext50_32x4d")
 """The pair of Xie et al. 2017, Table 1, which `compare` shows unless told otherwise."""
 Model = str | tuple[str, Mapping[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Nets timed in turns at one batch."""
-
-    batch: int
-    against: str
-    """The label of the net that the others' times are relative to."""
-    ratios: tuple[Ratio | None, ...]
-    """In the order of the comparison's profiles; None for that net itself, and what could not be measured."""
-    floor: float | None
-    """How far that net may seem to be from itself, relative; the largest where there were several groups."""
-    rounds: int
-    """How many there were, in the group that had the fewest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Profiles in the order asked for, or sorted."""
-
-    profiles: tuple[Profile, ...]
-    baseline: Profile | None = None
-    """What relative columns are relative to."""
-    accuracy: Accuracy | None = None
-    """The printed accuracies to be shown, of one protocol."""
-    contests: tuple[Contest, ...] = ()
-    """What timing the nets against each other showed, one a batch; empty unless a device was named."""
-    left_out: tuple[str, ...] = ()
-    """The labels of those that cost more than was asked for."""
-    limits: Mapping[str, int] = field(default_factory=dict)
-    """What they may cost: `params`, `macs`."""
-    failed: tuple[ModelFailure, ...] = ()
-    """Models that could not be counted."""
-
-    def ratio(self, place: int, batch: int) -> Ratio | None:
-        """The time of the profile at that place relative to the net it was timed against; None if there is none."""
-        return next((contest.ratios[place] for contest in self.contests if contest.batch == batch), None)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a model, exact integers, indexed by model; imports pandas."""
-        import pandas as pd
-
-        return pd.DataFrame([figures(p) | self.accuracies(p) for p in self.profiles]).set_index("model")
-
-    def accuracies(self, profile: Profile) -> dict[str, float | None]:
-        """The best printed figure of each column, by name; with the dataset where there are several."""
-        if self.accuracy is None:
-            return {}
-        keys = self.accuracy.keys
-        return {keys[column]: self.accuracy.best(profile, *column) for column in self.accuracy.columns}
-
-
-def figures(profile: Profile) -> dict[str, Any]:
-    """What a comparison compares: exact counts, and the first measurement if there is one."""
-    counts = profile.counts
-    found: dict[str, Any] = {
-        "model": label(profile),
-        "name": profile.plan.title,
-        "input": profile.plan.input_text,
-        "params": counts.params,
-        "macs": counts.macs,
-        "flops": counts.flops,
-        "activations": counts.activations,
-        "depth": counts.depth,
-    }
-    tally = profile.tally
-    found.setdefault(tally.name, tally.total)
-    if profile.measurements:
-        m = profile.measurements[0]
-        found |= {
-            "device": m.device,
-            "batch": m.batch,
-            "median_s": m.median_s,
-            "iqr_s": m.iqr_s,
-            "n": m.n,
-            "throughput_img_s": m.throughput_img_s,
-            "peak_memory_bytes": m.peak_memory_bytes,
-        }
-    return found
-
-
-def label(profile: Profile) -> str:
-    """The model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
-    return " ".join(filter(None, (profile.model, settings_text(profile.settings))))
-
-
-MEASURED = ("median_s", "throughput_img_s", "peak_memory_bytes", "min_s", "p90_s", "p99_s", "iqr_s", "n")
-SORTS = ("name", "params", "macs", "flops", "activations", "depth", *MEASURED)
-
-
-HEADS = {
-    "model": "name", "acts": "activations", "median": "median_s", "images/s": "throughput_img_s",
-    "peak memory": "peak_memory_bytes", "min": "min_s", "p90": "p90_s", "p99": "p99_s", "IQR": "iqr_s",
-    "latency": "median_s", "throughput": "throughput_img_s",
-}  # fmt: skip
-"""What columns are called where they are printed -> the figure."""
 
 
 def compare(
@@ -192,13 +93,13 @@ def compare(
     profiles = [p for p in counted if all(p.counts.total.figure(name) <= most for name, most in limits.items())]
     if not profiles:
         raise UsageError(f"no net of {len(counted)} costs so little", "raise `--max-params` or `--max-macs`")
-    left_out = tuple(label(p) for p in counted if p not in profiles)
+    left_out = tuple(p.label for p in counted if p not in profiles)
     printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
     base = None if baseline in {name for f in failures for name in (f.model, f.label)} else baseline
     found = Comparison(
         tuple(profiles), _baseline(profiles, base), printed, left_out=left_out, limits=limits, failed=tuple(failures)
     )
-    key = None if sort is None else _sort_key(found, sort, measured=device is not None)
+    field = None if sort is None else _sort_field(found, sort, measured=device is not None)
     if device is not None:
         if best:
             found = _best(found, device, batches, time_budget_s, settings, tell)
@@ -206,7 +107,7 @@ def compare(
             found = _measured(found, device, batches, time_budget_s, settings, tell, energy=energy)
         if memory:
             found = _remembered(found, settings)
-    return found if key is None else _sorted(found, key, largest_first=str(sort).strip().startswith("-"))
+    return found if field is None else _sorted(found, field, largest_first=str(sort).strip().startswith("-"))
 
 
 GROUP = 8
@@ -263,7 +164,7 @@ def _contested(
                 ratios[each] = ratio
         floors = [together.floor for together in found if together.floor is not None]
         least = min(together.rounds for together in found)
-        contests.append(Contest(batch, label(profiles[base]), tuple(ratios), max(floors, default=None), least))
+        contests.append(Contest(batch, profiles[base].label, tuple(ratios), max(floors, default=None), least))
     if error is not None and not any(profile.measurements for profile in profiles):
         raise error
     baseline = profiles[base] if comparison.baseline else None
@@ -343,37 +244,27 @@ def _together(
         return Together((release_frames(error),) * len(plans), (None,) * len(plans), None, 0, False)
 
 
-def _sort_key(comparison: Comparison, sort: str, measured: bool) -> str:
-    """The figure to sort by. Raises UsageError for one that there is not, before anything is measured."""
-    first = comparison.profiles[0]
+def _sort_field(comparison: Comparison, sort: str, measured: bool) -> Field[Row]:
+    """The column to sort by. Raises UsageError for an unknown one, before anything is measured."""
     asked = sort.strip().removeprefix("-")
-    known = tuple(dict.fromkeys((*SORTS, first.convention.name, *comparison.accuracies(first))))
-    written = {_bare(word): name for word, name in (HEADS | {name: name for name in known}).items()}
-    key = written.get(_bare(asked), asked)
-    if key not in known:
-        hint = "with `--accuracy`" if key in FIGURES else did_you_mean(key, known, f"one of {', '.join(known)}")
-        raise UsageError(f"cannot sort by `{asked}`", hint)
-    if key in MEASURED and not measured:
-        raise UsageError(f"`{key}` is measured only with `--device`", "add `--device cpu`, or another device")
-    return key
+    counted, timed = frame_fields(comparison), measured_fields()
+    if found := find_field(counted, asked):
+        return found
+    if found := find_field(timed, asked):
+        if not measured:
+            raise UsageError(f"`{found.key}` is measured only with `--device`", "add `--device cpu`, or another device")
+        return found
+    known = [each.key for each in (*counted, *timed)]
+    hint = "with `--accuracy`" if asked in FIGURES else did_you_mean(asked, known, f"one of {', '.join(known)}")
+    raise UsageError(f"cannot sort by `{asked}`", hint)
 
 
-def _bare(text: str) -> str:
-    """`fvcore-train` and `fvcore_train`, `MACs` and `macs` are one."""
-    return "".join(char for char in text.casefold() if char.isalnum() or char in "/@.")
-
-
-def _value(comparison: Comparison, profile: Profile, key: str) -> Any:
-    if key in MEASURED:
-        return getattr(profile.measurements[0], key) if profile.measurements else None
-    return (figures(profile) | comparison.accuracies(profile)).get(key)
-
-
-def _sorted(comparison: Comparison, key: str, *, largest_first: bool) -> Comparison:
-    """By a figure, of the first batch where it is measured; nets without it last, whatever the direction."""
-    values = [_value(comparison, p, key) for p in comparison.profiles]
+def _sorted(comparison: Comparison, field: Field[Row], *, largest_first: bool) -> Comparison:
+    """By a column, at the first batch size if it is measured; models without a value last in either direction."""
+    rows = [Row(profile, next(iter(profile.measurements), None)) for profile in comparison.profiles]
+    values: list[Any] = [field.of(row) for row in rows]
     places = [place for place, value in enumerate(values) if value is not None]
-    places.sort(key=lambda place: values[place] or 0, reverse=largest_first)
+    places.sort(key=lambda place: values[place], reverse=largest_first)
     places += [place for place, value in enumerate(values) if value is None]
     contests = [replace(each, ratios=tuple(each.ratios[place] for place in places)) for each in comparison.contests]
     profiles = tuple(comparison.profiles[place] for place in places)
@@ -383,7 +274,7 @@ def _sorted(comparison: Comparison, key: str, *, largest_first: bool) -> Compari
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:
     if name is None:
         return None
-    known = {p.model: p for p in reversed(profiles)} | {label(p): p for p in profiles}
+    known = {p.model: p for p in reversed(profiles)} | {p.label: p for p in profiles}
     if name not in known:
         raise UsageError(
             f"the baseline `{name}` is not among the models compared",

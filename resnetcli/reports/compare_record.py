@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnetcli.reports.compare import label
 from resnetcli.reports.profile_record import profile_record
 
 if TYPE_CHECKING:
     from resnetcli.reports.baseline import Changes
-    from resnetcli.reports.compare import Comparison
+    from resnetcli.reports.comparison import Comparison
     from resnetcli.reports.records import Record
 
 
@@ -29,7 +28,7 @@ def compare_record(comparison: Comparison, changes: Changes | None = None) -> Re
                 "rounds": contest.rounds,
                 "ratios": [
                     {
-                        "model": label(profile),
+                        "model": profile.label,
                         "ratio": ratio.ratio,
                         "interval": list(ratio.interval),
                         "floor": ratio.floor,

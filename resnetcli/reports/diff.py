@@ -12,7 +12,7 @@ from resnetcli.ops import Activation, Add, BatchNorm, Conv, Shape
 from resnetcli.plan.count import BYTES_FP32, row_steps
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.reports.bodies import align, body_changes, few, likeness
-from resnetcli.reports.compare import Model, label
+from resnetcli.reports.compare import Model
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record
 from resnetcli.spec.inputs import Size
@@ -146,7 +146,7 @@ def diff_profiles(before: Profile, after: Profile) -> Diff:
 
 def names_of(found: Diff) -> tuple[str, str]:
     """What was compared, as the user named it, with the parameters that were set."""
-    return label(found.before), label(found.after)
+    return found.before.label, found.after.label
 
 
 def _costs(profile: Profile) -> dict[str, Amounts]:

@@ -114,6 +114,11 @@ class Profile:
             return dict(self.plan.parameters)
         return {name: value for name, value in self.plan.parameters.items() if name in self.parsed.changed}
 
+    @property
+    def label(self) -> str:
+        """The model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
+        return " ".join(filter(None, (self.model, settings_text(self.settings))))
+
     @cached_property
     def tally(self) -> Tally:
         """The net's work under the convention asked for."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from resnetcli.errors import Problem, ResourceError
 from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
+from resnetcli.reports.counted import COUNTS, PART_COUNTS
 from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.profile import Profile, parts
 from resnetcli.reports.records import Record, heads_record, published_record, sizes, tally_record
+from resnetcli.table.fields import record
 
 if TYPE_CHECKING:
     from resnetcli.bench.search import Ladder, Rung
@@ -36,12 +38,9 @@ def profile_record(profile: Profile) -> Record:
         "input": list(plan.input_sizes),
         "batch": profile.batch,
         "batches": list(profile.batches),
-        "params": counts.params,
-        "macs": counts.macs,
+        **record(COUNTS, profile),
         "flops": counts.flops,
         "convention": tally_record(profile.tally),
-        "activations": counts.activations,
-        "depth": counts.depth,
         "weight_bytes": counts.weight_bytes,
         "activation_bytes": counts.activation_bytes,
         "training": _training(trained.total) if trained else None,
@@ -53,10 +52,8 @@ def profile_record(profile: Profile) -> Record:
                 "row": part.name,
                 "output": sizes(part.output),
                 "maps": part.output.n,
-                "params": part.cost.params,
-                "macs": part.cost.macs,
+                **record(PART_COUNTS, part),
                 "figure": part.figure,
-                "activations": part.cost.activations,
                 "training": _training(trained.rows[part.name]) if trained else None,
                 "receptive": _receptive(fields[part.step]) if fields else None,
             }

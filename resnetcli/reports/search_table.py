@@ -1,69 +1,65 @@
-"""A ladder of settings as a table."""
+"""A search over settings (`--best`) as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnetcli.reports.profile_table import HALF_WIDTH, half_width, noisy_cell
-from resnetcli.table.numbers import duration, rate, size_of
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.reports.measured import MEASURED
+from resnetcli.table.fields import Field
+from resnetcli.table.numbers import duration
+from resnetcli.table.sheet import Sheet
 
 if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.search import Ladder, Rung
 
+    Row = tuple[Ladder, Rung]
+
+MAX_PRIORITY = 4
+"""Measured columns of a lower priority are left to the table of the fastest settings."""
+
 
 def ladder_sheet(ladders: Sequence[Ladder]) -> Sheet:
-    """A row a rung, in the order they were climbed; why one failed stands below (`ladder_lines`)."""
-    several = len(ladders) > 1
+    """A row for each setting, in the order tried; `ladder_lines` says why one failed."""
     rungs = [rung for ladder in ladders for rung in ladder.rungs]
-    columns = (
-        Column("settings", "settings", "left", "bold", wrap=True),
-        Column("batch", "batch", shown=several),
-        Column("median", "median_s"),
-        HALF_WIDTH,
-        Column("speed", "speedup", style="cyan"),
-        Column("images/s", "throughput_img_s", spare=2),
-        Column("peak memory", "peak_memory_bytes", spare=4),
-        Column("prepared in", "prepare_s", spare=1, legend="prepared in: cast, folded, compiled and called once"),
-        Column("off by", "deviation", spare=3, legend=_tolerance_text(rungs)),
-        Column("problem", "problem", "left", "yellow", wrap=True, shown=any(rung.problem for rung in rungs)),
-        Column("best", "best", "left", "bold"),
-        Column(
-            "noisy", "noisy", "left", "yellow", shown=any(rung.measurement and rung.measurement.noisy for rung in rungs)
-        ),
-    )
-    return Sheet(columns, tuple(_line(ladder, rung) for ladder in ladders for rung in ladder.rungs))
+    fields: list[Field[Row]] = [
+        Field("settings", "settings", lambda row: row[1].settings.text, align="left", style="bold", wrap=True),
+        Field("batch", "batch", lambda row: row[0].batch, shown=len(ladders) > 1),
+        *(each.through(_measurement) for each in MEASURED if each.priority <= MAX_PRIORITY and each.key != "noisy"),
+        Field("speedup", "speedup", lambda row: row[0].speedup(row[1]), "{:.2f}x".format, style="cyan",
+              help="over eager fp32"),
+        PREPARE.through(_measurement),
+        Field("deviation", "off by", lambda row: deviation(row[1].measurement), "{:.1e}".format, priority=3,
+              legend=_tolerance_text(rungs)),
+        Field("problem", "problem", lambda row: row[1].problem, row_text=_problem, align="left", style="yellow",
+              wrap=True, sparse=True),
+        Field("best", "best", lambda row: "best" * (row[1].passed and row[1] is row[0].best), align="left",
+              style="bold"),
+        *(each.through(_measurement) for each in MEASURED if each.key == "noisy"),
+    ]  # fmt: skip
+    return Sheet.of(fields, [(ladder, rung) for ladder in ladders for rung in ladder.rungs])
 
 
-def _line(ladder: Ladder, rung: Rung) -> tuple[Cell, ...]:
-    m, speedup = rung.measurement, ladder.speedup(rung)
-    best = rung.passed and rung is ladder.best
+PREPARE: Field[Measurement] = Field(
+    "prepare_s", "prepared in", text=duration, priority=1,
+    legend="prepared in: cast, folded, compiled and called once",
+)  # fmt: skip
+
+
+def _measurement(row: Row) -> Measurement | None:
+    return row[1].measurement
+
+
+def _problem(row: Row) -> str:
+    rung = row[1]
+    return "" if not rung.problem else "not run" if rung.measurement is None else "wrong outputs"
+
+
+def deviation(m: Measurement | None) -> float | None:
+    """The largest deviation of the outputs from eager fp32; None for eager fp32 itself."""
     if m is None:
-        return (
-            cell(rung.settings.text), cell(ladder.batch), *(cell(None) for _ in range(7)),
-            cell(rung.problem, "not run"), cell(""), cell(""),
-        )  # fmt: skip
-    memory, off = m.peak_memory_bytes, deviation(m)
-    return (
-        cell(rung.settings.text),
-        cell(ladder.batch),
-        cell(m.median_s, duration(m.median_s)),
-        half_width(m),
-        cell(speedup, "" if speedup is None else f"{speedup:.2f}x"),
-        cell(m.throughput_img_s, rate(m.throughput_img_s)),
-        cell(memory, "-" if memory is None else size_of(memory)),
-        cell(m.prepare_s, duration(m.prepare_s)),
-        cell(off, "" if off is None else f"{off:.1e}"),
-        cell(rung.problem, "not right" if rung.problem else ""),
-        cell("best" if best else ""),
-        noisy_cell(m),
-    )
-
-
-def deviation(m: Measurement) -> float | None:
-    """The worst of how far values are from eager fp32's; None where nothing else is computed."""
+        return None
     return max((value for value in (m.deviation_maps, m.deviation_outputs) if value is not None), default=None)
 
 
@@ -78,7 +74,8 @@ def _tolerance_text(rungs: Sequence[Rung]) -> str:
 def ladder_lines(ladders: Sequence[Ladder]) -> list[str]:
     """Reasons of failed settings, and settings that do not differ significantly from the best."""
     ties = [
-        f"not told apart from the best at batch {ladder.batch}: {', '.join(rung.settings.text for rung in ladder.ties)}"
+        f"as fast as the best at batch {ladder.batch}, within noise: "
+        + ", ".join(rung.settings.text for rung in ladder.ties)
         for ladder in ladders
         if ladder.ties
     ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resnetcli.ops import Shape
-from resnetcli.reports.compare import label
 from resnetcli.reports.profile import Profile
 from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.spec import (
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     """Stage, output size, one column a net, with parameters and FLOPs at the foot."""
     columns = [Column("stage", "row", "left", "bold"), Column("output", "output")]
-    labels = [label(p) for p in profiles]
+    labels = [p.label for p in profiles]
     for place, (p, name) in enumerate(zip(profiles, labels, strict=True)):
         again = labels[:place].count(name)  # the same net twice: two columns all the same
         name += f" ({again + 1})" if again else ""

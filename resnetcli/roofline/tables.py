@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resnetcli.errors import clean, plural
-from resnetcli.reports.profile_table import noisy_cell, worst_reasons
+from resnetcli.reports.measured import worst_reasons
 from resnetcli.roofline.analysis import (
     Difference,
     Explanation,
@@ -375,7 +375,7 @@ def suggestions_sheet(found: Explanation, tried: Sequence[Suggestion]) -> Sheet:
 
 def _timed(each: Suggestion) -> tuple[Cell, ...]:
     m = each.measurement
-    return cell(m.median_s if m else None, duration(m.median_s) if m else "-"), noisy_cell(m) if m else cell("")
+    return cell(m.median_s if m else None, duration(m.median_s) if m else "-"), cell("noisy" if m and m.noisy else "")
 
 
 # --- two nets ----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from resnetcli.reports.baseline import (
     save,
     saved_record,
 )
-from resnetcli.reports.compare import Comparison, Contest
+from resnetcli.reports.comparison import Comparison, Contest
 from resnetcli.reports.profile import Failure
 from resnetcli.spec.zoo import Zoo
 from tests.support.measured import measured

@@ -14,7 +14,7 @@ from resnetcli.bench.versus import Ratio
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.plan.plan import Plan
 from resnetcli.reports import compare as module
-from resnetcli.reports.compare import compare, label
+from resnetcli.reports.compare import compare
 from resnetcli.reports.compare_record import compare_record
 from resnetcli.reports.compare_table import comparison_sheet, contest_lines, results_lines
 from resnetcli.reports.profile import Profile
@@ -169,4 +169,4 @@ def test_one_net_has_nothing_to_be_compared_with(calls: list[tuple[list[str], in
     found = compare("resnet18", device="cpu")
     assert contest_lines(found) == []
     assert not next(c for c in comparison_sheet(found).columns if c.key == "verdict").shown
-    assert [label(p) for p in found.profiles] == ["resnet18"]
+    assert [p.label for p in found.profiles] == ["resnet18"]

@@ -123,7 +123,7 @@ def test_an_unknown_table_is_refused_with_the_nearest_ones() -> None:
 def test_accuracies_are_of_one_protocol_and_name_every_source() -> None:
     found = compare("resnet50", "resnet50_v1", "resnet18", protocol="single-crop-224", zoo=ZOO)
     assert found.accuracy is not None
-    printed = [found.accuracy.printed(profile, "top1_error", "ImageNet-1K val") for profile in found.profiles]
+    printed = [found.accuracy.published(profile, "top1_error", "ImageNet-1K val") for profile in found.profiles]
     assert printed == [{"23.9": ["ResNeXt"], "24.01": ["WRN"]}, {}, {}]  # that of resnet50_v1 is a 10-crop error
     assert "10-crop" in found.accuracy.others
 
@@ -149,7 +149,7 @@ def test_without_a_protocol_it_is_the_one_most_nets_have() -> None:
 def test_a_figure_that_papers_print_alike_stands_once_with_each_paper() -> None:
     found = compare("resnet101", protocol="single-crop-224", zoo=ZOO)
     assert found.accuracy is not None
-    printed = found.accuracy.printed(found.profiles[0], "top1_error", "ImageNet-1K val")
+    printed = found.accuracy.published(found.profiles[0], "top1_error", "ImageNet-1K val")
     assert printed == {"22.0": ["ResNeXt"], "22.44": ["WRN"]}  # ResNeXt prints it in three tables
 
 
@@ -214,7 +214,7 @@ def test_nets_are_sorted_by_what_is_printed_and_those_without_it_come_last() -> 
 def test_a_paper_that_prints_two_figures_for_a_net_says_what_each_is_of() -> None:
     found = compare("preact_resnet200", protocol="single-crop-320", zoo=ZOO)
     assert found.accuracy is not None
-    printed = found.accuracy.printed(found.profiles[0], "top1_error", "ImageNet-1K val")
+    printed = found.accuracy.published(found.profiles[0], "top1_error", "ImageNet-1K val")
     assert [(value, "aspect" in papers[0]) for value, papers in printed.items()] == [("20.7", False), ("20.1", True)]
 
 

@@ -11,10 +11,11 @@ import pytest
 
 import resnetcli as rc
 from resnetcli.errors import ResourceError, Source, SpecError, UsageError
-from resnetcli.reports.compare import label
+from resnetcli.reports.measured import MEASURED as COLUMNS
+from resnetcli.reports.measured import conditions, measured_sheet, measurement_warnings
 from resnetcli.reports.profile import failed, parts
 from resnetcli.reports.profile_record import profile_record
-from resnetcli.reports.profile_table import conditions, cost_sheet, doubts, half_width, measured_sheet, with_times
+from resnetcli.reports.profile_table import cost_sheet, with_times
 from resnetcli.reports.verdict import judge
 from resnetcli.spec.inputs import parse_image
 from resnetcli.spec.read import read
@@ -88,10 +89,10 @@ def test_a_baseline_is_the_model_of_exactly_that_label() -> None:
     small = ("resnext50_32x4d", {"C": 8, "d": 14})
     found = rc.compare(small, "resnext50_32x4d", baseline="resnext50_32x4d")
     assert found.baseline is not None
-    assert label(found.baseline) == "resnext50_32x4d"
+    assert found.baseline.label == "resnext50_32x4d"
     only = rc.compare(small, "resnet50", baseline="resnext50_32x4d").baseline
     assert only is not None
-    assert label(only) == "resnext50_32x4d C=8 d=14"
+    assert only.label == "resnext50_32x4d C=8 d=14"
 
 
 def test_a_frame_holds_exact_integers_by_model() -> None:
@@ -210,21 +211,22 @@ def test_a_sweep_names_the_batch_in_the_column_that_every_part_of_a_narrow_table
 
 
 def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_not_steady() -> None:
-    assert half_width(MEASURED).text == "20.0%*"
+    (half,) = (each for each in COLUMNS if each.head == "±")
+    assert half.cell(MEASURED).text == "20.0%*"
     steady = dataclasses.replace(MEASURED, warmup_settled=True)
-    assert half_width(steady).text == "20.0%"
-    assert half_width(steady).value == pytest.approx(0.2)
-    note = "*: times were still moving when the warm-up had to end"  # up or down
-    assert note in doubts([MEASURED])
-    assert note not in doubts([steady])
+    assert half.cell(steady).text == "20.0%"
+    assert half.of(steady) == pytest.approx(0.2)
+    note = "*: warm-up did not converge"
+    assert note in measurement_warnings([MEASURED])
+    assert note not in measurement_warnings([steady])
 
 
 def test_of_several_models_it_is_said_whose_values_are_wrong() -> None:
     right = dataclasses.replace(MEASURED, tolerance=1e-3, deviation_outputs=1e-6, deviation_maps=None)
     wrong = dataclasses.replace(right, batch=8, deviation_outputs=0.5)
     line = "at batch 8 its values are off by 0.5, more than 0.001"
-    assert line in doubts([right, wrong])
-    found = doubts([right, wrong, wrong], models=["resnet18", "resnet34", "resnet50"])
+    assert line in measurement_warnings([right, wrong])
+    found = measurement_warnings([right, wrong, wrong], models=["resnet18", "resnet34", "resnet50"])
     assert [each for each in found if "off by" in each] == [f"resnet34: {line}", f"resnet50: {line}"]
 
 
@@ -237,10 +239,10 @@ def test_an_interval_is_in_every_format() -> None:
 
 def test_why_no_more_samples_were_taken_is_said() -> None:
     precise = dataclasses.replace(MEASURED, stopped="precise")
-    assert "the time budget ended before the median's interval was within 1%" in conditions([MEASURED])[0]
+    assert "the time budget ended before the median's 95% CI was within 1%" in conditions([MEASURED])[0]
     both = conditions([MEASURED, precise])
-    assert "the time budget ended before 1 of 2 medians' intervals were within 1%" in both[0]
-    assert "measured until each median's interval was within 1% of it" in conditions([precise, precise])[0]
+    assert "the time budget ended before 1 of 2 medians' 95% CIs were within 1%" in both[0]
+    assert "every median's 95% CI is within 1%" in conditions([precise, precise])[0]
 
 
 def test_a_record_with_a_measurement_is_json() -> None:

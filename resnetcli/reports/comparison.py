@@ -1,0 +1,221 @@
+"""A comparison: its models, their timings relative to one of them, and the columns that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from resnetcli.reports.counted import COUNTS, under_convention
+from resnetcli.reports.measured import MEASURED
+from resnetcli.table.fields import Field, to_frame, with_priority
+from resnetcli.table.numbers import change, figure_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from resnetcli.bench.latency import Measurement
+    from resnetcli.bench.versus import Ratio
+    from resnetcli.failures import ModelFailure
+    from resnetcli.reports.accuracy import Accuracy
+    from resnetcli.reports.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Nets timed in turns at one batch."""
+
+    batch: int
+    against: str
+    """The label of the net that the others' times are relative to."""
+    ratios: tuple[Ratio | None, ...]
+    """In the order of the comparison's profiles; None for that net itself, and what could not be measured."""
+    floor: float | None
+    """How far that net may seem to be from itself, relative; the largest where there were several groups."""
+    rounds: int
+    """How many there were, in the group that had the fewest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Profiles in the order asked for, or sorted."""
+
+    profiles: tuple[Profile, ...]
+    baseline: Profile | None = None
+    """What relative columns are relative to."""
+    accuracy: Accuracy | None = None
+    """The printed accuracies to be shown, of one protocol."""
+    contests: tuple[Contest, ...] = ()
+    """What timing the nets against each other showed, one a batch; empty unless a device was named."""
+    left_out: tuple[str, ...] = ()
+    """The labels of those that cost more than was asked for."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """What they may cost: `params`, `macs`."""
+    failed: tuple[ModelFailure, ...] = ()
+    """Models that could not be counted."""
+
+    def ratio(self, place: int, batch: int) -> Ratio | None:
+        """The time of the profile at that place relative to the net it was timed against; None if there is none."""
+        return next((contest.ratios[place] for contest in self.contests if contest.batch == batch), None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per model, exact values, indexed by model; measured figures of the first batch. Imports pandas."""
+        rows = [Row(profile, next(iter(profile.measurements), None)) for profile in self.profiles]
+        return to_frame(frame_fields(self), rows, "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model, at one batch size if it was measured."""
+
+    profile: Profile
+    measurement: Measurement | None = None
+    ratio: Ratio | None = None
+    """Its latency relative to the model it was timed against."""
+
+
+def comparison_rows(comparison: Comparison) -> list[Row]:
+    """The rows of a comparison's table."""
+    rows = []
+    for place, profile in enumerate(comparison.profiles):
+        rows += [Row(profile, m, comparison.ratio(place, m.batch)) for m in profile.measurements]
+        rows += [] if profile.measurements else [Row(profile)]
+    return rows
+
+
+def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
+    """The columns of a comparison's table."""
+    profiles = comparison.profiles
+    measurements = [m for profile in profiles for m in profile.measurements]
+    several_inputs = len({profile.plan.input_text for profile in profiles}) > 1
+    fields: list[Field[Row]] = [
+        Field("model", "model", lambda row: row.profile.label, align="left", style="bold"),
+        Field("input", "input", lambda row: _input(row.profile), row_text=lambda row: row.profile.plan.input_text,
+              shown=several_inputs, priority=5),
+    ]  # fmt: skip
+    for count in under_convention(COUNTS, profiles[0].convention, lambda profile: profile.tally.total):
+        fields += [each.through(_profile) for each in _beside(comparison, count, essential=not measurements)]
+    if accuracy := comparison.accuracy:
+        for column, key in accuracy.keys.items():
+            fields += _accuracy_fields(comparison, column, key)
+    if not measurements:
+        return fields
+    against = comparison.contests[0].against if comparison.contests else ""
+    several_settings = len({m.settings for m in measurements}) > 1
+    sweep = len({m.batch for m in measurements}) > 1
+    fields += [
+        _measured("settings", align="left", wrap=True, shown=several_settings),
+        _measured("batch", shown=sweep),
+    ]
+    judged = bool(against) and len(profiles) > 1
+    ratios: list[Field[Ratio]] = [
+        Field("median_ratio", "ratio", lambda ratio: ratio.ratio, shown=False),
+        Field("median_ratio_low", "from", lambda ratio: ratio.interval[0], shown=False),
+        Field("median_ratio_high", "to", lambda ratio: ratio.interval[1], shown=False),
+        Field("verdict", f"against {against}", lambda ratio: ratio.text(), align="left", style="cyan", wrap=True,
+              shown=judged, help="latency relative to that model, with its 95% CI"),
+    ]  # fmt: skip
+    for measured in measured_fields():
+        fields.append(measured)
+        fields += [each.through(_of_ratio) for each in ratios] if measured.key == "half_interval" else []
+    return fields
+
+
+def frame_fields(comparison: Comparison) -> list[Field[Row]]:
+    """The columns of a data frame, which are also what `--sort` accepts; measured ones if there are any."""
+    fields: list[Field[Row]] = [
+        Field("name", "name", lambda row: row.profile.plan.title, aliases=("model",)),
+        Field("model", "model", lambda row: row.profile.label),
+        Field("input", "input", lambda row: row.profile.plan.input_text),
+        *(each.through(_profile) for each in COUNTS),
+        Field("flops", "FLOPs", lambda row: row.profile.counts.flops),
+    ]
+    convention = comparison.profiles[0].convention
+    if convention.key not in {each.key for each in fields}:
+        fields.append(Field(convention.key, convention.label, lambda row: row.profile.tally.total))
+    if accuracy := comparison.accuracy:
+        fields += [_best_accuracy(accuracy, column, key) for column, key in accuracy.keys.items()]
+    if any(profile.measurements for profile in comparison.profiles):
+        fields += [*map(_measured, ("device", "batch", "settings")), *measured_fields()]
+    return fields
+
+
+def measured_fields() -> list[Field[Row]]:
+    """The columns of measurements."""
+    return [each.through(_measurement) for each in MEASURED]
+
+
+def _measured(key: str, **options: Any) -> Field[Row]:
+    """A condition of the measurement."""
+    field: Field[Measurement] = Field(key, key, **options)
+    return field.through(_measurement)
+
+
+def _profile(row: Row) -> Profile:
+    return row.profile
+
+
+def _measurement(row: Row) -> Measurement | None:
+    return row.measurement
+
+
+def _of_ratio(row: Row) -> Ratio | None:
+    return row.ratio
+
+
+def _input(profile: Profile) -> str:
+    plan = profile.plan
+    return ",".join(each.text for each in plan.inputs) or "x".join(map(str, plan.input_sizes))
+
+
+def _beside(comparison: Comparison, count: Field[Profile], *, essential: bool) -> Iterator[Field[Profile]]:
+    """A count, its change relative to the baseline, and the published figure."""
+    priority = 0 if essential and count.key != "depth" else count.priority
+    yield with_priority(count, priority)
+    base = comparison.baseline
+    if base is not None and count.key != "depth":
+        yield Field(
+            f"{count.key}_ratio", f"{count.head}\nchange", lambda profile: _ratio(count.of(profile), count.of(base)),
+            row_text=lambda profile: change(_number(count.of(profile)), _number(count.of(base))), style="cyan",
+            priority=priority, legend=f"change: relative to {base.label}",
+        )  # fmt: skip
+    if count.key not in ("activations", "depth"):
+        differs = any(e.verdict == "differs" for profile in comparison.profiles for e in profile.judged)
+        yield Field(
+            f"{count.key}_published", f"{count.head}\npaper", lambda profile: _published(profile, count.key),
+            style="dim", sparse=True, priority=6,
+            legend="paper: published value" + (" (*: differs, see `verify`)" if differs else ""),
+        )  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    return float(value or 0) if not isinstance(value, int) else value
+
+
+def _ratio(value: Any, reference: Any) -> float | None:
+    return value / reference if reference else None
+
+
+def _published(profile: Profile, key: str) -> str:
+    """The published figures, each once; marked if the count differs."""
+    entries = [entry for entry in profile.judged if entry.published.figure == key]
+    return "/".join(dict.fromkeys(e.published.printed + "*" * (e.verdict == "differs") for e in entries))
+
+
+def _accuracy_fields(comparison: Comparison, column: tuple[str, str], key: str) -> Iterator[Field[Row]]:
+    """Published accuracies with their papers; for programs also the best of them."""
+    accuracy = comparison.accuracy
+    assert accuracy is not None
+
+    def texts(row: Row) -> str:
+        published = accuracy.published(row.profile, *column)
+        return ", ".join(f"{value} {'/'.join(papers)}" for value, papers in published.items())
+
+    head = key.replace(column[0], figure_name(column[0]), 1)
+    yield Field(f"{key} sources".replace(" ", "_"), head, texts, align="left", wrap=True)
+    yield _best_accuracy(accuracy, column, key)
+
+
+def _best_accuracy(accuracy: Accuracy, column: tuple[str, str], key: str) -> Field[Row]:
+    head = key.replace(column[0], figure_name(column[0]), 1)
+    return Field(key.replace(" ", "_"), head, lambda row: accuracy.best(row.profile, *column), shown=False)
