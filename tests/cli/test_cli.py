@@ -530,7 +530,10 @@ def test_predicting_and_explaining_without_a_device_load_no_torch() -> None:
 
 
 def test_counting_loads_only_what_it_takes() -> None:
-    measuring = ("bench.search", "plan.receptive", "reports.reconcile", "reports.baseline")
+    measuring = (
+        "bench.search", "plan.receptive", "reports.profile_record", "reports.reconcile", "reports.baseline",
+        "reports.search_table",
+    )  # fmt: skip
     unused = {"torch", "numpy", "pandas", *(f"resnetcli.{name}" for name in measuring)}
     code = (
         "import sys; sys.argv = ['resnet-cli', 'profile', 'resnet50']; from resnetcli.cli.main import main\n"
