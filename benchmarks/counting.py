@@ -24,7 +24,8 @@ from benchmarks.programs import BARE, SCRIPTS
 from benchmarks.timing import LEAST_S, Sample, call, interleaved, process, ratio
 from resnetcli.bench.statistics import iqr, median
 from resnetcli.plan.plan import Plan
-from resnetcli.spec import phrase
+from resnetcli.spec.cell import parse_cell
+from resnetcli.spec.parse import parse_head, parse_layers
 from resnetcli.spec.zoo import Zoo
 from resnetcli.table.numbers import duration, exact, size_of
 from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
@@ -156,8 +157,9 @@ def processes(rounds: int) -> Section:
 
 def parse_to_totals(name: str) -> int:
     """MACs from the spec's text, nothing remembered from an earlier call."""
-    phrase.parse_cell.cache_clear()
-    phrase.parse_head.cache_clear()
+    parse_cell.cache_clear()
+    parse_layers.cache_clear()
+    parse_head.cache_clear()
     return rc.count(rc.load(name)).macs
 
 

@@ -47,7 +47,7 @@ from resnetcli.roofline.analysis import Difference, Prediction, explain_measured
 from resnetcli.roofline.peaks import read_profile
 from resnetcli.runs.curves import Curve, Curves, Drop, Line, curves_record
 from resnetcli.runs.directory import Run
-from resnetcli.spec import header, lineage, phrase
+from resnetcli.spec import header, lineage, vocabulary
 from resnetcli.train import examine
 from resnetcli.train import models as nets
 from resnetcli.train import seeds as several
@@ -227,7 +227,7 @@ def test_every_key_and_word_of_the_grammar_is_in_its_reference() -> None:
     quoted = " ".join(re.findall(r"`+([^`]+)`+", text_of("grammar.md")))
     words = {
         *lineage.KEYS, *header.FIGURES, *header.FACTS, *header.EXPECTED, "sizes",
-        *phrase.COMPOSITES, *phrase.LAYER_WORDS, *phrase.MARKS,
+        *vocabulary.COMPOSITES, *vocabulary.layer_words(), *vocabulary.MARKS,
     }  # fmt: skip
     assert {word for word in words if not re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", quoted)} == set()
 

@@ -1,65 +1,46 @@
 """Spec -> Plan: the one place where it is decided what a table means.
 
-Where a projection goes, which copy has the stride, which activation moves behind the addition: each rule of
-docs/reference/grammar.md is one function here, and no reader of a plan decides anything again.
+Each rule in docs/grammar.md is one method here: where a projection goes, which copy has the stride, which activation
+moves behind the addition. Code that consumes a plan never reinterprets the spec.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from collections.abc import Sequence as Many
-from typing import NoReturn, assert_never
 
-from resnetcli.errors import At, Problem, Problems, SpecError, notice
+from resnetcli.errors import At, SpecError, notice
 from resnetcli.ops import (
-    MAX_ELEMENTS,
     Activation,
     Add,
-    BatchNorm,
     Concat,
     Conv,
-    Dropout,
     Input,
     Linear,
-    LocalResponseNorm,
+    Norm,
     Op,
     PadChannels,
     Pool,
     PoolTo,
-    PyramidPool,
-    RegionPool,
     Scale,
     Shape,
     ShapeError,
-    Softmax,
 )
-from resnetcli.plan.plan import Plan, Step, Where
+from resnetcli.plan import lint
+from resnetcli.plan.build import MAX_STEPS, PlanBuilder, Stop
+from resnetcli.plan.plan import Plan, Where
 from resnetcli.spec.reference import Origin
 from resnetcli.spec.spec import (
-    ActLayer,
     Aside,
     Branches,
     Call,
     ConvLayer,
-    DropoutLayer,
-    FcLayer,
     Item,
-    LrnLayer,
-    NormLayer,
     PoolLayer,
-    PoolToLayer,
-    PyramidLayer,
     Residual,
-    RoiLayer,
     Sequence,
-    SoftmaxLayer,
     Spec,
 )
 from resnetcli.spec.words import body_text
-
-MAX_STEPS = 16_384
-"""Some four times the deepest net there is, the 1,202 layers of He et al. 2015."""
 
 
 def lower(spec: Spec, *, aux: bool = False) -> Plan:
@@ -74,27 +55,16 @@ def lower(spec: Spec, *, aux: bool = False) -> Plan:
     return plan
 
 
-class _Stop(Exception):  # noqa: N818 - the way out when no shape is left to go on with
-    pass
-
-
-class _Lowering:
+class _Lowering(PlanBuilder):
     def __init__(self, spec: Spec) -> None:
+        super().__init__()
         self.spec = spec
         self.names = _names((*spec.style.before, *spec.style.after))
-        self.steps: list[Step] = []
-        self.active: list[bool] = []  # per step: has its value just been activated?
-        self.normed: list[bool] = []  # per step: has it been normalised, then only activated or pooled?
-        self.places: list[At | None] = []
-        self.warnings: dict[tuple[str, At | None], Problem] = {}
         self.asides = 0
-        self.ended: set[int] = set()  # values that were reported to lack a final activation
-        self.problems = Problems()
-        self.row_failed = False
+        self.ended: set[int] = set()  # steps reported to lack a final activation
         self.entries = 0
         self.source: int | None = None  # what the innermost residual reads
         self.entry: int | None = None  # the same, activated, as F's first convolution reads it
-        self.at: At | None = None
 
     def run(self, aux: bool) -> Plan:
         spec = self.spec
@@ -112,131 +82,21 @@ class _Lowering:
                 y, _ = self.sequence(items, rows[name], Where(f"aux.{name}"), strided=True)
                 rows[f"aux.{name}"] = y
                 outputs.append(y)
-        except _Stop:
+        except Stop:
             pass
         self.problems.close()
-        self.warn_of_outputs(rows, outputs)
+        lint.outputs(self, spec, outputs)
         warnings = tuple(self.warnings.values())
         return Plan(
             spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters,
             origin=Origin("spec", spec.name), warnings=warnings,
         )  # fmt: skip
 
-    # --- steps -----------------------------------------------------------------------------------------------
-
-    def fail(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = ()) -> None:
-        """Notes the first problem of a row; those after it may only be its echo."""
-        if not self.row_failed:
-            self.problems.add(message, at, hint, notes)
-        self.row_failed = True
-
-    def warn(self, message: str, at: At | None, hint: str) -> None:
-        """Add a warning, once per position."""
-        self.warnings.setdefault((message, at), Problem(message, at, hint, severity="warning"))
-
-    def warn_of_outputs(self, rows: Mapping[str, int], outputs: Many[int]) -> None:
-        """Warn of dropout on the output and of unused parameters, unless `deviations:` names the row."""
-        for output in outputs:
-            if isinstance(self.steps[output].op, Dropout):
-                self.warn("dropout on the output", self.places[output], "put the dropout before the last layer")
-        used = [False] * len(self.steps)
-        for output in outputs:
-            used[output] = True
-        for index in range(len(used) - 1, -1, -1):
-            for source in self.steps[index].inputs if used[index] else ():
-                used[source] = True
-        told = " ".join(self.spec.deviations)
-        lost: dict[str, list[int]] = {}
-        for index, step in enumerate(self.steps):
-            if not used[index] and len(step.inputs) == 1:
-                row = step.where.stage
-                params = step.op.params(self.steps[step.inputs[0]].shape)
-                if params and not re.search(rf"\baside\b|\b{re.escape(row)}\b", told):
-                    lost.setdefault(row, []).append(index)
-        for row, indices in lost.items():
-            self.warn(
-                f"the weights of {len(indices)} layers in row `{row}` influence no output", self.places[indices[0]],
-                f"if intended (`aside` discards its output), mention `{row}` under `deviations:`",
-            )  # fmt: skip
-
-    def warn_of_norm(self, op: Op, x: int) -> None:
-        """Warn of a BN on a normalised input."""
-        if isinstance(op, BatchNorm) and self.normed[x]:
-            style = " ".join(
-                [*(op.name for op in self.spec.style.before), "conv", *(op.name for op in self.spec.style.after)]
-            )
-            hint = f"`conv: {style}` includes it: omit `bn`, or write the convolution as `bare`"
-            self.warn("a second BN on a normalised input", self.at, hint)
-
-    def warn_of_pre_activation(self, x: int, *, skipped: bool) -> None:
-        """Warn of a pre-activation convolution whose BN is on the image, or is lost because its input is activated."""
-        if skipped and self.spec.style.norm_before and not self.normed[x]:
-            after_sum = self.spec.equation.activation is not None
-            hint = "`residual: x + F` has no activation after the sum" if after_sum else "write `bn, relu` before it"
-            self.warn("a convolution without its BN: its input is activated, but not normalised", self.at, hint)
-        elif not skipped and isinstance(self.steps[self.seen_through(x)].op, Input):
-            hint = "write the first convolution as `bare`: `7x7 64 /2 bare`"
-            self.warn("BN and activation on the image itself, before the first convolution", self.at, hint)
-
-    def warn_of_end(self, x: int) -> None:
-        """Warn of a pre-activation model without a final BN and activation."""
-        style = self.spec.style
-        normed = self.normed[x] or style.norm_before is None
-        if not style.activates_first or self.source is not None or self.asides or (normed and self.active[x]):
-            return
-        while isinstance(self.steps[x].op, Pool | PoolTo | Dropout | BatchNorm | Activation):
-            x = self.steps[x].inputs[0]
-        if isinstance(self.steps[x].op, Conv | Add | Concat | Scale) and x not in self.ended:
-            self.ended.add(x)
-            hint = "for example `[bn, relu, global avg, fc classes]`"
-            self.warn("a pre-activation model without a final BN and activation", self.at, hint)
-
-    def seen_through(self, x: int) -> int:
-        """The step before any pooling and dropout."""
-        while isinstance(self.steps[x].op, Pool | PoolTo | Dropout):
-            x = self.steps[x].inputs[0]
-        return x
-
-    def stop(self, message: str, hint: str = "") -> NoReturn:
-        self.fail(message, self.at, hint)
-        raise _Stop
-
-    def emit(
-        self, op: Op, where: Where, shape: Shape, *inputs: int, active: bool = False, normed: bool = False
-    ) -> int:  # fmt: skip
-        """Appends a step whose output shape is known, and returns its index."""
-        if len(self.steps) >= MAX_STEPS:
-            self.stop(f"the net has more than {MAX_STEPS:,} steps", "the deepest nets published have about 4,000")
-        if shape.elements > MAX_ELEMENTS:
-            self.stop(f"an activation of {shape} is more than any memory holds")
-        self.steps.append(Step(where, op, inputs, shape))
-        self.active.append(active)
-        self.normed.append(normed)
-        self.places.append(self.at)
-        return len(self.steps) - 1
-
     def apply(self, op: Op, where: Where, x: int) -> int:
-        """Appends an operation on the value of step x."""
-        before = self.steps[x].shape
-        try:
-            shape = op.out(before)
-        except ShapeError as error:
-            self.fail(error.message, self.at, error.hint, error.notes)
-            if error.recovered is None:
-                raise _Stop from None
-            shape = error.recovered
-        if isinstance(op, Conv | Linear) and op.params(before) > MAX_ELEMENTS:
-            self.stop(f"a weight of {op.params(before):,} numbers is more than any memory holds")
-        match op:
-            case _ if isinstance(op, Activation):
-                active = True
-            case Pool() | PoolTo() | Dropout():  # seen through
-                active = self.active[x]
-            case _:
-                active = False
-        self.warn_of_norm(op, x)
-        kept = isinstance(op, Activation | Pool | PoolTo | Dropout) and self.normed[x]
-        return self.emit(op, where, shape, x, active=active, normed=kept or isinstance(op, BatchNorm))
+        """Append an operation on the output of step x."""
+        index = super().apply(op, where, x)
+        lint.second_norm(self, self.spec, op, x)
+        return index
 
     # --- items -----------------------------------------------------------------------------------------------
 
@@ -263,7 +123,7 @@ class _Lowering:
             self.entries += 1
             self.at = item.at
             if self.entries > 4 * MAX_STEPS:
-                self.stop(f"the net has more than {MAX_STEPS:,} steps")
+                self.stop(f"the model has more than {MAX_STEPS:,} steps")
             here = where.copy_at(copy) if numbered else where
             x, factor = self.once(item, x, here, strided=strided and copy == 0, closes=closes and copy == copies - 1)
             stride *= factor
@@ -276,35 +136,8 @@ class _Lowering:
                 return self.conv(what, x, where, strided=strided, closes=closes)
             case PoolLayer():
                 stride = what.stride if strided else 1
-                size = self.steps[x].shape
-                padded = what.kind == "avg" and stride == 1 and what.pad is None and min(what.kernel) > 3
-                if padded and what.kernel[0] >= size.h > 1 and what.kernel[1] >= size.w > 1:
-                    hint = f"use `global avg`, or `{what.kernel[0]}x{what.kernel[1]} avg V` without padding"
-                    self.warn(f"padded average pooling over the whole {size.h}x{size.w} feature map", self.at, hint)
+                lint.padded_pool(self, what, x, stride)
                 return self.apply(_pool(what, stride), where.level(what.kind), x), stride
-            case PoolToLayer():
-                self.warn_of_end(x)
-                return self.apply(PoolTo(what.kind, what.size), where.level(what.kind), x), 1
-            case FcLayer():
-                self.warn_of_end(x)
-                return self.apply(Linear(what.features), where.level("fc"), x), 1
-            case NormLayer():
-                return self.apply(what.op, where.level("bn"), x), 1
-            case ActLayer():
-                if self.active[x]:
-                    hint = "`conv:` or the residual's equation includes it: omit it"
-                    self.warn(f"`{what.op.name}` on an activated input", self.at, hint)
-                return self.apply(what.op, where.level(what.op.name), x), 1
-            case LrnLayer():
-                return self.apply(LocalResponseNorm(what.size, what.alpha, what.beta, what.k), where.level("lrn"), x), 1
-            case DropoutLayer():
-                return self.apply(Dropout(what.p), where.level("dropout"), x), 1
-            case SoftmaxLayer():
-                return self.apply(Softmax(), where.level("softmax"), x), 1
-            case PyramidLayer():
-                return self.apply(PyramidPool(what.levels), where.level("spp"), x), 1
-            case RoiLayer():
-                return self.apply(RegionPool(what.size, what.maps), where.level("roi"), x), 1
             case Residual():
                 return self.residual(what, x, where, item.at, strided=strided)
             case Branches():
@@ -318,8 +151,17 @@ class _Lowering:
                 self.asides -= 1
                 self.source = source
                 return x, 1
-            case _:
-                assert_never(what)
+            case Op():
+                return self.operation(what, x, where), 1
+
+    def operation(self, op: Op, x: int, where: Where) -> int:
+        """A layer that is one operation."""
+        if isinstance(op, PoolTo | Linear):
+            if self.source is None and not self.asides:
+                lint.end(self, self.spec, x, self.ended)
+        elif isinstance(op, Activation):
+            lint.second_activation(self, op, x)
+        return self.apply(op, where.level(op.name), x)
 
     # --- convolutions ----------------------------------------------------------------------------------------
 
@@ -329,7 +171,7 @@ class _Lowering:
         styled = layer.finish == "style"
         skipped = style.activates_first and self.active[x]  # the input has just been activated
         if styled and style.activates_first:
-            self.warn_of_pre_activation(x, skipped=skipped)
+            lint.pre_activation(self, self.spec, x, skipped=skipped)
         if styled and not skipped:
             for op, name in zip(style.before, names, strict=False):
                 x = self.apply(op, where.level(name), x)
@@ -338,7 +180,7 @@ class _Lowering:
         stride = layer.stride if strided else 1
         x = self.bare_conv(layer, x, where.level("conv"), stride, self.steps[x].shape.c)
         for op, name in zip(style.after, names[len(style.before) :], strict=True) if styled else ():
-            if closes and not isinstance(op, BatchNorm):
+            if closes and not isinstance(op, Norm):
                 continue  # the sum's activation takes its place
             x = self.apply(op, where.level(name), x)
         return x, stride
@@ -346,7 +188,7 @@ class _Lowering:
     def bare_conv(self, layer: ConvLayer, x: int, where: Where, stride: int, channels: int) -> int:
         """The convolution alone; `channels` where the layer names none."""
         style = self.spec.style
-        normed = any(isinstance(op, BatchNorm) for op in (*style.before, *style.after))
+        normed = any(isinstance(op, Norm) for op in (*style.before, *style.after))
         match layer.finish:
             case "style":
                 bias = style.bias or not normed
@@ -414,24 +256,18 @@ class _Lowering:
             x = self.shortcut_layer(item, x, where.level(index), after.c, normed=not preactivated)
         return x
 
-    def activated(self, step: int, x: int | None) -> bool:
-        """Whether a step's value is that of step x, normalised and activated, with nothing else in between."""
-        while step != x and isinstance(self.steps[step].op, BatchNorm | Activation):
-            step = self.steps[step].inputs[0]
-        return step == x
-
     def shortcut_layer(self, item: Item, x: int, where: Where, channels: int, *, normed: bool) -> int:
         match item.what:
             case ConvLayer() as layer:
                 x = self.bare_conv(layer, x, where.level("conv"), layer.stride, channels)
                 norm = self.spec.style.norm
-                return self.apply(norm, where.level("bn"), x) if normed and norm and layer.finish == "style" else x
+                return self.apply(norm, where.level(norm.name), x) if normed and norm and layer.finish == "style" else x
             case PoolLayer(kernel=(1, 1), stride=1, kind="avg"):
                 return x
             case PoolLayer() as layer:
                 return self.apply(_pool(layer, layer.stride), where.level(layer.kind), x)
-            case NormLayer(op=op):
-                return self.apply(op, where.level("bn"), x)
+            case Norm() as op:
+                return self.apply(op, where.level(op.name), x)
             case _:
                 raise AssertionError(item)  # reading a shortcut admits no other
 
@@ -498,8 +334,10 @@ def _short(text: str, most: int = 60) -> str:
 
 def _transparent(item: Item) -> bool:
     match item.what:
-        case NormLayer() | DropoutLayer() | PoolLayer() | PoolToLayer() | Aside():
+        case PoolLayer() | Norm() | Aside():
             return True
+        case Op() as op:
+            return op.transparent
         case Sequence(body=body) | Call(body=body):
             return all(map(_transparent, body))
         case _:
@@ -517,7 +355,7 @@ def _pool(layer: PoolLayer, stride: int) -> Pool:
     return Pool(layer.kind, layer.kernel, stride, _padding(layer.pad, layer.kernel), layer.ceil, layer.count_pad)
 
 
-def _names(ops: Many[BatchNorm | Activation]) -> list[str]:
+def _names(ops: Many[Norm | Activation]) -> list[str]:
     """A name each, numbered from the second of a kind on: `bn relu conv bn` has `bn`, `relu` and `bn2`."""
     kinds = [op.name for op in ops]
     earlier = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]

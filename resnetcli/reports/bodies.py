@@ -8,24 +8,8 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import TypeVar
 
-from resnetcli.spec.spec import (
-    ActLayer,
-    Aside,
-    Branches,
-    Call,
-    ConvLayer,
-    DropoutLayer,
-    FcLayer,
-    Item,
-    LrnLayer,
-    NormLayer,
-    PoolLayer,
-    PoolToLayer,
-    PyramidLayer,
-    Residual,
-    RoiLayer,
-    Sequence,
-)
+from resnetcli import ops
+from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence
 from resnetcli.spec.words import body_text, decimal_text, head_text, item_text, layer_text
 
 MANY = 250_000
@@ -195,13 +179,18 @@ def _distance(a: tuple[Item, ...], b: tuple[Item, ...]) -> int:
 
 def _unlike(a: Item, b: Item) -> int | None:
     """How unlike two items are, in tenths of a layer; None if one never is what became of the other."""
-    if type(a.what) is not type(b.what):
+    if _sort(a) is not _sort(b):
         return None
     inside = _bodies(a), _bodies(b)
     differ = sum(4 if what in ("kernel", "kind") else 2 for what, _, _ in _properties(a, b))
     if not inside[0]:
         return differ
     return differ + align(*inside, _distance, _weight, searched=few(*inside))[0]
+
+
+def _sort(item: Item) -> type:
+    """What an item can be replaced by and still be the same item: an activation by any other."""
+    return ops.Activation if isinstance(item.what, ops.Activation) else type(item.what)
 
 
 _ORDINALS = ("first", "second", "third")
@@ -295,18 +284,18 @@ def _facts(item: Item) -> list[tuple[str, str]]:
                 ("size", "rounded up" if ceil else "rounded down"),
                 ("mean", "with padding" if count_pad else "without padding"),
             ]
-        case PoolToLayer(kind, size):
+        case ops.PoolTo(kind, size):
             return [("kind", kind), ("to", f"{size[0]}x{size[1]}")]
-        case FcLayer(features):
+        case ops.Linear(features):
             return [("width", str(features))]
-        case NormLayer() | ActLayer() | LrnLayer() as layer:
-            return [("layer", layer_text(layer))]
-        case DropoutLayer(p):
+        case ops.Dropout(p):
             return [("p", decimal_text(p))]
-        case PyramidLayer(levels):
+        case ops.PyramidPool(levels):
             return [("levels", " ".join(map(str, levels)))]
-        case RoiLayer(size, maps):
+        case ops.RegionPool(size, maps):
             return [("to", f"{size[0]}x{size[1]}"), ("regions", str(maps))]
+        case ops.Op() as op:
+            return [("layer", layer_text(op))]
         case Residual(scale=scale, linear=linear):
             return [("scale", "none" if scale is None else decimal_text(scale)), ("linear", "yes" if linear else "no")]
         case Branches(kind=kind, of=of):

@@ -8,7 +8,7 @@ from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from resnetcli.ops import Activation, Add, BatchNorm, Conv, Shape
+from resnetcli.ops import Add, BatchNorm, Conv, Norm, Shape
 from resnetcli.plan.count import BYTES_FP32, row_steps
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.reports.bodies import align, body_changes, few, likeness
@@ -16,7 +16,7 @@ from resnetcli.reports.compare import Model
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record
 from resnetcli.spec.inputs import Size
-from resnetcli.spec.spec import ActLayer, ConvStyle, Equation, Item, NormLayer, Spec
+from resnetcli.spec.spec import ConvStyle, Equation, Item, Spec
 from resnetcli.spec.words import body_text, layer_text
 from resnetcli.spec.zoo import Zoo
 
@@ -189,12 +189,8 @@ def header_changes(a: Spec, b: Spec) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _op_text(op: BatchNorm | Activation) -> str:
-    return layer_text(NormLayer(op) if isinstance(op, BatchNorm) else ActLayer(op))
-
-
 def _style_text(style: ConvStyle) -> str:
-    words = [*map(_op_text, style.before), "conv(bias)" if style.bias else "conv", *map(_op_text, style.after)]
+    words = [*map(layer_text, style.before), "conv(bias)" if style.bias else "conv", *map(layer_text, style.after)]
     return " ".join(words)
 
 
@@ -202,23 +198,23 @@ def _style_effects(a: ConvStyle, b: ConvStyle) -> Iterator[str]:
     """What the two ways mean for a convolution, where the words do not show it: `bias dropped`."""
     if (one := _has_bias(a)) != (other := _has_bias(b)):
         yield f"bias {'added' if other and not one else 'dropped'}"
-    norms = [any(isinstance(op, BatchNorm) for op in (*style.before, *style.after)) for style in (a, b)]
+    norms = [any(isinstance(op, Norm) for op in (*style.before, *style.after)) for style in (a, b)]
     if norms[0] != norms[1]:
         yield f"bn {'added' if norms[1] else 'dropped'}"
     activations = [
-        [_op_text(op) for op in (*style.before, *style.after) if not isinstance(op, BatchNorm)] for style in (a, b)
+        [layer_text(op) for op in (*style.before, *style.after) if not isinstance(op, Norm)] for style in (a, b)
     ]
     if activations[0] != activations[1]:
         yield f"activation {' '.join(activations[0]) or 'none'} -> {' '.join(activations[1]) or 'none'}"
 
 
 def _has_bias(style: ConvStyle) -> bool:
-    return style.bias or not any(isinstance(op, BatchNorm) for op in (*style.before, *style.after))
+    return style.bias or not any(isinstance(op, Norm) for op in (*style.before, *style.after))
 
 
 def _equation_text(equation: Equation) -> str:
     inner = "x + F" if equation.adds else "F"
-    return inner if equation.activation is None else f"{_op_text(equation.activation)}({inner})"
+    return inner if equation.activation is None else f"{layer_text(equation.activation)}({inner})"
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

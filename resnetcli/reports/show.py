@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resnetcli.ops import Shape
+from resnetcli.ops import Linear, PoolTo, Shape
 from resnetcli.reports.profile import Profile
 from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.spec import (
     Aside,
     Branches,
     ConvLayer,
-    FcLayer,
     Item,
     Layer,
     PoolLayer,
-    PoolToLayer,
     Residual,
 )
 from resnetcli.spec.spec import Sequence as Seq
@@ -126,7 +124,7 @@ def _item_lines(item: Item) -> list[str]:
             return lines
         case Aside(body=body):
             return ["aside", *_indented(cell_lines(body))]
-        case ConvLayer() | PoolLayer() | PoolToLayer() | FcLayer() as layer:
+        case ConvLayer() | PoolLayer() | PoolTo() | Linear() as layer:
             return [_layer_words(layer) + times]
         case _:
             return [head_text(item) + times]
@@ -150,12 +148,12 @@ def _bracketed(lines: list[str], suffix: str) -> list[str]:
 def _layer_words(layer: Layer) -> str:
     """A layer in the papers' own words: `3×3, 128, C=32, stride 2`."""
     match layer:
-        case PoolToLayer(kind="avg", size=(1, 1)):
+        case PoolTo(kind="avg", size=(1, 1)):
             return "global average pool"
         case PoolLayer(kind=kind, kernel=kernel, stride=stride):
             what = f"{kernel[0]}×{kernel[1]} {'max' if kind == 'max' else 'average'} pool"
             return f"{what}, stride {stride}" if stride > 1 else what
-        case FcLayer(features=features):
+        case Linear(features=features):
             return f"{features}-d fc"
         case ConvLayer():
             size, *marks = layer_text(layer).split()

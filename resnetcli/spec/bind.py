@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Many
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from resnetcli.errors import At, Problems, SpecError, did_you_mean
-from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU
+from resnetcli.ops import WORDS, PoolTo
+from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate, names_in
-from resnetcli.spec.phrase import COMPOSITES, LAYER_WORDS, Phrase, PhraseError, Word, parse_cell, parse_head
+from resnetcli.spec.parse import parse_head
+from resnetcli.spec.phrase import Phrase, PhraseError, Word
 from resnetcli.spec.source import MAX_DEPTH, Map, Node, Seq, Text
 from resnetcli.spec.spec import (
-    ActLayer,
     Aside,
     Branches,
     Call,
     Composite,
     ConvLayer,
-    DropoutLayer,
-    FcLayer,
     Item,
     Layer,
-    LrnLayer,
-    NormLayer,
     PoolLayer,
-    PoolToLayer,
-    PyramidLayer,
     Residual,
-    RoiLayer,
     Sequence,
-    SoftmaxLayer,
 )
+from resnetcli.spec.vocabulary import COMPOSITES, MAX_CHANNELS, MAX_WINDOW, Argument, form_of, layer_words
 
-MAX_CHANNELS = 2**20
-MAX_WINDOW = 1024
-"""Of kernels, strides, padding and dilation."""
 MAX_COPIES = 16_384
 MAX_ITEMS = 8_192
 """Entries of a table once its blocks are put in place."""
@@ -162,7 +154,7 @@ class Binder:
         block = self.blocks.get(head.text)
         at = node.word(head.offset, head.length)
         if block is None:
-            known = [*LAYER_WORDS, *COMPOSITES, *self.blocks]
+            known = [*layer_words(), *COMPOSITES, *self.blocks]
             hint = self._comma_hint(node, within) or did_you_mean(
                 head.text,
                 known,
@@ -327,7 +319,6 @@ class _Words:
 
     def layer(self, phrase: Phrase) -> Layer:
         """Any phrase but a block call."""
-        words = phrase.words
         match phrase.head:
             case "conv":
                 return self._conv(phrase)
@@ -335,38 +326,34 @@ class _Words:
                 return self._pool(phrase)
             case "pool to":
                 kind = cast(Literal["max", "avg"], phrase.marks[0][1].text)
-                return PoolToLayer(kind, self._size(words))
-            case "fc":
-                return FcLayer(self.count(words[0], "the number of features", 1, MAX_CHANNELS))
-            case "bn":
-                return NormLayer(BatchNorm(self.decimal(words[0], "eps")) if words else BatchNorm())
-            case "relu":
-                return ActLayer(ReLU())
-            case "prelu":
-                return ActLayer(PReLU())
-            case "leaky":
-                return ActLayer(LeakyReLU(self.decimal(words[0], "the slope")))
-            case "lrn":
-                size = self.count(words[0], "the size", 1, MAX_WINDOW)
-                alpha, beta, k = (self.decimal(word, "each of alpha, beta and k") for word in words[1:])
-                return LrnLayer(size, alpha, beta, k)
-            case "dropout":
-                p = self.decimal(words[0], "the probability")
-                if p >= 1:
-                    at = self.node.word(words[0].offset, words[0].length)
-                    self.problems.add(f"dropout of {words[0].text} leaves nothing", at, "a probability below 1")
-                    raise _Skip
-                return DropoutLayer(p)
-            case "softmax":
-                return SoftmaxLayer()
-            case "spp":
-                return PyramidLayer(tuple(self.count(word, "a level", 1, 64) for word in words))
-            case "roi":
-                return RoiLayer(self._size(words[:2]), self.count(words[2], "the number of regions", 1, 100_000))
-            case head:
-                raise AssertionError(head)  # the phrase reader knows no other
+                return PoolTo(kind, self._size(phrase.words))
+            case word:
+                return WORDS[word](*self._arguments(word, list(phrase.words)))
 
-    def _size(self, words: tuple[Word, ...]) -> tuple[int, int]:
+    def _arguments(self, head: str, words: list[Word]) -> Iterator[object]:
+        """The arguments of an operation's word, which are the fields of its class."""
+        form = form_of(head)
+        assert form is not None  # parsing knows no other word
+        if form.repeated:
+            yield tuple(self._argument(form.arguments[0], word) for word in words)
+            return
+        for argument in form.arguments if words or not form.optional else ():
+            if argument.kind == "size":
+                yield self._size((words.pop(0), words.pop(0)))
+            elif argument.kind != "word":
+                yield self._argument(argument, words.pop(0))
+
+    def _argument(self, argument: Argument, word: Word) -> int | float:
+        if argument.kind == "whole":
+            return self.count(word, argument.what, argument.least, argument.most)
+        value = self.decimal(word, argument.what)
+        if value >= argument.below:
+            at = self.node.word(word.offset, word.length)
+            self.problems.add(f"{word.text} is out of range: {argument.what} is below {argument.below}", at)
+            raise _Skip
+        return value
+
+    def _size(self, words: Many[Word]) -> tuple[int, int]:
         h, w = (self.count(word, "a window", 1, MAX_WINDOW) for word in words)
         return h, w
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from resnetcli.errors import Problems, Source
+from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.inputs import parse_image
-from resnetcli.spec.phrase import Phrase, PhraseError, parse_cell, parse_head, text_of
+from resnetcli.spec.parse import parse_head
+from resnetcli.spec.phrase import Phrase, PhraseError, text_of
 from resnetcli.spec.source import Map, Node, Seq, Text, parse
 
 Place = Literal["value", "branch", "entry"]

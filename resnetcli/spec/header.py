@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from resnetcli.errors import Problems, clean, did_you_mean, nearest
-from resnetcli.ops import BatchNorm, LeakyReLU, PReLU, ReLU, Shape
-from resnetcli.spec.bind import MAX_CHANNELS
+from resnetcli.ops import WORDS, Activation, Norm, Shape
 from resnetcli.spec.inputs import MAX_SIZE, has_channels_last, parse_image
 from resnetcli.spec.lineage import entries
 from resnetcli.spec.numbers import decimal, printed_figure
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
+from resnetcli.spec.vocabulary import MAX_CHANNELS, form_of
 
 FIGURES = (
     "params", "macs", "flops", "activations", "depth", "top1_error", "top5_error", "top1_error_mean5", "top1_accuracy",
@@ -37,8 +37,8 @@ _UNITS = (
     (ACCURACY, ("", "%"), "a percentage from 0 to 100, such as 22.2"),
 )
 """Prefixes of figure names, the units allowed for them, and their description."""
-_CONV_WORD = re.compile(r"conv(\(bias\))?|bn(\(([^()]*)\))?|relu|prelu|leaky\(([^()]*)\)")
-_EQUATION = re.compile(r"(?:(relu|prelu|leaky\([^()]*\))\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
+_STYLE_WORD = re.compile(r"([a-z]\w*)(?:\(([^()]*)\))?")
+_EQUATION = re.compile(r"(?:([a-z]\w*(?:\([^()]*\))?)\()?\s*(x\s*\+\s*F|F)\s*(\)?)")
 
 
 def parse_protocol(text: str) -> str | None:
@@ -89,42 +89,45 @@ class Header:
 
     def style(self, key: Text, node: Node) -> ConvStyle:
         text = node.value if isinstance(node, Text) and len(node.value) < 80 else ""
-        before: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
-        after: list[BatchNorm | ReLU | LeakyReLU | PReLU] = []
-        conv: re.Match[str] | None = None
-        at = node.at
-        for word in re.finditer(r"\S+", text):
-            match = _CONV_WORD.fullmatch(word.group())
-            at = node.word(word.start(), len(word.group())) if isinstance(node, Text) else node.at
-            if match is None or (conv and word.group().startswith("conv")):
-                break
-            if word.group().startswith("conv"):
-                conv = match
-            elif (op := _style_op(word.group())) is None:
-                break
+        parts: list[list[Norm | Activation]] = [[]]  # before the convolution, then after it
+        bias, at = False, node.at
+        for match in re.finditer(r"\S+", text):
+            word = match.group()
+            if word in ("conv", "conv(bias)") and len(parts) == 1:
+                bias = word == "conv(bias)"
+                parts.append([])
+            elif op := _style_op(word):
+                parts[-1].append(op)
             else:
-                (after if conv else before).append(op)
+                at = node.word(match.start(), len(word)) if isinstance(node, Text) else node.at
+                break
         else:
-            at = node.at
-            if conv:
-                return ConvStyle(tuple(before), conv[1] is not None, tuple(after))
+            if len(parts) == 2:
+                return ConvStyle(tuple(parts[0]), bias, tuple(parts[1]))
+            word = ""
+        forms = {name: form_of(name) for name, kind in WORDS.items() if issubclass(kind, Norm | Activation)}
+        known = forms.get(word.partition("(")[0])
+        what = f"`{word}` is not written like `{known.usage}`" if known else f"unknown word `{word}` in `conv:`"
+        what = "`conv` is given twice" if word.startswith("conv") and len(parts) == 2 else what
+        activations = [form.usage for name, form in forms.items() if form and issubclass(WORDS[name], Activation)]
         self.problems.add(
-            f"`{text}` is no way to write a convolution" if text else "`conv` is a phrase", at,
-            "such as `conv bn relu`, `conv relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`",
+            what if text and word else "`conv:` needs the word `conv`" if text else "`conv` is a phrase", at,
+            f"such as `conv bn relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`; "
+            f"activations: {', '.join(activations)}",
         )  # fmt: skip
         return ConvStyle()
 
     def equation(self, key: Text, node: Node) -> Equation:
         text = node.value if isinstance(node, Text) else ""
         match = _EQUATION.fullmatch(text.strip())
-        activation = _style_op(match[1]) if match and match[1] else None
+        op = _style_op(match[1]) if match and match[1] else None
+        activation = op if isinstance(op, Activation) else None
         if match is None or bool(match[1]) != bool(match[3]) or (match[1] and activation is None):
             self.problems.add(
-                f"`{text}` is no residual equation" if text else "`residual` is an equation", node.at,
+                f"`{text}` is not a residual equation" if text else "`residual` is an equation", node.at,
                 "`relu(x + F)`, `x + F`, or `relu(F)` for a plain net",
             )  # fmt: skip
             return Equation()
-        assert not isinstance(activation, BatchNorm)  # the pattern admits activations alone
         return Equation(match[2] != "F", activation)
 
     def published(self, key: Text, node: Node) -> tuple[Published, ...]:
@@ -211,18 +214,15 @@ def _printed(figure: str, node: Node) -> tuple[str, Decimal, Decimal] | None:
     return node.value, value, last
 
 
-def _style_op(word: str) -> BatchNorm | ReLU | LeakyReLU | PReLU | None:
-    name, bracket, argument = word.rstrip(")").partition("(")
-    number = decimal(argument)
-    match name:
-        case "relu":
-            return ReLU()
-        case "prelu":
-            return PReLU()
-        case "bn" if not bracket:
-            return BatchNorm()
-        case "bn" if number is not None:
-            return BatchNorm(number)
-        case "leaky" if number is not None:
-            return LeakyReLU(number)
-    return None
+def _style_op(text: str) -> Norm | Activation | None:
+    """A normalisation or activation as `conv:` and `residual:` name it: `bn`, `bn(0.001)`, `leaky(0.1)`."""
+    match = _STYLE_WORD.fullmatch(text)
+    form = form_of(match[1]) if match else None
+    if match is None or form is None or not issubclass(WORDS[match[1]], Norm | Activation):
+        return None
+    if match[2] is None:
+        op = WORDS[match[1]]() if form.optional or not form.arguments else None
+    else:
+        number = decimal(match[2]) if form.bracketed else None
+        op = WORDS[match[1]](number) if number is not None else None  # type: ignore[call-arg]
+    return op if isinstance(op, Norm | Activation) else None

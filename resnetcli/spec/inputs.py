@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 
 from resnetcli.errors import UsageError
 from resnetcli.ops import MAX_ELEMENTS, Shape, Sides
-from resnetcli.spec.bind import MAX_CHANNELS
 from resnetcli.spec.pasted import clean_cell
+from resnetcli.spec.vocabulary import MAX_CHANNELS
 
 Kind = Literal["float", "int", "bool", "tokens", "list"]
 MAX_INPUTS = 16

@@ -7,25 +7,27 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
-from resnetcli.ops import BatchNorm, ReLU, Shape, Sides
-from resnetcli.spec.bind import MAX_CHANNELS, Binder, Block, is_name
+from resnetcli.ops import Activation, BatchNorm, Norm, ReLU, Shape, Sides
+from resnetcli.spec.bind import Binder, Block, is_name
+from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.header import Header
 from resnetcli.spec.lineage import Document, Merged, lineage, merge, open_document
 from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate, names_in
-from resnetcli.spec.phrase import PhraseError, is_reserved, parse_cell, parse_head
+from resnetcli.spec.parse import parse_head
+from resnetcli.spec.phrase import PhraseError
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import (
-    ActLayer,
     ConvLayer,
     ConvStyle,
     Equation,
     Item,
-    NormLayer,
     PoolLayer,
     Published,
     Shortcut,
     Spec,
 )
+from resnetcli.spec.spelling import is_reserved
+from resnetcli.spec.vocabulary import MAX_CHANNELS
 from resnetcli.spec.zoo import Zoo
 
 MAX_SHORTCUT = 16
@@ -212,9 +214,9 @@ class _Reader:
             if len(items) > MAX_SHORTCUT:
                 self.problems.add(f"a shortcut of {len(items):,} layers, at most {MAX_SHORTCUT} are read", node.at)
             for item in items:
-                if not isinstance(item.what, ConvLayer | PoolLayer | NormLayer) or item.times is not None:
+                if not isinstance(item.what, ConvLayer | PoolLayer | Norm) or item.times is not None:
                     what = (
-                        "an activation in a shortcut" if isinstance(item.what, ActLayer) else "not a shortcut's layer"
+                        "an activation in a shortcut" if isinstance(item.what, Activation) else "not a shortcut's layer"
                     )
                     self.problems.add(what, item.at, "a shortcut is of convolutions, pools and normalisation")
 

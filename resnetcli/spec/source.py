@@ -15,7 +15,7 @@ import yaml
 
 from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
 from resnetcli.files import is_directory, read_bounded
-from resnetcli.spec.phrase import bracket_problem
+from resnetcli.spec.cell import bracket_problem
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Literal
 
 from resnetcli.errors import At
-from resnetcli.ops import Activation, BatchNorm, Shape
+from resnetcli.ops import Activation, Norm, Op, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,72 +40,6 @@ class PoolLayer:
     pad: int | None = None
     ceil: bool = False
     count_pad: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PoolToLayer:
-    """`avg to 7x7`; `global avg` is `avg to 1x1`."""
-
-    kind: Literal["max", "avg"]
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class FcLayer:
-    """`fc 1000`."""
-
-    features: int
-
-
-@dataclass(frozen=True, slots=True)
-class NormLayer:
-    """`bn`, `bn(0.001)`."""
-
-    op: BatchNorm
-
-
-@dataclass(frozen=True, slots=True)
-class ActLayer:
-    """`relu`, `prelu`, `leaky(0.1)`."""
-
-    op: Activation
-
-
-@dataclass(frozen=True, slots=True)
-class LrnLayer:
-    """`lrn 5 0.0001 0.75 2`: size, alpha, beta, k."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-
-
-@dataclass(frozen=True, slots=True)
-class DropoutLayer:
-    """`dropout 0.3`."""
-
-    p: float
-
-
-@dataclass(frozen=True, slots=True)
-class SoftmaxLayer:
-    """`softmax`."""
-
-
-@dataclass(frozen=True, slots=True)
-class PyramidLayer:
-    """`spp 7 3 2 1`."""
-
-    levels: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoiLayer:
-    """`roi 14x14 of 300`."""
-
-    size: tuple[int, int]
-    maps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +84,8 @@ class Call:
     body: tuple[Item, ...]
 
 
-Layer = (
-    ConvLayer
-    | PoolLayer
-    | PoolToLayer
-    | FcLayer
-    | NormLayer
-    | ActLayer
-    | LrnLayer
-    | DropoutLayer
-    | SoftmaxLayer
-    | PyramidLayer
-    | RoiLayer
-)
+Layer = ConvLayer | PoolLayer | Op
+"""Convolutions and pools have what the table leaves open: padding, channels, form. Any other layer is its operation."""
 Composite = Residual | Branches | Sequence | Aside | Call
 
 
@@ -180,24 +103,24 @@ class Item:
 class ConvStyle:
     """What a bare `3x3 64` stands for: the header's `conv:`."""
 
-    before: tuple[BatchNorm | Activation, ...] = ()
+    before: tuple[Norm | Activation, ...] = ()
     bias: bool = False
-    after: tuple[BatchNorm | Activation, ...] = ()
+    after: tuple[Norm | Activation, ...] = ()
 
     @property
     def activates_first(self) -> bool:
         """Pre-activation: an activation stands right before the convolution."""
-        return bool(self.before) and not isinstance(self.before[-1], BatchNorm)
+        return bool(self.before) and not isinstance(self.before[-1], Norm)
 
     @property
-    def norm_before(self) -> BatchNorm | None:
+    def norm_before(self) -> Norm | None:
         """The normalisation before the convolution."""
-        return next((op for op in self.before if isinstance(op, BatchNorm)), None)
+        return next((op for op in self.before if isinstance(op, Norm)), None)
 
     @property
-    def norm(self) -> BatchNorm | None:
+    def norm(self) -> Norm | None:
         """The normalisation that follows the convolution, which a projection shortcut has too."""
-        return next((op for op in self.after if isinstance(op, BatchNorm)), None)
+        return next((op for op in self.after if isinstance(op, Norm)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,14 @@
-"""Items with known numbers -> the phrase they stand for: what errors, tables and diagrams call a layer."""
+"""Items with known numbers -> the text they stand for: what errors, tables and diagrams call a layer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
-from dataclasses import fields
-from typing import assert_never
+from dataclasses import MISSING, fields
 
-from resnetcli.ops import Activation
-from resnetcli.spec.spec import (
-    ActLayer,
-    Aside,
-    Branches,
-    Call,
-    ConvLayer,
-    DropoutLayer,
-    FcLayer,
-    Item,
-    Layer,
-    LrnLayer,
-    NormLayer,
-    PoolLayer,
-    PoolToLayer,
-    PyramidLayer,
-    Residual,
-    RoiLayer,
-    Sequence,
-    SoftmaxLayer,
-)
+from resnetcli.ops import Op, PoolTo
+from resnetcli.spec.phrase import ORDER, Phrase, Word, text_of
+from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, Layer, PoolLayer, Residual, Sequence
 
 
 def decimal_text(value: float) -> str:
@@ -36,59 +18,54 @@ def decimal_text(value: float) -> str:
 
 def layer_text(layer: Layer) -> str:
     """The canonical phrase: `3x3 128 C=32 /2`."""
+    return text_of(phrase_of(layer))
+
+
+def phrase_of(layer: Layer) -> Phrase:
+    """The phrase that is read as this layer."""
     match layer:
         case ConvLayer():
-            return " ".join(_conv_words(layer))
-        case PoolLayer(kind=kind, kernel=kernel, stride=stride, pad=pad, ceil=ceil, count_pad=count_pad):
-            words = [f"{kernel[0]}x{kernel[1]}", f"{kind}(pad)" if count_pad else kind]
-            words += [f"/{stride}"] if stride > 1 else []
-            words += _pad_words(pad)
-            return " ".join([*words, "ceil"] if ceil else words)
-        case PoolToLayer(kind="avg", size=(1, 1)):
-            return "global avg"
-        case PoolToLayer(kind=kind, size=size):
-            return f"{kind} to {size[0]}x{size[1]}"
-        case FcLayer(features=features):
-            return f"fc {features}"
-        case NormLayer(op=op):
-            return "bn" if op.eps == 1e-5 else f"bn({decimal_text(op.eps)})"
-        case ActLayer(op=op):
-            return _activation_text(op)
-        case LrnLayer(size=size, alpha=alpha, beta=beta, k=k):
-            return " ".join(["lrn", str(size), *map(decimal_text, (alpha, beta, k))])
-        case DropoutLayer(p=p):
-            return f"dropout {decimal_text(p)}"
-        case SoftmaxLayer():
-            return "softmax"
-        case PyramidLayer(levels=levels):
-            return " ".join(map(str, ("spp", *levels)))
-        case RoiLayer(size=size, maps=maps):
-            return f"roi {size[0]}x{size[1]} of {maps}"
-        case _:
-            assert_never(layer)
+            return Phrase("conv", _words(layer.kernel), _marks(
+                channels=layer.channels,
+                C=layer.groups if layer.groups not in (1, "dw") else None,
+                dw="dw" if layer.groups == "dw" else None,
+                stride=layer.stride if layer.stride > 1 else None,
+                dil=layer.dilation if layer.dilation > 1 else None,
+                V="V" if layer.pad == 0 else None,
+                pad=layer.pad or None,
+                **{layer.finish: layer.finish} if layer.finish != "style" else {},
+            ))  # fmt: skip
+        case PoolLayer():
+            return Phrase("pool", _words(layer.kernel), _marks(
+                kind="avg(pad)" if layer.count_pad else layer.kind,
+                stride=layer.stride if layer.stride > 1 else None,
+                V="V" if layer.pad == 0 else None,
+                pad=layer.pad or None,
+                ceil="ceil" if layer.ceil else None,
+            ))  # fmt: skip
+        case PoolTo(kind=kind, size=size):
+            return Phrase("pool to", _words(size), _marks(kind=kind))
+        case op:
+            return Phrase(op.word, _words(_arguments(op)))
 
 
-def _activation_text(op: Activation) -> str:
-    arguments = [decimal_text(getattr(op, each.name)) for each in fields(op)]  # type: ignore[arg-type]
-    return f"{op.word}({arguments[0]})" if arguments else op.word
+def _arguments(op: Op) -> Iterable[object]:
+    """An operation's fields up to the last that differs from its default."""
+    values = [(getattr(op, each.name), each.default) for each in fields(op)]  # type: ignore[arg-type]
+    while values and values[-1][1] is not MISSING and values[-1][0] == values[-1][1]:
+        values.pop()
+    for value, _ in values:
+        yield from value if isinstance(value, tuple) else (value,)
 
 
-def _pad_words(pad: int | None) -> list[str]:
-    return [] if pad is None else ["V"] if pad == 0 else [f"pad={pad}"]
+def _words(values: Iterable[object]) -> tuple[Word, ...]:
+    return tuple(Word(decimal_text(value) if isinstance(value, float) else str(value)) for value in values)
 
 
-def _conv_words(layer: ConvLayer) -> list[str]:
-    words = [f"{layer.kernel[0]}x{layer.kernel[1]}"]
-    if layer.channels is not None:
-        words.append(str(layer.channels))
-    if layer.groups != 1:
-        words.append("dw" if layer.groups == "dw" else f"C={layer.groups}")
-    if layer.stride > 1:
-        words.append(f"/{layer.stride}")
-    if layer.dilation > 1:
-        words.append(f"dil={layer.dilation}")
-    words += _pad_words(layer.pad)
-    return words if layer.finish == "style" else [*words, layer.finish]
+def _marks(stride: int | None = None, **marks: object) -> tuple[tuple[str, Word], ...]:
+    """The marks that have a value, in canonical order."""
+    values = {"/": stride, **marks}
+    return tuple((key, Word(str(values[key]))) for key in ORDER if values.get(key) is not None)
 
 
 def head_text(item: Item) -> str:

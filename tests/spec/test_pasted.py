@@ -12,10 +12,11 @@ import pytest
 from resnetcli.errors import Source, SpecError
 from resnetcli.plan.count import Counts, count
 from resnetcli.plan.lower import lower
+from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.format import format_text
 from resnetcli.spec.numbers import names_in
 from resnetcli.spec.pasted import clean_cell
-from resnetcli.spec.phrase import Phrase, PhraseError, parse_cell, text_of
+from resnetcli.spec.phrase import Phrase, PhraseError, text_of
 from resnetcli.spec.read import read
 from resnetcli.spec.source import Map, Node, Text
 from resnetcli.spec.zoo import Zoo

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetcli.spec.phrase import COMPOSITES, Phrase, PhraseError, parse_cell, parse_head, text_of
+from resnetcli.spec.cell import parse_cell
+from resnetcli.spec.parse import parse_head
+from resnetcli.spec.phrase import Phrase, PhraseError, text_of
+from resnetcli.spec.vocabulary import COMPOSITES
 from tests.spec.strategies import HEADS, LAYERS, TIMES
 
 CELLS = st.builds("{}{}".format, LAYERS, TIMES)

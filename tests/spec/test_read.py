@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnetcli.errors import Source, SpecError, UsageError
-from resnetcli.ops import BatchNorm, LeakyReLU, Op, PReLU, ReLU, Shape
+from resnetcli.ops import BatchNorm, LeakyReLU, Linear, Op, PReLU, ReLU, Shape
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -24,7 +24,6 @@ from resnetcli.spec.spec import (
     ConvLayer,
     ConvStyle,
     Equation,
-    FcLayer,
     Item,
     Residual,
     Sequence,
@@ -421,7 +420,7 @@ def test_what_was_set_to_something_else_is_known() -> None:
 
 def test_classes_are_a_parameter() -> None:
     spec = read("resnet50", zoo=ZOO, parameters={"classes": 10})
-    assert spec.rows["head"][-1].what == FcLayer(10)
+    assert spec.rows["head"][-1].what == Linear(10)
 
 
 @pytest.mark.parametrize(
@@ -469,7 +468,7 @@ def test_c_is_a_name_and_a_mark() -> None:
 @pytest.mark.parametrize("text", ["'6 / 2'", "6/2", "( 4 + 2 ) / 2"])
 def test_an_expression_of_let_may_hold_spaces_around_its_signs(text: str) -> None:
     (item,) = spec_of(f"input: 3x32x32\nlet: {{k: {text}}}\ntable: {{t: fc k}}\n").rows["t"]
-    assert item.what == FcLayer(3)
+    assert item.what == Linear(3)
 
 
 # --- blocks ------------------------------------------------------------------------------------------------------
