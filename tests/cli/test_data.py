@@ -16,8 +16,8 @@ from resnetcli.data.dataset import Dataset
 from resnetcli.data.read import load
 from resnetcli.data.synthetic import synthetic
 from resnetcli.data.write import write_custom
-from tests.cli.test_cli import golden, run
-from tests.data.made import _tiny, packed, publish, sha256, small, write_binary  # noqa: F401
+from tests.support.cli import check_golden, run
+from tests.support.datasets import _tiny, packed, publish, sha256, small, write_binary  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 tiny = pytest.mark.usefixtures("_tiny")
@@ -27,7 +27,7 @@ tiny = pytest.mark.usefixtures("_tiny")
 def test_the_help_is_as_reviewed(command: str, pytestconfig: pytest.Config) -> None:
     result = run(["data", *command.split(), "--help"])
     assert result.exit_code == 0
-    golden(f"help_data{'_' * bool(command)}{command}", result.stdout, pytestconfig)
+    check_golden(f"help_data{'_' * bool(command)}{command}", result.stdout, pytestconfig)
 
 
 def own(folder: Path) -> Dataset:
@@ -45,7 +45,7 @@ def test_a_sound_set_is_described(
     own(tmp_path / "own")
     result = run(f"data check own --format {format}")
     assert result.exit_code == 0, result.output
-    golden(f"data_check_{format}", result.stdout, pytestconfig)
+    check_golden(f"data_check_{format}", result.stdout, pytestconfig)
 
 
 def test_the_columns_of_classes_sum_to_the_images(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.thin import thinned
 
 WRONG = """\

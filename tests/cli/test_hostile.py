@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.thin import thinned
 from tests.support.trained import CONFIG, a_run, falling, points
 

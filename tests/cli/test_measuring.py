@@ -25,7 +25,7 @@ from resnetcli.bench.versus import paired
 from resnetcli.bench.worker import Job
 from resnetcli.errors import ResourceError
 from resnetcli.plan.plan import Plan
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.measured import measured
 
 NET = "cifar_resnet20 --device cpu --time-budget 100ms"

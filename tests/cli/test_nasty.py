@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from resnetcli.cli.main import app
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.thin import thinned
 
 NASTY = (

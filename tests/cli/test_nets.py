@@ -15,8 +15,8 @@ import torch
 from resnetcli.files import write_atomic
 from resnetcli.runs.directory import net_folders
 from resnetcli.train.loop import Trainer
-from tests.cli.test_cli import run
 from tests.cli.test_train import weights
+from tests.support.cli import run
 from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from resnetcli.bench.environment import Ledger
-from tests.cli.test_cli import run
+from tests.support.cli import run
 
 NETS = "cifar_resnet20 cifar_resnet32"
 QUICK = f"compare {NETS} --device cpu --time-budget 100ms"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnetcli.reports.comparison import Comparison
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.measured import MEASURED
 from tests.support.trained import a_run, point
 

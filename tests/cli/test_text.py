@@ -16,7 +16,7 @@ from resnetcli.cli.app import MOST_NOTES
 from resnetcli.cli.main import COMPLETE, tidy
 from resnetcli.cli.root import PANELS
 from resnetcli.table import output
-from tests.cli.test_cli import run
+from tests.support.cli import run
 
 COMMANDS = (
     "list vgg16 resnet18",

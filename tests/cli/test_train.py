@@ -31,7 +31,7 @@ from resnetcli.runs.directory import only_one
 from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import start
 from resnetcli.train.loop import Trainer
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")

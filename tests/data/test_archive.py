@@ -13,7 +13,7 @@ import pytest
 from resnetcli.data import archive as module
 from resnetcli.data.archive import read_archive
 from resnetcli.data.errors import DataError
-from tests.data.made import member, tar_of
+from tests.support.datasets import member, tar_of
 
 WANTED = ("set/a.bin", "set/b.bin")
 GOOD = [(member(name, name.encode()), name.encode()) for name in WANTED]

@@ -21,7 +21,7 @@ from resnetcli.data.read import load
 from resnetcli.data.synthetic import synthetic
 from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError, UsageError
-from tests.data.made import _tiny, packed, small, write_binary, write_python  # noqa: F401
+from tests.support.datasets import _tiny, packed, small, write_binary, write_python  # noqa: F401
 
 DATA = synthetic(30, 6, classes=3, size=(5, 8))
 

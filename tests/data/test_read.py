@@ -16,7 +16,7 @@ from resnetcli.data.errors import DataError
 from resnetcli.data.read import default_folder, default_name, load
 from resnetcli.data.write import write_cifar10_binary
 from resnetcli.errors import ResourceError, UsageError
-from tests.data.made import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
+from tests.support.datasets import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
 
 tiny = pytest.mark.usefixtures("_tiny")
 every_set = pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -14,7 +14,7 @@ import pytest
 from resnetcli.data.errors import DataError
 from resnetcli.data.records import python_part
 from resnetcli.data.unpickle import Pickled, unpickle
-from tests.data.made import Pickler2, batch
+from tests.support.datasets import Pickler2, batch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
 LABELS = [number % 10 for number in range(30)]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import resnetcli as rc
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.support.pytorch import figures
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import resnetcli as rc
-from tests.cli.test_cli import run
+from tests.support.cli import run
 
 INPUTS = """
 import torch

@@ -14,8 +14,8 @@ import resnetcli as rc
 from resnetcli.reports.profile import profile_model
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.spec.reference import Origin, origin_of
-from tests.cli.test_cli import run
-from tests.test_docs import documented, emitted, fits
+from tests.support.cli import run
+from tests.support.documents import documented, emitted, fits
 
 NETS = """
 import dataclasses

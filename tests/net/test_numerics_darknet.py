@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from tests.net.numerics import Weights, assert_same, built, copy_by_position, foreign, images, logits
+from tests.support.numerics import Weights, assert_same, built, copy_by_position, foreign, images, logits
 from tests.support.written import plan_of_model
 
 

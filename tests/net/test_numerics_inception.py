@@ -11,7 +11,7 @@ from resnetcli.ops import Shape
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
-from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
+from tests.support.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
 from tests.support.written import ZOO, plan_of, plan_of_model
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
-from tests.net.numerics import assert_same, built, copy_by_position, foreign, images, logits
+from tests.support.numerics import assert_same, built, copy_by_position, foreign, images, logits
 from tests.support.written import ZOO, plan_of_model
 
 SIZE = 107

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
+from tests.support.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
 from tests.support.written import plan_of_model
 
 # --- torchvision -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
-from tests.net.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
+from tests.support.numerics import Weights, assert_same, built, check, copy_by_position, foreign, images, logits
 from tests.support.written import ops, plan_of_model
 
 # --- torchvision and timm ----------------------------------------------------------------------------------------

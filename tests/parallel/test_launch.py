@@ -26,7 +26,7 @@ from resnetcli.parallel.launch import (
     surroundings,
     without_gpus,
 )
-from tests.cli.test_cli import run
+from tests.support.cli import run
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 

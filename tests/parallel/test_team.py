@@ -38,7 +38,7 @@ from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.loop import Trainer, _part
 from resnetcli.train.start import Asked, Prepared
-from tests.cli.test_cli import run
+from tests.support.cli import run
 from tests.train import tiny
 
 PATCHED = """

@@ -10,7 +10,7 @@ import pytest
 from resnetcli.recipes.deviations import deviations, setting_text
 from resnetcli.recipes.schedule import Warmup
 from resnetcli.recipes.text import read_recipe
-from tests.train.recipes import OTHERWISE, every_recipe
+from tests.support.recipes import OTHERWISE, every_recipe
 
 
 def test_the_default_recipe_says_where_it_is_not_the_papers() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnetcli.errors import SpecError
-from tests.train.recipes import recipe_of
+from tests.support.recipes import recipe_of
 
 SMALL = "batch_size: 128\niterations: 100\nschedule: {kind: fixed, lr: 0.1}\n"
 

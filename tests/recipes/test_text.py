@@ -14,7 +14,7 @@ from resnetcli.recipes.deviations import deviations
 from resnetcli.recipes.recipe import SETTINGS, Augmentation
 from resnetcli.recipes.schedule import Schedule, Warmup
 from resnetcli.recipes.text import FOLDER, format_recipe, read_recipe, recipe_names
-from tests.train.recipes import OTHERWISE, every_recipe, recipe_of
+from tests.support.recipes import OTHERWISE, every_recipe, recipe_of
 
 
 def test_there_are_the_papers_recipes_and_a_fast_one() -> None:

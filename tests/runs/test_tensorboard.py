@@ -25,8 +25,8 @@ from resnetcli.runs.metrics import Metrics, read_metrics
 from resnetcli.runs.tensorboard import PACKAGE, Board, event_files, load
 from resnetcli.train.loop import Trainer
 from resnetcli.train.session import Outcome, Session
-from tests.cli.test_cli import run as cli
 from tests.parallel.test_team import together
+from tests.support.cli import run as cli
 from tests.train import tiny
 from tests.train.tiny import Ear, Fake, config
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.support.cli import run
 
 pytest.importorskip("sklearn")
 from benchmarks.digits import RECIPE, experiment, write_digits

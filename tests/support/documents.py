@@ -1,0 +1,170 @@
+"""Run the commands and sessions of a document again; read the tables of keys in docs/reference/json.md."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import doctest
+import io
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from resnetcli.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+FENCED = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+FILE = re.compile(r"# (\S+\.(?:yaml|py))\n")
+PROMPT = re.compile(r"^\$ (.*)\n", re.MULTILINE)
+
+
+def rerun(text: str) -> str:
+    """The document with its outputs as they are now, run in the working directory; a block marked `norun` stays.
+
+    A block that begins `# name.yaml` or `# name.py` is that file. What still matches is left as it is written.
+    """
+    names: dict[str, Any] = {}
+
+    def block(match: re.Match[str]) -> str:
+        info, body = match[1], match[2]
+        if info in {"yaml", "python"} and (file := FILE.match(body)):
+            Path(file[1]).write_text(body, encoding="utf-8")
+        elif info == "console":
+            body = transcript(body)
+        elif info == "python" and ">>> " in body:
+            body = session(body, names)
+        return f"```{info}\n{body}```"
+
+    return FENCED.sub(block, text)
+
+
+def transcript(body: str) -> str:
+    """`$ resnet-cli ...` lines, each followed by what it prints, errors included."""
+    before, *parts = PROMPT.split(body)
+    assert not before, f"a console block begins with a command: {before}"
+    outputs = [shown(expected, run_line(command)) for command, expected in zip(parts[::2], parts[1::2], strict=True)]
+    spaced = [f"{text}\n" if text else "" for text in outputs[:-1]]  # a blank line before the next command
+    return "".join(f"$ {command}\n{text}" for command, text in zip(parts[::2], [*spaced, outputs[-1]], strict=True))
+
+
+def run_line(command: str) -> str:
+    """What `resnet-cli ...` prints, or what is in a file, for `cat`."""
+    program, *arguments = shlex.split(command)
+    if program == "cat":
+        return "".join(Path(name).read_text(encoding="utf-8") for name in arguments)
+    assert program == "resnet-cli", f"only resnet-cli and cat are run, not {program}; mark the block `norun`"
+    printed, argv = io.StringIO(), sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            main()
+    except SystemExit:
+        pass  # any other exception would be a traceback
+    finally:
+        sys.argv = argv
+    return printed.getvalue()
+
+
+def session(body: str, names: dict[str, Any]) -> str:
+    """`>>>` lines, each followed by what Python prints; `names` last from one session to the next."""
+    parts = []
+    for part in doctest.DocTestParser().parse(body):
+        if isinstance(part, str):
+            parts.append(part)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(part.source, "a document's session", "single", dont_inherit=True), names)
+        first, *others = part.source.splitlines()
+        parts += [f">>> {first}\n", *(f"... {line}".rstrip() + "\n" for line in others)]
+        parts.append(shown(part.want, printed.getvalue()))
+    return "".join(parts)
+
+
+def shown(expected: str, printed: str) -> str:
+    """`expected` if that is what was printed, else what was, cut at the same places."""
+    lines, now = _lines(expected), _lines(printed)
+    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in lines)
+    same = re.fullmatch(pattern, "".join(f"{line}\n" for line in now))
+    return "".join(f"{line}\n" for line in (lines if same else _cut_alike(lines, now)))
+
+
+def _lines(text: str) -> list[str]:
+    """Without blank lines at the ends, and blanks at the ends of lines, which no editor would leave there."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    full = [index for index, line in enumerate(lines) if line]
+    return lines[full[0] : full[-1] + 1] if full else []
+
+
+def _cut_alike(cut: list[str], now: list[str]) -> list[str]:
+    """`now` with `...` where `cut` has it: the pieces between are as long, and the ones most like those in `cut`."""
+    kept: list[str] = []
+    pieces = [list(lines) for _, lines in groupby(cut, key=lambda line: line == "...")]
+    start = 0
+    for index, piece in enumerate(pieces):
+        last = len(now) - len(piece)
+        if piece == ["..."]:
+            kept += piece
+        elif len(pieces) == 1:
+            kept += now
+        else:
+            places = [0] if index == 0 else [last] if index == len(pieces) - 1 else range(start, last + 1)
+            best = max(places, key=lambda place: _likeness(piece, now[place : place + len(piece)]), default=start)
+            kept += now[best : best + len(piece)]
+            start = best + len(piece)
+    return kept or now
+
+
+def _likeness(a: list[str], b: list[str]) -> float:
+    return difflib.SequenceMatcher(None, "\n".join(a), "\n".join(b), autojunk=False).ratio()
+
+
+# --- what the references must hold -------------------------------------------------------------------------------
+
+
+def text_of(document: str) -> str:
+    (path,) = (ROOT / "docs").rglob(document)
+    return path.read_text(encoding="utf-8")
+
+
+def documented(schema: str) -> dict[str, str]:
+    """Key -> type, of the tables in a schema's section: `rows[].row` is a key of each of `rows`."""
+    sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)
+    (section,) = [section for section in sections if section.startswith(f"`resnet-cli/{schema}`")]
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
+
+
+OWN_NAMES = (
+    "parameters",
+    "results[].conditions",
+    "convention.parts",
+    "conventions[].parts",
+    "matches[].parts",
+    "nearest[].parts",
+)
+
+
+def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a record and its value. `parameters` has names of the net's own, and is a value; so has `parts`."""
+    if isinstance(value, list):
+        for item in value:
+            yield from emitted(item, f"{path}[]")
+    elif isinstance(value, dict) and not path.endswith(OWN_NAMES):
+        for key, item in value.items():
+            here = f"{path}.{key}".lstrip(".")
+            yield here, item
+            yield from emitted(item, here)
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is of a type as docs/reference/json.md calls it."""
+    if kind.endswith(" or null"):
+        return value is None or fits(value, kind.removesuffix(" or null"))
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(fits(item, kind.removeprefix("list of ")[:-1]) for item in value)
+    return type(value) is {"integer": int, "number": float, "string": str, "boolean": bool, "object": dict}[kind]
