@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from resnetcli.reports.crosscheck import crosscheck as crosscheck
     from resnetcli.reports.diff import Diff as Diff
     from resnetcli.reports.diff import diff as diff
-    from resnetcli.reports.gate import limits as limits
     from resnetcli.reports.info import info as info
+    from resnetcli.reports.limits import limits as limits
     from resnetcli.reports.listing import models as models
     from resnetcli.reports.max_batch import Fit as Fit
     from resnetcli.reports.max_batch import fit as fit
@@ -85,7 +85,7 @@ _NAMES = {
     "reports.comparison": "Comparison",
     "reports.crosscheck": "crosscheck",
     "reports.diff": "Diff diff",
-    "reports.gate": "limits",
+    "reports.limits": "limits",
     "reports.info": "info",
     "reports.listing": "models",
     "reports.max_batch": "Fit fit",

@@ -48,13 +48,13 @@ def check(
 ) -> None:
     """Validate specs and enforce limits (exit codes: 0 ok, 1 expectation or limit not met, 2 invalid)."""
     import resnetcli.reports.check as report
-    from resnetcli.reports.gate import limits
+    from resnetcli.reports.limits import limits
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.numbers import short
     from resnetcli.table.output import print_whole
 
     if against is not None and len(files) > 1:
-        raise UsageError("`--against` is of one net, and several are to be checked")
+        raise UsageError(f"`--against` takes one model, not {len(files)}")
     try:
         most = limits(params=params, macs=macs, activations=activations, memory=memory, against=against)
     except UsageError as error:

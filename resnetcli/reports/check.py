@@ -1,4 +1,4 @@
-"""Whether a spec can be read, holds together, and counts what it says it counts."""
+"""Validate specs: problems, unmet expectations, exceeded limits, and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from resnetcli.errors import Problem, SpecError, listening
 from resnetcli.ops import Conv
-from resnetcli.reports.gate import Limits, exceeded, unlike
+from resnetcli.reports.limits import Limits, changed_conditions, exceeded
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.spec.bind import strided
 from resnetcli.spec.spec import Residual
@@ -16,43 +16,41 @@ from resnetcli.spec.zoo import Zoo
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The outcome for one spec."""
+class CheckResult:
+    """The result for one spec."""
 
     model: str
     profile: Profile | None
-    """None for a spec that is invalid."""
+    """None for an invalid spec."""
     errors: tuple[Problem, ...] = ()
-    """What makes it invalid."""
     unmet: tuple[Problem, ...] = ()
-    """Where `expect:` does not hold."""
+    """Mismatches with `expect:`."""
     warnings: tuple[Problem, ...] = ()
     exceeded: tuple[Problem, ...] = ()
-    """Where it costs more than it may."""
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 1 `expect:` does not hold or a limit is exceeded, 2 invalid."""
+        """0 OK, 1 an expectation or a limit is not met, 2 invalid."""
         return 2 if self.errors else 1 if self.unmet or self.exceeded else 0
 
 
-def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> Checked:
-    """Checks a spec: a name in the zoo or a path, held to `limits` too if there are any.
+def check(model: str, zoo: Zoo | None = None, limits: Limits | None = None) -> CheckResult:
+    """Check a spec, a zoo name or a path, also against `limits`.
 
-    Raises UsageError where there is none to check.
+    Raises UsageError for an unknown model or file.
     """
     try:
-        with listening(None):  # they are among the outcome's
-            found = profile_model(model, {}, zoo=zoo)
+        with listening(None):  # the result has the warnings
+            profile = profile_model(model, {}, zoo=zoo)
     except SpecError as error:
-        return Checked(model, None, error.problems)
-    most = limits or Limits()
-    warnings = (*_warnings(found), *found.plan.warnings, *unlike(found, most))
-    return Checked(model, found, (), unmet(found), warnings, exceeded(found, most))
+        return CheckResult(model, None, error.problems)
+    limits = limits or Limits()
+    warnings = (*_warnings(profile), *profile.plan.warnings, *changed_conditions(profile, limits))
+    return CheckResult(model, profile, (), unmet(profile), warnings, exceeded(profile, limits))
 
 
 def unmet(profile: Profile) -> tuple[Problem, ...]:
-    """Where a net is not what its `expect:` says."""
+    """Differences between a model and its `expect:`."""
     expect = profile.spec.expect
     if expect is None:
         return ()
@@ -70,11 +68,11 @@ def unmet(profile: Profile) -> tuple[Problem, ...]:
 
 
 def _warnings(profile: Profile) -> tuple[Problem, ...]:
-    """Missing strides: legal, but the papers print them in the caption, not in the cells."""
+    """Warnings about missing strides, which papers print in the caption of a table instead of its cells."""
     spec = profile.spec
-    hint = "the papers print strides in the caption, not in the cells: write `/2` where a stage halves the size"
+    hint = "papers print strides in the caption, not in the cells: write `/2` where a stage halves the size"
     if len(spec.rows) > 2 and not any(strided(item) for items in spec.rows.values() for item in items):
-        return (Problem("no row has a stride", spec.places[next(iter(spec.rows))], hint, severity="warning"),)
+        return (Problem("no stage has a stride", spec.places[next(iter(spec.rows))], hint, severity="warning"),)
     return tuple(
         Problem(f"`{row}` doubles the channels and keeps the size", spec.places[row], hint, severity="warning")
         for row in _unhalved(profile)
@@ -82,7 +80,7 @@ def _warnings(profile: Profile) -> tuple[Problem, ...]:
 
 
 def _unhalved(profile: Profile) -> Iterator[str]:
-    """Residual stages with twice the channels of the one before at the same size, undilated: ResNet's halve it."""
+    """Undilated residual stages with twice the channels of the previous one at the same size: ResNets halve it."""
     spec, plan = profile.spec, profile.plan
     for above, row in pairwise(spec.rows):
         x, y = (plan.steps[plan.rows[name]].shape for name in (above, row))

@@ -28,7 +28,7 @@ def test_check_tells_invalid_from_unexpected(tmp_path: Path) -> None:
     assert "good.yaml: ok" in both.stdout
     flat = run(f"check {tmp_path}/flat.yaml")
     assert flat.exit_code == 0
-    assert "no row has a stride" in flat.stderr
+    assert "no stage has a stride" in flat.stderr
 
 
 def test_check_warns_of_a_stage_that_lacks_the_captions_stride(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a net must not cost: limits, a saved profile, and how GitHub is told."""
+"""Limits on costs, saved profiles, and annotations for GitHub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnetcli.cli.main import app
 from resnetcli.errors import At, Problem, Source, UsageError
 from resnetcli.reports.annotation import annotation
 from resnetcli.reports.check import check
-from resnetcli.reports.gate import Limits, limits, read_saved
+from resnetcli.reports.limits import Limits, limits, read_saved_profile
 from resnetcli.reports.profile import profile_model
 from resnetcli.reports.profile_record import profile_record
 
@@ -54,7 +54,7 @@ def test_a_limit_holds_up_to_itself_and_names_the_rows_that_break_it(
     assert outcome.exit_code == 1
     (problem,) = outcome.exceeded
     assert f"{value:,}" in problem.message
-    assert f", 1 more than the {value - 1:,} it may have" in problem.message
+    assert f", 1 more than the limit of {value - 1:,}" in problem.message
     assert problem.notes[0].split()[0] == row
     assert problem.notes[0].endswith(share)
     assert problem.at is not None
@@ -66,9 +66,7 @@ def test_memory_is_the_peak_of_one_image_with_its_weights(net: Path) -> None:
     peak = 768 + 2 * 1024 + 4 * (PARAMS + 24) + 16
     assert check(str(net), limits=Limits({"memory": peak})).exit_code == 0
     (problem,) = check(str(net), limits=Limits({"memory": peak - 1})).exceeded
-    assert problem.message == (
-        f"{peak:,} bytes of memory at the peak for one image, 1 more than the {peak - 1:,} it may have"
-    )
+    assert problem.message == (f"{peak:,} bytes of peak memory for one image, 1 more than the limit of {peak - 1:,}")
     assert "the peak is in a.0.bn" in problem.notes[0]
 
 
@@ -78,8 +76,8 @@ def test_every_limit_that_is_exceeded_is_said_and_the_worst_exit_code_counts(net
     )
     assert result.exit_code == 1
     assert result.stderr.count(": error: ") == 2
-    assert "510 parameters, 10 more than the 500" in result.stderr
-    assert "11,600 MACs, 1,600 more than the 10,000" in result.stderr
+    assert "510 parameters, 10 more than the limit of 500" in result.stderr
+    assert "11,600 MACs, 1,600 more than the limit of 10,000" in result.stderr
     assert "ok" not in result.stdout
     assert run(str(net), str(net.with_name("none.yaml")), "--max-params", "500").exit_code == 2
     assert run(str(net), "--max-params", "510").stdout.startswith(f"{net}: ok, 510 parameters")
@@ -108,9 +106,9 @@ def test_a_net_that_has_grown_fails_with_the_rows_that_have(net: Path) -> None:
         "parameters", "MACs", "activations", "bytes",
     ]  # fmt: skip
     params = problems[0]
-    assert params.message == "726 parameters, 216 more than the 510 of old.json"
+    assert params.message == "726 parameters, 216 more than the 510 in old.json"
     assert [line.split() for line in params.notes] == [
-        ["c", "+120", "a", "new", "row"],
+        ["c", "+120", "a", "new", "stage"],
         ["b", "+76", "was", "304"],
         ["head", "+20", "was", "90"],
     ]
@@ -133,7 +131,7 @@ def test_a_profile_saved_before_memory_was_worked_out_still_serves(net: Path) ->
     record = json.loads(old.read_text())
     del record["memory"], record["training"]
     old.write_text(json.dumps(record))
-    assert set(read_saved(old).figures) == {"params", "macs", "activations"}
+    assert set(read_saved_profile(old).figures) == {"params", "macs", "activations"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +147,7 @@ def test_a_file_that_is_no_profile_is_refused(net: Path, data: bytes) -> None:
     old.write_bytes(data)
     result = run(str(net), "--against", str(old))
     assert result.exit_code == 2
-    assert "hint: save one with `resnet-cli profile NET.yaml --format json > old.json`" in result.stderr
+    assert "hint: save one with `resnet-cli profile MODEL.yaml --format json > old.json`" in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -163,20 +161,20 @@ def test_a_file_that_is_no_profile_is_refused(net: Path, data: bytes) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_profile_with_something_else_in_it_is_refused(net: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is not a whole profile"):
-        read_saved(saved(net, **changes))
+    with pytest.raises(UsageError, match="is not a valid profile"):
+        read_saved_profile(saved(net, **changes))
 
 
 def test_files_that_cannot_be_read_are_refused(net: Path) -> None:
     for path in (net.parent, net.with_name("none.json"), "/dev/zero", "nul\0byte"):
         with pytest.raises(UsageError):
-            read_saved(path)
+            read_saved_profile(path)
 
 
 def test_a_saved_profile_is_of_one_net(net: Path) -> None:
     result = run(str(net), str(net), "--against", str(saved(net)))
     assert result.exit_code == 2
-    assert "`--against` is of one net" in result.stderr
+    assert "`--against` takes one model, not 2" in result.stderr
 
 
 # --- GitHub ------------------------------------------------------------------------------------------------------
@@ -186,7 +184,7 @@ def test_github_is_told_where(net: Path) -> None:
     told = run(str(net), "--max-params", "500", GITHUB_ACTIONS="true")
     assert told.exit_code == 1
     assert told.stdout == (
-        f"::error file={net},line=4,col=3::510 parameters, 10 more than the 500 it may have"
+        f"::error file={net},line=4,col=3::510 parameters, 10 more than the limit of 500"
         "%0Ab     304  59.6%25%0Aa     116  22.7%25%0Ahead   90  17.6%25\n"
     )
     assert "::error" not in run(str(net), "--max-params", "500").output
@@ -216,7 +214,7 @@ def test_a_profile_of_another_net_is_no_baseline(net: Path) -> None:
     other = saved(net, model="resnet50")
     result = run(str(net), "--against", str(other))
     assert result.exit_code == 2
-    assert "is of `resnet50`" in result.stderr
+    assert "is a profile of `resnet50`" in result.stderr
     heads = saved(net, aux={"counted": True})
     assert "auxiliary heads" in run(str(net), "--against", str(heads)).stderr
 
@@ -227,7 +225,7 @@ def test_what_was_otherwise_is_said_even_where_nothing_has_grown(net: Path) -> N
     assert result.exit_code == 0
     assert "input 3x16x16, now 3x8x8" in result.stderr
     assert "classes=10, now 1000" in result.stderr
-    assert "no figure of memory" in result.stderr
+    assert "has no memory figure" in result.stderr
 
 
 def test_a_pipe_is_no_saved_profile(net: Path) -> None:
