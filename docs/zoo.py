@@ -23,24 +23,24 @@ PAGE = Path(__file__).parent / "reference" / "zoo.md"
 INTRODUCTION = """\
 # The zoo
 
-Every net of `resnet-cli list`, written from the specs by `python docs/zoo.py`. Counts are exact, for one image; papers
-call MACs FLOPs. *Printed* is what papers say of these counts: a figure agrees if the count rounds or truncates to its
-digits, otherwise it **differs**, and the reason stands below the table if one is known; `resnet-cli verify` holds them
-to that. Accuracies and further figures are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`.
+Every model of `resnet-cli list`, written from the specs by `python docs/zoo.py`. Counts are exact, for one image;
+papers call MACs FLOPs. *Published* is what papers print: a figure agrees if the count rounds or truncates to its
+digits, otherwise it **differs** (\\*), and the reason is below the table if it is known; `resnet-cli verify` checks
+both. Accuracies and further figures are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`.
 """
 COLUMNS = (
     Column("model", "model", "left"),
-    Column("net", "net", "left"),
+    Column("name", "name", "left"),
     Column("input", "input"),
     Column("parameters", "params"),
     Column("MACs", "macs"),
     Column("depth", "depth"),
-    Column("printed", "printed", "left"),
+    Column("published", "published", "left"),
 )
 
 
 def page() -> str:
-    """The whole text."""
+    """The text of the page."""
     parts, zoo = [INTRODUCTION], Zoo()
     for family, models in groupby(listing(zoo=zoo).models, key=lambda model: model.family):
         parts.append(f"## {family}\n")
@@ -49,7 +49,7 @@ def page() -> str:
 
 
 def section(paper: Paper | None, models: Iterable[ListedModel], zoo: Zoo) -> str:
-    """One paper's models in a family: the table, then remarks on each."""
+    """One paper's models in a family: the table, then remarks on each model."""
     assert paper is not None  # a test checks every citation against the zoo's papers
     profiles = [profile_model(model.model, {}, zoo=zoo) for model in models]
     lines = [f"### {paper.authors}, *{paper.title}*", "", paper.key, ""]
@@ -59,9 +59,9 @@ def section(paper: Paper | None, models: Iterable[ListedModel], zoo: Zoo) -> str
 
 
 def row(profile: Profile) -> tuple[Cell, ...]:
-    """One net's line."""
+    """One model's row."""
     counts, size = profile.counts, profile.plan.input
-    printed = dict.fromkeys(
+    published = dict.fromkeys(
         f"{entry.published.printed} {figure_name(entry.published.figure)}" + ("*" if entry.verdict == "differs" else "")
         for entry in profile.judged
         if entry.published.figure in COUNTED
@@ -73,22 +73,22 @@ def row(profile: Profile) -> tuple[Cell, ...]:
         cell(exact(counts.params)),
         cell(exact(counts.macs)),
         cell(counts.depth),
-        cell(", ".join(printed)),
+        cell(", ".join(published)),
     )
 
 
 def remarks(profile: Profile) -> str:
-    """What distinguishes the net, its auxiliary heads, and where it is not what is printed."""
+    """A description of the model, its auxiliary classifiers, and where it differs from the paper."""
     lines = [f"- `{profile.model}`: {profile.spec.about}".rstrip(": ")]
     if profile.heads:
         with_them = profile.heads.with_them
         lines.append(
-            f"  - with its auxiliary training heads (`--aux`): {exact(with_them.params)} parameters, "
+            f"    - with auxiliary classifiers (`--aux`): {exact(with_them.params)} parameters, "
             f"{exact(with_them.macs)} MACs"
         )
-    lines += [f"  - {text}" for text in profile.spec.deviations]
+    lines += [f"    - {text}" for text in profile.spec.deviations]
     lines += [
-        f"  - **differs**: {figure_name(e.published.figure)} {e.published.printed} in {e.published.source}, "
+        f"    - **differs**: {figure_name(e.published.figure)} {e.published.printed} in {e.published.source}, "
         f"{e.published.table}, counted {exact(e.counted)}; {e.published.note}"
         for e in profile.judged
         if e.verdict == "differs" and e.counted is not None
@@ -97,7 +97,7 @@ def remarks(profile: Profile) -> str:
 
 
 def main() -> int:
-    """Writes the page, or says whether it is current."""
+    """Write the page, or check that it is current."""
     text = page()
     if "--check" not in sys.argv:
         PAGE.write_text(text, encoding="utf-8")
