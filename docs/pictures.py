@@ -1,6 +1,7 @@
-"""Draws the README's pictures: what commands print, through rich's own SVG export.
+"""Draws the documentation's pictures: what commands print, as SVG.
 
-`python docs/pictures.py` draws docs/pictures/*.svg anew; with `--check` it exits 1 if one is not what would be drawn.
+python docs/pictures.py           # write docs/pictures/*.svg
+python docs/pictures.py --check   # exit 1 if one is not current
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from resnetcli.cli.main import app
 from resnetcli.table import output
 
 PICTURES = {
-    "compare": ("compare", 78),
     "show": ("show resnet50 resnext50_32x4d", 78),
     "profile": ("profile resnext50_32x4d", 84),
 }
@@ -39,8 +39,8 @@ def draw(command: str, width: int) -> str:
 
 
 def main() -> int:
-    """Draws or checks every picture."""
-    os.environ.pop("NO_COLOR", None)  # a picture is drawn in colour, whatever the terminal
+    """Write the pictures, or check that they are current."""
+    os.environ.pop("NO_COLOR", None)  # pictures are in colour on any terminal
     stale = 0
     for name, (command, width) in PICTURES.items():
         path = HERE / f"{name}.svg"

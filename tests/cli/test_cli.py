@@ -285,7 +285,7 @@ def test_cuda_without_cuda_is_a_clear_error() -> None:
     assert "cuda" in result.stderr
 
 
-def test_the_readmes_pictures_are_what_the_commands_print() -> None:
+def test_pictures_show_what_the_commands_print() -> None:
     script = Path(__file__).parents[2] / "docs" / "pictures.py"
     result = subprocess.run(
         [sys.executable, str(script), "--check"], capture_output=True, text=True, timeout=60, check=False
