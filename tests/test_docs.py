@@ -111,6 +111,15 @@ def test_every_key_and_word_of_the_grammar_is_in_its_reference() -> None:
     assert {word for word in words if not re.search(rf"(?<![\w.]){re.escape(word)}(?![\w.])", quoted)} == set()
 
 
+def test_examples_of_operations_are_those_that_are_tested() -> None:
+    tested = (ROOT / "tests/ops/test_extending.py").read_text("utf-8")
+    section = re.split(r"^## ", text_of("adding.md"), flags=re.MULTILINE)
+    (operations,) = (text for text in section if text.startswith("An operation\n"))
+    examples = re.findall(r"```python norun\n(?:@register\n)?(.*?)```", operations, re.DOTALL)
+    assert len(examples) == 2
+    assert [example for example in examples if example.strip() not in tested] == []
+
+
 def test_every_name_of_the_library_is_in_its_reference() -> None:
     text = text_of("python.md")
     assert {name for name in rc.__all__ if not re.search(rf"\brc\.{name}\b", text)} == set()

@@ -38,8 +38,8 @@ class Convention:
     """The mode the module is in while the tool counts."""
     unit: Literal["MACs", "FLOPs"]
     """Whether a multiply-accumulate counts as one or two, whatever the tool calls it."""
-    weights: Mapping[str, int]
-    """Kind of element -> its weight in the sum; 0 for kinds that are absent."""
+    listed_weights: Mapping[str, int]
+    """Kind of element -> its weight in the sum, apart from those that operations add (`Op.tool_weights`)."""
     traced: bool = False
     """Whether the tool counts a trace, which drops operations that no output depends on."""
     aliases: tuple[str, ...] = ()
@@ -53,6 +53,14 @@ class Convention:
     """The head of a column of its figures; the name if empty."""
     note: str = ""
     """Follows the total where it is not a tool's: `papers call these FLOPs`."""
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """Kind of element -> its weight in the sum; 0 for kinds that are absent."""
+        from resnetcli.ops import TOOL_WEIGHTS
+
+        added = TOOL_WEIGHTS.get(self.name)
+        return {**self.listed_weights, **added} if added else self.listed_weights
 
     @property
     def formula(self) -> str:

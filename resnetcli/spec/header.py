@@ -13,7 +13,7 @@ from resnetcli.spec.lineage import entries
 from resnetcli.spec.numbers import decimal, printed_figure
 from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import ConvStyle, Equation, Expect, Published
-from resnetcli.spec.vocabulary import MAX_CHANNELS, form_of
+from resnetcli.spec.vocabulary import MAX_CHANNELS, Argument, Form, form_of
 
 FIGURES = (
     "params", "macs", "flops", "activations", "depth", "top1_error", "top5_error", "top1_error_mean5", "top1_accuracy",
@@ -90,7 +90,7 @@ class Header:
     def style(self, key: Text, node: Node) -> ConvStyle:
         text = node.value if isinstance(node, Text) and len(node.value) < 80 else ""
         parts: list[list[Norm | Activation]] = [[]]  # before the convolution, then after it
-        bias, at = False, node.at
+        bias = False
         for match in re.finditer(r"\S+", text):
             word = match.group()
             if word in ("conv", "conv(bias)") and len(parts) == 1:
@@ -100,21 +100,12 @@ class Header:
                 parts[-1].append(op)
             else:
                 at = node.word(match.start(), len(word)) if isinstance(node, Text) else node.at
-                break
-        else:
-            if len(parts) == 2:
-                return ConvStyle(tuple(parts[0]), bias, tuple(parts[1]))
-            word = ""
-        forms = {name: form_of(name) for name, kind in WORDS.items() if issubclass(kind, Norm | Activation)}
-        known = forms.get(word.partition("(")[0])
-        what = f"`{word}` is not written like `{known.usage}`" if known else f"unknown word `{word}` in `conv:`"
-        what = "`conv` is given twice" if word.startswith("conv") and len(parts) == 2 else what
-        activations = [form.usage for name, form in forms.items() if form and issubclass(WORDS[name], Activation)]
-        self.problems.add(
-            what if text and word else "`conv:` needs the word `conv`" if text else "`conv` is a phrase", at,
-            f"such as `conv bn relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`; "
-            f"activations: {', '.join(activations)}",
-        )  # fmt: skip
+                twice = word.startswith("conv") and len(parts) == 2
+                self.problems.add("`conv` is given twice" if twice else _style_problem(word), at, _style_hint())
+                return ConvStyle()
+        if len(parts) == 2:
+            return ConvStyle(tuple(parts[0]), bias, tuple(parts[1]))
+        self.problems.add("`conv:` needs the word `conv`" if text else "`conv` is a phrase", node.at, _style_hint())
         return ConvStyle()
 
     def equation(self, key: Text, node: Node) -> Equation:
@@ -214,15 +205,46 @@ def _printed(figure: str, node: Node) -> tuple[str, Decimal, Decimal] | None:
     return node.value, value, last
 
 
+def _style_forms() -> dict[str, Form]:
+    """The words that `conv:` may have besides `conv`."""
+    return {word: form for word, op in WORDS.items() if issubclass(op, Norm | Activation) and (form := form_of(word))}
+
+
+def _style_problem(word: str) -> str:
+    form = _style_forms().get(word.partition("(")[0])
+    return f"`{word}` is not of the form `{form.usage}`" if form else f"unknown word `{word}` in `conv:`"
+
+
+def _style_hint() -> str:
+    activations = [form.usage for word, form in _style_forms().items() if issubclass(WORDS[word], Activation)]
+    return (
+        f"such as `conv bn relu`, `bn relu conv`, `conv(bias) bn relu`, `conv bn(0.001) leaky(0.1)`; "
+        f"activations: {', '.join(activations)}"
+    )
+
+
 def _style_op(text: str) -> Norm | Activation | None:
-    """A normalisation or activation as `conv:` and `residual:` name it: `bn`, `bn(0.001)`, `leaky(0.1)`."""
+    """A normalization or activation as `conv:` and `residual:` name it: `bn`, `bn(0.001)`, `leaky(0.1)`."""
     match = _STYLE_WORD.fullmatch(text)
-    form = form_of(match[1]) if match else None
-    if match is None or form is None or not issubclass(WORDS[match[1]], Norm | Activation):
+    form = _style_forms().get(match[1]) if match else None
+    if match is None or form is None:
         return None
-    if match[2] is None:
-        op = WORDS[match[1]]() if form.optional or not form.arguments else None
-    else:
-        number = decimal(match[2]) if form.bracketed else None
-        op = WORDS[match[1]](number) if number is not None else None  # type: ignore[call-arg]
+    arguments: list[int | float] = []
+    if match[2] is None and form.arguments and not form.optional:
+        return None
+    if match[2] is not None:
+        value = _argument(form.arguments[0], match[2]) if form.bracketed else None
+        if value is None:
+            return None
+        arguments.append(value)
+    op = WORDS[match[1]](*arguments)
     return op if isinstance(op, Norm | Activation) else None
+
+
+def _argument(argument: Argument, text: str) -> int | float | None:
+    """The value of an argument; None for a text that is not one."""
+    if argument.kind == "whole":
+        value = int(text) if re.fullmatch("[0-9]{1,8}", text) else 0
+        return value if argument.least <= value <= argument.most else None
+    number = decimal(text)
+    return number if number is not None and number < argument.below else None

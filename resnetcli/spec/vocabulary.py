@@ -68,7 +68,7 @@ class Form(NamedTuple):
         return parts
 
 
-_FORMS = {
+FORMS = {
     "fc": Form("fc 1000", (Argument("the number of features", "whole", most=MAX_CHANNELS),)),
     "dropout": Form("dropout 0.5", (Argument("the probability", "number", below=1),)),
     "lrn": Form("lrn 5 0.0001 0.75 2", (
@@ -83,17 +83,20 @@ _FORMS = {
 
 
 def _bracket_form(word: str, op: type[Op]) -> Form:
-    arguments = [(each.name, each.default is not MISSING) for each in fields(op)]  # type: ignore[arg-type]
+    """The form of a class without a row in FORMS: no argument, or one number in brackets."""
+    arguments = fields(op)  # type: ignore[arg-type]
     if not arguments:
         return Form(word)
-    ((name, optional),) = arguments
-    return Form(f"{word}(0.1)", (Argument(f"its {name}", "number"),), bracketed=True, optional=optional)
+    (argument,) = arguments
+    optional = argument.default is not MISSING
+    example = argument.default if optional else 0.1
+    return Form(f"{word}({example})", (Argument(f"its {argument.name}", "number"),), bracketed=True, optional=optional)
 
 
 def form_of(word: str) -> Form | None:
     """How an operation's word is written; None if no operation has the word."""
     if word in WORDS:
-        return _FORMS.get(word) or _bracket_form(word, WORDS[word])
+        return FORMS.get(word) or _bracket_form(word, WORDS[word])
     return None
 
 

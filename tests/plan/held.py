@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from resnetcli.net.module import Net
+from resnetcli.net.module import Net, build
+from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.plan import Plan
 
+BATCH = 2
 EVALUATING_NORM = torch.ops.aten.native_batch_norm.default
 
 
@@ -62,20 +65,20 @@ class Loss(torch.autograd.Function):
         return tuple(torch.ones(shape, device=device, dtype=dtype) for shape, device, dtype in ctx.like)
 
 
-def inference(net: Net, shape: tuple[int, ...]) -> int:
-    """The most bytes held in a forward pass on the meta device, the images included."""
+def inference(net: Net, shape: tuple[int, ...], device: str = "meta") -> int:
+    """The most bytes held in a forward pass, the images included."""
     net.eval()
     with torch.no_grad(), Ledger(net) as ledger:
-        x = torch.empty(shape, device="meta")
+        x = torch.empty(shape, device=device)
         net(x)
     return int(ledger.most)
 
 
-def training(net: Net, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Bytes held between forward and backward on the meta device, and the most in both; the images included."""
+def training(net: Net, shape: tuple[int, ...], device: str = "meta") -> tuple[int, int]:
+    """Bytes held between forward and backward, and the most in both; the images included."""
     net.train()
     with Ledger(net) as ledger:
-        x = torch.empty(shape, device="meta")
+        x = torch.empty(shape, device=device)
         outputs = net(x)
         between = ledger.now
         loss(outputs).backward()  # type: ignore[no-untyped-call]
@@ -87,6 +90,30 @@ def loss(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     result = Loss.apply(*(outputs if isinstance(outputs, tuple) else (outputs,)))  # type: ignore[no-untyped-call]
     assert isinstance(result, Tensor)
     return result
+
+
+def shape_of(plan: Plan, batch: int = BATCH) -> tuple[int, int, int, int]:
+    """The shape of a batch of images."""
+    return batch, plan.input.c, plan.input.h, plan.input.w
+
+
+def measured(plan: Plan, device: str = "meta") -> tuple[int, int, int]:
+    """Bytes that PyTorch holds: the most in inference; in training, between forward and backward, and the most."""
+    net = build(plan, device=device)
+    return inference(net, shape_of(plan), device), *training(net, shape_of(plan), device)
+
+
+def derived(plan: Plan, batch: int = BATCH) -> tuple[int, int, int]:
+    """The same by the memory model, as a ledger would see it."""
+    watched = memory(plan, "train", place="cpu", adds_in_place=False)
+    first = next(moment for moment in watched.moments if moment.phase == "backward")
+    between = batch * (first.input + first.activations) + first.statistics
+    return memory(plan).peak(batch).bytes(batch), between, most(watched, batch)
+
+
+def most(memory: Memory, batch: int = BATCH) -> int:
+    """The peak above the weights, without the optimizer."""
+    return max(moment.bytes(batch) for moment in memory.moments if moment.phase != "update")
 
 
 def saved(net: Net, x: Tensor) -> int:

@@ -29,7 +29,7 @@ from resnetcli.ops import (
     Softmax,
 )
 from resnetcli.plan.lower import lower
-from resnetcli.plan.memory import Memory, Mode, memory
+from resnetcli.plan.memory import Mode, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
@@ -38,7 +38,6 @@ from tests.support.sketch import Sketch
 from tests.support.written import plan_of, plan_of_model
 
 ZOO = Zoo()
-BATCH = 2
 QUICK = (
     "alexnet", "googlenet", "resnet18_a", "preact_resnet50", "wrn_16_8", "drn_d_22", "darknet19", "prelu_net_a",
     "faster_rcnn_vgg16", "inception_3a_naive",
@@ -48,29 +47,11 @@ every_net = pytest.mark.parametrize(
 )
 
 
-def shape_of(plan: Plan, batch: int = BATCH) -> tuple[int, int, int, int]:
-    return batch, plan.input.c, plan.input.h, plan.input.w
-
-
-def worked_out(plan: Plan, batch: int = BATCH) -> tuple[int, int, int]:
-    """Inference's most, training's between forward and backward, and its most, as a ledger would see them."""
-    watched = memory(plan, "train", place="cpu", adds_in_place=False)
-    first = next(moment for moment in watched.moments if moment.phase == "backward")
-    between = batch * (first.input + first.activations) + first.statistics
-    return memory(plan).peak(batch).bytes(batch), between, most(watched, batch)
-
-
-def most(found: Memory, batch: int = BATCH) -> int:
-    """Above the weights, without the optimizer."""
-    return max(moment.bytes(batch) for moment in found.moments if moment.phase != "update")
-
-
 @every_net
 def test_the_peaks_are_those_of_the_tensors_that_torch_holds(name: str) -> None:
     spec = read(name, zoo=ZOO)
     plan = lower(spec, aux=bool(spec.aux))
-    net = build(plan, device="meta")
-    assert worked_out(plan) == (held.inference(net, shape_of(plan)), *held.training(net, shape_of(plan)))
+    assert held.derived(plan) == held.measured(plan)
 
 
 OPS: list[Op] = [
@@ -90,8 +71,7 @@ def test_an_operation_takes_what_torch_takes_for_it(op: Op, last: bool) -> None:
     if not last:
         s.step("c", PoolTo("max", (2, 2)))
     plan = s.plan()
-    net = build(plan, device="meta")
-    assert worked_out(plan) == (held.inference(net, shape_of(plan)), *held.training(net, shape_of(plan)))
+    assert held.derived(plan) == held.measured(plan)
 
 
 def test_a_pyramid_takes_its_levels_one_by_one() -> None:
@@ -99,16 +79,14 @@ def test_a_pyramid_takes_its_levels_one_by_one() -> None:
     s.step("a", Conv(16, (3, 3), pad=(1, 1)))
     s.step("spp", PyramidPool((4, 2, 1)))
     plan = s.plan()
-    net = build(plan, device="meta")
-    inference, between, peak = worked_out(plan)
-    assert (inference, between) == (held.inference(net, shape_of(plan)), held.training(net, shape_of(plan))[0])
-    assert peak == pytest.approx(held.training(net, shape_of(plan))[1], rel=0.01)  # the first levels' indices go early
+    inference, between, peak = held.derived(plan)
+    assert (inference, between) == held.measured(plan)[:2]
+    assert peak == pytest.approx(held.measured(plan)[2], rel=0.01)  # the first levels' indices go early
 
 
 def test_what_is_computed_aside_is_gone_before_the_backward_pass() -> None:
     plan = plan_of("input: 3x8x8\ntable:\n  a: [3x3 4, aside: [3x3 50, 3x3 60]]\n  b: [global avg, fc 2]\n")
-    net = build(plan, device="meta")
-    assert worked_out(plan) == (held.inference(net, shape_of(plan)), *held.training(net, shape_of(plan)))
+    assert held.derived(plan) == held.measured(plan)
 
 
 def branching() -> Plan:
@@ -137,7 +115,9 @@ def test_the_allocator_gives_out_as_much_where_no_library_needs_room_of_its_own(
     x = torch.randn(batch, 64, 1, 1)
     call = training_step(net, x) if mode == "train" else inference(net, x)
     call()
-    assert allocated_peak(call) + x.nbytes == pytest.approx(most(memory(plan, mode, place="cpu"), batch), rel=0.002)
+    assert allocated_peak(call) + x.nbytes == pytest.approx(
+        held.most(memory(plan, mode, place="cpu"), batch), rel=0.002
+    )
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -146,11 +126,11 @@ def test_autograd_says_itself_that_it_keeps_as_much(name: str, dtype: str) -> No
     plan = plan_of_model(name, 48)
     torch_s = torch.float32 if dtype == "fp32" else torch.bfloat16
     net = build(plan, dtype=torch_s, init=lambda net: None)
-    x = torch.zeros(shape_of(plan), dtype=torch_s)
+    x = torch.zeros(held.shape_of(plan), dtype=torch_s)
     found = memory(plan, "train", dtype="fp32" if dtype == "fp32" else "bf16", place="cpu")
     first = next(moment for moment in found.moments if moment.phase == "backward")
     outputs = sum(plan.steps[index].shape.elements for index in plan.outputs) * torch_s.itemsize
-    kept = BATCH * (first.activations - outputs + first.input) + first.statistics
+    kept = held.BATCH * (first.activations - outputs + first.input) + first.statistics
     assert kept == held.saved(net, x)
 
 
@@ -164,7 +144,7 @@ def test_what_stands_there_all_the_time_is_the_state_of_the_net_and_of_its_optim
         "adam": torch.optim.Adam(net.parameters()),
     }
     for name, optimizer in optimizers.items():
-        net(torch.randn(shape_of(plan))).sum().backward()
+        net(torch.randn(held.shape_of(plan))).sum().backward()
         optimizer.step()
         kept = sum(
             value.nbytes for entry in optimizer.state.values() for value in entry.values()
@@ -224,7 +204,7 @@ def test_a_gpu_holds_as_much(name: str, mode: Mode) -> None:
 
     plan, batch, place = plan_of_model(name), 16, torch.device("cuda")
     net = build(plan, device=place)
-    x = torch.randn(shape_of(plan, batch), device=place)
+    x = torch.randn(held.shape_of(plan, batch), device=place)
     call = training_step(net, x) if mode == "train" else inference(net, x)
     call()
     torch.cuda.synchronize()
@@ -233,5 +213,5 @@ def test_a_gpu_holds_as_much(name: str, mode: Mode) -> None:
     call()
     on: Place = "cuda"
     measured = torch.cuda.max_memory_allocated() - before
-    derived = most(memory(plan, mode, place=on), batch)
+    derived = held.most(memory(plan, mode, place=on), batch)
     assert 0.98 * derived <= measured <= 1.15 * derived + 2**25  # convolutions' workspaces
