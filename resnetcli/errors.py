@@ -1,4 +1,4 @@
-"""Errors a user can cause: what is wrong, where, and what to do. None of them ever shows a traceback."""
+"""Errors that a user can cause: message, position and hint. They are printed without a traceback."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from functools import lru_cache
 from typing import Literal
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What ends a line for YAML, which is what lines and columns come from."""
+"""Line breaks as YAML defines them: line and column numbers refer to YAML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One text a spec is read from, with the label errors call it by."""
+    """The text of a spec, and its name in messages."""
 
     label: str
     text: str
     path: str = ""
-    """Where it lies, for `extends:` relative to it; empty for text that is no file."""
+    """The file, which `extends:` is relative to; empty for text that is not from a file."""
 
     def line(self, number: int) -> str:
         """Line `number`, counted from 1."""
@@ -31,14 +31,14 @@ class Source:
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
     def at(self, index: int) -> At:
-        """The place of one character."""
+        """Position of one character."""
         breaks = list(_BREAK.finditer(self.text, 0, index))
         return At(self, len(breaks) + 1, index - (breaks[-1].end() if breaks else 0) + 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """A stretch of one line of a source. Lines and columns count from 1."""
+    """A span within one line of a source. Lines and columns count from 1."""
 
     source: Source
     line: int
@@ -46,14 +46,14 @@ class At:
     length: int
 
     def part(self, offset: int, length: int) -> At:
-        """The stretch `offset` characters further on; the whole if it would run out of this one."""
+        """The span at `offset` in this one; the whole span if that would exceed it."""
         if offset + length > self.length:
             return self
         return At(self.source, self.line, self.column + offset, length)
 
 
 Kind = Literal["", "unknown word", "recursion"]
-"""Kinds of problems that other code tells apart: these two do not depend on the numbers in a block."""
+"""Kinds of problems that callers distinguish: these two do not depend on a block's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Problem:
     at: At | None = None
     hint: str = ""
     notes: tuple[str, ...] = ()
-    """Further facts, a line each, printed below the excerpt."""
+    """Further lines, printed below the excerpt."""
     severity: str = "error"
     kind: Kind = ""
 
@@ -83,7 +83,7 @@ class Problem:
 
 
 def clean(text: str, most: int = 400) -> str:
-    """User's text as it can be shown: what a terminal would obey becomes U+FFFD, a long middle is left out."""
+    """Make a user's text safe to print: control characters become U+FFFD, the middle of a long text is omitted."""
     if len(text) > most:
         text = f"{text[: most * 2 // 3]} ... {text[-most // 3 :]}"
     return printable(text)
@@ -97,7 +97,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def typed(path: str | os.PathLike[str]) -> str:
-    """A path as it is to be typed into a shell, quoted where it has to be."""
+    """A path quoted for a shell."""
     from shlex import quote
 
     return quote(str(path))
@@ -110,13 +110,13 @@ def error_text(error: BaseException) -> str:
 
 
 def plural(number: float, one: str, many: str = "") -> str:
-    """So many of a thing: `1 net`, `1,234 nets`, `0.5 epochs`; `many`: where that is not `one` and an s."""
+    """A number with its noun: `1 model`, `1,234 models`, `0.5 epochs`; `many`: an irregular plural."""
     amount = f"{number:,}" if isinstance(number, int) else f"{number:,.12g}"
     return f"{amount} {one if number == 1 else many or one + 's'}"
 
 
 def _excerpt(at: At, width: int = 120) -> list[str]:
-    """The line with a row of carets below, cut to `width` characters around the place."""
+    """The line with carets below the span, cut to `width` characters around it."""
     text = at.source.line(at.line)
     start = at.column - 1
     left = max(0, start - width // 2) if len(text) > width else 0
@@ -156,7 +156,7 @@ def notice(problem: Problem) -> None:
 
 @dataclass(eq=False)
 class SpecError(Exception):
-    """A spec that cannot be read or does not fit together: every problem of the phase that found one."""
+    """An invalid spec: all problems found by the first phase that found any."""
 
     problems: tuple[Problem, ...]
 
@@ -166,7 +166,7 @@ class SpecError(Exception):
 
 @dataclass(eq=False)
 class UsageError(Exception):
-    """A command or a call that asks for what there is not."""
+    """A command or call with invalid arguments or input."""
 
     message: str
     hint: str = ""
@@ -177,7 +177,7 @@ class UsageError(Exception):
 
 @dataclass(eq=False)
 class ResourceError(Exception):
-    """Something that was asked for rightly but could not be finished: memory, disk, a device that vanished."""
+    """A valid request that failed for lack of a resource: memory, disk space, a device."""
 
     message: str
     hint: str = ""
@@ -197,25 +197,25 @@ def release_frames(error: ResourceError) -> ResourceError:
 
 @dataclass(slots=True)
 class Problems:
-    """Collects what is wrong while a phase goes on; `close` raises it all together."""
+    """Problems collected during a phase; `close` raises them together."""
 
     found: list[Problem] = field(default_factory=list)
 
-    MOST = 50
-    """A file of junk is not answered with thousands of lines."""
+    LIMIT = 50
+    """Maximum number of problems reported for one spec."""
 
     def add(self, message: str, at: At | None, hint: str = "", notes: tuple[str, ...] = (), kind: Kind = "") -> None:
-        """Add a problem, once. Raises SpecError if there are too many to go on."""
+        """Add a problem unless it is known. Raises SpecError at the limit."""
         problem = Problem(message, at, hint, notes, kind=kind)
         if problem in self.found:
             return
         self.found.append(problem)
-        if len(self.found) == self.MOST:
-            self.found.append(Problem(f"{self.MOST} errors are enough: the rest was not looked at"))
+        if len(self.found) == self.LIMIT:
+            self.found.append(Problem(f"stopped after {self.LIMIT} errors"))
             self.close()
 
     def close(self) -> None:
-        """Raises SpecError if anything was found, in the order of the text."""
+        """Raise SpecError with all problems in the order of the text, if there are any."""
         if self.found:
             raise SpecError(tuple(sorted(self.found, key=_place)))
 
@@ -226,17 +226,17 @@ def _place(problem: Problem) -> tuple[bool, str, int, int]:
 
 
 def nearest(word: str, known: Iterable[str], most: int = 3, *, loose: bool = True) -> list[str]:
-    """The known words most like `word`, best first; empty if none is similar.
+    """The known words most similar to `word`, best first; empty if none is similar.
 
-    Not `loose`: only other spellings of it, and what begins with it or has it as a part.
+    Without `loose`, only different spellings, and names that start with it or contain it as a part.
     """
     return list(_nearest(word, tuple(known), most, loose))
 
 
-@lru_cache(maxsize=256)  # a block's one wrong word is met at every call of the block
+@lru_cache(maxsize=256)  # a wrong word in a block is reported at each use of the block
 def _nearest(word: str, known: tuple[str, ...], most: int, loose: bool) -> tuple[str, ...]:
-    """By rank: another spelling, then its beginning or a part of it, then similar letters, then what contains it."""
-    word = word[:MAX_WORD]  # comparing takes the product of the lengths
+    """By rank: a different spelling, then a prefix or part of the name, then similar letters, then a substring."""
+    word = word[:MAX_WORD]  # the time is the product of the lengths
     bare = _bare(word)
     tells = len(bare) >= MIN_PART
     matcher = difflib.SequenceMatcher()
@@ -251,7 +251,7 @@ def _nearest(word: str, known: tuple[str, ...], most: int, loose: bool) -> tuple
         if bare and bare == other:
             ranks[name] = 0, 0.0
         elif tells and (other.startswith(bare) or bare in _PART.split(name.casefold())):
-            # A name that others begin with is the plain form of theirs: `resnext50_32x4d` of `resnext50_32x4d_a`.
+            # Prefer a name that is a prefix of others: `resnext50_32x4d` to `resnext50_32x4d_a`.
             ranks[name] = 1, -float(sum(longer.startswith(name) for longer in known))
         elif not loose:
             continue
@@ -280,12 +280,12 @@ def _bare(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, before: str = "") -> str:
-    """A hint: the nearest known words, or `otherwise`; each with `before` in front of it, as it is typed."""
+    """A hint: the nearest known words, each prefixed with `before`; `otherwise` if there are none."""
     close = nearest(word, known)
     return f"did you mean {any_of([before + name for name in close])}?" if close else otherwise
 
 
 def any_of(names: Sequence[str]) -> str:
-    """Names in a sentence: `a`, `b` or `c`."""
+    """Quote and join names: `a`, `b` or `c`."""
     quoted = [f"`{name}`" for name in names]
     return " or ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))

@@ -1,4 +1,4 @@
-"""Reading files of unknown origin within bounds, and replacing files atomically."""
+"""Read untrusted files with size limits; replace files atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_regular(
     """Open a regular file for reading in binary; messages call it `label`.
 
     Raises `error` if the file is missing or not regular (reading a pipe may never end), UsageError if it cannot be
-    read, also by the code of the `with` block.
+    read, including OSError in the `with` block.
     """
     label = label or str(path)
     try:
@@ -41,7 +41,7 @@ def open_regular(
 
 
 def require_regular(path: StrPath, hint: str = "", *, label: str = "", error: type[UsageError] = UsageError) -> int:
-    """The size in bytes of a regular file. Raises `error` for anything else."""
+    """Size of a regular file in bytes. Raises `error` for anything else."""
     label = label or str(path)
     try:
         status = Path(path).stat()
@@ -63,7 +63,7 @@ def read_bounded(
     with open_regular(path, hint, label=label, error=error) as file:
         size = min(os.fstat(file.fileno()).st_size, limit)
         data = file.read(size + 1)  # `read(limit)` would allocate that much
-        if len(data) > size:  # it is growing, or its size is not known as in /proc
+        if len(data) > size:  # it is growing, or its size is unknown, as in /proc
             data += file.read(limit - size)
     if len(data) > limit:
         allowed = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
@@ -72,7 +72,7 @@ def read_bounded(
 
 
 def load_json(path: StrPath, limit: int, hint: str = "") -> Any:
-    """The value in a JSON file of at most `limit` bytes. Raises UsageError for any other file."""
+    """Parse a JSON file of at most `limit` bytes. Raises UsageError for any other file."""
     try:
         return json.loads(read_bounded(path, limit, hint))
     except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
@@ -90,7 +90,7 @@ def is_directory(path: StrPath) -> bool:
 
 
 def require_exists(path: StrPath) -> None:
-    """Raises UsageError if there is neither a file nor a directory of that name, or it is not accessible."""
+    """Raise UsageError unless a file or directory of that name exists and is accessible."""
     try:
         Path(path).stat()
     except FileNotFoundError:
@@ -100,13 +100,13 @@ def require_exists(path: StrPath) -> None:
 
 
 def require_directory_or_free(path: StrPath) -> None:
-    """Raises UsageError if anything but a directory has that name."""
+    """Raise UsageError if the path exists and is not a directory."""
     if not is_directory(path) and os.path.lexists(path):
         raise UsageError(f"`{path}` is not a directory")
 
 
 def reason(error: Exception) -> str:
-    """An error of the operating system in a few words."""
+    """Message of an operating system error, without its number and path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
@@ -114,7 +114,7 @@ def reason(error: Exception) -> str:
 
 
 def check_writable(path: StrPath, option: str) -> None:
-    """Check that a file can be created or replaced, before the work for it is done. Raises UsageError for `option`."""
+    """Raise UsageError, with `option` as its subject, if a file cannot be created or replaced at this path."""
     place = Path(path)
     try:
         if "\0" in str(place):
@@ -130,7 +130,7 @@ def check_writable(path: StrPath, option: str) -> None:
 
 
 def write_output(path: StrPath, data: bytes | str) -> None:
-    """Atomically write a file that the user asked for. Raises ResourceError if it cannot be written."""
+    """Atomically write an output file. Raises ResourceError."""
     try:
         write_atomic(Path(path), data.encode() if isinstance(data, str) else data)
     except OSError as error:
@@ -149,12 +149,12 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
     """
     for stale in drafts_of(path):
         with suppress(OSError):
-            if stale.stat().st_mtime < time.time() - STALE_S:  # of a process that was killed
+            if stale.stat().st_mtime < time.time() - STALE_S:  # left by a killed process
                 stale.unlink()
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique among processes
     try:
         with draft.open("xb") as file:
-            with suppress(OSError):  # there is no file yet, or the file system has no permissions
+            with suppress(OSError):  # a new file, or a file system without permissions
                 draft.chmod(stat.S_IMODE(path.stat().st_mode))
             for part in parts:
                 file.write(part)
@@ -197,10 +197,10 @@ def _fsync(handle: int) -> None:
 
 
 def _fsync_directory(folder: Path) -> None:
-    """Write the directory itself to the disk, without which a renamed file can be lost."""
+    """Flush the directory to disk: otherwise a rename can be lost."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # the directory may be writable but not readable
+    except OSError:  # a directory can be writable but not readable
         return
     try:
         _fsync(handle)

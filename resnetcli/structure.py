@@ -10,7 +10,7 @@
 
     structure(Result, json.loads(text))  # StructureError: `batch` must be at least 1, not 0; `model` is missing
 
-Understood are dataclasses, `bool`, `int`, `float`, `str`, `None`, `Any`, `Literal`, unions, `list`, `tuple`, `dict` and
+Supported are dataclasses, `bool`, `int`, `float`, `str`, `None`, `Any`, `Literal`, unions, `list`, `tuple`, `dict` and
 `Mapping` with `str` keys. A field with a default may be missing. The annotations must be importable at run time, so
 their imports do not belong under `TYPE_CHECKING`. Depth is bounded by the annotations, work by the size of the text.
 """
@@ -42,7 +42,7 @@ class Bounds:
     high: float = LARGEST
 
     def violation(self, value: Any) -> str:
-        """How a value is outside: `must be at least 1, not 0`; empty if it is inside."""
+        """The violation: `must be at least 1, not 0`; empty if the value is within bounds."""
         sized = not isinstance(value, int | float)
         number = len(value) if sized else value
         if self.low <= number <= self.high:
@@ -88,18 +88,18 @@ def _refuse_constant(word: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in values:
             raise ValueError(f"`{key[:40]}` is given twice")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def structure(cls: type[T], value: Any, path: str = "", *, strict: bool = False) -> T:
-    """Build an instance of `cls` from parsed JSON; `path` is what messages call the value itself.
+    """Build an instance of `cls` from parsed JSON; `path` is the name of the value in messages.
 
-    `strict` refuses keys that no field has; otherwise they are ignored, as those of later versions must be. Raises
+    `strict` refuses unknown keys; otherwise they are ignored, because later versions may add some. Raises
     StructureError with every problem, or the first MAX_PROBLEMS.
     """
     problems: list[str] = []
@@ -122,7 +122,7 @@ class _Builder:
             raise StructureError(self.problems[:MAX_PROBLEMS])
 
     def build(self, kind: Any, value: Any, path: str) -> Any:
-        """The value as `kind`. With a problem the result is meaningless, for the caller will raise."""
+        """Convert the value to `kind`. After a problem the result is meaningless: the caller raises."""
         origin, arguments = get_origin(kind) or kind, get_args(kind)
         if kind is Any:
             return value
@@ -168,7 +168,7 @@ class _Builder:
                 return built
             attempts.append((option, attempt.problems))
         others = [problems for option, problems in attempts if option is not NoneType]
-        if len(others) == 1:  # an optional value: its own problems say more
+        if len(others) == 1:  # an optional value: its own problems are more specific
             self.problems += others[0]
             self.stop_at_most()
         else:

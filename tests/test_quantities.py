@@ -22,7 +22,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "9ms", "25h", "999999999999h"])
 def test_a_time_nobody_measures_for_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no time to measure for"):
+    with pytest.raises(UsageError, match="is out of range"):
         parse_duration(text, "--time-budget")
 
 
@@ -33,5 +33,5 @@ def test_batches_are_each_measured_once_in_the_order_given() -> None:
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "1.5", "8x", "1;8", "9" * 13, "٣"])
 def test_what_is_no_number_of_images_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a number of images"):
+    with pytest.raises(UsageError, match="is not a batch size"):
         parse_batches(text)

@@ -16,17 +16,17 @@ from resnetcli.errors import UsageError
 from resnetcli.net.memory import physical_memory
 
 SLACK = 2**28
-"""Bytes that an archive's compressed text may take beyond the file's own size."""
+"""Maximum number of bytes by which an archive's content may exceed the file's size."""
 MAX_GRAPH = 2**28
-"""Bytes of an exported program's graph."""
+"""Maximum number of bytes of an exported program's graph."""
 _CHECKPOINT = (
-    "a pickle can run code and is not opened: name the class, `net.py:Net`, or save the model by"
+    "pickles can run code and are not opened: name the class, `net.py:Net`, or save the model by"
     " `torch.jit.script(model).save('model.pt')`"
 )
 
 
 def open_archive(file: str) -> nn.Module:
-    """The model saved in a file. Raises UsageError for a checkpoint, a pickled module, or what is neither."""
+    """Load a saved model. Raises UsageError for a checkpoint, a pickled module and any other file."""
     try:
         size = Path(file).stat().st_size
         if not Path(file).is_file():
@@ -37,7 +37,7 @@ def open_archive(file: str) -> nn.Module:
             names = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             total = sum(info.file_size for info in archive.infolist())
             if total > min(size + SLACK, physical_memory()):
-                raise UsageError(f"`{file}` holds {total:,} bytes in a file of {size:,}: more than fit")
+                raise UsageError(f"`{file}` unpacks to {total:,} bytes from a file of {size:,}: too large")
             if "constants.pkl" in names and any(name.startswith("code/") for name in names):
                 return _script(file)
             graphs = [info for name, info in names.items() if re.fullmatch(r"models/[^/]+\.json", name)]
@@ -75,7 +75,7 @@ _SYMBOLS = re.compile(
 
 
 def _require_plain(file: str, graph: Any) -> None:
-    """Raises UsageError for a graph that could do anything but compute: torch looks targets up and evaluates text."""
+    """Raise UsageError for a graph that could run code: torch imports its targets and evaluates its expressions."""
     queue = [graph]
     while queue:
         value = queue.pop()
@@ -107,6 +107,6 @@ def _exported(file: str) -> nn.Module:
             del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
         else:
             os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
-    for name in ("train", "eval"):  # torch's own raise
+    for name in ("train", "eval"):  # torch's own methods raise
         setattr(model, name, lambda *_: model)
     return model

@@ -1,4 +1,4 @@
-"""Construct a model with the values a user typed, and explain why a constructor fails."""
+"""Construct a model with the arguments a user typed; hints if the constructor fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from resnetcli.errors import UsageError, did_you_mean
-from resnetcli.net.guard import error_text, is_of_code, line_of
+from resnetcli.net.guard import is_model_error, line_of, model_error_text
 
 Call = Callable[..., object]
 
@@ -21,20 +21,20 @@ def constructor(
 ) -> Callable[[], nn.Module]:
     """A function that constructs a model by `build(**values)`; hints of its errors name the parameters of `signed`.
 
-    `given`: the values that the user typed, for messages. The function raises UsageError if the call fails or returns
-    anything but a module.
+    `given`: the arguments that the user typed, for messages. The function raises UsageError if the call fails or
+    returns anything but a module.
     """
 
     def make() -> nn.Module:
         try:
             module = build(**_as_annotated(signed, values))
         except BaseException as error:
-            if not is_of_code(error):
+            if not is_model_error(error):
                 raise
             line = f" ({line})" if (line := line_of(error, file)) else ""
             label = " ".join([title, *(f"{name}={value}" for name, value in given.items())])
             raise UsageError(
-                f"`{label}` cannot be constructed: {error_text(error)}{line}", _hint(signed, error, given)
+                f"`{label}` cannot be constructed: {model_error_text(error)}{line}", _hint(signed, error, given)
             ) from None
         if not isinstance(module, nn.Module):
             raise UsageError(f"`{title}` returns a {type(module).__name__}, not a torch.nn.Module")

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from resnetcli.net.memory import NO_ALGORITHM
 
 NOT_FUSED = (NO_ALGORITHM, "NOT_SUPPORTED")
-"""Parts of cuDNN's error messages where it has no fused kernel."""
+"""Parts of cuDNN's error messages if it has no fused kernel."""
 
 
 class CudnnConvReLU:
-    """relu(conv(x)) or relu(conv(x) + term) in one kernel of cuDNN, bias included; in inference, on a GPU.
+    """relu(conv(x)) or relu(conv(x) + term) in one cuDNN kernel, bias included; inference on a GPU only.
 
-    cuDNN has no such kernel for some convolutions, layouts and dtypes: if the first call finds none, each operation is
-    a kernel of its own from then on.
+    cuDNN has no such kernel for some convolutions, layouts and dtypes: if the first call fails for that reason, each
+    operation is a separate kernel from then on.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

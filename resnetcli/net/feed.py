@@ -1,4 +1,4 @@
-"""Tensors for a PyTorch model's inputs, and a wrapper that supplies them so that images are the only argument."""
+"""Random tensors for a PyTorch model's inputs, and a wrapper that takes images alone and supplies the other inputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _tensor(each: InputTensor, batch: int, device: torch.device, dtype: torch.dt
 
 
 def call_of(forward: Any, inputs: Inputs, tensors: Sequence[Tensor]) -> Call:
-    """The arguments: by position or name, or as one dict if `forward` takes one argument and knows no such name."""
+    """The arguments of `forward`: by position or name, or one dict if it takes a single argument of another name."""
     values = [
         list(tensor.unbind()) if each.kind == "list" else tensor for each, tensor in zip(inputs, tensors, strict=True)
     ]
@@ -70,7 +70,7 @@ def require_accepted(module: nn.Module, call: Call, title: str) -> None:
     try:
         signature = inspect.signature(module.forward)
     except (TypeError, ValueError):
-        return  # compiled: the call itself will fail
+        return  # compiled code has no signature
     plain, named = call
     try:
         signature.bind(*plain, **named)
@@ -83,36 +83,36 @@ def require_accepted(module: nn.Module, call: Call, title: str) -> None:
 
 
 GUESSES = 48
-"""Maximum number of inputs tried for a hint."""
+"""Maximum number of inputs tried to find a hint."""
 
 
 def guesses(module: nn.Module, inputs: Inputs, problem: str) -> Iterator[Inputs]:
-    """Inputs that a model might take, by its layers, its forward's arguments and sizes that an error message names."""
+    """Yield inputs the model may accept, judging by its layers, its arguments and sizes in an error message."""
     image = image_of(inputs)
     sides = [(image.h, image.w)] if image else []
     sides += [
         (size, size) for size in dict.fromkeys(map(int, re.findall(r"\b\d{1,4}\b", problem))) if 8 <= size <= 2048
     ][:4]
-    each: dict[InputTensor, None] = {}
+    candidates: dict[InputTensor, None] = {}
     for layer in module.modules():
         match layer:
             case nn.Conv2d(in_channels=channels) if channels <= 16:
-                found = [InputTensor((channels, *side)) for side in (*sides, (224, 224), (32, 32), (28, 28))]
+                options = [InputTensor((channels, *side)) for side in (*sides, (224, 224), (32, 32), (28, 28))]
             case nn.Conv3d(in_channels=channels):
-                found = [InputTensor((channels, 16, *side)) for side in (*sides, (112, 112))]
+                options = [InputTensor((channels, 16, *side)) for side in (*sides, (112, 112))]
             case nn.Conv1d(in_channels=channels):
-                found = [InputTensor((channels, 16000))]
+                options = [InputTensor((channels, 16000))]
             case nn.Embedding() | nn.EmbeddingBag():
-                found = [InputTensor((128,), "tokens"), InputTensor((), "int")]
+                options = [InputTensor((128,), "tokens"), InputTensor((), "int")]
             case nn.Linear(in_features=features):
-                found = [InputTensor((features,)), InputTensor((128, features))]
+                options = [InputTensor((features,)), InputTensor((128, features))]
             case nn.RNNBase(input_size=features):
-                found = [InputTensor((128, features))]
+                options = [InputTensor((128, features))]
             case _:
                 continue
-        each |= dict.fromkeys(found)
+        candidates |= dict.fromkeys(options)
     needed = _arguments(module.forward)
-    for number, guess in enumerate(product(list(each)[:12], repeat=max(1, min(needed, 4)))):
+    for number, guess in enumerate(product(list(candidates)[:12], repeat=max(1, min(needed, 4)))):
         if number == GUESSES:
             return
         yield guess
@@ -128,7 +128,7 @@ def _arguments(forward: Any) -> int:
 
 
 def smallest_vocabulary(module: nn.Module) -> int:
-    """Size of the smallest embedding: every embedding accepts smaller tokens."""
+    """Size of the smallest embedding, which limits the tokens that all embeddings accept."""
     sizes = [each.num_embeddings for each in module.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)]
     return min(sizes, default=2)
 
@@ -136,7 +136,7 @@ def smallest_vocabulary(module: nn.Module) -> int:
 class Fed(nn.Module):
     """A wrapper that supplies a model's inputs: call it with a batch of images, or any tensor of that length.
 
-    The images are the first input if that is a float tensor by position; all others are this module's own.
+    The images are the first input if that is a positional float tensor; all other inputs are buffers of the wrapper.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, batch: int, device: torch.device) -> None:
@@ -155,7 +155,7 @@ class Fed(nn.Module):
 
 
 def takes_images(inputs: Inputs) -> bool:
-    """Whether the first input is a float tensor by position."""
+    """Whether the first input is a positional float tensor."""
     return inputs[0].kind == "float" and not inputs[0].name
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.net.archive import open_archive
 from resnetcli.net.construct import constructor
-from resnetcli.net.guard import error_text, shown, undisturbed
-from resnetcli.net.imports import importing, running
+from resnetcli.net.guard import isolate, model_error_text, relative_path
+from resnetcli.net.imports import import_module_named, run_file
 from resnetcli.net.meta_copy import meta_copy
 from resnetcli.net.trace import first_to_run
 from resnetcli.net.trace_plan import Trace
@@ -31,13 +31,13 @@ from resnetcli.spec.reference import Origin
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A model that was located and can be constructed."""
+    """Constructs a model by reference."""
 
     title: str
     cite: str
     """The library and its version; empty for a file."""
     make: Callable[[], nn.Module]
-    """Construct the model, or return the one that the file has constructed. Raises UsageError."""
+    """Construct the model, or return the one that the file constructs. Raises UsageError."""
     file: str = ""
     """The user's file, for error messages; empty for a library's model."""
     shared: bool = False
@@ -52,53 +52,57 @@ def trace_origin(
     `parameters` go to its constructor. The file or module of `origin` is run. Raises UsageError for a model that does
     not exist or fails, SpecError for a file that is not Python.
     """
-    with undisturbed(origin.source), located(origin, parameters) as factory:
-        constructed: list[nn.Module] = []  # by the second attempt, for the third
+    with isolate(origin.source), locate(origin, parameters) as factory:
+        constructed: list[nn.Module] = []  # by the second attempt, reused by the third
 
         def without_weights() -> nn.Module:
             with torch.device("meta"):
                 return meta_copy(factory.make())
 
-        def copied() -> nn.Module:
+        def copy_of_constructed() -> nn.Module:
             constructed[:] = [factory.make()]
             return meta_copy(constructed[0])
 
         def with_values() -> nn.Module:
             return constructed[0] if constructed else factory.make()
 
-        attempts = [copied, with_values] if factory.shared else [without_weights, copied, with_values]
+        attempts = (
+            [copy_of_constructed, with_values]
+            if factory.shared
+            else [without_weights, copy_of_constructed, with_values]
+        )
         try:
             trace = first_to_run(attempts, input, name, factory.title, factory.file)
         finally:
-            constructed.clear()  # what its finalizer prints is redirected, too
+            constructed.clear()  # now, while its finalizer's output is redirected
         return Trace(replace(trace.plan, origin=origin, parameters=dict(parameters)), trace.notes), factory.cite
 
 
 @contextmanager
 def rebuilt(plan: Plan) -> Iterator[nn.Module]:
-    """Context manager: the traced model, constructed again with all its weights, in evaluation. Its file runs again.
+    """Context manager: construct the traced model again, with weights, in evaluation mode. Its file runs again.
 
-    Modules next to the file stay importable meanwhile: compilers look them up by name. Raises what `trace_origin`
-    raises, and UsageError for a plan of a module object, which has no origin.
+    Modules next to the file stay importable meanwhile: compilers look them up by name. Raises like `trace_origin`, and
+    UsageError for the plan of a module object, which has no origin.
     """
     if plan.origin.kind == "object":
         raise UsageError(f"`{plan.name}` was only counted: it cannot be constructed again",
-                         "name it as `net.py:Net`, `torchvision:NAME` or `timm:NAME`")  # fmt: skip
+                         "pass it as `net.py:Net`, `torchvision:NAME` or `timm:NAME`")  # fmt: skip
     with ExitStack() as stack:
-        with undisturbed(plan.origin.source) as replaced:
-            model = stack.enter_context(located(plan.origin, plan.parameters)).make()
+        with isolate(plan.origin.source) as replaced:
+            model = stack.enter_context(locate(plan.origin, plan.parameters)).make()
         if replaced:
             raise UsageError(
                 f"`{plan.name}` cannot be timed: its code replaces {', '.join(f'`{each}`' for each in replaced[:4])}",
                 "omit `--device` to count it, or give the replacement another name",
             )
-        model.eval()  # its own `eval` may return nothing
+        model.eval()  # an overridden `eval` may return None
         yield model
 
 
 @contextmanager
-def located(origin: Origin, parameters: Mapping[str, Any]) -> Iterator[Factory]:
-    """Context manager: the model that `origin` names. A file's module is importable meanwhile."""
+def locate(origin: Origin, parameters: Mapping[str, Any]) -> Iterator[Factory]:
+    """Context manager: find the model that `origin` names. Modules next to its file are importable meanwhile."""
     match origin:
         case Origin("library", "torchvision", name):
             yield _torchvision(name, parameters)
@@ -107,10 +111,10 @@ def located(origin: Origin, parameters: Mapping[str, Any]) -> Iterator[Factory]:
         case Origin("archive", file):
             yield _in_archive(file, parameters)
         case Origin("module", source, name):
-            with importing(source) as module:
-                yield _in_module(source, name, module, parameters, shown(module.__file__ or ""))
+            with import_module_named(source) as module:
+                yield _in_module(source, name, module, parameters, relative_path(module.__file__ or ""))
         case Origin(_, file, name):
-            with running(file) as module:
+            with run_file(file) as module:
                 yield _in_module(file, name, module, parameters, file)
 
 
@@ -121,7 +125,7 @@ def _library(name: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise UsageError(f"{name} is not installed", f"`pip install {name}`") from None
         hint = f"{name} was probably built for a different PyTorch version"
-        raise UsageError(f"{name} cannot be imported: {error_text(error)}", hint) from None
+        raise UsageError(f"{name} cannot be imported: {model_error_text(error)}", hint) from None
 
 
 def _torchvision(name: str, parameters: Mapping[str, Any]) -> Factory:
@@ -135,7 +139,7 @@ def _torchvision(name: str, parameters: Mapping[str, Any]) -> Factory:
         )
     values: dict[str, Any] = {"weights": None, **parameters}
     builder = models.get_model_builder(name)
-    if "weights_backbone" in inspect.signature(builder).parameters:  # else a detector's would be downloaded
+    if "weights_backbone" in inspect.signature(builder).parameters:  # or the backbone's would be downloaded
         values["weights_backbone"] = None
     make = constructor(name, builder, lambda **given: models.get_model(name, **given), values, parameters)
     return Factory(name, f"torchvision {library.__version__}", make)
@@ -143,7 +147,7 @@ def _torchvision(name: str, parameters: Mapping[str, Any]) -> Factory:
 
 def _timm(name: str, parameters: Mapping[str, Any]) -> Factory:
     library = _library("timm")
-    if not library.is_model(name):  # also refuses names at a hub, which would be downloaded
+    if not library.is_model(name):  # also False for names at a hub, which would be downloaded
         hint = did_you_mean(name, library.list_models(), "for example `timm:convnext_tiny`", before="timm:")
         raise UsageError(f"timm has no model `{name}`", hint)
     values = {"pretrained": False, **parameters}
@@ -159,52 +163,52 @@ def _in_archive(file: str, parameters: Mapping[str, Any]) -> Factory:
 
 
 def _in_module(source: str, name: str, module: ModuleType, parameters: Mapping[str, Any], file: str) -> Factory:
-    thing: Any = module
+    member: Any = module
     parts = name.split(".")
     for index, part in enumerate(parts):
-        thing, known = _member(thing, part, module)
+        member, known = _member(member, part, module)
         if known is not None:
             above = "".join(f"{each}." for each in parts[:index])
             known = [f"{above}{each}" for each in known] if above else known
             listed = f"it has {', '.join(f'`{each}`' for each in known)}" if known else "it defines no model"
             raise UsageError(f"`{source}` has no `{name}`", did_you_mean(name, known, listed, before=f"{source}:"))
     title = name.rpartition(".")[2]
-    if isinstance(thing, nn.Module):
+    if isinstance(member, nn.Module):
         if parameters:
             raise UsageError(f"`{name}` in `{source}` is already constructed: `{next(iter(parameters))}` cannot be set")
-        return Factory(title, "", lambda: thing, file, shared=True)
-    if not callable(thing):
+        return Factory(title, "", lambda: member, file, shared=True)
+    if not callable(member):
         hint = ""
-        if isinstance(thing, Mapping | list | tuple) and (keys := _keys(thing)):
+        if isinstance(member, Mapping | list | tuple) and (keys := _keys(member)):
             hint = f"for example `{source}:{name}.{keys[0]}`"
-        what = f"`{name}` in `{source}` is of type {type(thing).__name__}"
+        what = f"`{name}` in `{source}` is of type {type(member).__name__}"
         raise UsageError(f"{what}, not a model or a function that returns one", hint)
-    return Factory(title, "", constructor(title, thing, thing, parameters, parameters, file), file)
+    return Factory(title, "", constructor(title, member, member, parameters, parameters, file), file)
 
 
-def _member(thing: Any, part: str, module: ModuleType) -> tuple[Any, list[str] | None]:
+def _member(owner: Any, part: str, module: ModuleType) -> tuple[Any, list[str] | None]:
     """An attribute, or an item of a dict or list; None and the names that exist if there is none."""
-    if isinstance(thing, Mapping | list | tuple) and not isinstance(thing, nn.Module):
-        if part in _keys(thing):
-            items = thing if isinstance(thing, Mapping) else dict(enumerate(thing))
+    if isinstance(owner, Mapping | list | tuple) and not isinstance(owner, nn.Module):
+        if part in _keys(owner):
+            items = owner if isinstance(owner, Mapping) else dict(enumerate(owner))
             return next(value for key, value in items.items() if str(key) == part), None
-        return None, _keys(thing)
-    if hasattr(thing, part):
-        return getattr(thing, part), None
-    return None, models_in(module) if thing is module else []
+        return None, _keys(owner)
+    if hasattr(owner, part):
+        return getattr(owner, part), None
+    return None, models_in(module) if owner is module else []
 
 
-def _keys(thing: Any) -> list[str]:
-    return [str(key) for key in (thing if isinstance(thing, Mapping) else range(len(thing)))]
+def _keys(items: Any) -> list[str]:
+    return [str(key) for key in (items if isinstance(items, Mapping) else range(len(items)))]
 
 
 def models_in(module: ModuleType) -> list[str]:
     """Names that may be models: modules, and classes and functions that the file itself defines."""
     names = []
-    for name, thing in vars(module).items():
-        own = getattr(thing, "__module__", None) == module.__name__
-        model = isinstance(thing, nn.Module) or (isinstance(thing, type) and issubclass(thing, nn.Module) and own)
-        if not name.startswith("_") and (model or (inspect.isfunction(thing) and own)):
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__
+        model = isinstance(value, nn.Module) or (isinstance(value, type) and issubclass(value, nn.Module) and own)
+        if not name.startswith("_") and (model or (inspect.isfunction(value) and own)):
             names.append(name)
     return names
 

@@ -1,4 +1,4 @@
-"""Run other people's code so that only its result remains: streams, process state and torch's settings are restored."""
+"""Run foreign code in isolation: streams, process state and torch's settings are restored afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from torch.nn.modules import module as hooks
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 from torch.utils import _device
 
-from resnetcli.errors import error_text as type_and_message
+from resnetcli.errors import error_text
 
 STREAMS = ("stdin", "stdout", "stderr")
 _exit = os._exit
@@ -37,25 +37,24 @@ class CodeExit(BaseException):
     """Model code called `os._exit`."""
 
 
-def error_text(error: BaseException) -> str:
-    """An exception of model code on one line."""
-    return str(error) if isinstance(error, CodeExit) else type_and_message(error)
+def model_error_text(error: BaseException) -> str:
+    """An exception raised by model code, on one line."""
+    return str(error) if isinstance(error, CodeExit) else error_text(error)
 
 
 @contextmanager
-def undisturbed(program: str = "") -> Iterator[list[str]]:
-    """Run model code: `program` is its `sys.argv[0]`, stdin is empty, whatever it prints goes to stderr.
+def isolate(program: str = "") -> Iterator[list[str]]:
+    """Context manager for model code: `program` is its `sys.argv[0]`, stdin is empty, its output goes to stderr.
 
-    Random numbers start from a fixed seed. Afterwards everything the code can set without leaving this process is as
-    it was before; names of torch that it replaced are put back and appended to the list. `os._exit` raises CodeExit.
-    Reentrant.
+    Random number generators start from a fixed seed. Afterwards the state of this process is restored; torch functions
+    that the code replaced are restored and their names appended to the list. `os._exit` raises CodeExit. Reentrant.
     """
     replaced: list[str] = []
     with ExitStack() as stack:
-        stack.enter_context(_process_kept())
-        stack.enter_context(_streams_kept())
-        stack.enter_context(_state_kept(replaced))
-        stack.enter_context(_interrupts_told_apart())
+        stack.enter_context(_end_forked_processes())
+        stack.enter_context(_redirect_streams())
+        stack.enter_context(_restore_state(replaced))
+        stack.enter_context(_record_interrupts())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         sys.argv[:] = [program or sys.argv[0]]
@@ -68,15 +67,15 @@ def undisturbed(program: str = "") -> Iterator[list[str]]:
 
 @contextmanager
 def no_exit() -> Iterator[None]:
-    """Raise CodeExit where `os._exit` is called: it would end the process without a word."""
+    """Context manager: `os._exit` raises CodeExit instead of silently ending the process."""
     process, before = os.getpid(), os._exit
 
-    def leave(status: int) -> None:
+    def raise_exit(status: int) -> None:
         if os.getpid() != process:
-            _exit(status)  # a process that the code has forked may end as it likes
+            _exit(status)  # in a process that the code has forked
         raise CodeExit(f"os._exit({status!r})")
 
-    os._exit = leave  # type: ignore[assignment]
+    os._exit = raise_exit  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -84,8 +83,8 @@ def no_exit() -> Iterator[None]:
 
 
 @contextmanager
-def _process_kept() -> Iterator[None]:
-    """End a process that the code has forked and that comes back here: the result is the parent's to report."""
+def _end_forked_processes() -> Iterator[None]:
+    """Context manager: end processes that the code has forked when they return here; only the parent goes on."""
     process = os.getpid()
     try:
         with no_exit():
@@ -99,7 +98,7 @@ def _process_kept() -> Iterator[None]:
 
 
 class _Relay(io.TextIOBase):
-    """A stream that passes text on to another, and that may be closed without closing the other."""
+    """A stream that writes to another one, and can be closed without closing it."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -129,26 +128,26 @@ class _Relay(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        """Do nothing: others write there, too."""
+        """Do nothing: the stream is shared."""
 
     def reconfigure(self, **settings: object) -> None:
-        """Do nothing, likewise."""
+        """Do nothing: the stream is shared."""
 
 
 @contextmanager
-def _streams_kept() -> Iterator[None]:
-    """Descriptor 1 and `sys.stdout` lead to stderr, stdin is empty; all three are as before afterwards."""
+def _redirect_streams() -> Iterator[None]:
+    """Context manager: stdout goes to stderr and stdin is empty, in Python and for file descriptors."""
     before = {name: getattr(sys, name) for name in STREAMS}
     _flush(before["stdout"])
     with ExitStack() as stack:
-        kept = {}
+        copies = {}
         for number in range(3):
             with suppress(OSError):  # closed by the parent process
-                kept[number] = os.dup(number)
-                stack.callback(_close, kept[number])
+                copies[number] = os.dup(number)
+                stack.callback(_close, copies[number])
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
-        os.dup2(2 if 2 in kept else null, 1)
+        os.dup2(2 if 2 in copies else null, 1)
         if null > 2:
             os.close(null)
         sys.stdin = io.StringIO()
@@ -160,9 +159,9 @@ def _streams_kept() -> Iterator[None]:
             for name, stream in before.items():
                 setattr(sys, name, stream)
             for number in range(3):
-                if number in kept:
-                    with suppress(OSError):  # closed by the code, which closes whatever it finds
-                        os.dup2(kept[number], number)
+                if number in copies:
+                    with suppress(OSError):  # the code has closed it
+                        os.dup2(copies[number], number)
                 else:
                     _close(number)
 
@@ -173,7 +172,7 @@ def _close(number: int) -> None:
 
 
 def _flush(stream: Any) -> None:
-    """Write out what Python and the C library hold back for descriptor 1 before the descriptor changes."""
+    """Flush the buffers of Python and the C library before descriptor 1 changes."""
     streams: list[Any] = [stream, sys.__stdout__]
     for each in streams:
         with suppress(OSError, ValueError, AttributeError):
@@ -186,22 +185,23 @@ def _flush(stream: Any) -> None:
 
 
 @contextmanager
-def _state_kept(replaced: list[str]) -> Iterator[None]:
-    undo = [_kept(read, write) for read, write in _states()]
+def _restore_state(replaced: list[str]) -> Iterator[None]:
+    """Context manager: restore what `_states` lists and torch's functions; append the names of those replaced."""
+    restorers = [_restorer(read, write) for read, write in _states()]
     names = _names_of_torch()
     try:
         yield
     finally:
         replaced += _put_back(names)
-        for each in reversed(undo):
-            each()
+        for restore in reversed(restorers):
+            restore()
 
 
-def _kept(read: Callable[[], Any], write: Callable[[Any], object]) -> Callable[[], None]:
+def _restorer(read: Callable[[], Any], write: Callable[[Any], object]) -> Callable[[], None]:
     value = read()
 
     def restore() -> None:
-        with suppress(OSError):  # a folder that is no more
+        with suppress(OSError):  # the working directory was removed
             if read() != value:
                 write(value)
 
@@ -209,6 +209,8 @@ def _kept(read: Callable[[], Any], write: Callable[[Any], object]) -> Callable[[
 
 
 def _states() -> Iterator[tuple[Callable[[], Any], Callable[[Any], object]]]:
+    """Yield a reader and a writer of each state that code can change."""
+
     def attribute(owner: object, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
         return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
 
@@ -272,7 +274,7 @@ def _states() -> Iterator[tuple[Callable[[], Any], Callable[[Any], object]]]:
 
 
 class _Unequal:
-    """A state that is always written back: comparing is no cheaper."""
+    """A state that is always restored: comparing would not be cheaper."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -335,7 +337,7 @@ def _set_precisions(value: tuple[str, ...]) -> None:
 
 
 def _names_of_torch() -> list[tuple[Any, dict[str, Any]]]:
-    """Torch's functions and its layers' methods, which code can replace for everybody."""
+    """Torch's functions and its layers' methods, which code may replace globally."""
     classes = {value for value in vars(nn).values() if isinstance(value, type)}
     spaces = [torch, nn, nn.functional, nn.init, torch.Tensor, torch._C._nn, *classes]
     return [(space, dict(vars(space))) for space in spaces]
@@ -353,7 +355,7 @@ def _put_back(names: list[tuple[Any, dict[str, Any]]]) -> list[str]:
 
 
 def _is_foreign(value: Any) -> bool:
-    """Whether a function, method or class comes from code other than torch."""
+    """Whether a function, method or class is not from torch."""
     if isinstance(value, ModuleType):
         return False
     inner = getattr(value, "fget", None) or getattr(value, "__func__", None) or value
@@ -364,35 +366,35 @@ def _is_foreign(value: Any) -> bool:
 _interrupts: list[int] = []
 
 
-def is_of_code(error: BaseException) -> bool:
-    """Whether model code raised an error, not the user by Ctrl-C."""
+def is_model_error(error: BaseException) -> bool:
+    """Whether model code raised the error, rather than the user by Ctrl-C."""
     return not (isinstance(error, KeyboardInterrupt) and _interrupts)
 
 
 @contextmanager
-def _interrupts_told_apart() -> Iterator[None]:
-    """Note signals, so that a KeyboardInterrupt is known to be the user's."""
+def _record_interrupts() -> Iterator[None]:
+    """Context manager: record SIGINT, to recognise the user's KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGINT)
     _interrupts.clear()
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         _interrupts.append(number)
         if callable(before):
             before(number, frame)
 
     if callable(before):
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, record)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is note:
+        if signal.getsignal(signal.SIGINT) is record:
             signal.signal(signal.SIGINT, before)
 
 
-# --- where it failed ---------------------------------------------------------------------------------------------
+# --- positions of errors ---------------------------------------------------------------------------------------------
 
 _LIBRARIES = tuple(
     f"{Path(place).resolve()}{os.sep}"
@@ -402,12 +404,12 @@ _LIBRARIES = tuple(
 
 
 def in_library(path: str) -> bool:
-    """Whether a resolved path is of Python, an installed package or this one."""
+    """Whether a resolved path belongs to Python, an installed package or this one."""
     return path.startswith(_LIBRARIES) or not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)
 
 
 def line_of(error: BaseException, file: str) -> str:
-    """Where the user's own code raised an error, `net.py:12`: the innermost frame outside libraries, or in `file`."""
+    """The user's line that raised an error, `net.py:12`: of the innermost frame outside libraries, or in `file`."""
     place, step, named = "", error.__traceback__, str(Path(file).resolve()) if file else ""
     while step is not None:
         code = step.tb_frame.f_code.co_filename
@@ -415,12 +417,12 @@ def line_of(error: BaseException, file: str) -> str:
         if own and own == named:
             place = f"{file}:{step.tb_lineno}"
         elif own and not in_library(own):
-            place = f"{shown(own)}:{step.tb_lineno}"
+            place = f"{relative_path(own)}:{step.tb_lineno}"
         step = step.tb_next
     return place
 
 
-def shown(path: str) -> str:
-    """A path as one would type it here."""
+def relative_path(path: str) -> str:
+    """A path relative to the current directory if it is below it."""
     here = _folder()
     return os.path.relpath(path, here) if here and path.startswith(f"{here}{os.sep}") else path

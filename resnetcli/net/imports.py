@@ -1,4 +1,4 @@
-"""Run a user's Python file or import a module, with what is beside it importable, and undo it afterwards."""
+"""Run a user's Python file or import a module, with its directory importable, and undo the imports afterwards."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from types import ModuleType
 
 from resnetcli.errors import At, Problem, Source, SpecError, UsageError
 from resnetcli.files import read_bounded
-from resnetcli.net.guard import error_text, in_library, is_of_code, line_of, shown
+from resnetcli.net.guard import in_library, is_model_error, line_of, model_error_text, relative_path
 
 MAX_CODE = 16 * 2**20
-"""Bytes of a Python file."""
+"""Maximum number of bytes of a Python file."""
 
 
 @contextmanager
-def running(file: str) -> Iterator[ModuleType]:
-    """The module a Python file makes, run once; what is beside it can be imported meanwhile.
+def run_file(file: str) -> Iterator[ModuleType]:
+    """Context manager: run a Python file as a module; its directory is importable meanwhile.
 
-    A file in a package is imported as its module, `package.net`; any other runs under a generated name. Raises
-    UsageError for a file that is missing or fails, SpecError for one that is not Python.
+    A file in a package is imported as a module of it, `package.net`; any other file runs under a generated name. Raises
+    UsageError if the file is missing or fails, SpecError if it is not Python.
     """
     path = Path(file)
     text = read_bounded(path, MAX_CODE, label=file)
@@ -35,37 +35,37 @@ def running(file: str) -> Iterator[ModuleType]:
         try:
             yield _module_of(path, text, file, packages)
         finally:
-            sys.modules.pop(_own_name(path), None)
+            sys.modules.pop(_generated_name(path), None)
 
 
 @contextmanager
-def importing(name: str) -> Iterator[ModuleType]:
-    """Import a module, from the current directory or installed. Raises UsageError if there is none or it fails."""
+def import_module_named(name: str) -> Iterator[ModuleType]:
+    """Context manager: import an installed module or one in the current directory. Raises UsageError if that fails."""
     with _importable([Path.cwd()]):
         try:
             module = import_module(name)
         except BaseException as error:
-            if not is_of_code(error):
+            if not is_model_error(error):
                 raise
             if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
                 hint = "run it from the folder that contains the package, or name the file: `path/net.py:Net`"
                 raise UsageError(f"no module `{error.name}` in the current directory or installed", hint) from None
-            raise _not_run(name, error) from None
+            raise _run_error(name, error) from None
         yield module
 
 
 def _package_of(path: Path, text: bytes) -> tuple[Path, list[str]]:
-    """The folder that a file's packages are in, and their names: by `__init__.py`, or as far as it imports upwards."""
+    """The folder that contains a file's packages, and their names: judged by `__init__.py` and by relative imports."""
     folder, packages = path.parent, list[str]()
-    upwards = _levels(text)
-    while folder.name.isidentifier() and ((folder / "__init__.py").is_file() or len(packages) < upwards):
+    levels = _import_levels(text)
+    while folder.name.isidentifier() and ((folder / "__init__.py").is_file() or len(packages) < levels):
         packages.insert(0, folder.name)
         folder = folder.parent
     return folder, packages
 
 
-def _levels(text: bytes) -> int:
-    """The most dots that an import in a file begins with."""
+def _import_levels(text: bytes) -> int:
+    """Maximum number of leading dots of the imports in a file."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -73,7 +73,7 @@ def _levels(text: bytes) -> int:
     return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
 
 
-def _own_name(path: Path) -> str:
+def _generated_name(path: Path) -> str:
     return f"_resnetcli_run_{path.stem}"
 
 
@@ -82,17 +82,17 @@ def _module_of(path: Path, text: bytes, file: str, packages: list[str]) -> Modul
         if packages and path.stem.isidentifier():
             inside = [] if path.stem == "__init__" else [path.stem]
             return import_module(".".join([*packages, *inside]))
-        module = ModuleType(_own_name(path))
+        module = ModuleType(_generated_name(path))
         module.__file__ = str(path)
         module.__package__ = ".".join(packages)
         if packages:
             import_module(module.__package__)
-        sys.modules[module.__name__] = module  # dataclasses look there for what they are in
+        sys.modules[module.__name__] = module  # dataclasses look up their module there
         exec(compile(text, file, "exec", dont_inherit=True), vars(module))
     except BaseException as error:
-        if not is_of_code(error):
+        if not is_model_error(error):
             raise
-        raise _not_run(file, error) from None
+        raise _run_error(file, error) from None
     return module
 
 
@@ -105,7 +105,7 @@ def _importable(folders: list[Path]) -> Iterator[None]:
         top = name.partition(".")[0]
         if top in known and not _is_in(module, folders) and not in_library(_place(module)):
             hidden[name] = sys.modules.pop(name)  # another module of the same name
-    before, cached, search = {*sys.modules}, sys.dont_write_bytecode, list(sys.path)
+    before, cached, search_path = {*sys.modules}, sys.dont_write_bytecode, list(sys.path)
     try:
         sys.dont_write_bytecode = True
         here = os.getcwd()  # noqa: PTH109 - sys.path has text
@@ -115,7 +115,7 @@ def _importable(folders: list[Path]) -> Iterator[None]:
         importlib.invalidate_caches()  # files may be new
         yield
     finally:
-        sys.path[:], sys.dont_write_bytecode = search, cached
+        sys.path[:], sys.dont_write_bytecode = search_path, cached
         for name in {*sys.modules} - before:
             place = _place(sys.modules[name])
             if place and _is_in(sys.modules[name], [*folders, Path.cwd()]) and not in_library(place):
@@ -135,7 +135,7 @@ def _importable_names(folder: Path) -> Iterator[str]:
 
 
 def _place(module: ModuleType | None) -> str:
-    """Where a module is from, resolved; a namespace package's first folder."""
+    """Resolved path of a module; the first folder of a namespace package."""
     place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", None) or ()), "")
     return str(Path(place).resolve()) if isinstance(place, str) and place else ""
 
@@ -145,26 +145,26 @@ def _is_in(module: ModuleType | None, folders: Iterable[Path]) -> bool:
     return bool(place) and any(Path(place).is_relative_to(folder) for folder in folders)
 
 
-def _not_run(file: str, error: BaseException) -> Exception:
+def _run_error(file: str, error: BaseException) -> Exception:
     if isinstance(error, SyntaxError) and error.filename and error.lineno and Path(error.filename).is_file():
         same = Path(error.filename).resolve() == Path(file).resolve()
-        label = file if same else shown(str(Path(error.filename).resolve()))
+        label = file if same else relative_path(str(Path(error.filename).resolve()))
         text = Path(error.filename).read_bytes().decode("utf-8", errors="replace")
         at = At(Source(label, text, label), error.lineno, max(1, error.offset or 1), 1)
         return SpecError((Problem(f"not Python: {error.msg}", at),))
     line = f" ({line})" if (line := line_of(error, file)) else ""
-    return UsageError(f"`{file}` fails when it is run: {error_text(error)}{line}", _import_hint(file, error))
+    return UsageError(f"`{file}` fails when it is run: {model_error_text(error)}{line}", _import_hint(file, error))
 
 
 def _import_hint(file: str, error: BaseException) -> str:
     if not isinstance(error, ImportError) or not error.name:
-        return "the file is run as a script without arguments" if isinstance(error, SystemExit) else ""
+        return "the file runs as a script without arguments" if isinstance(error, SystemExit) else ""
     top = error.name.partition(".")[0]
     folder = Path(file).resolve().parent
     if not isinstance(error, ModuleNotFoundError):
         beside = next((p for p in (folder / f"{top}.py", folder / top) if p.exists()), None)
         if beside and in_library(_place(sys.modules.get(top))):
-            return f"rename {shown(str(beside))}: Python has its own module `{top}`"
+            return f"rename {relative_path(str(beside))}: Python has its own module `{top}`"
         return ""
     for above in folder.parents:
         if (above / f"{top}.py").is_file() or (above / top).is_dir():

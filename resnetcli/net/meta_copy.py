@@ -1,4 +1,4 @@
-"""Copy a model to PyTorch's meta device: tensors keep shapes and types, but take no memory and hold no values."""
+"""Copy a model to PyTorch's meta device: tensors keep shapes and dtypes, without memory or values."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 
 class _CopyToMeta(TorchFunctionMode):
-    """Make `copy.deepcopy` copy tensors that the model has not registered to the meta device, too."""
+    """Make `copy.deepcopy` also copy unregistered tensors to the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__:
             tensor, memo = args
             return memo.setdefault(id(tensor), _on_meta(tensor))
-        if func is Tensor.clone:  # `nn.Parameter` copies itself by it
+        if func is Tensor.clone:  # `nn.Parameter.__deepcopy__` calls it
             return _on_meta(args[0])
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""A plan as a `torch.nn.Module`: nested by the steps' paths, run in reading order, nothing kept past its last use."""
+"""A plan as a `torch.nn.Module`: modules are nested by the steps' paths, outputs are freed after their last use."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def build(
     dtype: torch.dtype | None = None,
     init: Callable[[nn.Module], object] | None = None,
 ) -> Net:
-    """The plan's net, its weights drawn by `init` (default: `initialise`); on `meta` it has none.
+    """Build a plan's model and initialise it by `init` (default: `initialise`); on `meta`, weights have no values.
 
-    (b, c, h, w) in; the output, or a tuple of it and the auxiliary heads' where the plan has them. Raises
+    It maps (b, c, h, w) to the output, or to a tuple with the outputs of auxiliary heads if the plan has them. Raises
     ResourceError if the weights do not fit into memory.
     """
     device, dtype = torch.device(device), dtype or torch.get_default_dtype()
     size = count(plan).params * dtype.itemsize
     require(f"the weights of `{plan.name}`", size, device)
-    with fitting(f"`{plan.name}` with {gigabytes(size)} of weights", device), _collector_paused():
+    with fitting(f"`{plan.name}` with {gigabytes(size)} of weights", device), _gc_paused():
         net = Net(plan, device=device, dtype=dtype)
         if device.type != "meta":
             (init or initialise)(net)
@@ -45,8 +45,8 @@ def build(
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without garbage collection, which takes as long as all the rest: every module makes a dozen dicts that stay."""
+def _gc_paused() -> Iterator[None]:
+    """Pause the garbage collector: it would double the build time scanning dicts that all survive."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -56,13 +56,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def normal(weight: Tensor, std: float) -> None:
-    """Fills with draws from N(0, std^2)."""
+def fill_normal(weight: Tensor, std: float) -> None:
+    """Fill with samples from N(0, std^2)."""
     nn.init.normal_(weight, std=std)
 
 
-def initialise(net: nn.Module, draw: Callable[[Tensor, float], object] = normal) -> None:
-    """Sets every weight as the papers do; `draw` fills a tensor given a standard deviation.
+def initialise(net: nn.Module, draw: Callable[[Tensor, float], object] = fill_normal) -> None:
+    """Initialise all weights as the papers do; `draw` fills a tensor, given a standard deviation.
 
     Convolutions: std = sqrt(2 / (kh*kw*c_out)), bias 0 (He et al. 2015, arXiv:1502.01852, eq. 14; c_out is not divided
     by the groups, as in ResNeXt's released code). Fully connected: std = 0.01, bias 0 (Goyal et al. 2017,
@@ -81,7 +81,7 @@ def initialise(net: nn.Module, draw: Callable[[Tensor, float], object] = normal)
 
 
 class Net(nn.Module):
-    """A plan's steps as modules and functions. Its weights have no values yet: `build` sets them."""
+    """A plan's steps as modules and functions. Weights are uninitialised: `build` sets them."""
 
     def __init__(self, plan: Plan, *, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -89,46 +89,46 @@ class Net(nn.Module):
         self._calls = tuple(_calls(plan, self, {"device": device, "dtype": dtype}))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """(b, c, h, w) in; the output, or a tuple of it and the auxiliary heads'."""
+        """(b, c, h, w) to the output, or to a tuple with the outputs of auxiliary heads."""
         return self.run(x)
 
     def run(self, x: Tensor, observe: Callable[[Tensor], object] | None = None) -> Tensor | tuple[Tensor, ...]:
-        """`forward`; `observe` is called with every step's value in turn, the image's first."""
-        values: list[Any] = [x]
-        del x  # nor may any other local variable hold a value: it would outlive its last use
+        """`forward`; `observe` is called with the image and then the output of each step."""
+        outputs: list[Any] = [x]
+        del x  # no other local variable may refer to an output: it would not be freed after its last use
         if observe is not None:
-            observe(values[0])
-        for siblings, name, function, source, sources, dying in self._calls:
+            observe(outputs[0])
+        for siblings, name, function, source, sources, last_used in self._calls:
             if siblings is None:
-                values.append(function(*[values[index] for index in sources]))  # type: ignore[misc]
+                outputs.append(function(*[outputs[index] for index in sources]))  # type: ignore[misc]
             elif function is None:
-                values.append(siblings[name](values[source]))  # type: ignore[misc]
+                outputs.append(siblings[name](outputs[source]))  # type: ignore[misc]
             else:
-                values.append(siblings[name](function(values[source])))  # type: ignore[misc]
+                outputs.append(siblings[name](function(outputs[source])))  # type: ignore[misc]
             if observe is not None:
-                observe(values[-1])
-            for index in dying:
-                values[index] = None
-        outputs = tuple([values[index] for index in self._outputs])
-        return outputs if len(outputs) > 1 else outputs[0]
+                observe(outputs[-1])
+            for index in last_used:
+                outputs[index] = None
+        results = tuple([outputs[index] for index in self._outputs])
+        return results if len(results) > 1 else results[0]
 
 
 def trace_shapes(net: Net, x: Tensor) -> list[tuple[int, ...]]:
-    """Each step's shape in one forward, batch first; (b, c) from a fully connected layer on."""
+    """The output shape of each step in one forward pass, batch first; (b, c) after fully connected layers."""
     shapes: list[tuple[int, ...]] = []
     with torch.no_grad():
-        net.run(x, observe=lambda value: shapes.append(tuple(value.shape)))
+        net.run(x, observe=lambda output: shapes.append(tuple(output.shape)))
     return shapes
 
 
 def layer_of(net: Net, step: int) -> nn.Module | None:
-    """The module that computes a step of the net's plan; None for the image and for what is only a function."""
+    """The module of a step; None for the input and for steps that are functions."""
     siblings, name, *_ = net._calls[step - 1] if step else (None, "")
     return None if siblings is None else siblings[name]
 
 
 def put_layer(net: Net, step: int, layer: nn.Module) -> None:
-    """Has a step computed by another module. Raises ValueError for a step that is only a function."""
+    """Replace the module of a step. Raises ValueError for a step that is a function."""
     siblings, name, *_ = net._calls[step - 1] if step else (None, "")
     if siblings is None:
         raise ValueError(f"step {step} has no module")
@@ -136,32 +136,32 @@ def put_layer(net: Net, step: int, layer: nn.Module) -> None:
 
 
 def fuse(net: Net, plan: Plan) -> tuple[Net, tuple[CudnnConvReLU, ...]]:
-    """The plan's net with each of its `fused_convs` run by cuDNN in one call, and these calls; the weights are shared.
+    """Replace each of the plan's `fused_convs` by a cuDNN call; return the model, which shares weights, and the calls.
 
-    The call takes the place of the ReLU. Until then the convolution's input is kept.
+    The call runs in place of the ReLU, so the convolution's input is kept until then.
     """
-    calls, steps, made = list(net._calls), list(plan.steps), []
-    for each in fused_convs(plan):
-        conv = layer_of(net, each.conv)
+    calls, steps, kernels = list(net._calls), list(plan.steps), []
+    for fusion in fused_convs(plan):
+        conv = layer_of(net, fusion.conv)
         assert isinstance(conv, nn.Conv2d)
-        made.append(CudnnConvReLU(conv))
-        inputs = plan.steps[each.conv].inputs + (() if each.term is None else (each.term,))
-        steps[each.relu] = replace(steps[each.relu], inputs=inputs)
-        calls[each.relu - 1] = _Call(None, "", partial(_on_maps, made[-1]), inputs[0], inputs, ())
-        for inner in (each.conv, each.sum):
+        kernels.append(CudnnConvReLU(conv))
+        inputs = plan.steps[fusion.conv].inputs + (() if fusion.term is None else (fusion.term,))
+        steps[fusion.relu] = replace(steps[fusion.relu], inputs=inputs)
+        calls[fusion.relu - 1] = _Call(None, "", partial(_on_maps, kernels[-1]), inputs[0], inputs, ())
+        for inner in (fusion.conv, fusion.sum):
             if inner is not None:
                 steps[inner] = replace(steps[inner], inputs=())
                 calls[inner - 1] = _Call(None, "", _nothing, 0, (), ())
-    dying = last_uses(replace(plan, steps=tuple(steps)))
+    last_used = last_uses(replace(plan, steps=tuple(steps)))
     fused = copy.copy(net)
-    fused._calls = tuple(call._replace(dying=dying[index]) for index, call in enumerate(calls, start=1))
-    return fused, tuple(made)
+    fused._calls = tuple(call._replace(last_used=last_used[index]) for index, call in enumerate(calls, start=1))
+    return fused, tuple(kernels)
 
 
 class _Call(NamedTuple):
-    """How `Net.run` computes one step: `siblings[name](function(source))`, or without a module `function(*sources)`.
+    """How `Net.run` computes one step: `siblings[name](function(source))`, or `function(*sources)` without a module.
 
-    The module is looked up each time, so that one put in its place (`net.head["fc"] = nn.Linear(2048, 10)`) is run.
+    The module is looked up at each call, so that a replacement (`net.head["fc"] = nn.Linear(2048, 10)`) takes effect.
     """
 
     siblings: dict[str, nn.Module | None] | None
@@ -169,14 +169,14 @@ class _Call(NamedTuple):
     function: Callable[..., Tensor | None] | None
     source: int
     sources: tuple[int, ...]
-    dying: tuple[int, ...]
-    """Steps whose values nobody needs after this one."""
+    last_used: tuple[int, ...]
+    """Steps whose outputs are not used after this one."""
 
 
 def _calls(plan: Plan, root: nn.Module, factory: dict[str, Any]) -> Iterator[_Call]:
-    """Each step after the input as a call, its module registered below `root`; `factory`: device and dtype."""
+    """Yield the calls of all steps but the input; register their modules below `root`. `factory`: device and dtype."""
     groups = {"": root}
-    written, dying = overwrites(plan), last_uses(plan)
+    overwritten, last_used = overwrites(plan), last_uses(plan)
     vector = [False]  # per step: whether its output is (b, c), not (b, c, h, w)
     for index, step in enumerate(plan.steps[1:], start=1):
         op, sources = step.op, step.inputs
@@ -184,24 +184,24 @@ def _calls(plan: Plan, root: nn.Module, factory: dict[str, Any]) -> Iterator[_Ca
         if isinstance(op, Join):
             vector.append(all(vectors))
             function: Callable[..., Tensor] = _add if isinstance(op, Add) else _concat
-            if index in written:
-                at = sources.index(written[index])
+            if index in overwritten:
+                at = sources.index(overwritten[index])
                 function, sources = _add_to, (sources[at], *sources[:at], *sources[at + 1 :])
             if any(vectors) and not all(vectors):
                 function = partial(_on_maps, function)
-            yield _Call(None, "", function, sources[0], sources, dying[index])
+            yield _Call(None, "", function, sources[0], sources, last_used[index])
             continue
         if isinstance(op, Traced):
-            raise UsageError(f"`{plan.name}` is a PyTorch model already, and was only counted")
-        settings = ModuleSettings(vectors[0], index in written, factory)
+            raise UsageError(f"`{plan.name}` is a PyTorch model: it cannot be built from its plan")
+        settings = ModuleSettings(vectors[0], index in overwritten, factory)
         module = op.module(plan.steps[sources[0]].shape, settings)
         siblings, name = _register(module, step.path, groups)
-        yield _Call(siblings, name, _reshape(op, vectors[0]), sources[0], sources, dying[index])
+        yield _Call(siblings, name, _reshape(op, vectors[0]), sources[0], sources, last_used[index])
         vector.append(op.gives_vector or (vectors[0] and not op.needs_map))
 
 
 def _reshape(op: Op, vector: bool) -> Callable[[Tensor], Tensor] | None:
-    """The function between a step's input and its module, if there has to be one."""
+    """The reshape before a step's module, if one is needed."""
     if isinstance(op, Linear):
         return None if vector else _as_vector
     return _as_map if vector and op.needs_map else None
@@ -232,14 +232,14 @@ def _add(x: Tensor, *others: Tensor) -> Tensor:
 
 
 def _add_to(total: Tensor, *xs: Tensor) -> Tensor:
-    """The sum, in the memory of its first term."""
+    """Add in place."""
     for x in xs:
         total += x
     return total
 
 
 def _register(module: nn.Module, path: str, groups: dict[str, nn.Module]) -> tuple[dict[str, nn.Module | None], str]:
-    """The children `module` now is among, and its name there: `conv2_x.0.F.conv` is `net.conv2_x["0"].F.conv`."""
+    """Register a module by its path: `conv2_x.0.F.conv` is `net.conv2_x["0"].F.conv`; return its siblings and name."""
     above, _, name = path.rpartition(".")
     if above not in groups:
         groups[above] = nn.ModuleDict()
@@ -247,14 +247,14 @@ def _register(module: nn.Module, path: str, groups: dict[str, nn.Module]) -> tup
     name = _attribute(name)
     children = groups[above]._modules
     if name in children:
-        raise ValueError(f"the path `{path}` is that of a step, and another step has it too or goes on below it")
+        raise ValueError(f"the path `{path}` belongs to two steps, or is also a prefix of another step's path")
     groups[above].add_module(name, module)
     return children, name
 
 
-_TAKEN = frozenset(name.rstrip("_") for name in dir(nn.ModuleDict()) + dir(Net))
+_RESERVED = frozenset(name.rstrip("_") for name in dir(nn.ModuleDict()) + dir(Net))
 
 
 def _attribute(name: str) -> str:
-    """A row's name as an attribute: with an underscore more where modules have one of that name, such as `train`."""
-    return name + "_" if name.rstrip("_") in _TAKEN else name
+    """A stage's name as an attribute: with `_` appended if modules have an attribute of that name, such as `train`."""
+    return name + "_" if name.rstrip("_") in _RESERVED else name

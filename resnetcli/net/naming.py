@@ -1,4 +1,4 @@
-"""What a module is called: its class, and a short text of a layer."""
+"""Names of modules in tables: the class, with the main parameters of a layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def layer_text(module: nn.Module) -> str:
+def module_text(module: nn.Module) -> str:
     """A layer's class and main parameters: `Conv2d 3x3 64 /2`."""
     kind = class_name(module)
     match module:
@@ -21,5 +21,5 @@ def layer_text(module: nn.Module) -> str:
 
 
 def class_name(module: nn.Module) -> str:
-    """Class name of a module; of TorchScript, that of the original."""
+    """Class name of a module; for TorchScript, of the original module."""
     return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__

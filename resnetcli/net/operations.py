@@ -1,4 +1,4 @@
-"""Multiply-accumulates of each torch operation: by formula, none, or unknown, which is never counted as 0."""
+"""MACs of torch operations: a formula, zero, or unknown (which is reported, not counted as 0)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Product:
     elements: int
     """Elements of its output."""
     factors: tuple[Any, ...] = ()
-    """Factors, tensors or packed weights: it is a layer if one depends on the image and one does not. Without any it is
-    not a layer."""
+    """Tensors or packed weights. The product is a layer if one factor depends on the image and another does not;
+    without factors it is not a layer."""
     convolution: bool = False
-    """A layer wherever its kernel comes from."""
+    """A layer even if its kernel depends on the image."""
     attention: bool = False
     """Never a layer."""
     layers: int = 1
@@ -36,30 +36,32 @@ class Product:
 
 
 UNKNOWN = "unknown"
-"""It may multiply, and has no formula."""
+"""An operation that may multiply and has no formula."""
 
 
 def has_formula(func: Any) -> bool:
-    """Whether an operation has a formula, so that it need not be decomposed."""
+    """Whether an operation has a formula: others are decomposed."""
     packet = func._overloadpacket
     return packet in flop_registry or base_name(packet.__name__) in FORMULAS.get(func.namespace, {})
 
 
 def product_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Product | str | None:
-    """The product that a call computed; None if it multiplies nothing, UNKNOWN without a formula."""
+    """The product that a call computes; None if it does not multiply, UNKNOWN without a formula."""
     namespace, name = func.namespace, base_name(func._overloadpacket.__name__)
     kind = kind_of(namespace, name)
     if kind == "free":
         return None
-    made = [*tensors_in(result), *written(func, args, kwargs)]
+    outputs = [*tensors_in(result), *written_tensors(func, args, kwargs)]
     try:
         if kind == "counted":
-            return FORMULAS[namespace][name](_bound(func, args, kwargs), made)
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:  # also what others register
+            return FORMULAS[namespace][name](_bound(func, args, kwargs), outputs)
+        if (
+            formula := flop_registry.get(func._overloadpacket)
+        ) is not None:  # includes formulas that other libraries register
             macs = formula(*args, **kwargs, out_val=result) // 2
             read = tuple(tensors_in((args, kwargs)))
-            return Product(macs, made[0].numel(), read[:2], attention="attention" in name)
-    except Exception:  # no formula is for sparse or nested tensors
+            return Product(macs, outputs[0].numel(), read[:2], attention="attention" in name)
+    except Exception:  # formulas do not support sparse or nested tensors
         return UNKNOWN
     return UNKNOWN
 
@@ -70,8 +72,8 @@ def _bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Argumen
     return bound | {each.name: value for each, value in zip(known, args, strict=False)} | dict(kwargs)
 
 
-def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """Tensors that a call writes."""
+def written_tensors(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that a call writes to."""
     known = func._schema.arguments
     if not any(each.is_write for each in known):
         return []
@@ -85,13 +87,13 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def base_name(name: str) -> str:
-    """`addmm` of `addmm_`, which writes in place."""
+    """The name without the underscore of in-place operations: `addmm` for `addmm_`."""
     return name if name.endswith("__") else name.rstrip("_")
 
 
 @cache
 def kind_of(namespace: str, name: str) -> str:
-    """`counted`, `free` or `unknown`, of an operation by its base name."""
+    """`counted`, `free` or `unknown`, by the base name of an operation."""
     if name in FORMULAS.get(namespace, {}):
         return "counted"
     if namespace == "aten":
@@ -104,7 +106,7 @@ def kind_of(namespace: str, name: str) -> str:
 
 
 def _is_free(name: str) -> bool:
-    """Whether an operation of aten's own works element by element, reduces, moves data or makes it."""
+    """Whether an aten operation is element-wise, a reduction, or only moves or creates data."""
     if name in FREE or _has(name, lambda overload: overload.is_view or torch.Tag.pointwise in overload.tags):
         return True
     cores = [name.removeprefix("_foreach_")]
@@ -122,7 +124,7 @@ def _has(name: str, holds: Callable[[Any], bool]) -> bool:
 
 
 def _matrices(left: str, right: str) -> Callable[[Arguments, list[Tensor]], Product]:
-    """(..., m, k) by (..., k, n): m n k each, of all matrices. The last axis of the left one is summed over."""
+    """(..., m, k) x (..., k, n): m n k MACs per pair of matrices, summed over the last axis of the left operand."""
 
     def formula(x: Arguments, y: list[Tensor]) -> Product:
         a, b = x[left], x[right]
@@ -134,7 +136,7 @@ def _matrices(left: str, right: str) -> Callable[[Arguments, list[Tensor]], Prod
 
 
 def _packed(left: str, right: str, inputs: str = "") -> Callable[[Arguments, list[Tensor]], Product]:
-    """By a matrix in whatever layout: each output is a sum over the last axis of the left one."""
+    """A product with a packed matrix: each output is a sum over the last axis of the left operand."""
 
     def formula(x: Arguments, y: list[Tensor]) -> Product:
         _dense(x[left])
@@ -153,7 +155,7 @@ def _vectors(left: str, right: str, outer: bool = False) -> Callable[[Arguments,
 
 
 def _convolution(kernel: str = "weight", transposed: bool = False) -> Callable[[Arguments, list[Tensor]], Product]:
-    """Each output, or if transposed each input, by one kernel: (channels out or in, others of its group, *window)."""
+    """One kernel per output element (input element if transposed): (channels out or in, group's others, *window)."""
 
     def formula(x: Arguments, y: list[Tensor]) -> Product:
         image, weight = next(x[name] for name in ("self", "input") if name in x), x[kernel]
@@ -171,7 +173,7 @@ def _conv_tbc(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _trilinear(x: Arguments, y: list[Tensor]) -> Product:
-    """One MAC for each product of three numbers."""
+    """One MAC per product of three numbers."""
     ranks = [x[f"i{i}"].dim() + len(x[f"expand{i}"]) for i in (1, 2, 3)]
     sizes = [1] * ranks[0]
     for i in (1, 2, 3):
@@ -182,7 +184,7 @@ def _trilinear(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _grouped(x: Arguments, y: list[Tensor]) -> Product:
-    """Rows, columns or sums in groups: each row of the left is multiplied by one group's columns."""
+    """Groups of rows, columns or sums: each row of the left operand is multiplied with one group's columns."""
     left = next(x[name] for name in ("self", "mat_a") if name in x)
     right = next(x[name] for name in ("mat2", "mat_b") if name in x)
     by_columns = left.dim() == 3 and right.dim() == 2
@@ -204,7 +206,7 @@ def _attention(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _recurrent(weights: Callable[[Arguments], list[Tensor]]) -> Callable[[Arguments, list[Tensor]], Product]:
-    """Each of a layer's matrices once a step and sequence."""
+    """Each matrix of a layer once per step and sequence."""
 
     def formula(x: Arguments, y: list[Tensor]) -> Product:
         matrices = [w for w in weights(x) if w.dim() > 1]
@@ -222,7 +224,7 @@ def _affine_grid(x: Arguments, y: list[Tensor]) -> Product:
 
 
 def _backward(x: Arguments, y: list[Tensor]) -> Product:
-    """As torch's own formula has it for a gradient of a convolution, but a group's channels once."""
+    """As torch's formula for the gradient of a convolution, but channels count within their group only."""
     gradient, image, weight = x["grad_output"], x["input"], x["weight"]
     at = image if x["transposed"] else gradient
     one = at.numel() * math.prod(weight.shape[1:])
@@ -329,7 +331,7 @@ FORMULAS: Mapping[str, Mapping[str, Formula]] = {
 }  # fmt: skip
 """Namespace -> base name -> formula of a call's arguments and outputs."""
 
-# --- what multiplies nothing, and what has no formula --------------------------------------------------------------
+# --- operations without MACs and operations without a formula ---------------------------------------------------
 
 _NAMED = """
     _cdist_forward _euclidean_dist _pdist_forward _cdist_backward _pdist_backward cdist
@@ -425,8 +427,8 @@ _FREE = """
     zeros zeros_like
 """
 FREE = frozenset(_FREE.split())
-"""Operations of aten that count 0 by every convention: they work element by element, normalise, pool, interpolate,
-reduce, move or make data. Those that torch tags as pointwise, and views, need not be here."""
+"""aten operations that count 0 by every convention: element-wise operations, normalisation, pooling, interpolation,
+reductions, data movement and creation. Views, and operations that torch tags as pointwise, need not be listed."""
 
 OTHERS_FREE: Mapping[str, frozenset[str]] = {
     "quantized": frozenset(
@@ -441,4 +443,4 @@ OTHERS_FREE: Mapping[str, frozenset[str]] = {
     ),
     "torchvision": frozenset({"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}),
 }  # fmt: skip
-"""Such operations of other libraries."""
+"""Likewise for other libraries."""

@@ -1,4 +1,4 @@
-"""The tensors in what a model returns, whatever they are wrapped in."""
+"""Find the tensors in a model's output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnetcli.ops import Shape
 
 
 def tensors(value: object, depth: int = 4) -> Iterator[Tensor]:
-    """The tensors in a tensor, a collection, a mapping or an object with attributes, `depth` levels down."""
+    """Yield the tensors in collections, mappings and attributes of objects, at most `depth` levels deep."""
     if isinstance(value, Tensor):
         yield value
     elif depth and isinstance(value, Mapping):
@@ -28,7 +28,7 @@ def tensors(value: object, depth: int = 4) -> Iterator[Tensor]:
 
 
 def unfinished(value: object, depth: int = 4) -> Iterator[object]:
-    """Generators, iterators and coroutines in an output: their tensors are not computed yet."""
+    """Yield generators, iterators and coroutines in an output: their tensors are not computed yet."""
     if isinstance(value, Iterator | Awaitable) and not isinstance(value, nn.Module):
         yield value
     elif depth and isinstance(value, Mapping | list | tuple):
@@ -37,7 +37,7 @@ def unfinished(value: object, depth: int = 4) -> Iterator[object]:
 
 
 def shape_of(tensor: Tensor) -> Shape:
-    """(b, c, h, w) as c x h x w, b times; (b, c) as c x 1 x 1; further sizes are multiplied into the last."""
+    """(b, c, h, w) as b times c x h x w; (b, c) as c x 1 x 1; sizes after the third are multiplied into the width."""
     sizes = [*tensor.shape] if tensor.dim() > 1 else [1, *tensor.shape]
     sizes += [1] * (4 - len(sizes))
     return Shape(sizes[1], sizes[2], math.prod(sizes[3:]), sizes[0])

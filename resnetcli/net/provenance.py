@@ -1,4 +1,4 @@
-"""What each tensor of a run is computed from: steps that depend on the image, or tensors that existed before."""
+"""Track the sources of each tensor in a run: steps that depend on the image, or tensors that existed before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Dependent:
     """A tensor that depends on the image."""
 
     steps: frozenset[int]
-    """The steps it is computed from; -1 is the input."""
+    """Steps that it is computed from; -1 is the input."""
     layers: int = 0
     """Weighted layers since these steps, in the segment that is being recorded."""
     by: str = ""
@@ -25,7 +25,7 @@ class Dependent:
 
 
 class Provenance:
-    """By storage, because views of a tensor share one: a storage is in `dependents` or in `constants`."""
+    """The sources of tensors, by storage (views share one), which is either in `dependents` or in `constants`."""
 
     def __init__(self) -> None:
         self.dependents: dict[int, Dependent] = {}
@@ -36,10 +36,10 @@ class Provenance:
         self.read: set[int] = set()
         """Storages that an operation has read."""
         self._alive: dict[int, object] = {}
-        """References by number, so that no number is reused for another storage."""
+        """References by key, so that no key is reused for another storage."""
 
     def storage(self, tensor: Tensor) -> int:
-        """A number that a tensor shares with its views, and with no other tensor."""
+        """Key of a tensor's storage, which only its views share."""
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):  # a sparse tensor has none
@@ -47,16 +47,16 @@ class Provenance:
             return id(tensor)
         key = int(storage._cdata)
         if key not in self._alive:
-            # its memory is freed with it, but its number is not reused
+            # a weak reference: the memory is freed, but the key is not reused
             self._alive[key] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         return key
 
     def dependent(self, tensor: Tensor | None) -> Dependent | None:
-        """What a tensor is computed from, if it depends on the image."""
+        """The sources of a tensor if it depends on the image."""
         return None if tensor is None else self.dependents.get(self.storage(tensor))
 
     def sources(self, tensors: Iterable[Tensor]) -> tuple[list[Dependent], frozenset[int]]:
-        """Of those tensors that depend on the image, and initial storages of those that do not."""
+        """The sources of those tensors that depend on the image, and the initial storages of the others."""
         dependents, origins = [], set[int]()
         for tensor in tensors:
             key = self.storage(tensor)
@@ -72,7 +72,7 @@ class Provenance:
     def derive(
         self, outputs: Iterable[Tensor], sources: Sequence[Dependent], origins: frozenset[int], layers: int, by: str
     ) -> tuple[frozenset[int], list[int]]:
-        """Note what an operation's outputs are computed from.
+        """Record the sources of an operation's outputs.
 
         Returns the steps, and the outputs' storages if they depend on the image.
         """

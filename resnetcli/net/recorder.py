@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resnetcli.errors import UsageError
 from resnetcli.net.feed import call_of, require_accepted, smallest_vocabulary, tensors_for
 from resnetcli.net.memory import fitting
-from resnetcli.net.naming import class_name, layer_text
-from resnetcli.net.operations import Product, has_formula, product_of, tensors_in, written
+from resnetcli.net.naming import class_name, module_text
+from resnetcli.net.operations import Product, has_formula, product_of, tensors_in, written_tensors
 from resnetcli.net.outputs import shape_of, tensors, unfinished
 from resnetcli.net.provenance import Dependent, Provenance, max_layers
 from resnetcli.net.threads import ThreadFrames
@@ -31,7 +31,7 @@ from resnetcli.spec.inputs import Inputs
 
 @dataclass(slots=True)
 class Segment:
-    """A module's own operations between calls of its children."""
+    """Operations of a module itself between the calls of its children."""
 
     reads: set[int] = field(default_factory=set)
     """Steps."""
@@ -52,12 +52,12 @@ class Segment:
 
 @dataclass(slots=True)
 class Frame:
-    """A module's running call."""
+    """A call of a module that has not returned."""
 
     module: nn.Module
     path: str
     first: int
-    """Number of steps before the call."""
+    """Number of steps recorded before the call."""
     leaf: bool = True
     segment: Segment = field(default_factory=Segment)
     finished: bool = False
@@ -67,7 +67,7 @@ class Frame:
 
 @dataclass(slots=True)
 class Uncounted:
-    """Calls of an operation that may multiply and has no formula."""
+    """Calls of an operation without a formula that may multiply."""
 
     calls: int = 0
     origins: set[int] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Uncounted:
 
 @dataclass(slots=True)
 class RecordedStep:
-    """A step of the plan to come."""
+    """A step of the future plan."""
 
     visit: int
     """Index in `Recorder.visits`."""
@@ -88,7 +88,7 @@ class RecordedStep:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records one run; also operations of threads that the module starts."""
+    """Records one run, including threads that the module starts."""
 
     supports_higher_order_operators = True
 
@@ -99,13 +99,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[RecordedStep] = []
         self.visits: list[str] = []
         """Names of the children (stages) in the order they are called."""
-        self.root = f"({class_name(self.module)})"  # the stage of the model's own operations
+        self.root = f"({class_name(self.module)})"  # the stage of operations of the model itself
         self.vocabulary: int | None = None
-        """Of the smallest embedding that reads an input."""
+        """Size of the smallest embedding that reads an input."""
         self.uncounted: dict[str, Uncounted] = {}
         """By operation."""
         self.weights: set[frozenset[int]] = set()
-        """For each weight of a layer, the initial storages it is computed from."""
+        """The initial storages of each weight of a layer."""
         self.constant_macs = 0
         """MACs that do not depend on the image."""
         self.multiplies_activations = False
@@ -128,9 +128,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._threads: ThreadFrames[Frame] = ThreadFrames(self)
         self._lock = threading.RLock()
         self._needs_values: Exception | None = None
-        """Raised by an operation on a tensor without values; the model may have caught it."""
+        """The error of an operation on a tensor without values; the model may have caught it."""
         self._unrecorded = ""
-        """A module that was called in an unrecorded thread."""
+        """The first module that was called in an unrecorded thread."""
 
     @property
     def frames(self) -> list[Frame]:
@@ -144,7 +144,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         forward with other parameters, ResourceError if memory does not suffice, and whatever the model raises.
         """
         module = self.module
-        module.eval()  # its own `eval` may return nothing
+        module.eval()  # an overridden `eval` may return None
         given = self._tensors()
         call = call_of(module.forward, self.inputs, given)
         require_accepted(module, call, title)
@@ -161,20 +161,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 register_module_forward_hook(self._leave_module, always_call=True),
             ):
                 stack.callback(handle.remove)
-            stack.enter_context(self._threads.patched())
+            stack.enter_context(self._threads.patch())
             stack.enter_context(self)
             output: object = module(*call[0], **call[1])
             if (lazy := next(unfinished(output), None)) is not None:
                 raise UsageError(
                     f"`{title}` returns a {type(lazy).__name__}, whose tensors are not computed yet",
-                    "let forward return tensors: a tuple or list of what is computed",
+                    "return tensors from forward, in a tuple or list",
                 )
         self._finished = True
         if self._needs_values is not None:
             raise self._needs_values
         if self._unrecorded:
             hint = "start the thread by `threading.Thread` or a `ThreadPoolExecutor` in `forward`"
-            raise UsageError(f"`{title}` calls `{self._unrecorded}` in a thread that cannot be followed", hint)
+            raise UsageError(f"`{title}` calls `{self._unrecorded}` in a thread that cannot be recorded", hint)
         return output
 
     def _tensors(self) -> list[Tensor]:
@@ -185,7 +185,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensors_for(self.inputs, self.batch, device, dtype, smallest_vocabulary(self.module))
 
     def register_modules(self) -> None:
-        """Note all submodules and the parameters of each."""
+        """Register all submodules and their parameters."""
         for path, module in self.module.named_modules():
             self._paths[module] = path
             self._parameters[module] = [p for p in module._parameters.values() if p is not None]
@@ -194,7 +194,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._owners.setdefault(self.provenance.storage(parameter), path)
 
     def count_parameters(self, module: nn.Module) -> int:
-        """A module's own parameters, without its children's; each counts where it is first found."""
+        """Count the parameters of a module without its children; a shared one counts where it is first found."""
         known = {id(p): p for p in self._parameters.get(module, ()) if not is_lazy(p)}
         new = known.keys() - self._counted.keys()
         self._counted |= {key: known[key] for key in new}
@@ -208,7 +208,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if module not in self._paths and module not in self._unregistered and recorded:
                 self._unregistered.add(module)
                 known = dict(self._parameters)
-                self.register_modules()  # it may have been made just now
+                self.register_modules()  # it may be new
                 self._parameters |= known
             if module not in self._paths:
                 return
@@ -229,7 +229,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _close_call(self, module: nn.Module, output: object) -> None:
         while (frame := self.frames.pop()).module is not module:
-            pass  # a call that raised has no end
+            pass  # a call that raised never returns
         frame.finished = True
         self.failed_in = "" if output is not None else self.failed_in or frame.path or self.root
         result = next(tensors(output), None)
@@ -262,7 +262,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._add_segment(segment, frame.path, self._layer(frame.module, segment), shape)
 
     def _close_segment(self, frame: Frame, owner: str = "") -> None:
-        """Add a step for a module's own products, or for those of its submodule `owner` that was not called."""
+        """Add a step for the products of a module itself, or of its submodule `owner` that was not called."""
         segment, frame.segment = frame.segment, Segment()
         if owner:
             module = next(module for module, path in self._paths.items() if path == owner)
@@ -275,10 +275,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _layer(self, module: nn.Module, segment: Segment) -> Traced:
         own = self.count_parameters(module)
-        return Traced(layer_text(module), own, segment.macs, segment.elements, segment.layers)
+        return Traced(module_text(module), own, segment.macs, segment.elements, segment.layers)
 
     def _add_segment(self, segment: Segment, path: str, op: Traced, shape: Shape) -> None:
-        """Add a step, which the segment's outputs are computed by."""
+        """Add a step that computes the segment's outputs."""
         self._add_step(path, op, segment.reads, shape)
         dependents = self.provenance.dependents
         for key in segment.outputs:
@@ -315,7 +315,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _run_higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation that takes functions, such as `cond` or `flex_attention`, by recorded operations."""
+        """Run an operation that takes functions, such as `cond` or `flex_attention`, and record those."""
         before = self._operations
         inner: list[Any] = []
         try:
@@ -325,15 +325,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(error, AssertionError) and "ode should never be enabled" not in str(error):
                 raise
 
-            def recorded(each: Any) -> Any:
+            def record(argument: Any) -> Any:
                 def function(*args: Any, **kwargs: Any) -> Any:
                     with self:
-                        inner.append(each(*args, **kwargs))
+                        inner.append(argument(*args, **kwargs))
                     return inner[-1]
 
-                return function if callable(each) and not isinstance(each, Tensor) else each
+                return function if callable(argument) and not isinstance(argument, Tensor) else argument
 
-            result = func(*map(recorded, args), **{key: recorded(value) for key, value in kwargs.items()})
+            result = func(*map(record, args), **{key: record(value) for key, value in kwargs.items()})
         with self._lock:
             sources, origins = self.provenance.sources(tensors_in((args, kwargs, inner)))
             if self._operations == before and (sources or origins):
@@ -348,7 +348,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         frame, provenance = self._frame(), self.provenance
         name = func._overloadpacket.__name__
         read = tensors_in((args, kwargs))
-        outputs = [*tensors_in(result), *written(func, args, kwargs)]
+        outputs = [*tensors_in(result), *written_tensors(func, args, kwargs)]
         provenance.read.update(map(provenance.storage, read))
         if name == "embedding" and provenance.storage(args[1]) in self._input_storages:
             self.vocabulary = min(len(args[0]), self.vocabulary or len(args[0]))
@@ -381,11 +381,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._close_segment(frame, owner)
 
     def _frame(self) -> Frame:
-        """The innermost running call: a thread may outlive the call it was started in."""
+        """The innermost call that has not returned: a thread may outlive the call it was started in."""
         return next((frame for frame in reversed(self.frames) if not frame.finished), Frame(self.module, "", 0))
 
     def _owner(self, frame: Frame, weights: list[frozenset[int]]) -> str:
-        """The submodule whose parameters an operation reads without the submodule having been called; or empty."""
+        """The submodule whose parameters an operation reads although it was not called; empty if there is none."""
         below = f"{frame.path}." if frame.path else ""
         owners = {self._owners[key] for each in weights for key in each if key in self._owners}
         if len(owners) != 1 or not (owner := owners.pop()).startswith(below) or owner == frame.path:
@@ -393,7 +393,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return owner if owner not in self._called else ""
 
     def _layers(self, product: Product, weights: list[frozenset[int]]) -> int:
-        """Number of consecutive layers in a product: those with a weight, which does not depend on the image."""
+        """Number of consecutive layers in a product. A product without a weight is not a layer."""
         if product.attention or not (weights or product.convolution):
             self.multiplies_activations = self.multiplies_activations or bool(product.factors)
             return 0
@@ -407,12 +407,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Held while a model runs: what is patched, such as `Thread.start`, is global to the process."""
+"""Held while a model runs: the patches, such as `Thread.start`, are global to the process."""
 
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Context manager: no gradients, fused attention or compiled code, whose FLOPs PyTorch does not know."""
+    """Context manager: disable gradients, fused attention and compiled code, which hide operations from PyTorch."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     fused = torch.backends.mha.get_fastpath_enabled()

@@ -1,4 +1,4 @@
-"""Record the operations of threads that a model starts as part of the module that started them."""
+"""Record operations of threads that a model starts as part of the module that started them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode, _push_mode
 
 START_DELAY_S = 0.1
-"""How long a module waits for a thread it has just started, so that its own stages come later."""
+"""Seconds that a module waits for a thread it has just started, so that later stages come after the thread's."""
 ORDER_TIMEOUT_S = 2.0
-"""How long a thread waits for those started before it."""
+"""Seconds that a thread waits for those started before it."""
 
 Frame = TypeVar("Frame")
 
@@ -30,7 +30,7 @@ class ThreadFrames(Generic[Frame]):
 
     @property
     def stack(self) -> list[Frame]:
-        """Of this thread; in a thread that PyTorch itself started, of the main one."""
+        """The stack of this thread; of the main thread, in threads that PyTorch itself starts."""
         frames: list[Frame] = getattr(self.local, "frames", self.main)
         return frames
 
@@ -39,23 +39,23 @@ class ThreadFrames(Generic[Frame]):
         """Whether operations of the current thread are recorded."""
         return hasattr(self.local, "frames")
 
-    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function whose operations are recorded in any thread, as part of the module that runs now.
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function so that its operations are recorded in any thread, as part of the module that runs now.
 
-        What one thread starts runs in the order it is started, so that stages have the same order every time.
+        Threads started by one thread run in that order, so that the order of stages is reproducible.
         """
         for module in ("torch._dynamo", "torch.fx.experimental.symbolic_shapes"):
-            import_module(module)  # PyTorch does so when it first runs, and threads would wait seconds for it
+            import_module(module)  # PyTorch imports them lazily, which would delay the threads by seconds
         frames = [*self.stack]
-        before, done = getattr(self.local, "last_started", None), threading.Event()
+        previous, done = getattr(self.local, "last_started", None), threading.Event()
         self.local.last_started = done
 
         def run(*args: Any, **kwargs: Any) -> Any:
             try:
                 if self.recorded:
                     return function(*args, **kwargs)
-                if before is not None:
-                    before.wait(ORDER_TIMEOUT_S)  # longer only if that one waits for this one
+                if previous is not None:
+                    previous.wait(ORDER_TIMEOUT_S)  # not forever: it may wait for this thread
                 self.local.frames = [*frames]
                 _push_mode(self.mode)
                 try:
@@ -70,7 +70,7 @@ class ThreadFrames(Generic[Frame]):
         return run
 
     @contextmanager
-    def patched(self) -> Iterator[None]:
+    def patch(self) -> Iterator[None]:
         """Context manager: record threads that a recorded module starts, and its jobs in thread pools.
 
         The patches are global to the process.
@@ -78,26 +78,28 @@ class ThreadFrames(Generic[Frame]):
         start, submit = threading.Thread.start, ThreadPoolExecutor.submit
         submitting = threading.local()
 
-        def started(thread: threading.Thread) -> None:
+        def start_recorded(thread: threading.Thread) -> None:
             if not self.recorded or getattr(submitting, "now", False):
                 start(thread)
                 return
-            thread.run = self.wrapped(thread.run)  # type: ignore[method-assign]
+            thread.run = self.wrap(thread.run)  # type: ignore[method-assign]
             start(thread)
             thread.join(START_DELAY_S)
 
-        def submitted(pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        def submit_recorded(
+            pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+        ) -> Any:
             if not self.recorded:
                 return submit(pool, function, *args, **kwargs)
             submitting.now = True
             try:
-                future = submit(pool, self.wrapped(function), *args, **kwargs)
+                future = submit(pool, self.wrap(function), *args, **kwargs)
             finally:
                 submitting.now = False
             wait([future], START_DELAY_S)
             return future
 
-        threading.Thread.start, ThreadPoolExecutor.submit = started, submitted  # type: ignore[assignment, method-assign]
+        threading.Thread.start, ThreadPoolExecutor.submit = start_recorded, submit_recorded  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:

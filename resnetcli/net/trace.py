@@ -1,7 +1,7 @@
-"""Any PyTorch model as a plan: run it once, and make each module's call a step that costs what was recorded.
+"""Turn any PyTorch model into a plan: run it once; each call of a module becomes a step with the recorded cost.
 
-What runs is a copy on the meta device, whose tensors have shapes and no values: nothing is computed, and the model
-itself never runs. A model with data-dependent control flow cannot run like this; a copy with values does then.
+A copy runs on the meta device, whose tensors have shapes and no values: nothing is computed, and the model itself never
+runs. For models with data-dependent control flow, which cannot run like this, a copy with values runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 from resnetcli.errors import UsageError
 from resnetcli.net.feed import RunError, guesses
-from resnetcli.net.guard import error_text, is_of_code, line_of, undisturbed
+from resnetcli.net.guard import is_model_error, isolate, line_of, model_error_text
 from resnetcli.net.meta_copy import meta_copy
 from resnetcli.net.recorder import Recorder
 from resnetcli.net.trace_plan import Trace, trace_of
@@ -30,15 +30,15 @@ def trace(module: nn.Module, input: Shape | Inputs, *, name: str, title: str) ->
     UsageError for a model that cannot be copied, takes other inputs, or fails.
     """
 
-    def copied() -> nn.Module:
+    def copy_with_values() -> nn.Module:
         try:
             return copy.deepcopy(module)
         except Exception as error:
-            hint = "only a copy is run, because running may change a model"
-            raise UsageError(f"`{title}` cannot be copied: {error_text(error)}", hint) from None
+            hint = "only a copy runs, because running may change a model"
+            raise UsageError(f"`{title}` cannot be copied: {model_error_text(error)}", hint) from None
 
-    with undisturbed():
-        return first_to_run([lambda: meta_copy(module), copied], input, name, title)
+    with isolate():
+        return first_to_run([lambda: meta_copy(module), copy_with_values], input, name, title)
 
 
 def first_to_run(
@@ -73,14 +73,14 @@ def _first_to_run(
         except UsageError as error:
             problem = error
         except BaseException as error:  # a model must not end this process
-            if not is_of_code(error):
+            if not is_model_error(error):
                 raise
             problem = _failed(error, recorder, inputs, title, file)
     raise problem
 
 
 def per_image(two: Trace, four: Trace) -> Trace:
-    """Halve the cost of two images. Raises UsageError unless four images cost twice as much."""
+    """The cost of two images, halved. Raises UsageError unless four images cost twice as much."""
     steps, title = [two.plan.steps[0]], two.plan.title
     if [step.path for step in two.plan.steps] != [step.path for step in four.plan.steps]:
         raise UsageError(f"`{title}` does not run on one image, and runs other layers on four than on two")
@@ -105,7 +105,7 @@ def _failed(error: BaseException, recorder: Recorder | None, inputs: Inputs, tit
     line = f" ({line})" if (line := line_of(error, file)) else ""
     image = image_of(inputs)
     on = f"an image of {image}" if image else f"an input of {describe(inputs)}"
-    text = f"`{title}` fails on {on}{where}: {error_text(error)}{line}"
+    text = f"`{title}` fails on {on}{where}: {model_error_text(error)}{line}"
     if recorder is None or not isinstance(error, Exception):
         return UsageError(text)
     return RunError(text, f"`--input` takes other sizes and kinds: {FORMS}")
@@ -116,7 +116,7 @@ def _hint(attempts: Sequence[Callable[[], nn.Module]], inputs: Inputs, name: str
     try:
         module = attempts[0]()
     except BaseException as error:
-        if not is_of_code(error):
+        if not is_model_error(error):
             raise
         return ""
     for guess in guesses(module, inputs, problem):

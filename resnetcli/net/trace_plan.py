@@ -1,4 +1,4 @@
-"""A recorded run as a plan, and notes on what its figures include and leave out."""
+"""Turn a recorded run into a plan, with notes on what its figures include and omit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trace:
 
     plan: Plan
     notes: tuple[str, ...]
-    """What to know about the figures, one sentence each."""
+    """Caveats about the figures, one sentence each."""
 
 
 def trace_of(recorder: Recorder, output: object, name: str, title: str) -> Trace:
@@ -46,9 +46,9 @@ def trace_of(recorder: Recorder, output: object, name: str, title: str) -> Trace
     for visit, stage in enumerate(recorder.visits):
         visits[stage] += 1
         stage = f"{stage}#{visits[stage]}" if visits[stage] > 1 else stage
-        within: list[tuple[int | None, RecordedStep]] = [(None, step) for step in uncalled if step.visit == visit]
-        within += [(index, step) for index, step in enumerate(recorder.steps) if step.visit == visit]
-        for index, step in within:
+        stage_steps: list[tuple[int | None, RecordedStep]] = [(None, step) for step in uncalled if step.visit == visit]
+        stage_steps += [(index, step) for index, step in enumerate(recorder.steps) if step.visit == visit]
+        for index, step in stage_steps:
             if index is not None:
                 indices[index] = len(steps)
             where = _where(stage, step, paths)

@@ -293,14 +293,14 @@ def test_bytes_are_an_error_that_points(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-@profile(12_000)
+@profile(5_000)
 @given(mutants())
 def test_many_mutated_specs_are_plans_or_errors_that_point(text: str) -> None:
     holds_and_builds(text)
 
 
 @pytest.mark.slow
-@profile(3_000)
+@profile(1_200)
 @given(specs())
 def test_many_drawn_specs_have_the_shapes_that_torch_gives_or_errors_that_point(text: str) -> None:
     holds_and_builds(text)

@@ -401,7 +401,7 @@ def test_no_step_is_lost_where_paths_collide(first: str, second: str) -> None:
     s = Sketch(3, 4, 4)
     s.step(first, ReLU())
     s.step(second, ReLU())
-    with pytest.raises(ValueError, match=r"the path `a.* is that of a step"):
+    with pytest.raises(ValueError, match=r"the path `a.* belongs to two steps"):
         build(s.plan())
 
 

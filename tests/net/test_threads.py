@@ -86,7 +86,7 @@ def test_a_thread_that_cannot_be_followed_is_refused() -> None:
         _thread.start_new_thread(lambda: put.put(s.a(x)), ())
         return put.get(timeout=60)
 
-    with pytest.raises(rc.UsageError, match="calls `a` in a thread that cannot be followed"):
+    with pytest.raises(rc.UsageError, match="calls `a` in a thread that cannot be recorded"):
         rc.profile_module(Computes(raw, a=nn.Conv2d(3, 8, 3)), input=IMAGE)
 
 
