@@ -16,6 +16,7 @@ import typer.testing
 from resnetcli.cli.main import app
 from resnetcli.errors import ResourceError
 from resnetcli.runs.directory import METRICS_FILE
+from tests.support.cli import check_golden
 from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
 from tests.train import tiny
 
@@ -176,3 +177,14 @@ def test_a_run_that_cannot_be_drawn_has_finished_all_the_same(tmp_path: Path, mo
     assert trained.exit_code == 0
     assert trained.stderr.endswith("warning: no picture of the curves: matplotlib cannot be used: there is none\n")
     assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("format", ["table", "md", "csv"])
+def test_what_curves_prints_is_as_reviewed(nets: list[Path], format: str, pytestconfig: pytest.Config) -> None:
+    """Of the CSV, the head and the first and last points."""
+    result = run(*nets, "--format", format)
+    lines = result.stdout.splitlines()
+    text = result.stdout if format != "csv" else "\n".join([*lines[:4], "...", *lines[-2:]])
+    assert result.exit_code == 0
+    text = text.replace(str(nets[0].parent), "RUNS")
+    check_golden("curves" if format == "table" else f"curves_{format}", text, pytestconfig)
