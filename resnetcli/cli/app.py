@@ -7,32 +7,31 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
+from typer._types import TyperChoice
 
 from resnetcli.cli.arguments import complete_model
 from resnetcli.counting.conventions import DEFAULT, complete_convention, find_convention, option_help
 from resnetcli.errors import ResourceError, SpecError, UsageError, clean, listening
 from resnetcli.failures import ModelsError, exit_code, messages
+from resnetcli.table.formats import FORMATS, Format, Output
 
 if TYPE_CHECKING:
     from resnetcli.bench.settings import Settings
     from resnetcli.failures import ModelFailure
-    from resnetcli.table.sheet import Sheet
-
-MOST_NOTES = 3
-"""Maximum lines of notes below a table in the terminal; Markdown and JSON have all of them."""
 
 
-class Format(StrEnum):
-    """How a result is written."""
+class FormatChoice(TyperChoice[Format]):
+    """The formats that are registered when the option is read."""
 
-    table = "table"
-    md = "md"
-    csv = "csv"
-    json = "json"
+    def __init__(self) -> None:
+        self.case_sensitive = False
+
+    @property
+    def choices(self) -> tuple[Format, ...]:  # type: ignore[override] # typer only reads it
+        return tuple(FORMATS.values())
 
 
 def examples(*commands: str) -> str:
@@ -227,7 +226,10 @@ FloorDtype = Annotated[
     str | None, typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", help="Precision. \\[default: fp32]")
 ]
 Aux = Annotated[bool, typer.Option("--aux", help="Include auxiliary classifiers.")]
-Formats = Annotated[Format, typer.Option("--format", help="Output format.")]
+Formats = Annotated[Format, typer.Option("--format", click_type=FormatChoice(), help="Output format.")]
+ExplainColumns = Annotated[
+    bool, typer.Option("--explain-columns", help="Print the meaning of each column below the table.")
+]
 
 
 def running(
@@ -312,54 +314,8 @@ def end_failed(failures: Sequence[ModelFailure]) -> None:
         raise typer.Exit(exit_code(failures))
 
 
-def print_record(record: dict[str, Any], failures: Sequence[ModelFailure]) -> None:
-    """Print one JSON object for several models, with the failed ones."""
-    from resnetcli.table.output import print_json
-
-    print_json(record | {"failed": [failure.record() for failure in failures]})
-
-
-def print_sheet(
-    sheet: Sheet, format: Format, before: Sequence[str] = (), after: Sequence[str] = (), notes: Sequence[str] = (), *,
-    below: bool = False, failures: Sequence[ModelFailure] = (),
-) -> None:  # fmt: skip
-    """Print a table with lines before and after it; `below`: under another table.
-
-    `after` has results and warnings, which are always printed. `notes` are the conditions, the most important first; a
-    terminal shows the first few, with the legends of the columns it shows. Failed models are named below; in CSV they
-    are rows with an `error`.
-    """
-    from resnetcli.table.output import print_sheet, write
-    from resnetcli.table.sheet import legend, to_csv, to_markdown, with_errors
-
-    if format is Format.csv:
-        write(to_csv(with_errors(sheet, {failure.label: failure.reason for failure in failures})))
-        return
-    after = [*after, *failed_lines(failures, format)]
-    if format is Format.md:
-        print_lines(before, format)
-        write(to_markdown(sheet) + "\n")
-        print_lines([*after, *notes, *filter(None, [legend(sheet)])], format)
-        return
-    print_lines([*([""] if below else []), *before, *([""] if before else [])], format)
-    meaning = legend(print_sheet(sheet))
-    said = [*after, *[*notes[:1], *([meaning] if meaning else []), *notes[1:]][:MOST_NOTES]]
-    print_lines(["", *said] if said else [], format)
-
-
-def failed_lines(failures: Sequence[ModelFailure], format: Format = Format.table) -> list[str]:
-    """The models that failed. Markdown says why: it is kept without what stderr shows."""
-    if format is Format.md:
-        return [f"failed: `{clean(failure.label)}`: {clean(failure.reason, 300)}" for failure in failures]
-    names = ", ".join(f"`{clean(failure.label)}`" for failure in failures)
-    return [f"failed: {names}; see the error below"] if failures else []
-
-
-def print_lines(lines: Sequence[str], format: Format = Format.table) -> None:
-    from resnetcli.table.output import print_texts, write
-    from resnetcli.table.safe import markdown_line
-
-    if format is Format.md:
-        write("".join(f"{markdown_line(line)}  \n" for line in lines) + ("\n" if lines else ""))
-    else:
-        print_texts(lines)
+def print_output(output: Output, format: Format) -> None:
+    """Print what a command found."""
+    format.write(output)
+    if not format.has_sections:
+        warn(output.warnings)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     complain,
     examples,
     guarded,
-    print_sheet,
+    print_output,
     report_step,
-    warn,
 )
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -33,7 +29,8 @@ app = typer.Typer(add_completion=False)
 def calibrate(
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda[:N]", help="Device to calibrate.")] = "cpu",
     show: Annotated[bool, typer.Option("--show", help="Show cached results without measuring.")] = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Measure peak FLOP/s, memory bandwidth and launch overhead of a device (cached for `explain` and `estimate`)."""
     from resnetcli.bench.device import find
@@ -47,7 +44,6 @@ def calibrate(
         peaks_sheet,
         rates_sheet,
     )
-    from resnetcli.table.output import print_json
 
     device = find(device)
     if show:
@@ -68,11 +64,14 @@ def calibrate(
             complain(f"warning: not cached: {error.strerror or error}")
         except UsageError as error:
             complain(f"warning: not cached: {error.message}; {error.hint}")
-    if format is Format.json:
-        print_json(ceilings_record(found))
-    elif format is Format.csv:
-        print_sheet(ceilings_sheet(found), format)
-        warn(ceilings_noise(found))
-    else:
-        print_sheet(peaks_sheet(found), format, ceilings_heading(found))
-        print_sheet(rates_sheet(found), format, after=[launch_line(found), *ceilings_noise(found)], below=True)
+    noise = ceilings_noise(found)
+    output = Output(
+        lambda: ceilings_record(found),
+        lambda: [
+            Section(peaks_sheet(found), ceilings_heading(found)),
+            Section(rates_sheet(found), after=[launch_line(found), *noise]),
+        ],
+        lambda: [ceilings_sheet(found)],
+        warnings=noise, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)

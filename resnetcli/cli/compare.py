@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,9 +20,9 @@ from resnetcli.cli.app import (
     Device,
     Dtype,
     Energy,
+    ExplainColumns,
     Flops,
     FoldNorms,
-    Format,
     Formats,
     Input,
     KeepMemory,
@@ -36,14 +36,14 @@ from resnetcli.cli.app import (
     counting,
     examples,
     guarded,
-    print_record,
-    print_sheet,
+    print_output,
     progress,
     running,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.failures import exit_code, messages
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.reports.baseline import Net, Saved
@@ -114,7 +114,8 @@ def compare(
         str | None,
         typer.Option("--against", metavar="FILE", help="Compare against a saved baseline; exit 1 on a regression."),
     ] = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Compare models side by side (params, MACs, activations, depth; latency with --device)."""
     import resnetcli.reports.baseline as saved
@@ -154,22 +155,24 @@ def compare(
             max_macs=most.get("macs"), keep_going=True, tell=tell,
         )  # fmt: skip
     changes = saved.changes(found, measurement_records(found), kept) if kept else None
-    if format is Format.json:
-        print_record(compare_record(found, changes), found.failed)
-    else:
+    failed = failure_lines([failure for p in found.profiles for failure in p.failures])
+
+    def sections() -> Iterator[Section]:
         after, notes = results_lines(found), caption(found)
         if measured := [m for p in found.profiles for m in p.measurements]:
             first, *others = conditions(measured)
             notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
             models = [p.label for p in found.profiles for _ in p.measurements]
             after += measurement_warnings(measured, models=models, energy=energy)
-        failed = failure_lines([failure for p in found.profiles for failure in p.failures])
-        print_sheet(comparison_sheet(found), format, (), after + failed, notes, failures=found.failed)
-        if format is Format.csv:
-            for line in failed:
-                complain(line)
-        if changes and format is not Format.csv:
-            print_sheet(changes_sheet(changes), format, after=changes_lines(changes), below=True)
+        yield Section(comparison_sheet(found), (), after + failed, notes)
+        if changes:
+            yield Section(changes_sheet(changes), after=changes_lines(changes))
+
+    output = Output(
+        lambda: compare_record(found, changes), sections,
+        failures=found.failed, warnings=failed, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     for message in messages(found.failed):
         complain(message)
     if changes and changes.regressed:

@@ -9,17 +9,17 @@ import typer
 
 from resnetcli.cli.app import (
     Aux,
-    Format,
+    ExplainColumns,
     Formats,
     Input,
     complain,
     end_failed,
     examples,
     guarded,
-    print_record,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.reports.crosscheck import Crosschecked
@@ -41,7 +41,8 @@ def crosscheck(
     ],
     input: Input = None,
     aux: Aux = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Cross-check our counts against installed tools (fvcore, thop, ptflops, torchinfo, ...)."""
     import sys
@@ -63,11 +64,12 @@ def crosscheck(
 
     found, failures = for_each(asked_models(models, zoo), checked)
     nets = tuple(found)
-    if format is Format.json:
-        print_record(crosscheck_record(nets), failures)
-    else:
-        after, notes = crosscheck_lines(nets), crosscheck_notes(nets)
-        print_sheet(crosscheck_sheet(nets), format, (), after, notes, failures=failures)
+    output = Output(
+        lambda: crosscheck_record(nets),
+        lambda: [Section(crosscheck_sheet(nets), (), crosscheck_lines(nets), crosscheck_notes(nets))],
+        failures=failures, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     if all(tool.reading.counted is None for net in nets for tool in net.tools):
         complain("no counter could be run: pip install fvcore thop")
         raise typer.Exit(3)

@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     complain,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.group import Group
 from resnetcli.errors import plural
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(
     name="data",
@@ -61,26 +62,26 @@ def fetch(
 @guarded
 def check(
     path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="Dataset directory or original archive.")],
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Validate a dataset and print its statistics; exit 1 if corrupt."""
     from resnetcli.data.check import data_record, examine
     from resnetcli.data.errors import DataError
     from resnetcli.data.table import data_heading, data_notes, data_sheet, data_warnings, export_sheet
-    from resnetcli.table.output import print_json
 
     try:
         found = examine(path)
     except DataError as error:
         complain(str(error))
         raise typer.Exit(1) from None
-    if format is Format.json:
-        print_json(data_record(found))
-    elif format is Format.csv:
-        print_sheet(export_sheet(found), format)
-    else:
-        for number, each in enumerate(found):
-            print_sheet(data_sheet(each), format, data_heading(each), (), data_notes(each), below=number > 0)
+    output = Output(
+        lambda: data_record(found),
+        lambda: (Section(data_sheet(entry), data_heading(entry), (), data_notes(entry)) for entry in found),
+        lambda: [export_sheet(found)],
+        explain_columns=explain_columns,
+    )
+    print_output(output, format)
     for each in found:
         for warning in data_warnings(each.data):
             complain(f"warning: {warning}")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     Input,
     examples,
     guarded,
-    print_lines,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -45,27 +42,31 @@ def diff(
     ],
     input: Input = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if the models differ.")] = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Show how two models differ, stage by stage, and the cost of each change."""
     import resnetcli.reports.diff as report
     from resnetcli.reports.diff import diff_record
     from resnetcli.reports.diff_table import diff_heading, diff_notes, diff_sheet, no_difference, totals_sheet
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     asked = asked_models(models, zoo)
     if len(asked) != 2:
         raise UsageError(f"`diff` takes two models, not {len(asked)}", "for example `resnet-cli diff vgg16 vgg19`")
     found = report.diff(*asked, input=input, zoo=zoo)
-    if format is Format.json:
-        print_json(diff_record(found))
-    elif found.differs or format is Format.csv:
-        print_sheet(diff_sheet(found), format, diff_heading(found), (), diff_notes(found))
-        if format is not Format.csv:
-            print_sheet(totals_sheet(found), format, below=True)
-    else:
-        print_lines([no_difference(found)], format)
+
+    def sections() -> Iterator[Section]:
+        if not found.differs:
+            yield Section(before=[no_difference(found)])
+            return
+        yield Section(diff_sheet(found), diff_heading(found), (), diff_notes(found))
+        yield Section(totals_sheet(found))
+
+    output = Output(
+        lambda: diff_record(found), sections, lambda: [diff_sheet(found)], explain_columns=explain_columns
+    )  # fmt: skip
+    print_output(output, format)
     if exit_code and found.differs:
         raise typer.Exit(1)

@@ -10,19 +10,18 @@ import typer
 from resnetcli.cli.app import (
     BatchSize,
     DeviceProfile,
+    ExplainColumns,
     FloorDtype,
-    Format,
     Formats,
     Input,
     Models,
     end_failed,
     examples,
     guarded,
-    print_record,
-    print_sheet,
-    warn,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.roofline.analysis import Explanation
@@ -46,7 +45,8 @@ def estimate(
     batch_size: BatchSize = 1,
     dtype: FloorDtype = None,
     input: Input = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Estimate the best-case latency on a GPU you do not have (roofline lower bound)."""
     from resnetcli.failures import for_each
@@ -68,12 +68,13 @@ def estimate(
 
     nets, failures = for_each(asked_models(models, zoo), floor_of)
     found = Prediction(ceilings, tuple(nets))
-    if format is Format.json:
-        print_record(predict_record(found), failures)
-    else:
-        tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
-        print_sheet(prediction_sheet(found), format, ceilings_heading(ceilings)[:1], ceilings_warning(ceilings),
-                    prediction_notes(found, tested), failures=failures)  # fmt: skip
-        if format is Format.csv:
-            warn(ceilings_warning(ceilings))
+    tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
+    warnings = ceilings_warning(ceilings)
+    output = Output(
+        lambda: predict_record(found),
+        lambda: [Section(prediction_sheet(found), ceilings_heading(ceilings)[:1], warnings,
+                         prediction_notes(found, tested))],
+        failures=failures, warnings=warnings, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     end_failed(failures)

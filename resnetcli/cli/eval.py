@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     complain,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
-
-if TYPE_CHECKING:
-    pass
-
 from resnetcli.cli.train_cifar import data_dir_option, device_option, no_download_option, threads_option
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -41,18 +38,18 @@ def evaluate(
     no_download: Annotated[bool, no_download_option()] = False,
     device: Annotated[str | None, device_option()] = None,
     threads: Annotated[int | None, threads_option()] = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Evaluate a run on the test set: overall and per-class error."""
     from resnetcli.runs.directory import open_run
-    from resnetcli.table.output import print_json
     from resnetcli.train.examine import examine
     from resnetcli.train.screen import eval_lines, eval_sheet
     from resnetcli.train.start import Asked
 
     asked = Asked(data_dir=data_dir, download=not no_download, device=device, threads=threads)
     record = examine(open_run(run), asked, complain, iteration=checkpoint)
-    if format is Format.json:
-        print_json(record)
-    else:
-        print_sheet(eval_sheet(record), format, after=eval_lines(record))
+    output = Output(
+        lambda: record, lambda: [Section(eval_sheet(record), after=eval_lines(record))], explain_columns=explain_columns
+    )
+    print_output(output, format)

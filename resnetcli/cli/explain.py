@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,8 @@ from resnetcli.cli.app import (
     BatchSize,
     ChannelsLast,
     DeviceProfile,
+    ExplainColumns,
     FloorDtype,
-    Format,
     Formats,
     Input,
     KeepMemory,
@@ -23,16 +23,13 @@ from resnetcli.cli.app import (
     complain,
     end_failed,
     examples,
-    failed_lines,
     guarded,
-    print_lines,
-    print_record,
-    print_sheet,
+    print_output,
     report_step,
-    warn,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import UsageError, clean
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan
@@ -74,7 +71,8 @@ def explain(
     roofline: Annotated[
         Path | None, typer.Option("--roofline", metavar="FILE.svg", help="Write a roofline plot (SVG).")
     ] = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:  # fmt: skip
     """Roofline analysis: how much of the latency is compute-, memory- or launch-bound."""
     from resnetcli.failures import for_each
@@ -91,7 +89,7 @@ def explain(
     from resnetcli.roofline.peaks import read_profile
     from resnetcli.roofline.plot import roofline_svg
     from resnetcli.roofline.record import explain_record
-    from resnetcli.roofline.tables import summary
+    from resnetcli.roofline.tables import doubts, parts_sheet, summary
     from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
@@ -143,22 +141,22 @@ def explain(
     if roofline is not None:
         write_output(roofline, roofline_svg(found[0]))
         complain(f"drawn: {roofline}")
-    if format is Format.json:
-        print_record(explain_record(found[0], difference, tried, summary(found[0], difference)), failures)
-    else:
-        _print_explanation(found[0], difference, tried, format)
-        if format is not Format.csv:  # whose rows are not models
-            print_lines(failed_lines(failures, format), format)
+    output = Output(
+        lambda: explain_record(found[0], difference, tried, summary(found[0], difference)),
+        lambda: _sections(found[0], difference, tried),
+        lambda: [parts_sheet("row", found[0].rows)],
+        failures=failures, warnings=doubts(found[0]), explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     end_failed(failures)
 
 
-def _print_explanation(
-    found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...], format: Format
-) -> None:
+def _sections(
+    found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...]
+) -> Iterator[Section]:  # fmt: skip
     from resnetcli.roofline.tables import (
         difference_lines,
         difference_sheet,
-        doubts,
         heading,
         parts_sheet,
         split_line,
@@ -166,16 +164,12 @@ def _print_explanation(
         summary,
     )
 
-    if format is Format.csv:
-        print_sheet(parts_sheet("row", found.rows), format)
-        warn(doubts(found))
-        return
     lines = [summary(found, difference), *heading(found)]
     lines += difference_lines(difference) if difference else []
-    print_sheet(parts_sheet("row", found.rows, legend=False), format, lines)
+    yield Section(parts_sheet("row", found.rows, legend=False), lines)
     notes = [split_line(found)] if found.split else []
-    print_sheet(parts_sheet("costliest", found.layers()), format, notes=notes, below=True)
+    yield Section(parts_sheet("costliest", found.layers()), notes=notes)
     if difference and difference.kinds:
-        print_sheet(difference_sheet(difference), format, below=True)
+        yield Section(difference_sheet(difference))
     if tried:
-        print_sheet(suggestions_sheet(found, tried), format, below=True)
+        yield Section(suggestions_sheet(found, tried))

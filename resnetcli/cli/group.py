@@ -149,7 +149,7 @@ def _own_metavar(param: Any) -> Callable[..., str]:
 def _check_value(param: Any) -> None:
     """Normalise a parameter's values, by its name or type, before click converts them."""
     convert = param.process_value
-    known = [str(getattr(choice, "value", choice)) for choice in getattr(param.type, "choices", None) or ()]
+    has_choices = hasattr(param.type, "choices")
     of_type: dict[str, Callable[[str], Any]] = {"int": values.whole, "float": values.real}
     parser = of_type.get(param.type.name) or values.PARSERS.get(param.opts[0])
 
@@ -157,7 +157,9 @@ def _check_value(param: Any) -> None:
         if not isinstance(value, str):
             return value
         try:
-            return values.one_of(value, known) if known else parser(value) if parser is not None else value
+            if has_choices:
+                return values.one_of(value, [str(getattr(choice, "value", choice)) for choice in param.type.choices])
+            return parser(value) if parser is not None else value
         except UsageError as error:
             raise UsageError(f"{_named(param)}: {error.message}", error.hint) from None
 
@@ -165,7 +167,7 @@ def _check_value(param: Any) -> None:
         several = isinstance(value, list | tuple)
         return convert(ctx, [checked(each) for each in value] if several else checked(value))
 
-    if (known or parser is not None) and not getattr(param, "is_flag", False):
+    if (has_choices or parser is not None) and not getattr(param, "is_flag", False):
         param.process_value = process_value
 
 

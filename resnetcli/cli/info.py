@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import complete_model
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -30,23 +28,29 @@ def info(
         str, typer.Argument(metavar="MODEL", help="Zoo name (see `list`) or spec.yaml.", autocompletion=complete_model)
     ],
     source: Annotated[bool, typer.Option("--yaml", help="Print the YAML spec.")] = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Show a model's paper, description, published figures and known deviations."""
     import resnetcli.reports.info as report
     from resnetcli.reports.info import info_record, info_sheet
     from resnetcli.reports.profile_table import published_sheet
-    from resnetcli.table.output import print_json, text_width, write_verbatim
+    from resnetcli.table.output import write_verbatim
+    from resnetcli.table.sheet import to_rich
 
     found = report.info(model)
-    if source and format is not Format.table:
+    if source and format is not TABLE:
         raise UsageError("`--yaml` prints the file itself", "leave `--format` out")
     if source:
         write_verbatim(report.starter(found.source))
-    elif format is Format.json:
-        print_json(info_record(found))
-    else:
-        width = text_width() if format is Format.table else None
-        print_sheet(info_sheet(found, width, figures=format is Format.csv), format)
-        if format is not Format.csv and (published := published_sheet(found.profile)) is not None:
-            print_sheet(published, format, below=True)
+        return
+
+    def sections() -> Iterator[Section]:
+        yield Section(info_sheet(found), draw=lambda width: [to_rich(info_sheet(found, width))])
+        if (published := published_sheet(found.profile)) is not None:
+            yield Section(published)
+
+    output = Output(
+        lambda: info_record(found), sections, lambda: [info_sheet(found, figures=True)], explain_columns=explain_columns
+    )
+    print_output(output, format)

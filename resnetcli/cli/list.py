@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     end_failed,
     examples,
     guarded,
-    print_record,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import complete_model
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -32,14 +28,17 @@ def list_models(
         typer.Argument(metavar="[PATTERN]...", help="Name substring or glob.",
                        autocompletion=complete_model),
     ] = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:  # fmt: skip
     """List available models."""
     from resnetcli.reports.listing import list_record, listing, listing_note, listing_sheet
 
     found = listing(*(patterns or []))
-    if format is Format.json:
-        print_record(list_record(found), found.failed)
-    else:
-        print_sheet(listing_sheet(found), format, notes=[listing_note(found)], failures=found.failed)
+    output = Output(
+        lambda: list_record(found),
+        lambda: [Section(listing_sheet(found), notes=[listing_note(found)])],
+        failures=found.failed, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     end_failed(found.failed)

@@ -8,17 +8,18 @@ import typer
 
 from resnetcli.cli.app import (
     Aux,
-    Format,
+    ExplainColumns,
     Formats,
     Input,
     Models,
     complain,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +49,8 @@ def max_batch(
     ] = None,
     input: Input = None,
     aux: Aux = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Find the largest batch size that fits in a memory budget, with a breakdown."""
     import resnetcli.reports.max_batch as report
@@ -56,7 +58,6 @@ def max_batch(
     from resnetcli.reports.max_batch_table import fit_conditions, fit_heading, fit_notes, fit_sheet
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.numbers import size_of
-    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     asked = asked_models(models, zoo)
@@ -67,10 +68,12 @@ def max_batch(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,
         input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
-    if format is Format.json:
-        print_json(fit_record(found))
-    else:
-        print_sheet(fit_sheet(found), format, fit_heading(found), fit_notes(found), [fit_conditions(found)])
+    output = Output(
+        lambda: fit_record(found),
+        lambda: [Section(fit_sheet(found), fit_heading(found), fit_notes(found), [fit_conditions(found)])],
+        explain_columns=explain_columns,
+    )
+    print_output(output, format)
     if not found.batch:
         complain(f"`{name}` does not fit: one image needs {size_of(found.peak_bytes)}, not {size_of(found.available)}")
         raise typer.Exit(1)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +30,8 @@ def papers(
         ),
     ] = None,
     only_list: Annotated[bool, typer.Option("--list", help="List available tables.")] = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Show results tables from papers next to computed figures."""
     from resnetcli.reports.papers import (
@@ -43,17 +42,16 @@ def papers(
         papers_record,
         tables_sheet,
     )
-    from resnetcli.table.output import print_json
 
-    if only_list and format is Format.json:
+    if only_list and format.name == "json":
         raise UsageError("`--list` is not for JSON", "without it, the JSON has every table")
-    found = paper_tables(*(table or []))
-    if format is Format.json:
-        print_json(papers_record(found))
-    elif only_list:
-        print_sheet(tables_sheet(found), format)
-    elif format is Format.csv:
-        print_sheet(figures_sheet(found), format)
+    tables = paper_tables(*(table or []))
+    if only_list:
+        output = Output(lambda: papers_record(tables), lambda: [Section(tables_sheet(tables))])
     else:
-        for number, each in enumerate(found):
-            print_sheet(paper_sheet(each), format, [each.heading], paper_notes(each), below=number > 0)
+        output = Output(
+            lambda: papers_record(tables),
+            lambda: (Section(paper_sheet(entry), [entry.heading], paper_notes(entry)) for entry in tables),
+            data=lambda: [figures_sheet(tables)],
+        )
+    print_output(replace(output, explain_columns=explain_columns), format)

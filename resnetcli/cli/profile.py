@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,9 +21,9 @@ from resnetcli.cli.app import (
     Device,
     Dtype,
     Energy,
+    ExplainColumns,
     Flops,
     FoldNorms,
-    Format,
     Formats,
     Input,
     KeepMemory,
@@ -35,13 +37,13 @@ from resnetcli.cli.app import (
     counting,
     examples,
     guarded,
-    print_lines,
-    print_sheet,
+    print_output,
     progress,
     running,
 )
 from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.reports.profile import By, Profile
@@ -89,7 +91,8 @@ def profile(
     best: Best = False,
     memory: Remember = False,
     energy: Energy = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Profile a model: parameters, MACs, activations and memory per stage; latency with --device."""
     from resnetcli.quantities import parse_batches
@@ -113,15 +116,17 @@ def profile(
             settings=settings, best=best, memory=memory, energy=energy, modules=True,
             convention=counting(convention, flops), tell=tell,
         )  # fmt: skip
-    _print_profile(found, by, format, receptive=receptive, energy=energy)
+    output = _output(found, by, receptive=receptive, energy=energy)
+    print_output(replace(output, explain_columns=explain_columns), format)
     if device is not None and not found.measurements:
         for failure in found.failures:
             complain(f"error: {failure.problem}")
         raise typer.Exit(3)
 
 
-def _print_profile(found: Profile, by: Level, format: Format, *, receptive: bool, energy: bool) -> None:
+def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Output:
     from resnetcli.reports.measured import conditions, failure_lines, measured_sheet, measurement_warnings
+    from resnetcli.reports.profile_record import profile_record
     from resnetcli.reports.profile_table import (
         cost_sheet,
         heading,
@@ -131,30 +136,25 @@ def _print_profile(found: Profile, by: Level, format: Format, *, receptive: bool
         unjudged,
         with_times,
     )
-    from resnetcli.table.output import bar_width, print_json
+    from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
+    from resnetcli.table.output import bar_width
 
-    if format is Format.json:
-        from resnetcli.reports.profile_record import profile_record
-
-        print_json(profile_record(found))
-        return
     level: By = "row" if by is Level.stage else "block" if by is Level.block else "layer"
     sheet = cost_sheet(found, level, width=bar_width(), receptive=receptive)
-    if format is Format.csv:
-        print_sheet(with_times(sheet, found.measurements), format)
-        for line in failure_lines(found.failures) if found.measurements else []:
-            complain(line)
-        return
-    note = unjudged(found)
-    print_sheet(sheet, format, heading(found), totals(found), totals_notes(found))
-    if (published := published_sheet(found)) is not None:
-        print_sheet(published, format, below=True)
-    if found.ladders:
-        from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
+    failures = failure_lines(found.failures) if found.measurements else []
 
-        print_sheet(ladder_sheet(found.ladders), format, (), ladder_lines(found.ladders), [LADDER_NOTE], below=True)
-    if found.measurements:
-        after = measurement_warnings(found.measurements, energy=energy) + failure_lines(found.failures)
-        print_sheet(measured_sheet(found.measurements), format, (), after, conditions(found.measurements), below=True)
-    if note:
-        print_lines([note], format)
+    def sections() -> Iterator[Section]:
+        yield Section(sheet, heading(found), totals(found), totals_notes(found))
+        if (published := published_sheet(found)) is not None:
+            yield Section(published)
+        if found.ladders:
+            yield Section(ladder_sheet(found.ladders), (), ladder_lines(found.ladders), [LADDER_NOTE])
+        if found.measurements:
+            after = measurement_warnings(found.measurements, energy=energy) + failures
+            yield Section(measured_sheet(found.measurements), (), after, conditions(found.measurements))
+        if note := unjudged(found):
+            yield Section(before=[note])
+
+    return Output(
+        lambda: profile_record(found), sections, lambda: [with_times(sheet, found.measurements)], warnings=failures
+    )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
     Aux,
-    Format,
+    ExplainColumns,
     Formats,
     Input,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +38,8 @@ def reconcile(
     ],
     input: Input = None,
     aux: Aux = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Find which tool's counting rule, or which model variant, produces a given FLOPs/params figure."""
     import resnetcli.reports.reconcile as report
@@ -54,7 +52,6 @@ def reconcile(
         reconcile_notes,
     )
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.table.output import print_json
 
     zoo = Zoo()
     models, figure = _model_and_figure(words)
@@ -63,13 +60,16 @@ def reconcile(
         raise UsageError(f"`reconcile` takes one model and one figure, not {len(asked)} models", "the figure is last")
     ((name, given),) = asked
     found = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
-    if format is Format.json:
-        print_json(reconcile_record(found))
-    elif format is Format.csv:
-        print_sheet(candidates_sheet(found, most=None), format)
-    else:
-        print_sheet(candidates_sheet(found), format, reconcile_heading(found))
-        print_sheet(own_sheet(found), format, [own_heading(found)], (), reconcile_notes(found), below=True)
+    output = Output(
+        lambda: reconcile_record(found),
+        lambda: [
+            Section(candidates_sheet(found), reconcile_heading(found)),
+            Section(own_sheet(found), [own_heading(found)], (), reconcile_notes(found)),
+        ],
+        lambda: [candidates_sheet(found, most=None)],
+        explain_columns=explain_columns,
+    )
+    print_output(output, format)
     if not found.matches:
         raise typer.Exit(1)
 

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from resnetcli.cli.app import (
+    ExplainColumns,
     Flops,
-    Format,
     Formats,
     Input,
     Models,
     end_failed,
     examples,
-    failed_lines,
     guarded,
-    print_lines,
-    print_record,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models
+from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.failures import ModelFailure
@@ -37,27 +35,26 @@ app = typer.Typer(add_completion=False)
     ),
 )
 @guarded
-def show(models: Models, input: Input = None, flops: Flops = False, format: Formats = Format.table,
-         ) -> None:  # fmt: skip
+def show(
+    models: Models,
+    input: Input = None,
+    flops: Flops = False,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
+) -> None:
     """Print architecture tables side by side (like Table 1 of the ResNet paper)."""
     from resnetcli.reports.show import show_record, table1_pages, table1_sheet
-    from resnetcli.table.output import console, print_table, print_texts, write
-    from resnetcli.table.sheet import to_markdown
 
     profiles, failures = _profiles(models, input)
-    match format:
-        case Format.json:
-            print_record(show_record(profiles), failures)
-        case Format.csv:
-            print_sheet(table1_sheet(profiles, flops=flops), format, failures=failures)
-        case Format.md:
-            write(to_markdown(table1_sheet(profiles, flops=flops)))
-            print_lines(failed_lines(failures, format), format)
-        case Format.table:
-            for table in table1_pages(profiles, console().width, flops=flops):
-                print_table(table)
-            print_texts(["counted for one image; papers call MACs FLOPs"], style="dim")
-            print_lines(failed_lines(failures, format), format)
+    output = Output(
+        lambda: show_record(profiles),
+        lambda: [Section(
+            table1_sheet(profiles, flops=flops), notes=["counted for one image; papers call MACs FLOPs"],
+            draw=lambda width: table1_pages(profiles, width, flops=flops),
+        )],
+        failures=failures, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     end_failed(failures)
 
 

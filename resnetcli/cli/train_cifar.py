@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     complain,
     examples,
     guarded,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
 from resnetcli.errors import ResourceError, UsageError, typed
+from resnetcli.table.formats import TABLE, Format, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.parallel.team import Team
@@ -221,7 +222,8 @@ def train_cifar(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", rich_help_panel=OUTPUT, help="Also log to TensorBoard.")
     ] = False,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:
     """Train a model on CIFAR or your own images using the paper's recipe (resumable)."""
     from resnetcli.bench.settings import keep_memory
@@ -257,7 +259,7 @@ def train_cifar(
                 trained = train_nets(wanted, screen, out=_path(out), resume=_path(resume), seeds=seeds)
         finally:
             screen.end()
-        _show(trained, format)
+        _show(trained, format, explain_columns=explain_columns)
 
 
 @contextlib.contextmanager
@@ -315,24 +317,26 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _show(trained: Trained, format: Format) -> None:
+def _show(trained: Trained, format: Format, *, explain_columns: bool) -> None:
     """The results, and how it ended as the exit code."""
-    from resnetcli.table.output import print_json
     from resnetcli.train.models import nets_record
     from resnetcli.train.screen import results_lines, results_sheet, seeds_sheet
 
     found = [each for each in trained.ended if each.results]
-    if format is Format.json:
+
+    def record() -> dict[str, Any]:
         if trained.several:
-            print_json(nets_record(trained))
-        elif found:
-            print_json(found[0].results[0] if found[0].summary is None else found[0].summary)
-    elif found:
+            return nets_record(trained)
+        return found[0].results[0] if found[0].summary is None else found[0].summary
+
+    def sections() -> Iterator[Section]:
         if not trained.several and found[0].summary is not None:
-            print_sheet(seeds_sheet(found[0].results), format)
-        if trained.several or found[0].summary is None or format is not Format.csv:
-            several_seeds = not trained.several and found[0].summary is not None
-            print_sheet(results_sheet(found), format, after=results_lines(found), below=several_seeds)
+            yield Section(seeds_sheet(found[0].results))
+        if found:
+            yield Section(results_sheet(found), after=results_lines(found))
+
+    if found or (trained.several and format.name == "json"):
+        print_output(Output(record, sections, explain_columns=explain_columns), format)
     _draw(trained)
     if trained.stopped:
         number = signal.Signals(trained.stopped)

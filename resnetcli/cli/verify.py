@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from resnetcli.cli.app import (
-    Format,
+    ExplainColumns,
     Formats,
     complain,
     end_failed,
     examples,
     guarded,
-    print_record,
-    print_sheet,
+    print_output,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
+from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
 
@@ -34,7 +30,8 @@ def verify(
         typer.Argument(metavar="[MODEL]...", help="Zoo names, globs or spec.yaml. \\[default: the whole zoo]",
                        autocompletion=complete_model),
     ] = None,
-    format: Formats = Format.table,
+    format: Formats = TABLE,
+    explain_columns: ExplainColumns = False,
 ) -> None:  # fmt: skip
     """Check published figures against computed ones; exit 1 on an unexplained mismatch."""
     import resnetcli.reports.verify as report
@@ -47,10 +44,12 @@ def verify(
         if settings:
             raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
     found = report.verify(*(name for name, _ in asked), zoo=zoo)
-    if format is Format.json:
-        print_record(verify_record(found), found.failed)
-    else:
-        print_sheet(verification_sheet(found), format, after=verification_lines(found), failures=found.failed)
+    output = Output(
+        lambda: verify_record(found),
+        lambda: [Section(verification_sheet(found), after=verification_lines(found))],
+        failures=found.failed, explain_columns=explain_columns,
+    )  # fmt: skip
+    print_output(output, format)
     for fault in found.faults:
         complain(fault)
     end_failed(found.failed)

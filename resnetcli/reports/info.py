@@ -50,7 +50,7 @@ def starter(source: Source) -> str:
 
 
 def info_sheet(info: Info, width: int | None = None, *, figures: bool = False) -> Sheet:
-    """One fact per row, wrapped at `width` if given; with the published figures if `figures`."""
+    """One fact per row, wrapped for a terminal of `width` if given; with the published figures if `figures`."""
     from resnetcli.reports.profile_table import heads_line
 
     profile = info.profile
@@ -84,7 +84,8 @@ def _filled(text: str, width: int | None, *, listed: bool) -> str:
     lead, indent = ("- ", "  ") if listed else ("", "")
     if width is None:
         return lead + text
-    return fill(text, width, initial_indent=lead, subsequent_indent=indent, break_long_words=False)
+    room = max(20, min(width - 18, 90))  # beside the names; no line longer than is easy to read
+    return fill(text, room, initial_indent=lead, subsequent_indent=indent, break_long_words=False)
 
 
 def info_record(info: Info) -> Record:

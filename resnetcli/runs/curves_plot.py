@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from resnetcli.files import write_output
 from resnetcli.runs.curves import Curve, Curves, Line, data_texts, read_curves
 from resnetcli.table.numbers import exact
 from resnetcli.table.plot import Axes, Piece, Stroke, letter, plot, ticks
-from resnetcli.table.safe import csv_value
 from resnetcli.table.sheet import Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -319,16 +317,13 @@ def notes(curves: Sequence[Curve]) -> list[str]:
 # --- for programs --------------------------------------------------------------------------------------------------
 
 
-def csv_text(curves: Sequence[Curve]) -> Iterator[str]:
-    """What is drawn, a line for each iteration at which a net was read, net after net."""
-    yield ",".join(CSV_COLUMNS) + "\n"
-    for curve in curves:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        train, test = (dict(zip(line.iterations, zip(line.mean, line.low, line.high, strict=True), strict=True))
-                       for line in (curve.train, curve.test))  # fmt: skip
-        for iteration in sorted({*train, *test}):
-            errors = (*train.get(iteration, ("",) * 3), *test.get(iteration, ("",) * 3))
-            values = (curve.label, str(curve.path), curve.config.data_text, len(curve.runs), iteration, *errors)
-            writer.writerow(map(csv_value, values))
-        yield out.getvalue()
+def points_sheet(curve: Curve) -> Sheet:
+    """A row for each iteration at which an error was read."""
+    train, test = (dict(zip(line.iterations, zip(line.mean, line.low, line.high, strict=True), strict=True))
+                   for line in (curve.train, curve.test))  # fmt: skip
+    rows = []
+    for iteration in sorted({*train, *test}):
+        errors = (*train.get(iteration, (None,) * 3), *test.get(iteration, (None,) * 3))
+        values = (curve.label, str(curve.path), curve.config.data_text, len(curve.runs), iteration, *errors)
+        rows.append(tuple(map(cell, values)))
+    return Sheet(tuple(Column(key, key) for key in CSV_COLUMNS), tuple(rows))

@@ -46,7 +46,7 @@ class Field(Generic[R]):
     legend: str | Callable[[Sequence[R]], str] = ""
     """The line below every table that shows the column; empty if the head explains itself."""
     help: str = ""
-    """What the column is, for `--explain-columns`; without it the legend."""
+    """Its meaning, for `--explain-columns`; without it the legend's."""
     aliases: tuple[str, ...] = ()
     """Other names that `--sort` accepts."""
 

@@ -74,11 +74,6 @@ def bar_width() -> int:
     return 30 if 120 <= width < PIPED_WIDTH else 12
 
 
-def text_width() -> int:
-    """Characters a line of prose may take beside its name: no more than one reads with ease."""
-    return max(20, min(console().width - 18, 90))
-
-
 def natural_width(table: Table, *, wrapped: bool = False) -> int:
     """Width of a table in characters, with nothing wrapped or with everything wrapped."""
     from rich.measure import Measurement

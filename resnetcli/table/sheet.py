@@ -50,7 +50,7 @@ class Column:
     legend: str = ""
     """The legend below a table that shows the column."""
     help: str = ""
-    """What it is, for `--explain-columns`; without it the legend."""
+    """Its meaning, for `--explain-columns`; without it the legend's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,13 @@ def with_errors(sheet: Sheet, errors: Mapping[str, str]) -> Sheet:
     return replace(sheet, columns=(*sheet.columns, Column("error", "error", "left")), rows=tuple(rows), total=total)
 
 
-def to_csv(sheet: Sheet) -> str:
+def to_csv(sheet: Sheet, *, header: bool = True) -> str:
     """Comma-separated, one line a row, exact values, keys as the header; the total is its last line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     keep = [i for i, column in enumerate(sheet.columns) if column.exported]
-    writer.writerow([csv_value(sheet.columns[i].key) for i in keep])
+    if header:
+        writer.writerow([csv_value(sheet.columns[i].key) for i in keep])
     for row in (*sheet.rows, *([sheet.total] if sheet.total else [])):
         writer.writerow([csv_value(row[i].value) for i in keep])
     return out.getvalue()
@@ -134,6 +135,26 @@ def _markdown_row(texts: Sequence[str], *, bold: bool = False) -> str:
 def legend(sheet: Sheet) -> str:
     """The legends of the columns that are shown."""
     return "; ".join(dict.fromkeys(column.legend for column in sheet.columns if column.shown and column.legend))
+
+
+def explanation(sheet: Sheet) -> list[str]:
+    """A line for each column that is shown, `acts (activations): outputs of ...`: its head, key and meaning."""
+    lines = []
+    for column in sheet.columns:
+        head, meaning = " ".join((column.head or column.key).split("\n")), _meaning(column)
+        if column.shown and meaning:
+            lines.append(f"{head if column.key in ('', head) else f'{head} ({column.key})'}: {meaning}")
+    return lines
+
+
+def explanation_sheet(sheet: Sheet) -> Sheet:
+    """Key and meaning of each exported column, a row each."""
+    rows = tuple((cell(column.key), cell(_meaning(column))) for column in sheet.columns if column.exported)
+    return Sheet((Column("column", "column", "left"), Column("meaning", "meaning", "left")), rows)
+
+
+def _meaning(column: Column) -> str:
+    return column.help or column.legend.partition(": ")[2]
 
 
 def least_widths(sheet: Sheet) -> dict[int, int]:

@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from resnetcli.cli.app import MOST_NOTES
 from resnetcli.cli.main import COMPLETE, tidy
 from resnetcli.cli.root import PANELS
 from resnetcli.table import output
+from resnetcli.table.formats import MAX_NOTES
 from tests.support.cli import run
 
 COMMANDS = (
@@ -59,7 +59,7 @@ def test_a_piped_table_has_no_blanks_at_its_ends_and_few_lines_below(command: st
     below: list[str] = []
     for line in lines[1 + max(number for number, line in enumerate(lines) if line.startswith(" ")) :]:
         below += [line] if line else []
-    assert len(below) <= MOST_NOTES, below
+    assert len(below) <= MAX_NOTES, below
 
 
 @pytest.mark.parametrize("width", [40, 80, *(pytest.param(width, marks=pytest.mark.slow) for width in (1, 7, 20, 200))])

@@ -23,7 +23,6 @@ from resnetcli.runs.curves import Curve, Drop, Line, distinct, read_curves
 from resnetcli.runs.curves_plot import (
     MARKS,
     NAMED,
-    csv_text,
     draw,
     draw_run,
     encodes_braille,
@@ -31,6 +30,7 @@ from resnetcli.runs.curves_plot import (
     marked_iterations,
     notes,
     picture,
+    points_sheet,
     sheet,
     text_plot,
     thinned,
@@ -276,7 +276,7 @@ def test_csv_has_every_point_of_both_lines(tmp_path: Path) -> None:
         (Line((1, 2), (5.0, 4.0), (3.0, 4.0), (7.0, 4.0)), Line((2, 3), (9.0, 8.0), *[(9.0, 8.0)] * 2)),
     )
     one = replace(curve(tmp_path), label=label, train=lines[0], test=lines[1])
-    rows = list(csv.DictReader(io.StringIO("".join(csv_text([one, one])))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(points_sheet(one)) + to_csv(points_sheet(one), header=False))))
     assert len(rows) == 6
     assert [list(row.values())[4:] for row in rows[:3]] == [
         ["1", "5.0", "3.0", "7.0", "", "", ""],
