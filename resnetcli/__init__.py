@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from resnetcli.reports.info import info as info
     from resnetcli.reports.limits import limits as limits
     from resnetcli.reports.listing import models as models
-    from resnetcli.reports.max_batch import Fit as Fit
-    from resnetcli.reports.max_batch import fit as fit
+    from resnetcli.reports.max_batch import MaxBatch as MaxBatch
+    from resnetcli.reports.max_batch import max_batch as max_batch
     from resnetcli.reports.papers import paper_tables as paper_tables
     from resnetcli.reports.profile import Profile as Profile
     from resnetcli.reports.profile import load as load
@@ -88,7 +88,7 @@ _NAMES = {
     "reports.limits": "limits",
     "reports.info": "info",
     "reports.listing": "models",
-    "reports.max_batch": "Fit fit",
+    "reports.max_batch": "MaxBatch max_batch",
     "reports.papers": "paper_tables",
     "reports.profile": "Profile load profile profile_module",
     "reports.reconcile": "reconcile",

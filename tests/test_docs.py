@@ -28,7 +28,7 @@ from resnetcli.reports.crosscheck import crosscheck_record
 from resnetcli.reports.diff import diff, diff_record
 from resnetcli.reports.info import info, info_record
 from resnetcli.reports.listing import Listing, list_record, listing
-from resnetcli.reports.max_batch import fit_record
+from resnetcli.reports.max_batch import max_batch_record
 from resnetcli.reports.papers import paper_tables, papers_record
 from resnetcli.reports.profile import Failure
 from resnetcli.reports.profile_record import profile_record
@@ -197,9 +197,9 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield saved_record(timed())
         case "diff@1":
             yield from (diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
-        case "fit@1":
+        case "max-batch@1":
             for mode in ("infer", "train"):
-                yield fit_record(rc.fit("resnet18", "8GB", mode=mode))
+                yield max_batch_record(rc.max_batch("resnet18", "8GB", mode=mode))
         case "reconcile@1":
             yield from (reconcile_record(rc.reconcile("resnet50", figure)) for figure in ("4.13G", "5.0G"))
         case "crosscheck@1":

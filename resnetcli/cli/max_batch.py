@@ -54,8 +54,13 @@ def max_batch(
 ) -> None:
     """Find the largest batch size that fits in a memory budget, with a breakdown."""
     import resnetcli.reports.max_batch as report
-    from resnetcli.reports.max_batch import fit_record
-    from resnetcli.reports.max_batch_table import fit_conditions, fit_heading, fit_notes, fit_sheet
+    from resnetcli.reports.max_batch import (
+        max_batch_conditions,
+        max_batch_heading,
+        max_batch_notes,
+        max_batch_record,
+        max_batch_sheet,
+    )
     from resnetcli.spec.zoo import Zoo
     from resnetcli.table.numbers import size_of
 
@@ -64,16 +69,21 @@ def max_batch(
     if len(asked) != 1:
         raise UsageError(f"`max-batch` takes one model, not {len(asked)}")
     ((name, given),) = asked
-    found = report.fit(
+    result = report.max_batch(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,
         input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
     output = Output(
-        lambda: fit_record(found),
-        lambda: [Section(fit_sheet(found), fit_heading(found), fit_notes(found), [fit_conditions(found)])],
+        lambda: max_batch_record(result),
+        lambda: [
+            Section(
+                max_batch_sheet(result), max_batch_heading(result), max_batch_notes(result), [max_batch_conditions(result)]
+            )
+        ],
         explain_columns=explain_columns,
     )
     print_output(output, format)
-    if not found.batch:
-        complain(f"`{name}` does not fit: one image needs {size_of(found.peak_bytes)}, not {size_of(found.available)}")
+    if not result.batch:
+        needed, available = size_of(result.peak_bytes), size_of(result.available)
+        complain(f"`{name}` does not fit: one image needs {needed}, available are {available}")
         raise typer.Exit(1)

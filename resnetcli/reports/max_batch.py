@@ -1,4 +1,4 @@
-"""How many images of a net fit into a memory, and what sets the limit."""
+"""The largest batch of a model that fits in a memory, with a breakdown of the peak."""
 
 from __future__ import annotations
 
@@ -11,51 +11,66 @@ from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Dtype, Memory, Mode, Moment, Optimizer, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.quantities import parse_bytes
+from resnetcli.reports.profile import settings_text
 from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.inputs import Size, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
+from resnetcli.table.fields import Field
+from resnetcli.table.numbers import exact, percent, size_of
+from resnetcli.table.sheet import Sheet
 
 T = TypeVar("T", bound=str)
+PARTS = {
+    "weights": "weights, BN statistics",
+    "optimizer": "optimizer",
+    "parameter_gradients": "gradients of parameters",
+    "input": "images",
+    "activations": "activations",
+    "activation_gradients": "gradients of activations",
+    "scratch": "temporary buffers",
+}
+"""Key of a part of the memory -> its name in tables."""
+OPTIMIZERS = {"sgd": "SGD with momentum", "adam": "Adam"}
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """The largest batch of a net in a memory."""
+class MaxBatch:
+    """The largest batch of a model that fits in a memory."""
 
     model: str
     """As the user named it."""
     spec: Spec = field(repr=False)
     plan: Plan
     available: int
-    """Bytes there are."""
+    """Available memory in bytes."""
     memory: Memory
     batch: int
-    """The most images at once; 0 if one alone is too many."""
+    """The largest batch size; 0 if a single image does not fit."""
 
     @property
     def shown_batch(self) -> int:
-        """The batch that the breakdown is of: the largest, or one image where none fits."""
+        """The batch size of the breakdown: the largest, or 1 if none fits."""
         return max(1, self.batch)
 
     @property
     def peak(self) -> Moment:
-        """When that batch takes most."""
+        """The moment of peak memory."""
         return self.memory.peak(self.shown_batch)
 
     @property
     def peak_bytes(self) -> int:
-        """What it takes then, weights included."""
+        """Peak memory, weights included."""
         return self.memory.bytes(self.shown_batch)
 
     @property
-    def where(self) -> str:
-        """The step that sets the peak: its path, or `optimizer`."""
-        return place(self.plan, self.peak)
+    def peak_step(self) -> str:
+        """The path of the step at the peak, or `optimizer`."""
+        return step_at(self.plan, self.peak)
 
     def breakdown(self) -> dict[str, int]:
-        """What the bytes at the peak are; they sum to `peak_bytes`."""
+        """Bytes at the peak by the parts in PARTS; they sum to `peak_bytes`."""
         peak, batch = self.peak, self.shown_batch
         return {
             "weights": self.memory.weight_bytes,
@@ -68,12 +83,7 @@ class Fit:
         }
 
 
-def place(plan: Plan, moment: Moment) -> str:
-    """The step a moment belongs to, by its path."""
-    return "optimizer" if moment.phase == "update" else plan.steps[moment.step].path
-
-
-def fit(
+def max_batch(
     model: str,
     available: str | int,
     /,
@@ -85,48 +95,105 @@ def fit(
     input: Size | None = None,
     aux: bool = False,
     zoo: Zoo | None = None,
-) -> Fit:
-    """The largest batch that fits into `available`: bytes, or text such as `8GB`; its `batch` is 0 if none does.
+) -> MaxBatch:
+    """The largest batch that fits in `available` memory: bytes, or text such as `8GB`; `batch` is 0 if none does.
 
-    The optimizer of training is SGD with momentum unless another is named. Raises UsageError for an amount, mode, dtype
-    or optimizer there is not, and what `load` raises.
+    The default optimizer of `mode="train"` is SGD with momentum. Raises UsageError for an invalid amount, mode, dtype
+    or optimizer, and as `load` does.
     """
     room = parse_bytes(available, "memory")
     if optimizer is not None and mode == "infer":
-        raise UsageError("an optimizer is of training", "`--mode train`")
-    chosen = (_one(mode, get_args(Mode), "mode"), _one(dtype, get_args(Dtype), "dtype"))
-    kept: Optimizer = _one(optimizer or "sgd", get_args(Optimizer), "optimizer")
+        raise UsageError("`--optimizer` requires `--mode train`")
+    phase: Mode = _choose(mode, get_args(Mode), "mode")
+    precision: Dtype = _choose(dtype, get_args(Dtype), "dtype")
+    state: Optimizer = _choose(optimizer or "sgd", get_args(Optimizer), "optimizer")
     spec = read(model, zoo=zoo or Zoo(), input=as_shape(input), parameters=dict(parameters or {}))
     plan = lower(spec, aux=aux)
-    found = memory(plan, chosen[0], dtype=chosen[1], optimizer=kept)
-    return Fit(model, spec, plan, room, found, found.largest_batch(room))
+    held = memory(plan, phase, dtype=precision, optimizer=state)
+    return MaxBatch(model, spec, plan, room, held, held.largest_batch(room))
 
 
-def _one(word: str, known: tuple[T, ...], what: str) -> T:
-    for each in known:
-        if word == each:
-            return each
-    raise UsageError(f"there is no {what} `{word}`", did_you_mean(word, known, f"one of {', '.join(known)}"))
+def _choose(word: str, known: tuple[T, ...], what: str) -> T:
+    for option in known:
+        if word == option:
+            return option
+    raise UsageError(f"unknown {what} `{word}`", did_you_mean(word, known, f"one of {', '.join(known)}"))
 
 
-def fit_record(fit: Fit) -> Record:
-    """`resnet-cli/fit@1`."""
+def step_at(plan: Plan, moment: Moment) -> str:
+    """The path of the step of a moment, or `optimizer`."""
+    return "optimizer" if moment.phase == "update" else plan.steps[moment.step].path
+
+
+# --- as a table ------------------------------------------------------------------------------------------------------
+
+
+def max_batch_heading(result: MaxBatch) -> list[str]:
+    """The model, and the largest batch."""
+    parameters = {name: value for name, value in result.plan.parameters.items() if name in result.spec.changed}
+    mode = "training" if result.memory.mode == "train" else "inference"
+    optimizer = f", {OPTIMIZERS[result.memory.optimizer]}" if result.memory.optimizer else ""
+    return [
+        "   ".join(filter(None, (result.spec.title, result.model, settings_text(parameters)))),
+        f"largest {mode} batch in {size_of(result.available)}, {result.memory.dtype}{optimizer}: {exact(result.batch)}"
+        + ("" if result.batch else " (a single image does not fit)"),
+    ]
+
+
+def max_batch_sheet(result: MaxBatch) -> Sheet:
+    """The parts of the peak memory."""
+    whole = result.peak_bytes
+    fields: list[Field[tuple[str, int]]] = [
+        Field("part", "at the peak", lambda part: part[0], lambda key: PARTS.get(key, key), align="left", style="bold"),
+        Field("bytes", "memory", lambda part: part[1], size_of),
+        Field("share", "share", lambda part: round(part[1] / whole, 6) if part[1] != whole else 1, percent),
+        Field("batch", "batch", lambda part: result.batch, shown=False),
+    ]
+    return Sheet.of(fields, [part for part in result.breakdown().items() if part[1]], ("total", whole))
+
+
+def max_batch_notes(result: MaxBatch) -> list[str]:
+    """The step at the peak, and the memory of one more image."""
+    images = "1 image" if result.shown_batch == 1 else f"{exact(result.shown_batch)} images"
+    step = f"the {result.peak.phase} pass of {result.peak_step}"
+    place = "the optimizer's update" if result.peak.phase == "update" else step
+    lines = [f"{images} of {result.plan.input}: peak in {place}"]
+    if result.batch:
+        more = result.memory.bytes(result.batch + 1)
+        lines[0] += f"; one more image needs {size_of(more)}, {size_of(more - result.available)} too much"
+    else:
+        lines[0] += f"; {size_of(result.peak_bytes - result.available)} too much"
+    if result.spec.aux and result.memory.mode == "train" and len(result.plan.outputs) == 1:
+        lines.append("without auxiliary classifiers (--aux)")
+    return lines
+
+
+def max_batch_conditions(result: MaxBatch) -> str:
+    """What the memory figures include and exclude."""
+    return (
+        f"derived: all tensors that PyTorch holds, in {result.memory.dtype} without autocast; excludes convolution "
+        "workspaces, the GPU context (about 0.5 GB), fragmentation and the loss"
+    )
+
+
+def max_batch_record(result: MaxBatch) -> Record:
+    """`resnet-cli/max-batch@1`."""
     return {
-        "schema": "resnet-cli/fit@1",
-        "model": fit.model,
-        "parameters": dict(fit.plan.parameters),
-        "name": fit.spec.title,
-        "input": sizes(fit.plan.input),
-        "mode": fit.memory.mode,
-        "dtype": fit.memory.dtype,
-        "optimizer": fit.memory.optimizer,
-        "available_bytes": fit.available,
-        "batch": fit.batch,
+        "schema": "resnet-cli/max-batch@1",
+        "model": result.model,
+        "parameters": dict(result.plan.parameters),
+        "name": result.spec.title,
+        "input": sizes(result.plan.input),
+        "mode": result.memory.mode,
+        "dtype": result.memory.dtype,
+        "optimizer": result.memory.optimizer,
+        "available_bytes": result.available,
+        "batch": result.batch,
         "peak": {
-            "batch": fit.shown_batch,
-            "bytes": fit.peak_bytes,
-            "phase": fit.peak.phase,
-            "step": fit.where,
-            "parts": fit.breakdown(),
+            "batch": result.shown_batch,
+            "bytes": result.peak_bytes,
+            "phase": result.peak.phase,
+            "step": result.peak_step,
+            "parts": result.breakdown(),
         },
     }

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from resnetcli.ops import Shape
-from resnetcli.plan.memory import memory
-from resnetcli.plan.training import is_traced, training
+from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.reports.counted import PART_COUNTS, under_convention
-from resnetcli.reports.max_batch_table import memory_text, training_line
+from resnetcli.reports.max_batch import step_at
 from resnetcli.reports.measured import measured_sheet
 from resnetcli.reports.profile import By, Part, Profile, parts, settings_text
 from resnetcli.reports.verdict import Judged
@@ -140,6 +140,20 @@ def totals_notes(profile: Profile) -> list[str]:
         lines[1] += f", {memory_text(plan, memory(plan))}"
         lines.append(training_line(training(plan).total))
     return lines
+
+
+def memory_text(plan: Plan, memory: Memory) -> str:
+    """Peak memory of one image, and the step at the peak."""
+    peak = memory.peak()
+    return f"peak {size_of(memory.bytes())}, {size_of(peak.bytes())} above the weights, in {step_at(plan, peak)}"
+
+
+def training_line(cost: TrainingCost) -> str:
+    """The MACs of a training step on one image."""
+    return (
+        f"one training step (derived): {exact(cost.forward_macs)} MACs forward + "
+        f"{exact(cost.backward_macs)} backward = {short(cost.total_macs)}"
+    )
 
 
 def heads_line(profile: Profile) -> str:

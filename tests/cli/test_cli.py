@@ -253,7 +253,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("reconcile 4.1G resnet50", "hint: `resnet-cli reconcile resnet50 4.1G`"),
         ("reconcile resnet50 0G", "nothing to explain"),
         ("max-batch resnet50 --memory 16", "`16` has no unit"),
-        ("max-batch resnet50 --memory 16GB --optimizer adam", "an optimizer is of training"),
+        ("max-batch resnet50 --memory 16GB --optimizer adam", "`--optimizer` requires `--mode train`"),
         ("papers resnet table 99", "no table matches `resnet table 99`"),
         ("compare resnet18 --protocol single-crop", "no accuracy is published for these nets"),
         ("compare --protocol single-crop", "did you mean `single-crop-224`"),

@@ -1,4 +1,4 @@
-"""The largest batch in a memory, and what is said of it."""
+"""The largest batch that fits in a memory, and its report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.quantities import parse_bytes, parse_count
-from resnetcli.reports.max_batch import fit, fit_record
-from resnetcli.reports.max_batch_table import fit_heading, fit_notes
+from resnetcli.reports.max_batch import max_batch, max_batch_heading, max_batch_notes, max_batch_record
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ def test_what_is_no_count_is_refused(text: str) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("available", ["1MB", "300MB", "8GB"])
 def test_the_parts_sum_to_the_peak_and_the_batch_is_the_largest(mode: str, optimizer: str, available: str) -> None:
-    found = fit("resnet18", available, mode=mode, optimizer=optimizer if mode == "train" else None)
+    found = max_batch("resnet18", available, mode=mode, optimizer=optimizer if mode == "train" else None)
     assert sum(found.breakdown().values()) == found.peak_bytes
     if found.batch:
         assert found.peak_bytes <= found.available < found.memory.bytes(found.batch + 1)
@@ -70,7 +69,7 @@ def test_the_parts_sum_to_the_peak_and_the_batch_is_the_largest(mode: str, optim
 
 def test_training_takes_more_than_inference_and_half_the_bytes_less() -> None:
     batches = [
-        fit("resnet50", "8GB", mode=mode, dtype=dtype).batch
+        max_batch("resnet50", "8GB", mode=mode, dtype=dtype).batch
         for mode, dtype in (("train", "fp32"), ("train", "bf16"), ("infer", "fp32"), ("infer", "fp16"))
     ]
     assert batches == sorted(batches)
@@ -78,36 +77,36 @@ def test_training_takes_more_than_inference_and_half_the_bytes_less() -> None:
 
 
 def test_a_large_optimizer_s_state_sets_the_peak_of_a_small_batch() -> None:
-    one = fit("vgg16", "8GB", mode="train", optimizer="adam").memory.bytes(1)
-    found = fit("vgg16", one, mode="train", optimizer="adam")
+    one = max_batch("vgg16", "8GB", mode="train", optimizer="adam").memory.bytes(1)
+    found = max_batch("vgg16", one, mode="train", optimizer="adam")
     assert found.batch == 1
-    assert (found.where, found.peak.phase) == ("optimizer", "update")
-    assert "the peak is in the optimizer's update" in "\n".join(fit_notes(found))
+    assert (found.peak_step, found.peak.phase) == ("optimizer", "update")
+    assert "peak in the optimizer's update" in "\n".join(max_batch_notes(found))
 
 
 def test_settings_input_and_auxiliary_heads_count() -> None:
-    wide = fit("cifar_resnet", "1GB", {"depth": 110})
+    wide = max_batch("cifar_resnet", "1GB", {"depth": 110})
     assert wide.plan.parameters["depth"] == 110
-    assert fit("resnet18", "1GB", input="3x448x448").batch < fit("resnet18", "1GB").batch / 3
-    without, with_them = (fit("googlenet", "1GB", mode="train", aux=aux) for aux in (False, True))
+    assert max_batch("resnet18", "1GB", input="3x448x448").batch < max_batch("resnet18", "1GB").batch / 3
+    without, with_them = (max_batch("googlenet", "1GB", mode="train", aux=aux) for aux in (False, True))
     assert with_them.batch < without.batch
-    assert "without its auxiliary training heads (--aux)" in fit_notes(without)
-    assert "without its auxiliary training heads (--aux)" not in fit_notes(with_them)
+    assert "without auxiliary classifiers (--aux)" in max_batch_notes(without)
+    assert "without auxiliary classifiers (--aux)" not in max_batch_notes(with_them)
 
 
 def test_too_small_a_memory_is_said() -> None:
-    found = fit("resnet50", "10MB")
-    assert fit_heading(found)[-1].endswith("fp32: 0 (not even one image fits)")
-    assert any("more would be needed for one image" in line for line in fit_notes(found))
-    assert fit_record(found)["batch"] == 0
+    found = max_batch("resnet50", "10MB")
+    assert max_batch_heading(found)[-1].endswith("fp32: 0 (a single image does not fit)")
+    assert any(line.endswith(" MB too much") for line in max_batch_notes(found))
+    assert max_batch_record(found)["batch"] == 0
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"mode": "fit"}, "there is no mode `fit`"), ({"dtype": "fp8"}, "there is no dtype `fp8`"),
+    [({"mode": "fit"}, "unknown mode `fit`"), ({"dtype": "fp8"}, "unknown dtype `fp8`"),
      ({"mode": "train", "optimizer": "adamw"}, "did you mean `adam`"),
-     ({"optimizer": "adam"}, "an optimizer is of training")],
+     ({"optimizer": "adam"}, "`--optimizer` requires `--mode train`")],
 )  # fmt: skip
 def test_what_there_is_not_is_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        fit("resnet18", "8GB", **options)  # type: ignore[arg-type]
+        max_batch("resnet18", "8GB", **options)  # type: ignore[arg-type]
