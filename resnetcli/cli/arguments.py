@@ -1,4 +1,4 @@
-"""What the command line's words mean: models, the parameters behind them, wildcards."""
+"""Parse the command line's models and their parameters."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from resnetcli.quantities import parse_whole
 if TYPE_CHECKING:
     from resnetcli.spec.zoo import Zoo
 
-Asked = tuple[str, dict[str, Any]]
-"""A model and its settings: whole numbers, of PyTorch models any value."""
+ModelArgs = tuple[str, dict[str, Any]]
+"""A model and its parameters: whole numbers, for PyTorch models any value."""
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
 def words_of(text: str) -> list[str]:
-    """One option's model and the settings behind it: `net.yaml width=8`; a path may have spaces in it."""
+    """Split an option's value into the model and its parameters: `net.yaml width=8`. Paths may contain spaces."""
     return re.split(r"\s+(?=[^\s=/]+=)", text.strip())
 
 
-def asked_models(words: Sequence[str], zoo: Zoo) -> list[Asked]:
-    """Models with the `name=value` settings that follow each; wildcards stand for every name they match.
+def asked_models(words: Sequence[str], zoo: Zoo) -> list[ModelArgs]:
+    """Models, each with the `NAME=VALUE` words that follow it. A glob stands for every name that it matches.
 
-    A wildcard without a match is kept as it is: the lookup reports it.
+    A glob without a match is kept as it is: the lookup reports it.
 
-    Raises UsageError for a setting without a model or a value that is no whole number.
+    Raises UsageError for a parameter without a model or a value that is not a whole number.
     """
     from resnetcli.spec.reference import is_wild
 
-    found: list[Asked] = []
-    latest: list[Asked] = []  # what a setting applies to: the last word's model, or all that it stands for
+    models: list[ModelArgs] = []
+    latest: list[ModelArgs] = []  # the models of the last word, which its parameters are for
     for word in words:
         if setting := _SETTING.fullmatch(word):
             _set(setting[1], setting[2], word, latest)
             continue
         names = (zoo.matching([word]) if is_wild(word) else []) or [word]
         latest = [(name, {}) for name in names]
-        found += latest
-    return found
+        models += latest
+    return models
 
 
-def _set(name: str, value: str, word: str, models: list[Asked]) -> None:
+def _set(name: str, value: str, word: str, models: list[ModelArgs]) -> None:
     if not models:
-        raise UsageError(f"`{word}` stands before any model", "a `name=value` applies to the model it follows")
+        raise UsageError(f"`{word}` is not preceded by a model", "NAME=VALUE sets a parameter of the preceding model")
     from resnetcli.spec.reference import origin_of
 
     number = parse_whole(value)
-    for model, settings in models:
+    for model, parameters in models:
         if number is None and not origin_of(model).is_pytorch:
             raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
         known = literal(value) if number is None else number
-        if name in settings and settings[name] != known:
+        if name in parameters and parameters[name] != known:
             raise UsageError(f"`{name}` is set twice for one model")
-        settings[name] = known
+        parameters[name] = known
 
 
 _WORDS = {"true": True, "false": False, "null": None, "~": None}

@@ -39,7 +39,9 @@ class DatasetName(StrEnum):
 @app.command("fetch", epilog=examples("data fetch", "data fetch cifar100 --data-dir ~/datasets"))
 @guarded
 def fetch(
-    name: Annotated[DatasetName, typer.Argument(help="Dataset to download.")] = DatasetName.cifar10,
+    name: Annotated[
+        DatasetName, typer.Argument(metavar="[NAME]", help="Dataset to download: cifar10 or cifar100.")
+    ] = DatasetName.cifar10,
     python: Annotated[bool, typer.Option("--python", help="Download the Python (pickle) version.")] = False,
     folder: Annotated[
         Path | None,

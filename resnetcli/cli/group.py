@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from copy import copy
 from typing import Any
 
@@ -68,10 +68,11 @@ REASONS = {
     "-m": "give the model as an argument, without an option",
 }
 """Other tools' options without an equivalent -> the hint."""
-_ITS_RECIPE = "set it in the recipe, a YAML file: `--recipe`"
+_RECIPE_HINT = "set it in the recipe, a YAML file: `--recipe`"
 
 _AMOUNTS = {"--memory", "--max-memory", "--max-params", "--max-macs", "--max-activations", "--time-budget"}
 _NUMBER, _UNIT = re.compile(r"[0-9]+(\.[0-9]+)?"), re.compile(r"([KMGTP]i?B?|B|s|ms|min|h)", re.IGNORECASE)
+_AMOUNT = re.compile(_NUMBER.pattern + r"[KMGTP]i?B?", re.IGNORECASE)
 _SIDE = re.compile(r"[\[(]?[0-9]{1,5}[,)\]]*|[x×]")
 
 
@@ -102,7 +103,7 @@ class Group(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run a command line and exit."""
-        words = as_meant(list(sys.argv[1:] if args is None else args), self.names)
+        words = canonical(list(sys.argv[1:] if args is None else args), self.names)
         if not standalone_mode:
             return super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
@@ -114,7 +115,7 @@ class Group(TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error)
             else:
-                self.report(_explained(self, error, words))
+                self.report(_usage_error(self, error, words))
             sys.exit(2)
         except typer.Abort:
             sys.exit(130)
@@ -132,7 +133,7 @@ class Group(TyperGroup):
 
 
 def prepare(command: Any) -> None:
-    """Normalise a command's values before click converts them, and show its arguments' names without a type."""
+    """Normalise a command's values before click converts them, and show its arguments without types."""
     for param in command.params:
         _check_value(param)
         if param.param_type_name == "argument" and param.metavar:
@@ -161,7 +162,7 @@ def _check_value(param: Any) -> None:
                 return values.one_of(value, [str(getattr(choice, "value", choice)) for choice in param.type.choices])
             return parser(value) if parser is not None else value
         except UsageError as error:
-            raise UsageError(f"{_named(param)}: {error.message}", error.hint) from None
+            raise UsageError(f"{_display_name(param)}: {error.message}", error.hint) from None
 
     def process_value(ctx: Any, value: Any) -> Any:
         several = isinstance(value, list | tuple)
@@ -171,7 +172,7 @@ def _check_value(param: Any) -> None:
         param.process_value = process_value
 
 
-def as_meant(words: list[str], commands: Any) -> list[str]:
+def canonical(words: list[str], commands: Container[str]) -> list[str]:
     """Rewrite `help` and `version` as options, and join amounts that the shell split."""
     match words:
         case ["help", *rest]:
@@ -180,27 +181,22 @@ def as_meant(words: list[str], commands: Any) -> list[str]:
             words = [command, *rest, option]
         case ["version" | "-V" | "-v"]:
             words = ["--version"]
-    found: list[str] = []
+    joined: list[str] = []
     place = 0
     while place < len(words):
         word = words[place]
-        found.append(word)
+        joined.append(word)
         place += 1
         amount = words[place : place + 2]
         if word in _AMOUNTS and len(amount) == 2 and _NUMBER.fullmatch(amount[0]) and _UNIT.fullmatch(amount[1]):
-            found.append("".join(amount))  # `8 GB`
+            joined.append("".join(amount))  # `8 GB`
             place += 2
         elif word == "--input":
             start = place
             while place < len(words) and place < start + 7 and _SIDE.fullmatch(words[place]):
                 place += 1
-            found += [" ".join(words[start:place])] if place > start else []  # `3 224 224`, `(3, 224, 224)`
-    return found
-
-
-def _path_of(ctx: Any) -> str:
-    """`resnet-cli data fetch`."""
-    return str(ctx.command_path) if ctx is not None else "resnet-cli"
+            joined += [" ".join(words[start:place])] if place > start else []  # `3 224 224`, `(3, 224, 224)`
+    return joined
 
 
 def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
@@ -208,17 +204,17 @@ def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
     from resnetcli.spec.reference import is_path, origin_of
     from resnetcli.spec.zoo import Zoo
 
-    path = _path_of(ctx)
+    path = str(ctx.command_path)
     message = f"unknown command `{word}`"
     if not ctx.parent and (is_path(word) or origin_of(word).is_pytorch or word in Zoo().files):
-        return UsageError(message, f"`{_typed([path, 'profile', *args])}`")
-    other = COMMANDS.get(word.lower(), "") if not ctx.parent else ""
-    close = [other] if other else nearest(word, group.names)
+        return UsageError(message, f"`{_command_line([path, 'profile', *args])}`")
+    synonym = COMMANDS.get(word.lower(), "") if not ctx.parent else ""
+    close = [synonym] if synonym else nearest(word, group.names)
     if not close:
         return UsageError(message, f"see `{path} --help`")
-    meant = [_typed([path, name, *rest]) for name in close if rest and _parses(group, ctx, name, rest)]
-    if meant:
-        return UsageError(message, f"did you mean {any_of(meant)}?")
+    valid = [_command_line([path, name, *rest]) for name in close if rest and _parses(group, ctx, name, rest)]
+    if valid:
+        return UsageError(message, f"did you mean {any_of(valid)}?")
     return UsageError(message, f"see `{path} {close[0]} --help`")
 
 
@@ -232,55 +228,65 @@ def _parses(group: Group, ctx: Any, name: str, rest: list[str]) -> bool:
     return False
 
 
-def _typed(words: list[str]) -> str:
+def _command_line(words: list[str]) -> str:
     import shlex
 
     path, *rest = words
     return f"{path} {shlex.join(rest)}"
 
 
-def _explained(group: Group, error: Any, words: Sequence[str]) -> UsageError:
-    """A command-line error as message and hint."""
+def _usage_error(group: Group, error: Any, words: Sequence[str]) -> UsageError:
+    """A parsing error as message and hint."""
     ctx = getattr(error, "ctx", None)
-    named = ["resnet-cli", *(word for word in words[:1] if word in group.names)]
-    path = " ".join(named) if ctx is None else _path_of(ctx)
-    see = f"see `{path} --help`"
+    if ctx is None:
+        path = " ".join(["resnet-cli", *(word for word in words[:1] if word in group.names)])
+    else:
+        path = str(ctx.command_path)
+    see_help = f"see `{path} --help`"
     match type(error).__name__:
         case "NoSuchOption":
             option = str(error.option_name)
-            return UsageError(f"unknown option `{clean(option, 80)}`", _option_hint(option, ctx) or see)
+            return UsageError(f"unknown option `{clean(option, 80)}`", _option_hint(option, ctx) or see_help)
         case "MissingParameter":
-            return UsageError(f"`{path.partition(' ')[2]}` needs {_named(error.param)}", see)
+            kind = error.param.param_type_name
+            return UsageError(
+                f"missing {kind} {_display_name(error.param)}", _value_hint(error.param, words) or see_help
+            )
         case "BadOptionUsage":
-            option = str(error.option_name)
-            takes_value = "requires" in error.message
-            return UsageError(f"{option} {'needs a value' if takes_value else 'takes no value'}", see)
+            problem = "needs a value" if "requires" in error.message else "takes no value"
+            return UsageError(f"{error.option_name} {problem}", see_help)
         case "BadParameter":
-            return UsageError(f"{_named(error.param)}: {error.message.rstrip('.')}", see)
+            return UsageError(f"{_display_name(error.param)}: {error.message.rstrip('.')}", see_help)
     if extra := _EXTRA.match(error.format_message()):
         word = extra[1].split()[0]
-        return UsageError(f"unexpected argument `{clean(word, 80)}`", _option_for(word, ctx) or see)
-    return UsageError(error.format_message().rstrip("."), see)
+        return UsageError(f"unexpected argument `{clean(word, 80)}`", _device_hint(word, ctx) or see_help)
+    return UsageError(error.format_message().rstrip("."), see_help)
 
 
 _EXTRA = re.compile(r"Got unexpected extra argument\(s\) \((.*)\)", re.DOTALL)
 
 
-def _option_for(word: str, ctx: Any) -> str:
-    """The hint for a value without its option."""
-    options = _options_of(ctx)
-    if "--device" in options and re.fullmatch(r"cpu|cuda(:[0-9]+)?", word):
+def _device_hint(word: str, ctx: Any) -> str:
+    """The hint for a device without its option."""
+    if "--device" in _options_of(ctx) and re.fullmatch(r"cpu|cuda(:[0-9]+)?", word):
         return f"did you mean `--device {word}`?"
     return ""
 
 
-def _named(param: Any) -> str:
-    """`--memory SIZE`, `MODEL`."""
+def _value_hint(param: Any, words: Sequence[str]) -> str:
+    """The hint for a required option whose value, an amount, is there without it: `max-batch resnet50 8GB`."""
+    option = _display_name(param)
+    amount = next((word for word in words if _AMOUNT.fullmatch(word)), "")
+    return f"did you mean `{option} {amount}`?" if option in _AMOUNTS and amount else ""
+
+
+def _display_name(param: Any) -> str:
+    """`--memory`, `MODEL`."""
     if param is None:
         return "an argument"
     if param.param_type_name == "option":
         return str(max(param.opts, key=len))
-    return f"`{re.sub(r'[^A-Z|].*', '', (getattr(param, 'metavar', None) or param.name.upper()).lstrip('['))}`"
+    return re.sub(r"[^A-Z|].*", "", (getattr(param, "metavar", None) or param.name.upper()).lstrip("["))
 
 
 def _options_of(ctx: Any) -> list[str]:
@@ -295,17 +301,17 @@ def _option_hint(option: str, ctx: Any) -> str:
         return ""
     known = _options_of(ctx)
     word = option.lower().replace("_", "-")
-    meant = next((each for each in OPTIONS.get(word, ()) if each.split()[0] in known), "")
-    if meant == "--recipe":
-        return _ITS_RECIPE
-    if meant:
-        return f"did you mean `{meant}`?"
+    synonym = next((candidate for candidate in OPTIONS.get(word, ()) if candidate.split()[0] in known), "")
+    if synonym == "--recipe":
+        return _RECIPE_HINT
+    if synonym:
+        return f"did you mean `{synonym}`?"
     if word in REASONS:
         return REASONS[word]
     if word in ("--version", "-v") and "--version" not in known:
         return "`resnet-cli --version`"
     if word in ("--output", "-o", "--out", "--save") and "--format" in known:
         return "the result goes to stdout: add `> FILE`"
-    dashes = [name for name in known if name.startswith("--")]
-    close = nearest(word, dashes) if len(word) > 2 else []
+    long_names = [name for name in known if name.startswith("--")]
+    close = nearest(word, long_names) if len(word) > 2 else []
     return f"did you mean {any_of(close)}?" if close else ""

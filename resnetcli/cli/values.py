@@ -85,4 +85,4 @@ def one_of(text: str, known: list[str]) -> str:
             return word
     meant = nearest(OTHER_WORDS.get(text.strip().lower(), text), known, 1)
     listed = f"one of {', '.join(known)}"
-    raise UsageError(f"`{clean(text, 80)}` is not known", f"did you mean `{meant[0]}`? {listed}" if meant else listed)
+    raise UsageError(f"unknown value `{clean(text, 80)}`", f"did you mean `{meant[0]}`? {listed}" if meant else listed)

@@ -218,7 +218,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile .", "unknown model `.`"),
         ("profile ./", "is a directory"),
         ("profile resnet50 resnet18", "`profile` takes one model, not 2"),
-        ("profile C=8", "stands before any model"),
+        ("profile C=8", "is not preceded by a model"),
         ("profile resnext50_32x4d C=eight", "`eight` is not a whole number"),
         ("profile resnext50_32x4d G=8", "has no parameter `G`"),
         ("profile resnext50_32x4d C=8 C=4", "`C` is set twice"),

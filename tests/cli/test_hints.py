@@ -162,6 +162,7 @@ def test_every_hint_works_when_it_is_typed(command: str) -> None:
         ("profile resnet50 --batch 8", "did you mean `--batch-size`?"),
         ("calibrate cpu", "did you mean `--device cpu`?"),
         ("calibrate resnet50", "see `resnet-cli calibrate --help`"),
+        ("max-batch resnet50 8GB", "did you mean `--memory 8GB`?"),
         ("max-batch resnet50 --memory", "see `resnet-cli max-batch --help`"),
     ],
 )
