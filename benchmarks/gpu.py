@@ -761,17 +761,17 @@ def resume_deterministic() -> None:
     from resnetcli.train import loop
 
     @contextmanager
-    def fixed(self: Any, *, tf32: bool) -> Iterator[None]:
+    def fixed(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterator[None]:
         cudnn = torch.backends.cudnn
         before = cudnn.benchmark, cudnn.deterministic
         cudnn.benchmark, cudnn.deterministic = False, True
         try:
-            with torch.cuda.device(self.device), rounding(tf32):
+            with torch.cuda.device(device), rounding(tf32):
                 yield
         finally:
             cudnn.benchmark, cudnn.deterministic = before
 
-    setattr(loop.Trainer, "_arithmetic", fixed)  # noqa: B010 - mypy knows that it is a method
+    loop.convolution_settings = fixed  # type: ignore[attr-defined]
     data = dataset()
     for way, given in options(
         {

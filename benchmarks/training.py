@@ -285,6 +285,7 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
     from resnetcli.data.read import load
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
+    from resnetcli.train.precision import convolution_settings
 
     trainer = Trainer(
         rc.load(net_name), read_recipe("resnet"), load("synthetic"), device="cuda", cuda_graph=True, **how
@@ -293,7 +294,10 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
         trainer.step()
     graph = torch.cuda.CUDAGraph(keep_graph=True)
     trainer.optimizer.zero_grad(set_to_none=True)
-    with trainer._arithmetic(tf32=how.get("dtype") == "tf32"), torch.cuda.graph(graph, stream=trainer._side):
+    with (
+        convolution_settings(trainer.device, tf32=how.get("dtype") == "tf32", deterministic=False),
+        torch.cuda.graph(graph, stream=trainer._side),
+    ):
         trainer._compute()
     count = ctypes.c_size_t()
     runtime = ctypes.CDLL(f"libcudart.so.{(torch.version.cuda or '13').partition('.')[0]}")

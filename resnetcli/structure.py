@@ -18,7 +18,6 @@ their imports do not belong under `TYPE_CHECKING`. Depth is bounded by the annot
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -141,7 +140,7 @@ class _Builder:
         expected = {Mapping: dict, tuple: list}.get(origin, origin)
         if type(value) is not expected:
             self.add(path, f"must be {_NAMES[origin]}{_shown(value)}")
-        elif origin in (int, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
+        elif origin in (int, float) and not abs(value) <= LARGEST:
             self.add(path, f"must be {_NAMES[origin]} up to {LARGEST:.0e}")
         elif origin in (dict, Mapping):
             inner = arguments[1] if arguments else Any

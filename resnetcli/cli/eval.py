@@ -6,14 +6,7 @@ from typing import Annotated
 
 import typer
 
-from resnetcli.cli.app import (
-    ExplainColumns,
-    Formats,
-    complain,
-    examples,
-    guarded,
-    print_output,
-)
+from resnetcli.cli.app import ExplainColumns, Formats, complain, examples, guarded, print_output
 from resnetcli.cli.train_cifar import data_dir_option, device_option, no_download_option, threads_option
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -43,12 +36,11 @@ def evaluate(
 ) -> None:
     """Evaluate a run on the test set: overall and per-class error."""
     from resnetcli.runs.directory import open_run
-    from resnetcli.train.examine import examine
-    from resnetcli.train.screen import eval_lines, eval_sheet
-    from resnetcli.train.start import Asked
+    from resnetcli.train.examine import eval_lines, eval_sheet, evaluate_run
+    from resnetcli.train.options import TrainOptions
 
-    asked = Asked(data_dir=data_dir, download=not no_download, device=device, threads=threads)
-    record = examine(open_run(run), asked, complain, iteration=checkpoint)
+    options = TrainOptions(data_dir=data_dir, download=not no_download, device=device, threads=threads)
+    record = evaluate_run(open_run(run), options, complain, iteration=checkpoint)
     output = Output(
         lambda: record, lambda: [Section(eval_sheet(record), after=eval_lines(record))], explain_columns=explain_columns
     )

@@ -73,15 +73,10 @@ def max_batch(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,
         input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
-    output = Output(
-        lambda: max_batch_record(result),
-        lambda: [
-            Section(
-                max_batch_sheet(result), max_batch_heading(result), max_batch_notes(result), [max_batch_conditions(result)]
-            )
-        ],
-        explain_columns=explain_columns,
+    section = Section(
+        max_batch_sheet(result), max_batch_heading(result), max_batch_notes(result), [max_batch_conditions(result)]
     )
+    output = Output(lambda: max_batch_record(result), lambda: [section], explain_columns=explain_columns)
     print_output(output, format)
     if not result.batch:
         needed, available = size_of(result.peak_bytes), size_of(result.available)

@@ -28,7 +28,7 @@ from resnetcli.table.formats import TABLE, Format, Output, Section
 if TYPE_CHECKING:
     from resnetcli.parallel.team import Team
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.models import Trained
+    from resnetcli.train.results import TrainOutcome
 
 
 app = typer.Typer(add_completion=False)
@@ -229,51 +229,55 @@ def train_cifar(
     from resnetcli.bench.settings import keep_memory
     from resnetcli.quantities import parse_count
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.models import train_nets
-    from resnetcli.train.screen import Screen
-    from resnetcli.train.start import Asked, depth_model
+    from resnetcli.train.group import train
+    from resnetcli.train.options import TrainOptions
+    from resnetcli.train.paper import depth_model
+    from resnetcli.train.progress import ProgressScreen
 
-    keep_memory()  # a training step on a CPU allocates again what the last one freed
+    keep_memory()  # on a CPU, a training step allocates what the previous one freed
     with _team(gpus, device, not no_download) as team:
         counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip
         zoo = Zoo()
         if settings and depth:
-            raise UsageError(f"`{settings[0]}` beside `--depth`", "for parameters: `--model cifar_resnet depth=56`")
+            hint = "to set parameters: `--model cifar_resnet depth=56`"
+            raise UsageError(f"`{settings[0]}` cannot be used with `--depth`", hint)
         if settings and not model:
-            raise UsageError(f"`{settings[0]}` is of no model", "name it with `--model`")
+            raise UsageError(f"`{settings[0]}` is a parameter without a model", "select one with `--model`")
         if settings and len(model or []) > 1:
             example = f'`--model "{(model or [])[0]} {settings[0]}"`'
-            raise UsageError(f"`{settings[0]}` could be of each of several nets", f"say of which: {example}")
-        nets = [_one_model([*words_of(name), *(settings or [])], zoo) for name in model or []]
-        nets += [depth_model(each, zoo) for each in depth or []]
-        asked = Asked(
-            None, {}, recipe, data, data_dir, not no_download, counts["iterations"], batch_size, seed, device, dtype,
-            channels_last, compile or None, cuda_graph, deterministic or None, threads, counts["train-split"], bn_batch,
-            checkpoint_every, eval_every, team, tensorboard or None,
+            raise UsageError(f"`{settings[0]}` is ambiguous with several models", f"say which one: {example}")
+        models = [_one_model([*words_of(name), *(settings or [])], zoo) for name in model or []]
+        models += [depth_model(each, zoo) for each in depth or []]
+        options = TrainOptions(
+            recipe=recipe, data=data, data_dir=data_dir, download=not no_download, iterations=counts["iterations"],
+            batch_size=batch_size, seed=seed, device=device, dtype=dtype, channels_last=channels_last,
+            compile=compile or None, cuda_graph=cuda_graph, deterministic=deterministic or None, threads=threads,
+            train_split=counts["train-split"], bn_batch=bn_batch, checkpoint_every=checkpoint_every,
+            eval_every=eval_every, team=team, tensorboard=tensorboard or None,
         )  # fmt: skip
-        wanted = [replace(asked, model=name, parameters=given) for name, given in nets] or [asked]
-        screen = Screen()
+        each = [replace(options, model=name, parameters=given) for name, given in models] or [options]
+        screen = ProgressScreen()
         try:
             with _interruptible(resume):
-                trained = train_nets(wanted, screen, out=_path(out), resume=_path(resume), seeds=seeds)
+                outcome = train(each, screen, out=_path(out), resume=_path(resume), seeds=seeds)
         finally:
             screen.end()
-        _show(trained, format, explain_columns=explain_columns)
+        _show(outcome, format, explain_columns=explain_columns)
 
 
 @contextlib.contextmanager
 def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team | None]:
-    """Within: the processes that train together, led by this one; None if it is alone.
+    """Context manager: the data-parallel processes this rank leads, or None for a single process.
 
-    A process that is led, or that starts others, has done all that it is there for.
+    Exits in a process that starts others, and in ranks other than 0, when they are done.
     """
     from resnetcli.parallel.launch import again, launch, place_in, require_gpus, without_gpus
 
     place = place_in(os.environ)
     if gpus is not None:
         if place is not None:
-            raise UsageError("`--gpus` starts processes, and `torchrun` has done so", "leave it out")
+            raise UsageError("`--gpus` cannot be used under `torchrun`, which has started the processes", "omit it")
         require_gpus(gpus, device)
         if gpus > 1:
             raise typer.Exit(launch(again(without_gpus(sys.argv[1:])), gpus, complain))
@@ -305,72 +309,72 @@ def _interruptible(resume: str | None) -> Iterator[None]:
 
 
 def _one_model(words: list[str], zoo: Zoo) -> tuple[str, dict[str, int]]:
-    found = asked_models(words, zoo)
-    if len(found) != 1:
-        raise UsageError(f"`{found[1][0]}` is no parameter of `{found[0][0]}`", "for another net, `--model` once more")
-    return found[0]
+    models = asked_models(words, zoo)
+    if len(models) != 1:
+        raise UsageError(
+            f"`{models[1][0]}` is not a parameter of `{models[0][0]}`", "for another model, repeat `--model`"
+        )
+    return models[0]
 
 
 def _path(text: str | None) -> Path | None:
     if text is not None and (not text or "\0" in text):
-        raise UsageError("that is no name for a directory")
+        raise UsageError("a directory needs a name, without null characters")
     return None if text is None else Path(text)
 
 
-def _show(trained: Trained, format: Format, *, explain_columns: bool) -> None:
-    """The results, and how it ended as the exit code."""
-    from resnetcli.train.models import nets_record
-    from resnetcli.train.screen import results_lines, results_sheet, seeds_sheet
+def _show(outcome: TrainOutcome, format: Format, *, explain_columns: bool) -> None:
+    """Print the results; the exit code says whether the runs are complete."""
+    from resnetcli.train.results import models_record, results_lines, results_sheet, seeds_sheet
 
-    found = [each for each in trained.ended if each.results]
+    models = [model for model in outcome.models if model.results]
+    summary = models[0].summary if models and not outcome.several else None
 
     def record() -> dict[str, Any]:
-        if trained.several:
-            return nets_record(trained)
-        return found[0].results[0] if found[0].summary is None else found[0].summary
+        if outcome.several:
+            return models_record(outcome)
+        return models[0].results[0] if summary is None else summary
 
     def sections() -> Iterator[Section]:
-        if not trained.several and found[0].summary is not None:
-            yield Section(seeds_sheet(found[0].results))
-        if found:
-            yield Section(results_sheet(found), after=results_lines(found))
+        if summary is not None:
+            yield Section(seeds_sheet(models[0].results))
+        if models:
+            yield Section(results_sheet(models), after=results_lines(models))
 
-    if found or (trained.several and format.name == "json"):
+    if models or (outcome.several and format.name == "json"):
         print_output(Output(record, sections, explain_columns=explain_columns), format)
-    _draw(trained)
-    if trained.stopped:
-        number = signal.Signals(trained.stopped)
-        complain(f"stopped by {number.name}; `resnet-cli train-cifar --resume {typed(trained.path)}` goes on")
-    unsaved = [(what, each.path) for each in trained.ended for what in each.outcome.unsaved]
+    _draw(outcome)
+    resume = f"`resnet-cli train-cifar --resume {typed(outcome.path)}`"
+    if outcome.signal:
+        complain(f"stopped by {signal.Signals(outcome.signal).name}; to continue: {resume}")
+    unsaved = [(what, model.path) for model in outcome.models for what in model.unsaved]
     for what, path in unsaved:
         complain(f"error: {what} could not be written to `{path}`")
     if unsaved:
-        again = f"`resnet-cli train-cifar --resume {typed(trained.path)}`"
-        complain(f"hint: make room, then {again} goes on from what is there")
-    for what in trained.failed:
+        complain(f"hint: free some space, then continue with {resume}")
+    for what in outcome.failed:
         complain(f"error: not finished: {what}")
-    if unsaved or trained.failed:
+    if unsaved or outcome.failed:
         raise typer.Exit(3)
-    if trained.stopped:
-        raise typer.Exit(128 + trained.stopped)
+    if outcome.signal:
+        raise typer.Exit(128 + outcome.signal)
 
 
-def _draw(trained: Trained) -> None:
-    """The picture of every run that has finished, and of all together, in their directories."""
+def _draw(outcome: TrainOutcome) -> None:
+    """Plot every run that is complete, and all of them together, in their directories."""
     from resnetcli.runs.curves_plot import PICTURE_FILE, draw_run
-    from resnetcli.runs.directory import seed_folder
 
-    places: list[Path] = []
-    for each in trained.ended:
-        if each.summary is not None:
-            places += [seed_folder(each.path, result["seed"]) for result in each.results]
-        places += [each.path] if each.results else []
-    places += [trained.path] if trained.several and places else []
+    paths: list[Path] = []
+    for model in outcome.models:
+        if model.summary is not None:
+            paths += [model.path / f"seed{result['seed']}" for result in model.results]
+        paths += [model.path] if model.results else []
+    paths += [outcome.path] if outcome.several and paths else []
     try:
-        for place in places:
-            draw_run(place)
-    except (ResourceError, UsageError) as error:  # without it a run is none the worse
-        complain(f"warning: no picture of the curves: {error.message}")
+        for path in paths:
+            draw_run(path)
+    except (ResourceError, UsageError) as error:  # the runs are complete without it
+        complain(f"warning: the curves were not plotted: {error.message}")
     else:
-        if trained.several and places:
-            complain(f"drawn: {trained.path / PICTURE_FILE}")
+        if outcome.several and paths:
+            complain(f"plotted: {outcome.path / PICTURE_FILE}")

@@ -39,11 +39,13 @@ from resnetcli.net.memory import fitting
 from resnetcli.parallel.launch import AGAIN_S, Place, follow_parent
 from resnetcli.plan.plan import Plan
 from resnetcli.recipes.recipe import Recipe
-from resnetcli.runs.directory import Config
+from resnetcli.runs.config import Config
 from resnetcli.runs.metrics import intervals
+from resnetcli.train.build import build_trainer
 from resnetcli.train.evaluate import Evaluation
+from resnetcli.train.job import TrainJob
 from resnetcli.train.loop import NotFinite, Progress, Trainer
-from resnetcli.train.start import Asked, Prepared, engine
+from resnetcli.train.options import TrainOptions
 from resnetcli.train.stop import Stop
 
 PATIENCE_S = 1800.0
@@ -120,26 +122,26 @@ class Team:
         self._gpus: dist.ProcessGroup | None = None
         self._data: Dataset | None = None
 
-    def require_possible(self, asked: Asked) -> None:
+    def require_possible(self, options: TrainOptions) -> None:
         """As `require_possible`."""
-        require_possible(asked, self.world)
+        require_possible(options, self.world)
 
-    def apart(self, recipe: Recipe, *, new: bool) -> Recipe:
-        """As `apart`."""
-        return apart(recipe, self.world, new=new)
+    def split_batch(self, recipe: Recipe, *, new: bool) -> Recipe:
+        """As `split_batch`."""
+        return split_batch(recipe, self.world, new=new)
 
     # --- the first one's side --------------------------------------------------------------------------------------
 
-    def lead(self, prepared: Prepared) -> Leader:
+    def lead(self, job: TrainJob) -> Leader:
         """The trainer of all of them together. Raises UsageError or ResourceError for what one of them could not."""
         self._meet()
         self.stop = AgreedStop()
         self.order(Order.BUILD)
-        work = Work(prepared.config, prepared.plan, prepared.recipe, self._download)
+        work = Work(job.config, job.plan, job.recipe, self._download)
         with self.together():
             dist.broadcast_object_list([work], src=0)
-        trainer = self._built(lambda: self._trainer(prepared))
-        return Leader(self, trainer, prepared.config)
+        trainer = self._built(lambda: self._trainer(job))
+        return Leader(self, trainer, job.config)
 
     def order(self, order: Order, number: int = 0) -> None:
         """Tells the others what is next, and hears of signals."""
@@ -196,9 +198,7 @@ class Team:
             dist.broadcast_object_list(parcel, src=0)
         (work,) = parcel
         try:
-            return self._built(
-                lambda: self._trainer(Prepared(work.config, work.plan, work.recipe, self._loaded(work), "", ""))
-            )
+            return self._built(lambda: self._trainer(TrainJob(work.config, work.plan, work.recipe, self._loaded(work))))
         except _Elsewhere:
             return None
 
@@ -269,11 +269,11 @@ class Team:
         order, number, agreed = said.tolist()
         return order, number, agreed
 
-    def _trainer(self, prepared: Prepared) -> Trainer:
+    def _trainer(self, job: TrainJob) -> Trainer:
         """This process's own, on the CPU or on the GPU with its number. Raises UsageError if there is no such GPU."""
-        device = "cpu" if prepared.config.device == "cpu" else find(f"cuda:{self.local_rank}")
-        own = replace(prepared, config=replace(prepared.config, device=device))
-        return engine(own, self.rank, self.world)
+        device = "cpu" if job.config.device == "cpu" else find(f"cuda:{self.local_rank}")
+        own = replace(job, config=replace(job.config, device=device))
+        return build_trainer(own, self.rank, self.world)
 
     def _built(self, make: Callable[[], Trainer]) -> Trainer:
         """The trainer, connected with the others', once all have built theirs.
@@ -310,13 +310,13 @@ class Team:
             if self._gpus is None:
                 self._gpus = dist.new_group(timeout=self._patience, backend="nccl")
             group, devices = self._gpus, [trainer.device.index]
-        module = trainer.model
+        module = trainer.forward
         assert isinstance(module, torch.nn.Module)
         loose = _has_loose(trainer.plan)
         how: dict[str, Any] = {"find_unused_parameters": loose, _BUFFERS: False}
         how["gradient_as_bucket_view"] = True  # gradients are not copied out of the buckets that are sent
-        trainer.model = DistributedDataParallel(module, devices, process_group=group, **how)
-        statistics = [buffer for buffer in trainer.net.buffers() if buffer.is_floating_point()]
+        trainer.forward = DistributedDataParallel(module, devices, process_group=group, **how)
+        statistics = [buffer for buffer in trainer.model.buffers() if buffer.is_floating_point()]
 
         def average(measured: Tensor) -> None:
             tensors = [measured, *statistics]
@@ -417,18 +417,18 @@ def joined(place: Place, *, download: bool = True, patience_s: float = PATIENCE_
 # --- what several processes can do -----------------------------------------------------------------------------------
 
 
-def require_possible(asked: Asked, world: int) -> None:
+def require_possible(options: TrainOptions, world: int) -> None:
     """Raises UsageError for what several processes cannot do."""
-    if asked.cuda_graph:
+    if options.cuda_graph:
         raise UsageError(f"`--cuda-graph` records the step of one process, and there are {world}", "leave it out")
-    if asked.device is not None and asked.device.startswith("cuda:") and asked.device != "cuda:0":
+    if options.device is not None and options.device.startswith("cuda:") and options.device != "cuda:0":
         raise UsageError(
-            f"`{asked.device}` for {world} processes: each has a GPU of its own",
+            f"`{options.device}` for {world} processes: each has a GPU of its own",
             "`--device cuda`; `CUDA_VISIBLE_DEVICES` says which there are",
         )
 
 
-def apart(recipe: Recipe, world: int, *, new: bool) -> Recipe:
+def split_batch(recipe: Recipe, world: int, *, new: bool) -> Recipe:
     """The recipe with the BatchNorm that it has here: over a process's share of the batch, if a new run says nothing.
 
     It stays so for the whole run, which fewer processes can go on with in the same groups. Raises UsageError if the

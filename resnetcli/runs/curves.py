@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,21 +17,11 @@ from pathlib import Path
 from resnetcli.errors import UsageError, plural
 from resnetcli.failures import ModelFailure, ModelsError, for_each
 from resnetcli.recipes.schedule import MAX_LR, MAX_MILESTONES, Rate, Schedule
-from resnetcli.runs.directory import (
-    CONFIG_FILE,
-    MAX_ITERATIONS,
-    SEEDS_FILE,
-    Config,
-    Record,
-    Run,
-    has_nets,
-    net_folders,
-    open_run,
-)
+from resnetcli.runs.config import MAX_ITERATIONS, Config
+from resnetcli.runs.directory import Record, Run, open_run
+from resnetcli.runs.group import models_of, seeds_of
+from resnetcli.runs.layout import CONFIG_FILE
 from resnetcli.runs.metrics import Point, read_metrics
-
-_SEED = re.compile(r"seed([0-9]{1,19})")
-"""What `train-cifar --seeds` calls each seed's directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +99,7 @@ def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
     notes: list[str] = []
     folders, not_listed = for_each(
         ((os.fspath(path), {}) for path in paths),
-        lambda path, _: net_folders(Path(path)) if has_nets(Path(path)) else [Path(path)],
+        lambda path, _: models_of(Path(path)),
     )
     places = dict.fromkeys(place for several in folders for place in several)  # each once
     read, not_read = for_each(
@@ -133,9 +122,8 @@ def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
 
 def _runs(path: Path) -> list[Run]:
     """The run in a directory, or those of all seeds that were begun."""
-    if os.path.isfile(path / SEEDS_FILE):  # noqa: PTH113 - Path's raises for a name too long to exist
-        seeds = [(int(match[1]), child) for child in path.iterdir() if (match := _SEED.fullmatch(child.name))]
-        return [open_run(child) for _, child in sorted(seeds) if (child / CONFIG_FILE).is_file()]
+    if (seeds := seeds_of(path)) is not None:
+        return [open_run(folder) for folder in seeds.folders]
     try:
         return [open_run(path)]
     except UsageError as error:

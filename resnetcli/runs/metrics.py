@@ -1,4 +1,4 @@
-"""What is read while a run trains, a line each in two files, which a resume cuts off where it goes on."""
+"""Readings of a training run: one line each in two files, cut off at the last checkpoint by a resume."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
@@ -14,51 +15,52 @@ from pathlib import Path
 
 from resnetcli.errors import UsageError
 from resnetcli.files import read_bounded, write_atomic
-from resnetcli.runs.directory import LARGEST, MAX_ITERATIONS, METRICS_FILE, TABLE_FILE, Config
+from resnetcli.runs.config import MAX_ITERATIONS, Config
+from resnetcli.runs.layout import METRICS_FILE, TABLE_FILE
 
 READ_EVERY = 100
-"""Iterations between readings: waiting for a GPU at each step would leave it idle."""
+"""Iterations between readings. More frequent ones would leave a GPU idle while the host waits."""
 MAX_METRICS = 64 * 2**20
 MAX_LINE = 512
-"""Bytes of a line with eleven numbers, however long they are."""
+"""Bytes of a line: eleven numbers of any length."""
 MAX_POINTS = MAX_METRICS // MAX_LINE
-"""What a run may come to, so that its file is one that is read; a line has some 350 bytes, which leaves room for those
-at a stop."""
+"""Readings of a run, so that its file stays below MAX_METRICS. A line has some 350 bytes, which leaves space for those
+at a signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What was read at one iteration: of training since the reading before, and of the test set where it was due."""
+    """A reading: training since the previous one, and the test set if an evaluation was due."""
 
     iteration: int
     epoch: float
     lr: float
     train_loss: float
     train_error_percent: float
-    """Images as augmented, each before the update it went into."""
+    """Augmented training images, each before the update it contributes to."""
     validation_loss: float | None
     validation_error_percent: float | None
     test_loss: float | None
-    """None also where it is not finite."""
+    """None also if it is not finite."""
     test_error_percent: float | None
     images_per_s: float
-    """While training: without evaluation and checkpoints."""
+    """Throughput of training, excluding evaluation and checkpoints."""
     wall_s: float
-    """Since the run was first started, the time between a stop and a resume left out."""
+    """Seconds of all sessions, excluding the time between a stop and a resume."""
 
 
 COLUMNS = tuple(each.name for each in fields(Point))
 
 
 def intervals(config: Config) -> tuple[int, int, int]:
-    """Iterations between readings, tests and checkpoints, each of which is a point: a very long run is read less often.
+    """Iterations between readings, evaluations and checkpoints, each of which is a point; fewer readings in long runs.
 
-    Raises UsageError where tests and checkpoints alone are more than MAX_POINTS.
+    Raises UsageError if evaluations and checkpoints alone are more than MAX_POINTS.
     """
     total, asked, every = config.iterations, (config.eval_every, config.checkpoint_every), READ_EVERY
     if _multiples(total, *asked) > MAX_POINTS:
         raise UsageError(
-            f"tests and checkpoints at more than {MAX_POINTS:,} of {total:,} iterations",
+            f"evaluations and checkpoints at more than {MAX_POINTS:,} of {total:,} iterations",
             f"`--eval-every` and `--checkpoint-every` of {2 * total // MAX_POINTS + 1:,} or more",
         )
     while _multiples(total, every, *asked) > MAX_POINTS:
@@ -67,17 +69,17 @@ def intervals(config: Config) -> tuple[int, int, int]:
 
 
 def _multiples(most: int, *of: int) -> int:
-    """How many numbers from 1 to `most` are a multiple of one of the given ones."""
+    """How many numbers from 1 to `most` are a multiple of at least one of `of`."""
     return sum((-1) ** (n + 1) * (most // lcm(*some)) for n in range(1, len(of) + 1) for some in combinations(of, n))
 
 
 @dataclass
 class Metrics:
-    """The files of points, to append to. What cannot be written now is written as soon as it can be."""
+    """The two files of points, to append to. Points that cannot be written are written with the next."""
 
     folder: Path
     until: int
-    """Points after this iteration are of a future that did not happen: they are cut off."""
+    """Points after this iteration are cut off: the run resumes there."""
     _waiting: list[Point] = field(default_factory=list)
     _sizes: dict[str, int] = field(default_factory=dict)
     _begun: list[Point] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Metrics:
             self._sizes[name] = len(data)
 
     def append(self, point: Point) -> None:
-        """Adds a point, and those that could not be written before. Raises OSError if it still cannot be."""
+        """Append a point and the pending ones. Raises OSError if that fails."""
         self._waiting.append(point)
         self.write()
 
@@ -119,7 +121,7 @@ class Metrics:
         lines = (METRICS_FILE, "".join(map(_line, self._waiting))), (TABLE_FILE, _table(self._waiting))
         for name, text in lines:
             with (self.folder / name).open("r+b") as file:
-                file.truncate(self._sizes[name])  # of half a line that a full disk has left
+                file.truncate(self._sizes[name])  # half a line that a full disk has left
                 file.seek(self._sizes[name])
                 file.write(text.encode())
                 file.flush()
@@ -127,8 +129,8 @@ class Metrics:
             self._sizes[name] += len(text.encode())
         self._waiting.clear()
 
-    def keep(self) -> None:
-        """Has all that was added on the disk. Raises OSError if it cannot."""
+    def sync(self) -> None:
+        """Flush both files to disk. Raises OSError if that fails."""
         for name in self._sizes:
             with (self.folder / name).open("rb") as file:
                 os.fsync(file.fileno())
@@ -147,27 +149,28 @@ def _table(points: Sequence[Point], head: bool = False) -> str:
 
 
 def read_metrics(folder: Path, until: int = MAX_ITERATIONS) -> list[Point]:
-    """The points of a run in order; none if nothing was read yet. A last line that was not finished is no point.
+    """The points of a run in order; none before the first reading. An unfinished last line is ignored.
 
-    `until`: none after that iteration, behind which a power cut may have left anything. Raises UsageError if what comes
-    before is not what a run writes.
+    `until`: stop after that iteration, since a power cut may have left anything behind it. Raises UsageError if the
+    lines before it are invalid.
     """
     path = folder / METRICS_FILE
     if not path.exists():
         return []
     *lines, _ = read_bounded(path, MAX_METRICS).split(b"\n")
-    found: list[Point] = []
+    points: list[Point] = []
     for number, line in enumerate(lines, start=1):
-        if (found[-1].iteration if found else 0) >= until:
+        if (points[-1].iteration if points else 0) >= until:
             break
         point = _point(line)
-        if point is None or (found and point.iteration <= found[-1].iteration):
-            raise UsageError(f"`{path}`, line {number}: not what a run writes")
-        found.append(point)
-    return [point for point in found if point.iteration <= until]
+        if point is None or (points and point.iteration <= points[-1].iteration):
+            raise UsageError(f"`{path}`, line {number}: not a reading of a run")
+        points.append(point)
+    return [point for point in points if point.iteration <= until]
 
 
 def _point(line: bytes) -> Point | None:
+    """The reading of a line; None if it is invalid. A file can have 100,000 lines, so this is not `structure`."""
     try:
         values = json.loads(line) if len(line) <= MAX_LINE else None
     except (ValueError, RecursionError):
@@ -177,8 +180,8 @@ def _point(line: bytes) -> Point | None:
     for name, value in values.items():
         if value is None and name.startswith(("test_", "validation_")):
             continue
-        most = 100 if name.endswith("_percent") else LARGEST
-        if type(value) not in (int, float) or not 0 <= value <= most:  # which NaN is not
+        most = 100 if name.endswith("_percent") else sys.float_info.max
+        if type(value) not in (int, float) or not 0 <= value <= most:  # NaN is not
             return None
-    whole = values["iteration"]
-    return Point(**values) if type(whole) is int and 1 <= whole <= MAX_ITERATIONS else None
+    at = values["iteration"]
+    return Point(**values) if type(at) is int and 1 <= at <= MAX_ITERATIONS else None

@@ -1,10 +1,9 @@
-"""A run's readings for TensorBoard: event files in its directory that say what metrics.jsonl says.
+"""A run's readings as TensorBoard events: files in its directory with the content of metrics.jsonl.
 
-Each session begins a file with all readings so far, and with the mark by which TensorBoard forgets what it has read in
-files before. So a resume takes back what was read after its checkpoint, and there is no gap in a run that was begun, or
-for a while gone on with, without them. They are written in the session's own thread, not in one of their own as
-`torch.utils.tensorboard.SummaryWriter` does it: on a full disk that one ends with a traceback, and loses what it still
-had to write.
+Each session starts a file with all readings so far, preceded by the mark that makes TensorBoard discard those of older
+files. A resume thus drops the readings after its checkpoint, and a run that was trained without events for a while has
+no gap. The files are written in the session's thread. `torch.utils.tensorboard.SummaryWriter` has its own: on a full
+disk that thread ends with a traceback and its pending events are lost.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 from resnetcli.errors import UsageError, error_text
 from resnetcli.files import drafts_of, write_atomic
-from resnetcli.runs.directory import EVENT_FILES
+from resnetcli.runs.layout import EVENT_FILES
 from resnetcli.runs.metrics import COLUMNS, Point, read_metrics
 
 PACKAGE = "tensorboard"
@@ -29,20 +28,20 @@ MODULES = ("compat.proto.event_pb2", "compat.proto.summary_pb2", "summary.writer
 
 
 def _tag(column: str) -> str:
-    """`train_loss` is `loss/train`: TensorBoard shows tags with the same beginning together."""
+    """`train_loss` is `loss/train`: TensorBoard groups tags by their prefix."""
     split, _, what = column.partition("_")
     return f"{what}/{split}" if split in ("train", "validation", "test") else column
 
 
 TAGS = {column: _tag(column) for column in COLUMNS if column not in ("iteration", "wall_s")}
-"""What each column is called there; the other two are an event's step and its time."""
+"""The tag of each column; the other two are an event's step and time."""
 
 
 def load() -> list[Any]:
-    """The package's modules: events, summaries, records. Raises UsageError where it cannot be used."""
-    hint = "`pip install 'resnet-cli[tensorboard]'`, or leave `--tensorboard` out"
+    """The package's modules: events, summaries, records. Raises UsageError if it cannot be imported."""
+    hint = "`pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`"
     try:
-        with warnings.catch_warnings():  # what it would say to its developers
+        with warnings.catch_warnings():  # for its developers
             warnings.simplefilter("ignore")
             return [import_module(f"{PACKAGE}.{name}") for name in MODULES]
     except Exception as error:
@@ -52,15 +51,15 @@ def load() -> list[Any]:
 
 
 def event_files(run: Path) -> list[Path]:
-    """A run's event files, the oldest first; none if it has not been asked for them."""
+    """A run's event files, oldest first; empty if it never had `--tensorboard`."""
     return sorted(run.glob(EVENT_FILES))
 
 
-class Board:
-    """A session's event file, to append to. What cannot be written now is written as soon as it can be."""
+class EventWriter:
+    """A session's event file, to append to. Points that cannot be written are written with the next."""
 
     def __init__(self, run: Path, clock: Callable[[], float] = time.time) -> None:
-        """Of a run whose readings are there, and cut off where the session goes on. Raises UsageError as `load`."""
+        """For a run whose readings are cut off where the session resumes. Raises UsageError as `load`."""
         self._events, self._summaries, self._records = load()
         self._run, self._size, self._clock = run, 0, clock
         self._waiting = read_metrics(run)
@@ -68,20 +67,20 @@ class Board:
         self._path = self._new()
 
     def _new(self) -> Path:
-        """Named by its time: TensorBoard reads them in the order of their names, also if the clock was set back."""
+        """A name after all others, even if the clock was set back: TensorBoard reads files in order of name."""
         numbers = [int(part) for path in event_files(self._run) if (part := path.name.split(".")[3]).isdecimal()]
         now = max(round(self._clock() * 1e9), *(number + 1 for number in numbers), 0)
         return self._run / EVENT_FILES.replace("*", str(now))
 
     def write(self, *points: Point) -> None:
-        """Adds points, and those that could not be written before. Raises OSError if it cannot."""
+        """Append points and the pending ones. Raises OSError if that fails."""
         self._waiting += points
-        if self._size and not self._path.exists():  # somebody has taken it away: another one for what comes
+        if self._size and not self._path.exists():  # it was removed: continue in another file
             self._path, self._size = self._new(), 0
         data = b"".join(map(self._point, self._waiting))
         if self._size:
             with self._path.open("r+b") as file:
-                file.truncate(self._size)  # of half a record that a full disk has left
+                file.truncate(self._size)  # half a record that a full disk has left
                 file.seek(self._size)
                 file.write(data)
         else:
@@ -92,21 +91,21 @@ class Board:
         self._waiting.clear()
 
     def _clear(self) -> None:
-        """Takes away other sessions' files but the last, where a TensorBoard may be that is to find the way on."""
+        """Remove the files of other sessions except the last, which an open TensorBoard may be reading."""
         before = [path for path in event_files(self._run) if path < self._path][-1:]
-        drafts = drafts_of(self._path, EVENT_FILES)  # of sessions that were killed
+        drafts = drafts_of(self._path, EVENT_FILES)  # of killed sessions
         for path in (*event_files(self._run), *drafts):
             if path not in (*before, self._path):
-                with suppress(OSError):  # one that stays does no harm: it comes before the mark
+                with suppress(OSError):  # harmless: it precedes the mark
                     path.unlink()
 
     def _head(self) -> bytes:
-        """The version, and the mark that nothing before counts from step 0 on."""
+        """The version, and the mark that discards everything before from step 0 on."""
         start = self._events.SessionLog(status=self._events.SessionLog.START)
         return self._record(file_version="brain.Event:2") + self._record(session_log=start)
 
     def _point(self, point: Point) -> bytes:
-        """At the time at which it would have been, had the run not been stopped in between."""
+        """A point's event, at the time it would have had without interruptions."""
         values = asdict(point)
         scalars = [self._summaries.Summary.Value(tag=tag, simple_value=values[column])
                    for column, tag in TAGS.items() if values[column] is not None]  # fmt: skip

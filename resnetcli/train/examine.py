@@ -1,63 +1,88 @@
-"""A run's checkpoint on the test set: its error and loss, and each class's."""
+"""`eval`: a checkpoint's error and loss on the test set, in total and per class."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
-import numpy as np
 import torch
 
-from resnetcli.bench.device import find
+from resnetcli.bench.device import describe, find
 from resnetcli.errors import UsageError
-from resnetcli.net.memory import fitting
+from resnetcli.plan.lower import lower
 from resnetcli.runs import checkpoint
-from resnetcli.runs.directory import Config, Record, Run
-from resnetcli.train.evaluate import Evaluation
+from resnetcli.runs.config import Config
+from resnetcli.runs.directory import Record, Run
+from resnetcli.spec.read import read
+from resnetcli.spec.zoo import Zoo
+from resnetcli.table.numbers import exact
+from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.train.augment import normalisation
+from resnetcli.train.evaluate import Evaluation, Evaluator
+from resnetcli.train.job import load_dataset, read_files, require_unchanged
+from resnetcli.train.model import empty_model, state_template, trainable, training_subset
+from resnetcli.train.options import TrainOptions, resolve_device
+from resnetcli.train.results import error_cell, run_name
 from resnetcli.train.session import require_same
-from resnetcli.train.start import Asked, Say, engine, reopen
-
-if TYPE_CHECKING:
-    from resnetcli.data.dataset import Dataset
-    from resnetcli.train.loop import Trainer
 
 EVAL = "resnet-cli/eval@1"
 
 
-def examine(run: Run, asked: Asked, say: Say, *, iteration: int | None = None) -> Record:
-    """`resnet-cli/eval@1` of the run's last checkpoint, or that of an iteration, on the whole test set.
+def evaluate_run(
+    run: Run, options: TrainOptions, say: Callable[[str], None], *, iteration: int | None = None
+) -> Record:  # fmt: skip
+    """`resnet-cli/eval@1` of the run's last checkpoint, or the one of an iteration, on the whole test set.
 
-    The weights' own device is used if it is here, else the CPU. Raises UsageError if there is no such checkpoint, it is
-    damaged, or the data set is not the run's.
+    On the run's own device if this machine has it, else on the CPU. Raises UsageError if there is no such checkpoint,
+    it is damaged, or the dataset is not the run's.
     """
     found = dict(checkpoint.files(run.path))
     if not found:
         raise UsageError(f"`{run.path}` has no checkpoint yet")
     if iteration is not None and iteration not in found:
         known = ", ".join(map(str, sorted(found)))
-        raise UsageError(f"`{run.path}` has no checkpoint of iteration {iteration:,}", f"it has those of {known}")
-    # How it was trained makes no difference to what it has learnt, and what a GPU can do not every machine can.
-    plain = replace(run.config, dtype="fp32", compile=False, cuda_graph=False, device=asked.device or _device(run))
-    prepared = reopen(replace(run, config=plain), replace(asked, device=plain.device), say, trains=False)
-    trainer = engine(prepared)
+        raise UsageError(f"`{run.path}` has no checkpoint of iteration {iteration:,}", f"available: {known}")
+    config = run.config
+    device = resolve_device(replace(options, device=options.device or _device(config)))
+    torch.set_num_threads(options.threads or config.threads)
+    model_file, recipe = read_files(run)
+    plan = lower(read(model_file, zoo=Zoo()))
+    data = load_dataset(config, options, say)
+    require_unchanged("evaluate", run, model_file.text, recipe, data)
+    model = empty_model(trainable(plan, data), torch.device(device))
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    expected = state_template(model, recipe, config.dtype)
     if iteration is None:
-        kept = checkpoint.newest(run.path, trainer.state(), say)
+        loaded = checkpoint.newest(run.path, expected, say)
     else:
         try:
-            kept = checkpoint.load(found[iteration], trainer.state())
+            loaded = checkpoint.load(found[iteration], expected)
         except checkpoint.Damaged as reason:
             raise UsageError(f"`{found[iteration]}` is damaged: {reason}") from None
-    require_same(kept.facts.get("config"), run.config, run.path)
-    trainer.restore(kept.tensors, kept.iteration)
-    with fitting("evaluation", trainer.device):
-        classes = by_class(trainer, prepared.data)
-    return eval_record(run, kept.iteration, prepared.data.class_names, classes, prepared.config)
+    require_same(loaded.facts.get("config"), config, run.path)
+    with torch.no_grad():
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            tensor.copy_(loaded.tensors[f"net.{name}"])
+    subset = training_subset(recipe, data)
+    images = data.train.images if subset is None else data.train.images[subset]
+    normalise = normalisation(images, recipe.normalise).to(torch.device(device))
+    evaluator = Evaluator(model, data, normalise, torch.device(device), channels_last=config.channels_last)
+    here = replace(config, data_text=data.text, device=device, device_name=describe(device))
+    return eval_record(run, loaded.iteration, data.class_names, evaluator.by_class(), here)
+
+
+def _device(config: Config) -> str:
+    try:
+        return find(config.device)
+    except UsageError:
+        return "cpu"
 
 
 def eval_record(run: Run, iteration: int, names: Sequence[str], classes: Sequence[Evaluation], here: Config) -> Record:
-    """`resnet-cli/eval@1`; `here` is the run's configuration on this machine."""
+    """`resnet-cli/eval@1`; `here`: the run's configuration on this machine."""
     n = sum(each.n for each in classes)
     wrong = sum(each.wrong for each in classes)
     loss = sum(each.loss * each.n for each in classes) / n
@@ -89,21 +114,28 @@ def eval_record(run: Run, iteration: int, names: Sequence[str], classes: Sequenc
     }
 
 
-def by_class(trainer: Trainer, data: Dataset) -> list[Evaluation]:
-    """How the net does on the test images of each class; together they are the whole test set, once."""
-    found = []
-    for number in range(data.classes):
-        (where,) = np.nonzero(data.test.labels == number)
-        if not len(where):
-            found.append(Evaluation(0, 0.0, 0))
-            continue
-        images, labels = torch.from_numpy(data.test.images[where]), torch.from_numpy(data.test.labels[where])
-        found.append(trainer.measure(images, labels))
-    return found
+def eval_sheet(record: Mapping[str, Any]) -> Sheet:
+    """Error of each class, and of the whole test set."""
+    columns = (
+        Column("class", "class", "left", "bold"),
+        Column("images", "images"),
+        Column("wrong", "wrong"),
+        Column("error %", "error_percent"),
+        Column("data", "data", "left", shown=False),
+    )
+
+    def row(name: str, entry: Mapping[str, Any]) -> tuple[Cell, ...]:
+        counts = (cell(entry[key], exact(entry[key])) for key in ("images", "wrong"))
+        return cell(name), *counts, error_cell(entry["error_percent"]), cell(record["data"])
+
+    return Sheet(columns, tuple(row(entry["name"], entry) for entry in record["classes"]), row("all", record))
 
 
-def _device(run: Run) -> str:
-    try:
-        return find(run.config.device)
-    except UsageError:
-        return "cpu"
+def eval_lines(record: Mapping[str, Any]) -> list[str]:
+    """The checkpoint and the dataset, below the table."""
+    loss = "not finite" if record["loss"] is None else format(record["loss"], ".4f")
+    return [
+        f"{run_name(record)}, seed {record['seed']}, after {exact(record['iteration'])} of "
+        f"{exact(record['iterations'])} iterations; loss {loss}",
+        f"test set of {record['data']}",
+    ]

@@ -1,7 +1,7 @@
-"""A run from its start, or from its last checkpoint, to its end: readings, checkpoints, signals, and what can go wrong.
+"""Train a run from its start or last checkpoint to its end: readings, checkpoints, signals and failures.
 
-What is on the disk is always a run that can be gone on with: a checkpoint is there whole or not at all, readings after
-it are cut off at a resume, and a full disk, a loss that is not finite or a signal leave the last good one.
+The directory can be resumed at any moment: checkpoints are atomic, a resume cuts off the readings after the last one,
+and a full disk, a non-finite loss or a signal leave the last good one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import Tensor
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.runs import checkpoint
-from resnetcli.runs.directory import RESULT, Config, Record, Run, differences, is_shallow
+from resnetcli.runs.config import Config, differences, is_shallow
+from resnetcli.runs.directory import RESULT, Record, Run
 from resnetcli.runs.metrics import Metrics, Point, intervals
-from resnetcli.runs.tensorboard import Board
+from resnetcli.runs.tensorboard import EventWriter
 from resnetcli.train.stop import Interrupted, Stop
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from resnetcli.train.loop import Progress
 
 Clock = Callable[[], float]
-WARM_STEPS, MOST_STEPS, LEAST_S = 3, 50, 3.0
-"""The first estimate of the time is measured over so many seconds or steps, behind the first steps, which are slow."""
-READINGS, CHECKPOINT, EVENTS, THE_RESULT = "readings", "a checkpoint", "TensorBoard's events", "the result"
-"""What a session writes, as its warnings name it."""
+WARM_STEPS, MAX_TIMED_STEPS, MIN_TIMED_S = 3, 50, 3.0
+"""The first estimate of the time left is over MIN_TIMED_S or MAX_TIMED_STEPS, after WARM_STEPS slow ones."""
+READINGS, CHECKPOINT, EVENTS, THE_RESULT = "readings", "a checkpoint", "TensorBoard events", "the result"
+"""What a session writes, as in its warnings."""
 
 
 class Engine(Protocol):
-    """What a session needs of `resnetcli.train.loop.Trainer`."""
+    """The interface of `resnetcli.train.loop.Trainer` that a session uses."""
 
     device: torch.device
 
@@ -52,36 +53,36 @@ class Engine(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told how it goes."""
+    """Receives the progress of a session."""
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """A line of text."""
 
     def stepped(self, iteration: int) -> None:
-        """One step more, perhaps not yet finished on its device."""
+        """A step, which its device may not have finished."""
 
     def estimate(self, step_s: float, steps: int, left_s: float) -> None:
-        """The time of a step, how many there are to come, and the time left with tests and checkpoints; once, early."""
+        """Once, early: seconds per step, steps left, and seconds left including evaluation and checkpoints."""
 
     def reading(self, point: Point, left_s: float) -> None:
-        """What was read, and the seconds left, tests and checkpoints included."""
+        """A reading, and the seconds left including evaluation and checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SessionOutcome:
     """How a session ended."""
 
     result: Record | None
-    """Of a run that has finished."""
+    """The final result, if the run is complete."""
     signal: int = 0
-    """What it was stopped by; 0 if it was not."""
+    """The signal that stopped it; 0 if none did."""
     unsaved: tuple[str, ...] = ()
-    """What could not be written, for good."""
+    """What could not be written in the end."""
 
 
 @dataclass
 class Session:
-    """One go at a run: until it is finished, stopped or fails."""
+    """Trains a run until it is complete, stopped or fails."""
 
     run: Run
     engine: Engine
@@ -89,59 +90,59 @@ class Session:
     clock: Clock = time.perf_counter
     stop: Stop = field(default_factory=Stop)
     tensorboard: bool = False
-    """Whether readings go into event files too."""
+    """Whether readings are also written as TensorBoard events."""
 
-    def train(self) -> Outcome:
-        """Trains to the end, or until it is stopped.
+    def train(self) -> SessionOutcome:
+        """Train to the end, or until a signal.
 
-        Raises ResourceError for a loss that is not finite, and where memory does not suffice; the last checkpoint is
-        from before that. Raises UsageError for checkpoints that cannot be gone on from.
+        Raises ResourceError if a loss is not finite or memory does not suffice; the last checkpoint is from before.
+        Raises UsageError if no checkpoint can be resumed from.
         """
-        engine, total, looks = self.engine, self.run.config.iterations, intervals(self.run.config)
+        engine, total, every = self.engine, self.run.config.iterations, intervals(self.run.config)
         with self.stop:
-            self._take_up()
+            self._restore()
             while engine.iteration < total and not self.stop.signal:
                 engine.step()
                 self._estimate()
                 self.listener.stepped(engine.iteration)
-                if self._due(*looks):
-                    self._look()
+                if self._due(*every):
+                    self._read()
             if self.stop.signal:
-                self._leave()
-            done = engine.iteration == total and not self.stop.signal  # who stops it does not wait for a last test
+                self._save_rest()
+            done = engine.iteration == total and not self.stop.signal  # a signal does not wait for the last evaluation
             result = self._finish() if done else None
-        return Outcome(result, self.stop.signal, tuple(self._troubles))
+        return SessionOutcome(result, self.stop.signal, tuple(self._unsaved))
 
-    def _take_up(self) -> None:
-        """Restores the newest sound checkpoint, if there is any, and cuts off what was read after it."""
+    def _restore(self) -> None:
+        """Restore the newest valid checkpoint, if there is any, and cut off the readings after it."""
         config, engine = self.run.config, self.engine
         self._wall_s = self._train_s = self._evaluation_s = 0.0
         if checkpoint.files(self.run.path):
-            kept = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
-            require_same(kept.facts.get("config"), config, self.run.path)
-            engine.restore(kept.tensors, kept.iteration)
-            self._wall_s, self._train_s = (_seconds(kept.facts, name) for name in ("wall_s", "train_s"))
-            self._evaluation_s = _seconds(kept.facts, "evaluation_s")
-            self.listener.say(f"going on from iteration {engine.iteration:,} of {config.iterations:,}")
+            saved = checkpoint.newest(self.run.path, engine.state(), self.listener.say)
+            require_same(saved.facts.get("config"), config, self.run.path)
+            engine.restore(saved.tensors, saved.iteration)
+            self._wall_s, self._train_s = (_seconds(saved.facts, name) for name in ("wall_s", "train_s"))
+            self._evaluation_s = _seconds(saved.facts, "evaluation_s")
+            self.listener.say(f"resuming at iteration {engine.iteration:,}/{config.iterations:,}")
             checkpoint.prune(self.run.path, engine.iteration)
         try:
             self._metrics = Metrics(self.run.path, engine.iteration)
         except OSError as error:
             raise ResourceError(f"`{self.run.path}` cannot be written: {error.strerror or error}") from None
-        self._troubles: dict[str, None] = {}
+        self._unsaved: dict[str, None] = {}
         self._tested: tuple[int, Evaluation] | None = None
         self._image_s: float | None = None
         self._complete()
-        self._board = Board(self.run.path) if self.tensorboard else None
-        self._show()
+        self._events = EventWriter(self.run.path) if self.tensorboard else None
+        self._write_events()
         self._begun = self._mark = self.clock()
-        self._first = self._marked = self._kept = engine.iteration
-        self._aside_s = self._keep_s = 0.0
+        self._first = self._read_at = self._saved_at = engine.iteration
+        self._aside_s = self._save_s = 0.0
         self._warm_s: float | None = None
         self._estimated = False
 
     def _complete(self) -> None:
-        """Run the evaluation that a signal cut off at the last reading."""
+        """Run the evaluation that a signal interrupted at the last reading."""
         last, config = self._metrics.last, self.run.config
         if last is None or last.iteration != self.engine.iteration or not self._tests_at(last.iteration):
             return
@@ -168,17 +169,17 @@ class Session:
         }
 
     def _due(self, *every: int) -> bool:
-        """Whether it is time for something that is done every so many iterations, at the end and at a stop."""
+        """Whether an action is due: every so many iterations, at the end, and after a signal."""
         at = self.engine.iteration
         return at == self.run.config.iterations or bool(self.stop.signal) or any(at % each == 0 for each in every)
 
-    def _look(self) -> None:
-        """Reads what training has come to, then tests and keeps what is due."""
+    def _read(self) -> None:
+        """Take a reading; evaluate and save a checkpoint if they are due."""
         config, engine = self.run.config, self.engine
-        progress = engine.read()  # which waits for the device
+        progress = engine.read()  # waits for the device
         now, at = self.clock(), engine.iteration
         self._train_s += now - self._mark
-        rate = (at - self._marked) * config.batch_size / max(now - self._mark, 1e-9)
+        rate = (at - self._read_at) * config.batch_size / max(now - self._mark, 1e-9)
         tests = self._tests() if self._tests_at(at) else {}
         point = Point(
             iteration=at, epoch=round(at * config.batch_size / config.train_images, 4), lr=progress.lr,
@@ -189,17 +190,17 @@ class Session:
             images_per_s=round(rate, 2), wall_s=round(self._wall(), 3),
         )  # fmt: skip
         self._attempt(READINGS, lambda: self._metrics.append(point))
-        self._show(point)
+        self._write_events(point)
         aside, now = now, self.clock()
         self._aside_s += now - aside
         self.listener.reading(point, self._left_s())
         if self._due(config.checkpoint_every):
-            self._attempt(CHECKPOINT, self._keep)
-        self._mark, self._marked = self.clock(), at
+            self._attempt(CHECKPOINT, self._save)
+        self._mark, self._read_at = self.clock(), at
         self._aside_s += self._mark - now
 
     def _evaluate(self, split: str) -> Evaluation | None:
-        """The error on a split; None if a signal comes before that is known."""
+        """The error on a split; None if a signal interrupts."""
         begun = self.clock()
         try:
             with self.stop.breaking(), fitting("evaluation", self.engine.device):
@@ -211,84 +212,84 @@ class Session:
         self._evaluation_s += took_s
         return evaluation
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         begun = self.clock()
-        # Before the checkpoint: a resume keeps the readings up to it. The checkpoint is written without them, too.
-        if READINGS in self._troubles:
+        # Readings first: a resume needs those up to the checkpoint. If they fail, it is written nevertheless.
+        if READINGS in self._unsaved:
             self._attempt(READINGS, self._metrics.write)
         with suppress(OSError):
-            self._metrics.keep()
+            self._metrics.sync()
         facts = {"config": self.run.config.bound, "wall_s": self._wall(), "train_s": self._train_s,
                  "evaluation_s": self._evaluation_s}  # fmt: skip
         checkpoint.save(self.run.path, self.engine.iteration, self.engine.state(), facts)
-        self._kept = self.engine.iteration
-        self._keep_s = self.clock() - begun
+        self._saved_at = self.engine.iteration
+        self._save_s = self.clock() - begun
 
-    def _leave(self) -> None:
-        """Reads and keeps what is new: the signal may have come just after it was last looked for."""
-        if self.engine.iteration > self._marked:
-            self._look()
-        self._make_up()
+    def _save_rest(self) -> None:
+        """Take a last reading and checkpoint after a signal, which may have come after the last check."""
+        if self.engine.iteration > self._read_at:
+            self._read()
+        self._retry()
 
-    def _make_up(self) -> None:
+    def _retry(self) -> None:
         """Retry writes that failed."""
-        if self.engine.iteration > self._kept:
-            self._attempt(CHECKPOINT, self._keep)
-        elif READINGS in self._troubles:
+        if self.engine.iteration > self._saved_at:
+            self._attempt(CHECKPOINT, self._save)
+        elif READINGS in self._unsaved:
             self._attempt(READINGS, self._metrics.write)
-        if EVENTS in self._troubles:
-            self._show()
+        if EVENTS in self._unsaved:
+            self._write_events()
 
-    def _show(self, *points: Point) -> None:
-        """Has points in TensorBoard, if they are wanted there."""
-        if self._board is not None:
-            self._attempt(EVENTS, partial(self._board.write, *points))
+    def _write_events(self, *points: Point) -> None:
+        """Write points as TensorBoard events, if they are enabled."""
+        if self._events is not None:
+            self._attempt(EVENTS, partial(self._events.write, *points))
 
     def _attempt(self, what: str, write: Callable[[], object]) -> None:
-        """Writes if it can; if not, training goes on, and what is missing is told, now and at the end."""
+        """Write if possible; otherwise training continues, and the failure is reported now and at the end."""
         try:
             write()
         except OSError as error:
-            if what not in self._troubles:
+            if what not in self._unsaved:
                 reason = error.strerror or str(error)
-                goes_on = "; training goes on" if self.engine.iteration < self.run.config.iterations else ""
-                self.listener.say(f"warning: {what} could not be written: {reason}{goes_on}")
-            self._troubles[what] = None
+                rest = "; training continues" if self.engine.iteration < self.run.config.iterations else ""
+                self.listener.say(f"warning: {what} could not be written: {reason}{rest}")
+            self._unsaved[what] = None
         else:
-            self._troubles.pop(what, None)
+            self._unsaved.pop(what, None)
 
     def _finish(self) -> Record | None:
         """The final result, from the weights of the last iteration, not the best ones; None at a signal."""
         engine, config = self.engine, self.run.config
-        self._make_up()
+        self._retry()
         at, test = self._tested or (0, None)
         if test is None or at != engine.iteration:
             test = self._evaluate("test")
         train = self._evaluate("train") if test else None
         if test is None or train is None:
             return None
-        self._make_up()  # a disk may have room again
+        self._retry()  # the disk may have space again
         checkpoint.prune(self.run.path, engine.iteration)
         result = train_record(config, test, train, self._train_s, self._evaluation_s, self._wall())
         self._attempt(THE_RESULT, lambda: self._conclude(result))
         return result
 
     def _conclude(self, result: Record) -> None:
-        """Write the result, which marks the run as complete: only if nothing else is missing."""
-        if missing := [what for what in (READINGS, CHECKPOINT) if what in self._troubles]:
+        """Write the result, which marks the run as complete, unless something else is missing."""
+        if missing := [what for what in (READINGS, CHECKPOINT) if what in self._unsaved]:
             raise OSError(f"the run is not complete without {missing[0]}")
         self.run.finish(result)
 
     def _wall(self) -> float:
-        """Seconds since the run was first started, as far as it ran."""
+        """Seconds of all sessions of the run."""
         return self._wall_s + self.clock() - self._begun
 
     def _stepping_s(self) -> float:
-        """A clock that stands still while a reading is tested and kept."""
+        """A clock that excludes readings, evaluation and checkpoints."""
         return self.clock() - self._aside_s
 
     def _left_s(self) -> float:
-        """Seconds until the end: steps, tests and checkpoints, and the training set, which is evaluated last."""
+        """Seconds until the end: steps, evaluation and checkpoints, and the final evaluation of the training set."""
         config, at = self.run.config, self.engine.iteration
         step_s, image_s = self._step_s(), self._image_s
         if image_s is None:  # an evaluation is a forward pass, about a third of a training step
@@ -296,24 +297,24 @@ class Session:
         tests = _multiples_after(at, config.iterations, config.eval_every)
         images = tests * (config.test_images + config.validation_images) + config.train_images
         checkpoints = _multiples_after(at, config.iterations, config.checkpoint_every)
-        return (config.iterations - at) * step_s + images * image_s + checkpoints * self._keep_s
+        return (config.iterations - at) * step_s + images * image_s + checkpoints * self._save_s
 
     def _step_s(self) -> float:
-        """Seconds a step takes, without the first ones if there are others."""
+        """Seconds per step, excluding the first ones if there are others."""
         done = self.engine.iteration - self._first
         if self._warm_s is None or done <= WARM_STEPS:
             return (self._stepping_s() - self._begun) / max(done, 1)
         return (self._stepping_s() - self._warm_s) / (done - WARM_STEPS)
 
     def _estimate(self) -> None:
-        """Says how long it will take, once a few steps have been timed."""
+        """Report the time left, once a few steps have been timed."""
         done = self.engine.iteration - self._first
         if self._estimated or done < WARM_STEPS:
             return
         if self._warm_s is None:
             _wait(self.engine.device)
             self._warm_s = self._stepping_s()
-        elif self._stepping_s() - self._warm_s >= LEAST_S or done - WARM_STEPS >= MOST_STEPS:
+        elif self._stepping_s() - self._warm_s >= MIN_TIMED_S or done - WARM_STEPS >= MAX_TIMED_STEPS:
             _wait(self.engine.device)
             self._estimated = True
             left = self.run.config.iterations - self.engine.iteration
@@ -325,19 +326,19 @@ def _multiples_after(at: int, total: int, every: int) -> int:
     return total // every - at // every + (1 if total % every and at < total else 0)
 
 
-def require_same(kept: object, config: Config, place: os.PathLike[str]) -> None:
-    """Raises UsageError unless a checkpoint's configuration is the run's, with all that differs."""
-    found = differences(kept if isinstance(kept, dict) and is_shallow(kept, 2) else {}, config.bound)
-    if found:
+def require_same(saved: object, config: Config, path: os.PathLike[str]) -> None:
+    """Raise UsageError, with all differences, unless a checkpoint's configuration is the run's."""
+    changes = differences(saved if isinstance(saved, dict) and is_shallow(saved, 2) else {}, config.bound)
+    if changes:
         raise UsageError(
-            f"the checkpoints of `{place}` are of another configuration: {'; '.join(found)}", "was a file changed?"
+            f"the checkpoints of `{path}` have another configuration: {'; '.join(changes)}", "was a file changed?"
         )
 
 
 def train_record(
     config: Config, test: Evaluation, train: Evaluation, train_s: float, evaluation_s: float, wall_s: float
 ) -> Record:
-    """`resnet-cli/train@1`: how a run ended."""
+    """`resnet-cli/train@2`: the final result of a run."""
     return {
         "schema": RESULT,
         "model": config.model,
@@ -365,7 +366,7 @@ def train_record(
         "channels_last": config.channels_last,
         "cuda_graph": config.cuda_graph,
         "deterministic": config.deterministic,
-        "printed": [asdict(entry) for entry in config.printed],
+        "published": [asdict(entry) for entry in config.published],
         "deviations": list(config.deviations),
         "versions": dict(config.versions),
     }
@@ -377,7 +378,7 @@ def _seconds(facts: Mapping[str, Any], name: str) -> float:
 
 
 def _finite(loss: float) -> float | None:
-    """The loss as JSON can have it; None for what is no number, as of a net on its way to diverge."""
+    """The loss for JSON: None if it is NaN or infinite."""
     return loss if math.isfinite(loss) else None
 
 

@@ -15,7 +15,7 @@ import typer.testing
 
 from resnetcli.cli.main import app
 from resnetcli.errors import ResourceError
-from resnetcli.runs.directory import METRICS_FILE
+from resnetcli.runs.layout import METRICS_FILE
 from tests.support.cli import check_golden
 from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
 from tests.train import tiny
@@ -121,7 +121,7 @@ def test_bad_input_ends_in_a_message_and_exit_code_2(nets: list[Path], tmp_path:
     for words, message in (
         ([tmp_path / "nowhere"], "there is no directory"),
         ([tmp_path], "is not a run"),
-        ([nets[1]], f"{METRICS_FILE}`, line 1: not what a run writes"),
+        ([nets[1]], f"{METRICS_FILE}`, line 1: not a reading of a run"),
         ([none], "there is no reading in"),
         ([nets[0], "-o", "curves.pdf"], "neither a PNG nor an SVG"),
         ([nets[0], "-o", tmp_path / "no" / "curves.png"], "-o: there is no directory"),
@@ -175,7 +175,7 @@ def test_a_run_that_cannot_be_drawn_has_finished_all_the_same(tmp_path: Path, mo
     monkeypatch.setattr("resnetcli.runs.curves_plot.draw_run", cannot)
     trained = typer.testing.CliRunner().invoke(app, tiny.words(tiny.files(tmp_path)), prog_name="resnet-cli")
     assert trained.exit_code == 0
-    assert trained.stderr.endswith("warning: no picture of the curves: matplotlib cannot be used: there is none\n")
+    assert trained.stderr.endswith("warning: the curves were not plotted: matplotlib cannot be used: there is none\n")
     assert (tmp_path / "run" / "result.json").exists()
 
 

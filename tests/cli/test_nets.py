@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from resnetcli.files import write_atomic
-from resnetcli.runs.directory import net_folders
+from resnetcli.runs.group import models_of
 from resnetcli.train.loop import Trainer
 from tests.cli.test_train import weights
 from tests.support.cli import run
@@ -38,11 +38,11 @@ def words(folder: Path, out: str = "all") -> list[str]:
 def test_several_nets_are_trained_in_turn_as_each_would_be_alone(folder: Path) -> None:
     result = run(words(folder))
     assert result.exit_code == 0, result.output
-    assert net_folders(folder / "all") == [folder / "all" / "tiny", folder / "all" / "deep"]
+    assert models_of(folder / "all") == (folder / "all" / "tiny", folder / "all" / "deep")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert [line[0] for line in lines if line and line[0].endswith("yaml")] == [str(folder / "tiny.yaml"), "deep.yaml"]
     assert "deep.yaml: training images without augmentation: " in result.stdout
-    assert result.stderr.splitlines()[-1] == f"drawn: {folder / 'all' / 'curves.png'}"
+    assert result.stderr.splitlines()[-1] == f"plotted: {folder / 'all' / 'curves.png'}"
     for place in ("all", "all/tiny", "all/deep"):
         assert (folder / place / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert run(tiny.words(folder, "alone")).exit_code == 0
@@ -54,26 +54,26 @@ def test_several_nets_are_trained_in_turn_as_each_would_be_alone(folder: Path) -
     assert again.exit_code == 0
     assert again.stderr.count("has finished") == 2
     record = json.loads(again.stdout)
-    assert record["schema"] == "resnet-cli/nets@1"
+    assert record["schema"] == "resnet-cli/models@1"
     results = [folder / "all" / net / "result.json" for net in ("tiny", "deep")]
-    assert record["nets"] == [json.loads(result.read_text()) for result in results]
+    assert record["models"] == [json.loads(result.read_text()) for result in results]
 
 
 def test_each_of_several_nets_can_have_its_own_parameters_and_what_is_in_it_is_named(folder: Path) -> None:
     result = run([*tiny.words(folder, "all"), "--model", "tiny.yaml n=2", "--iterations", "4"])
     assert result.exit_code == 0, result.output
-    assert net_folders(folder / "all") == [folder / "all" / "tiny", folder / "all" / "tiny-n2"]
+    assert models_of(folder / "all") == (folder / "all" / "tiny", folder / "all" / "tiny-n2")
     assert "tiny.yaml n=2" in result.stdout
     tested = run("eval all")
     assert tested.exit_code == 2
-    assert tested.stderr.endswith(f"hint: there are runs in it, for example `{Path('all') / 'tiny'}`\n")
+    assert tested.stderr.endswith(f"hint: it has runs in it, for example `{Path('all') / 'tiny'}`\n")
 
 
 def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
     result = run([*words(folder), "--seeds", "2", "--seed", "3", "--format", "json"])
     assert result.exit_code == 0, result.output
-    nets = json.loads(result.stdout)["nets"]
-    assert [net["schema"] for net in nets] == ["resnet-cli/seeds@1"] * 2
+    nets = json.loads(result.stdout)["models"]
+    assert [net["schema"] for net in nets] == ["resnet-cli/seeds@2"] * 2
     assert [net["finished"] for net in nets] == [[3, 4]] * 2
     table = run("train-cifar --resume all --format csv")
     rows = list(csv.DictReader(io.StringIO(table.stdout)))
@@ -91,10 +91,10 @@ def test_what_is_wrong_with_the_last_net_is_told_before_the_first_is_trained(fol
     before = sorted(folder.rglob("*"))
     for last, said in (
         ("cifar_resne", "did you mean `cifar_resnet`"),
-        ("tiny.yaml", "`tiny` is named twice"),
-        ("..yaml", "`.` is no name for a net's folder"),
-        ("a\n.yaml", "is no name for a net's folder"),
-        ("other/tiny.yaml", "two nets are called `tiny`\nhint: each has a folder of that name: rename a file"),
+        ("tiny.yaml", "`tiny` is given twice"),
+        ("..yaml", "`.` cannot be the name of a model's folder"),
+        ("a\n.yaml", "cannot be the name of a model's folder"),
+        ("other/tiny.yaml", "two models are called `tiny`\nhint: each has a folder of that name: rename a file"),
     ):
         result = run([*words(folder), "--model", last])
         assert result.exit_code == 2, result.output
@@ -114,16 +114,16 @@ def test_nets_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypa
         patched.setattr(Trainer, "step", interrupted)
         stopped = run(words(folder))
     assert stopped.exit_code == 143
-    assert f"`resnet-cli train-cifar --resume {folder / 'all'}` goes on" in stopped.stderr
+    assert f"to continue: `resnet-cli train-cifar --resume {folder / 'all'}`" in stopped.stderr
     assert not list((folder / "all" / "deep").glob("checkpoint-*"))
     assert not (folder / "all" / "curves.png").exists()
     other = run("train-cifar --resume all --seed 9")
     assert other.exit_code == 2
-    assert "was started otherwise: seed: 0, now 9" in other.stderr
+    assert "with different settings: seed 0 -> 9" in other.stderr
     checkpoints = sorted((folder / "all" / "tiny").glob("checkpoint-*"))
     one = run(["train-cifar", "--resume", "all", "--model", str(folder / "tiny.yaml")])
     assert one.exit_code == 2
-    assert one.stderr.startswith("error: `--resume` knows which nets there are")
+    assert one.stderr.startswith("error: `--resume` resumes all models of the directory")
     config = folder / "all" / "deep" / "config.json"
     config.rename(folder / "kept.json")
     broken = run("train-cifar --resume all")
@@ -146,14 +146,14 @@ def test_a_net_that_diverges_does_not_keep_the_others_from_their_end(
         trainers.append(self)
         if self is trainers[0] and self.iteration == 7:
             with torch.no_grad():
-                next(self.net.parameters()).fill_(float("nan"))
+                next(self.model.parameters()).fill_(float("nan"))
         step(self)
 
     monkeypatch.setattr(Trainer, "step", diverging)
     result = run([*words(folder), "--format", "json"])
     assert result.exit_code == 3
     assert "error: not finished: tiny: the loss or a gradient of iteration 8 is not finite" in result.stderr
-    assert [net["model"] for net in json.loads(result.stdout)["nets"]] == ["deep.yaml"]
+    assert [net["model"] for net in json.loads(result.stdout)["models"]] == ["deep.yaml"]
 
 
 def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,12 +173,10 @@ def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(fo
     assert run(words(folder)).exit_code == 0
     again = run(words(folder))
     assert again.exit_code == 2
-    assert again.stderr.startswith(
-        f"error: `{folder / 'all'}` has several nets already\nhint: resume it with `--resume "
-    )
+    assert again.stderr.startswith(f"error: `{folder / 'all'}` already has several runs\nhint: resume with `--resume ")
     others = run("train-cifar --resume all --depth 20 --depth 56")
     assert others.exit_code == 2
-    assert others.stderr.startswith("error: `--resume` knows which nets there are")
+    assert others.stderr.startswith("error: `--resume` resumes all models of the directory")
 
 
 def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touched(
@@ -191,7 +189,7 @@ def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touc
     result = run([*tiny.words(folder)[:1], "--model", "../", *deep, *tiny.words(folder, "all")[3:]])
     assert (folder / "recipe.yaml").is_file()  # beside the new directory, of a name that runs have in theirs
     assert result.exit_code == 0, result.output
-    assert [place.name for place in net_folders(folder / "all")] == ["run", "deep"]
+    assert [place.name for place in models_of(folder / "all")] == ["run", "deep"]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +199,9 @@ def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touc
 )
 def test_a_list_of_nets_that_nobody_has_written_is_refused(folder: Path, nets: object) -> None:
     (folder / "all").mkdir()
-    (folder / "all" / "nets.json").write_text(json.dumps({"schema": "resnet-cli/group@1", "nets": nets}))
+    record = {"schema": "resnet-cli/group@2", "kind": "models", "runs": nets}
+    (folder / "all" / "group.json").write_text(json.dumps(record))
     for command in ("train-cifar --resume all", "curves all"):
         result = run(command)
         assert result.exit_code == 2, result.output
-        assert "nets.json` is not whole" in result.stderr
+        assert "group.json` is invalid" in result.stderr

@@ -27,9 +27,9 @@ from resnetcli.errors import ResourceError
 from resnetcli.plan.memory import memory
 from resnetcli.reports.profile import load
 from resnetcli.runs.checkpoint import files as checkpoints
-from resnetcli.runs.directory import only_one
+from resnetcli.runs.lock import lock_directory
 from resnetcli.runs.metrics import read_metrics
-from resnetcli.train import start
+from resnetcli.train import job
 from resnetcli.train.loop import Trainer
 from tests.support.cli import run
 from tests.train import tiny
@@ -53,13 +53,13 @@ def test_a_run_is_trained_told_of_and_left_in_its_directory(folder: Path) -> Non
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert record == json.loads((folder / "run" / "result.json").read_text())
-    assert record["schema"] == "resnet-cli/train@1"
+    assert record["schema"] == "resnet-cli/train@2"
     assert record["iterations"] == 40
     assert record["data"] == "custom, 50 images"
     assert [p.iteration for p in read_metrics(folder / "run")] == list(range(4, 41, 4))
     said = result.stderr.splitlines()
     assert said[0].startswith("tiny   ")
-    assert "30 images to train on, 20 to test, 4 classes" in said[1]
+    assert "30 training images, 20 test images, 4 classes" in said[1]
     assert "40 iterations of 8 images, 10.7 epochs; seed 0" in said[2]
     assert said[-1].startswith("40/40  loss ")
 
@@ -68,7 +68,7 @@ def test_a_table_like_the_papers_is_printed(folder: Path) -> None:
     result = run(tiny.words(folder))
     assert result.exit_code == 0, result.output
     assert "test error %" in result.stdout
-    assert "of the last iteration, on all 20 test images of custom, 50 images" in result.stdout
+    assert "after the last iteration, on all 20 test images of custom, 50 images" in result.stdout
 
 
 def test_a_run_is_tested_again_with_each_class(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_run_is_tested_again_with_each_class(folder: Path) -> None:
     assert re.search(r"^ all +20 ", run("eval run").stdout, re.MULTILINE)
     nothing = run("eval run --checkpoint 7")
     assert (nothing.exit_code, nothing.stderr) == (
-        2, "error: `run` has no checkpoint of iteration 7\nhint: it has those of 40\n"
+        2, "error: `run` has no checkpoint of iteration 7\nhint: available: 40\n"
     )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_testing_a_run_says_what_it_fetches_but_not_that_the_machine_is_another(
         log("fetching 170.1 MB")
         return load_set(*args, log=log, **how)
 
-    monkeypatch.setattr(start, "load", fetched)
+    monkeypatch.setattr(job, "load", fetched)
     result = run("eval run --threads 2")
     assert (result.exit_code, result.stderr) == (0, "fetching 170.1 MB\n")
 
@@ -126,7 +126,7 @@ def test_a_directory_that_is_there_is_not_written_over(folder: Path) -> None:
     again = run(tiny.words(folder))
     assert again.exit_code == 2
     assert again.stderr.startswith("error: `")
-    assert "is a run already" in again.stderr
+    assert "already has a run" in again.stderr
     assert (folder / "run" / "result.json").stat().st_mtime_ns == before
 
 
@@ -141,19 +141,16 @@ def test_a_run_of_a_few_iterations_can_be_tested_again(folder: Path, iterations:
 
 def test_a_run_s_model_is_read_like_any_file_of_unknown_origin(folder: Path) -> None:
     assert run([*tiny.words(folder), "--iterations", "2"]).exit_code == 0
-    for name in ("model.yaml", "spec.yaml"):
-        whole = (folder / "run" / name).read_bytes()
-        for junk, said in ((b"\xff\xfe", "not UTF-8 text"), (b"#" * 2**23, "is larger"), (None, "no such file")):
-            (folder / "run" / name).unlink(missing_ok=True)
-            if junk is not None:
-                (folder / "run" / name).write_bytes(junk)
-            result = run("eval run")
-            assert result.exit_code == 2, result.output
-            assert said in result.stderr
-        os.mkfifo(folder / "run" / name)
-        assert "is not a regular file" in run("eval run").stderr
-        (folder / "run" / name).unlink()
-        (folder / "run" / name).write_bytes(whole)
+    model = folder / "run" / "model.yaml"
+    for junk, message in ((b"\xff\xfe", "not UTF-8 text"), (b"#" * 2**23, "is larger"), (None, "no such file")):
+        model.unlink(missing_ok=True)
+        if junk is not None:
+            model.write_bytes(junk)
+        result = run("eval run")
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+    os.mkfifo(model)
+    assert "is not a regular file" in run("eval run").stderr
 
 
 def test_a_finished_run_says_so(folder: Path) -> None:
@@ -169,8 +166,8 @@ def test_a_resume_with_other_options_is_refused_with_all_that_differs(folder: Pa
     result = run("train-cifar --resume run --seed 3 --iterations 50 --batch-size 8 --dtype bf16 --threads 1")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: `run` was started otherwise: iterations: 40, now 50; seed: 0, now 3; dtype: fp32, now bf16\n"
-        "hint: leave these options out, or start a run of its own with `--out`\n"
+        "error: cannot resume `run` with different settings: iterations 40 -> 50; seed 0 -> 3; dtype fp32 -> bf16\n"
+        "hint: omit these options, or start another run with `--out`\n"
     )
 
 
@@ -178,12 +175,12 @@ def test_a_resume_with_the_recipe_as_it_was_goes_on_and_with_an_edited_one_is_re
     run([*tiny.words(folder), "--iterations", "20"])
     resume = f"train-cifar --resume run --recipe {folder / 'recipe.yaml'}"
     assert run(f"{resume} --iterations 20").exit_code == 0
-    assert "recipe's iterations: 20, now 40" in run(resume).stderr
+    assert "recipe's iterations 20 -> 40" in run(resume).stderr
     text = (folder / "recipe.yaml").read_text()
     (folder / "recipe.yaml").write_text(text.replace("lr: 0.05", "lr: 0.5"))
     result = run(f"{resume} --iterations 20")
     assert result.exit_code == 2
-    assert "`run` was started otherwise: recipe's schedule.lr: 0.05, now 0.5\n" in result.stderr
+    assert "cannot resume `run` with different settings: recipe's schedule.lr 0.05 -> 0.5\n" in result.stderr
 
 
 def test_batchnorms_images_that_a_recipe_leaves_open_may_be_said_by_an_option_but_not_by_an_edit(folder: Path) -> None:
@@ -192,7 +189,7 @@ def test_batchnorms_images_that_a_recipe_leaves_open_may_be_said_by_an_option_bu
     assert run(f"train-cifar --resume run --recipe {recipe}").exit_code == 0
     recipe.write_text(recipe.read_text() + "bn_batch: 2\n")
     said = run(f"train-cifar --resume run --recipe {recipe}").stderr
-    assert "`run` was started otherwise: recipe's bn_batch: 4, now 2\n" in said
+    assert "cannot resume `run` with different settings: recipe's bn_batch 4 -> 2\n" in said
 
 
 def test_a_resume_that_names_the_net_is_refused_if_its_file_says_another_one_now(folder: Path) -> None:
@@ -203,7 +200,7 @@ def test_a_resume_that_names_the_net_is_refused_if_its_file_says_another_one_now
     net.write_text(tiny.NET.replace("n: 1", "n: 2"))
     result = run(resume)
     assert result.exit_code == 2
-    assert f"`run` was started otherwise: model: `{net}` is another net now\n" in result.stderr
+    assert f"cannot resume `run` with different settings: model `{net}` was edited\n" in result.stderr
     assert run("train-cifar --resume run").exit_code == 0
 
 
@@ -214,7 +211,7 @@ def test_a_resume_of_a_configuration_in_which_settings_are_missing_says_so(folde
     (folder / "run" / "config.json").write_text(json.dumps(config))
     result = run(f"train-cifar --resume run --recipe {folder / 'recipe.yaml'}")
     assert result.exit_code == 2
-    assert "`run` was started otherwise: recipe's momentum: nothing, now 0.9\n" in result.stderr
+    assert "cannot resume `run` with different settings: recipe's momentum unset -> 0.9\n" in result.stderr
 
 
 def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +221,13 @@ def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, mo
     monkeypatch.setattr("resnetcli.runs.directory.Run.finish", full)
     result = run(tiny.words(folder))
     assert result.exit_code == 3
-    assert f"hint: make room, then `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in result.stderr
+    assert (
+        f"hint: free some space, then continue with `resnet-cli train-cifar --resume {folder / 'run'}`" in result.stderr
+    )
+
+
+def stopped_text(number: int, run: Path) -> str:
+    return f"stopped by {signal.Signals(number).name}; to continue: `resnet-cli train-cifar --resume {run}`"
 
 
 def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, at: int = 17, number: int = signal.SIGINT) -> None:
@@ -240,8 +243,9 @@ def stopped(folder: Path, monkeypatch: pytest.MonkeyPatch, at: int = 17, number:
         patched.setattr(Trainer, "step", interrupted)
         result = run(tiny.words(folder))
     assert result.exit_code == 128 + number
-    assert f"stopped by {signal.Signals(number).name}; `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in (
-        result.stderr
+    assert (
+        f"stopped by {signal.Signals(number).name}; to continue: `resnet-cli train-cifar --resume {folder / 'run'}`"
+        in (result.stderr)
     )
 
 
@@ -271,7 +275,7 @@ def test_a_stopped_run_ends_with_the_same_weights_to_the_bit(
     assert [n for n, _ in checkpoints(folder / "run")] == [18]
     result = run("train-cifar --resume run")
     assert result.exit_code == 0, result.output
-    assert "going on from iteration 18 of 40" in result.stderr
+    assert "resuming at iteration 18/40" in result.stderr
     assert weights(folder / "run") == weights(folder / "whole")
 
 
@@ -281,15 +285,15 @@ def test_a_resume_on_other_data_is_refused(folder: Path, monkeypatch: pytest.Mon
     write_custom(folder / "other", tiny.split(30, 9), tiny.split(20, 2), ["a", "b", "c", "d"])
     result = run("train-cifar --resume run --data-dir other")
     assert result.exit_code == 2
-    assert "`run` cannot be gone on with: data_digest: " in result.stderr
+    assert "cannot resume `run`: data_digest " in result.stderr
     (folder / "data").rename(folder / "moved")  # the same data elsewhere is the same data
     assert run("train-cifar --resume run --data-dir moved").exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "what"),
-    [("recipe.yaml", "momentum: 0.9", "momentum: 0.8", "recipe.momentum: 0.9, now 0.8"),
-     ("model.yaml", "3x3 4", "3x3 5", "spec: ")],
+    [("recipe.yaml", "momentum: 0.9", "momentum: 0.8", "recipe.momentum 0.9 -> 0.8"),
+     ("model.yaml", "3x3 4", "3x3 5", "spec ")],
 )  # fmt: skip
 def test_a_run_whose_files_were_changed_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str, what: str
@@ -317,7 +321,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert not (folder / "run" / "result.json").exists()
     again = run("train-cifar --resume run")
     assert again.exit_code == 3
-    assert "going on from iteration 10 of 40" in again.stderr
+    assert "resuming at iteration 10/40" in again.stderr
 
 
 def test_a_seed_that_diverges_does_not_keep_the_others_from_their_end(
@@ -350,7 +354,7 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_would(
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", full)
-        patched.setattr("resnetcli.train.seeds.device_memory", lambda device: 100_000)
+        patched.setattr("resnetcli.train.group.device_memory", lambda device: 100_000)
         result = run(tiny.words(folder))
     assert result.exit_code == 3
     assert "does not fit into the memory of `cpu` (failed to allocate 20.00 GiB)" in result.stderr
@@ -365,10 +369,10 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_would(
 def test_a_machine_that_is_too_small_is_told_before_the_first_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnetcli.train.start.physical_memory", lambda: 50_000)
+    monkeypatch.setattr("resnetcli.train.build.physical_memory", lambda: 50_000)
     result = run(tiny.words(folder))
     assert result.exit_code == 3
-    assert "error: a step with a batch of 8 would take" in result.stderr
+    assert "error: a step with a batch of 8 needs" in result.stderr
     assert not (folder / "run").exists()
 
 
@@ -405,10 +409,10 @@ def test_several_seeds_go_on_where_they_were_stopped(folder: Path, monkeypatch: 
         patched.setattr(Trainer, "step", interrupted)
         assert run([*tiny.words(folder, "all"), "--seeds", "3"]).exit_code == 143
     assert begun == [1]
-    assert not (folder / "all" / "seed2").exists()
+    assert not list((folder / "all" / "seed2").glob("checkpoint-*"))
     other = run("train-cifar --resume all --seeds 4")
     assert (other.exit_code, other.stderr.splitlines()[0]) == (2, "error: `all` has the seeds 0 to 2")
-    with only_one(folder / "all"):
+    with lock_directory(folder / "all"):
         third = run("train-cifar --resume all")
     assert (third.exit_code, third.stderr.splitlines()[0]) == (2, "error: another process is training in `all`")
     assert run("train-cifar --resume all").exit_code == 0
@@ -421,41 +425,41 @@ def test_several_seeds_go_on_where_they_were_stopped(folder: Path, monkeypatch: 
 
 def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(folder: Path) -> None:
     assert run([*tiny.words(folder, "all"), "--seeds", "2"]).exit_code == 0
-    before = weights(folder / "all" / "seed1")
-    (folder / "all" / "seed1").rename(folder / "whole")
-    (folder / "all" / "seed1").mkdir()
-    (folder / "all" / "seed1" / ".lock").write_text("resnet-cli run\n")
-    (folder / "all" / "seed1" / "spec.yaml").touch()
-    (folder / "all" / "seed1" / ".config.json.part").touch()
+    seed = folder / "all" / "seed1"
+    before = weights(seed)
+    for file in seed.iterdir():
+        if not file.name.endswith((".yaml", ".lock", "config.json")):
+            file.unlink()
+    (seed / ".metrics.jsonl.part").touch()
     result = run("train-cifar --resume all")
     assert result.exit_code == 0, result.output
-    assert weights(folder / "all" / "seed1") == before
-    (folder / "all" / "seed1" / "config.json").unlink()  # of a run that has checkpoints nothing is taken away
+    assert weights(seed) == before
+    (seed / "config.json").unlink()  # of a run that has checkpoints nothing is removed
     again = run("train-cifar --resume all")
     assert (again.exit_code, again.stderr.splitlines()[-2]) == (
-        2, f"error: `{Path('all') / 'seed1'}` is there already, and not empty"
+        2, f"error: `{Path('all') / 'seed1'}` is not a run: it has no config.json"
     )  # fmt: skip
-    assert weights(folder / "all" / "seed1") == before
+    assert weights(seed) == before
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("train-cifar", "what shall be trained?"),
+        ("train-cifar", "no model given: use --depth or --model"),
         ("train-cifar --depth 20 --depth 55", "`--depth 50` or `--depth 56`"),
         (
             "train-cifar n=1 --model cifar_resnet --model cifar_plain",
-            '`n=1` could be of each of several nets\nhint: say of which: `--model "cifar_resnet n=1"`',
+            '`n=1` is ambiguous with several models\nhint: say which one: `--model "cifar_resnet n=1"`',
         ),
         ("train-cifar --depth 55", "`--depth 50` or `--depth 56`"),
         ("train-cifar --depth 3", "`--depth 8` or `--depth 14`"),
-        ("train-cifar depth=20", "`depth=20` is of no model"),
-        ("train-cifar n=1 --depth 20", "for parameters: `--model cifar_resnet depth=56`"),
-        ("train-cifar --model cifar_resnet20 classes=10", "comes from the data"),
+        ("train-cifar depth=20", "`depth=20` is a parameter without a model"),
+        ("train-cifar n=1 --depth 20", "to set parameters: `--model cifar_resnet depth=56`"),
+        ("train-cifar --model cifar_resnet20 classes=10", "comes from the dataset"),
         ("train-cifar --model cifar_resne", "did you mean `cifar_resnet`"),
         (
             "train-cifar --model cifar_resnet20 cifar_resnet32",
-            "`cifar_resnet32` is no parameter of `cifar_resnet20`\nhint: for another net, `--model` once more",
+            "`cifar_resnet32` is not a parameter of `cifar_resnet20`\nhint: for another model, repeat `--model`",
         ),
         ("train-cifar --depth 20 --recipe resnett", "did you mean `resnet`"),
         ("train-cifar --depth 20 --iterations many", "--iterations: `many`"),
@@ -466,7 +470,7 @@ def test_a_seed_that_was_killed_before_its_first_step_is_trained_at_a_resume(fol
         ("train-cifar --depth 20 --bn-batch 0", "`--bn-batch 0` is out of range\nhint: from 2 to 65,536"),
         ("train-cifar --depth 20 --bn-batch 100", "hint: `--bn-batch` divides `batch_size`"),
         ("train-cifar --depth 20 --batch-size 100 --bn-batch 64", "hint: `--bn-batch` divides `--batch-size`"),
-        ("train-cifar --depth 20 --dtype fp17", "no net is trained in `fp17`"),
+        ("train-cifar --depth 20 --dtype fp17", "dtype `fp17` is not supported in training"),
         ("train-cifar --depth 20 --device gpu", "did you mean `cuda`"),
         ("train-cifar --depth 20 --device cpu --cuda-graph", "a CPU has no CUDA graphs"),
         ("train-cifar --depth 20 --device cpu --threads 0", "0 threads"),
@@ -489,13 +493,13 @@ def test_what_cannot_be_is_said_before_anything_is_made(folder: Path, command: s
 def test_a_run_with_more_readings_than_are_kept_is_not_begun(folder: Path) -> None:
     result = run([*tiny.words(folder), "--iterations", "1M", "--eval-every", "5"])
     assert result.exit_code == 2
-    assert "error: tests and checkpoints at more than 131,072 of 1,000,000 iterations" in result.stderr
+    assert "error: evaluations and checkpoints at more than 131,072 of 1,000,000 iterations" in result.stderr
     assert not (folder / "run").exists()
 
 
 def test_the_papers_depths_are_its_own_nets(folder: Path) -> None:
     from resnetcli.spec.zoo import Zoo
-    from resnetcli.train.start import depth_model
+    from resnetcli.train.paper import depth_model
 
     assert depth_model(56, Zoo()) == ("cifar_resnet56", {})
     assert depth_model(26, Zoo()) == ("cifar_resnet", {"depth": 26})
@@ -522,7 +526,7 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patched:
-        patched.setattr(start, "load", stopped)
+        patched.setattr(job, "load", stopped)
         result = run(tiny.words(folder))
         assert (result.exit_code, result.stderr) == (
             128 + number,
@@ -533,10 +537,10 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
     assert signal.getsignal(number) is before
     assert run([*tiny.words(folder), "--iterations", "2"]).exit_code == 0
     (folder / "run" / "result.json").unlink()
-    monkeypatch.setattr(start, "load", stopped)
+    monkeypatch.setattr(job, "load", stopped)
     again = run("train-cifar --resume run")
     assert again.exit_code == 128 + number
-    assert "`resnet-cli train-cifar --resume run` goes on" in again.stderr
+    assert "to continue: `resnet-cli train-cifar --resume run`" in again.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -556,8 +560,9 @@ def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_goes_on_later
         patched.setattr(Trainer, "evaluate", stopped)
         result = run(tiny.words(folder))
     assert result.exit_code == 128 + number, result.output
-    assert f"stopped by {signal.Signals(number).name}; `resnet-cli train-cifar --resume {folder / 'run'}` goes on" in (
-        result.stderr
+    assert (
+        f"stopped by {signal.Signals(number).name}; to continue: `resnet-cli train-cifar --resume {folder / 'run'}`"
+        in (result.stderr)
     )
     assert run("train-cifar --resume run").exit_code == 0
     assert run(tiny.words(folder, "whole")).exit_code == 0
@@ -608,10 +613,10 @@ def test_a_run_s_directory_may_be_copied_and_one_that_cannot_be_written_says_so(
 
 def test_of_two_that_resume_one_run_one_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(folder, monkeypatch)
-    with only_one(folder / "run"):
+    with lock_directory(folder / "run"):
         result = run("train-cifar --resume run")
     assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: another process is training in `run`")
-    with only_one(folder / "new", new=True):
+    with lock_directory(folder / "new", new=True):
         result = run(tiny.words(folder, "new"))
     assert result.exit_code == 2
     assert "another process is training in" in result.stderr
@@ -624,7 +629,7 @@ def test_of_two_that_resume_one_run_one_is_told(folder: Path, monkeypatch: pytes
 def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way_to_it(
     batch: int, iterations: int, every: int
 ) -> None:
-    assert start._eval_every(iterations, batch, 20) == every
+    assert job.default_eval_every(iterations, batch, 20) == every
 
 
 # --- killed --------------------------------------------------------------------------------------------------------
@@ -633,7 +638,7 @@ def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way
 def killed_and_resumed(folder: Path, kills: int, iterations: int) -> None:
     """A run that is killed at random moments and resumed each time; its end is held to an uninterrupted one's."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnetcli.train.seeds", "resnetcli.cli.main", "tests.train.tiny"])
+    context.set_forkserver_preload(["resnetcli.train.group", "resnetcli.cli.main", "tests.train.tiny"])
     options = ["--iterations", str(iterations), "--checkpoint-every", "7"]
 
     def start(words: list[str]) -> BaseProcess:

@@ -104,7 +104,7 @@ def test_gpus_are_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     result = run("train-cifar --depth 20 --gpus 2")
     assert (result.exit_code, result.stderr) == (
-        2, "error: `--gpus` starts processes, and `torchrun` has done so\nhint: leave it out\n"
+        2, "error: `--gpus` cannot be used under `torchrun`, which has started the processes\nhint: omit it\n"
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from resnetcli.errors import ResourceError, UsageError
 from resnetcli.ops import Conv
 from resnetcli.parallel import team as distributed
 from resnetcli.parallel.launch import AGAIN_S, PARENT, again, launch, surroundings
-from resnetcli.parallel.team import AgreedStop, Lost, _code, _has_loose, _reason, apart, require_possible
+from resnetcli.parallel.team import AgreedStop, Lost, _code, _has_loose, _reason, require_possible, split_batch
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Where
 from resnetcli.recipes.deviations import deviations
@@ -36,8 +36,10 @@ from resnetcli.runs.directory import open_run
 from resnetcli.runs.metrics import read_metrics
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.loop import Trainer, _part
-from resnetcli.train.start import Asked, Prepared
+from resnetcli.train.evaluate import share
+from resnetcli.train.job import TrainJob
+from resnetcli.train.loop import Trainer
+from resnetcli.train.options import TrainOptions
 from tests.support.cli import run
 from tests.train import tiny
 
@@ -170,10 +172,10 @@ def test_two_processes_train_as_one_does_whose_batch_norm_is_over_half_the_batch
 
 def test_batch_norm_is_over_a_processes_own_images_and_stays_so() -> None:
     recipe = read_recipe("resnet")
-    begun = apart(recipe, 2, new=True)
+    begun = split_batch(recipe, 2, new=True)
     assert begun == replace(recipe, bn_batch=64)
-    assert apart(begun, 1, new=False) == apart(begun, 2, new=False) == begun
-    assert apart(replace(recipe, bn_batch=16), 2, new=True).bn_batch == 16
+    assert split_batch(begun, 1, new=False) == split_batch(begun, 2, new=False) == begun
+    assert split_batch(replace(recipe, bn_batch=16), 2, new=True).bn_batch == 16
     assert "BN over" not in " ".join(deviations(begun))  # it is what the paper has
 
 
@@ -189,29 +191,29 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(
     bn_batch: int | None, world: int, new: bool, said: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=said) as found:
-        apart(replace(read_recipe("resnet"), bn_batch=bn_batch), world, new=new)
+        split_batch(replace(read_recipe("resnet"), bn_batch=bn_batch), world, new=new)
     assert found.value.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Asked(cuda_graph=True), "records the step of one process"),
-        (Asked(device="cuda:1"), "each has a GPU of its own"),
+        (TrainOptions(cuda_graph=True), "records the step of one process"),
+        (TrainOptions(device="cuda:1"), "each has a GPU of its own"),
     ],
 )
-def test_what_several_processes_cannot_do_is_refused(asked: Asked, said: str) -> None:
+def test_what_several_processes_cannot_do_is_refused(asked: TrainOptions, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         require_possible(asked, 2)
-    require_possible(Asked(device="cuda"), 2)
-    require_possible(Asked(device="cpu"), 2)
+    require_possible(TrainOptions(device="cuda"), 2)
+    require_possible(TrainOptions(device="cpu"), 2)
 
 
 @pytest.mark.parametrize("n", [1, 499, 500, 501, 1700, 10_000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 8])
 def test_the_shares_of_an_evaluation_are_the_whole_once_in_whole_batches(n: int, parts: int) -> None:
     whole = torch.arange(n)
-    shares = [_part(whole, index, parts) for index in range(parts)]
+    shares = [share(whole, index, parts) for index in range(parts)]
     assert torch.equal(torch.cat(shares), whole)
     assert all(int(share[0]) % 500 == 0 for share in shares if len(share))
 
@@ -272,17 +274,17 @@ def test_the_source_line_of_a_library_is_no_reason() -> None:
 def test_each_process_has_the_gpu_of_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[tuple[str, int, int]] = []
 
-    def built(prepared: Prepared, rank: int, world: int) -> None:
-        devices.append((prepared.config.device, rank, world))
+    def built(job: TrainJob, rank: int, world: int) -> None:
+        devices.append((job.config.device, rank, world))
 
     monkeypatch.setattr("resnetcli.parallel.team.find", lambda text: f"found {text}")
-    monkeypatch.setattr("resnetcli.parallel.team.engine", built)
+    monkeypatch.setattr("resnetcli.parallel.team.build_trainer", built)
     team = distributed.Team.__new__(distributed.Team)  # as if it had met
     team.rank, team.world, team.local_rank = 11, 16, 3
     plan, recipe = lower(read("cifar_resnet20", zoo=Zoo())), read_recipe("resnet")
     data = make_dataset("custom", tiny.split(30, 1), tiny.split(20, 2), ("a", "b", "c", "d"))
     for device in ("cuda:0", "cpu"):
-        team._trainer(Prepared(tiny.config(device=device), plan, recipe, data, "", ""))
+        team._trainer(TrainJob(tiny.config(device=device), plan, recipe, data, "", ""))
     assert devices == [("found cuda:3", 11, 16), ("cpu", 11, 16)]
 
 
@@ -335,7 +337,7 @@ def test_no_order_goes_beyond_what_the_session_looks_at_nor_beyond_a_signal(devi
     [(["--batch-size", "9"], "error: a batch of 9 does not split over 2 processes\nhint: `--batch-size 8`"),
      (["--bn-batch", "8"], "error: BatchNorm is over 8 images, and each of 2 processes has 4 of a batch"),
      (["--recipe", "resmet"], "error: unknown recipe `resmet`\nhint: did you mean"),
-     (["--depth", "57"], "error: no ResNet of He et al. has 57 layers for CIFAR")],
+     (["--depth", "57"], "error: He et al. have no CIFAR ResNet with 57 layers")],
 )  # fmt: skip
 def test_bad_input_is_told_once_and_ends_all(folder: Path, more: list[str], said: str) -> None:
     ended = together([*tiny.words(folder), *more], folder)
@@ -352,7 +354,7 @@ def test_a_data_set_that_one_of_them_does_not_have_is_told_by_the_first(folder: 
     patch = f"""
 import os
 from pathlib import Path
-from resnetcli.train import distributed
+from resnetcli.parallel import team as distributed
 load = distributed.load
 distributed.load = lambda name, path, **more: load(name, Path({str(folder / "other")!r}), **more)
 from resnetcli.cli.main import main
@@ -374,18 +376,18 @@ def test_a_run_is_gone_on_with_by_another_number_of_processes(folder: Path) -> N
 
     first = Team(when(11, kill, tiny.words(folder, "mixed")), folder).end()
     assert first.codes == [143, 143], first.said
-    assert "stopped by SIGTERM; `resnet-cli train-cifar --resume" in first.said[0]
+    assert "stopped by SIGTERM; to continue: `resnet-cli train-cifar --resume" in first.said[0]
     at = checkpoints(folder / "mixed")[0][0]
     assert 11 <= at <= 13  # the others hear of it with the next order
     resumed = subprocess.run(when(23, kill, ["train-cifar", "--resume", "mixed"], rank=0),
                              env={**os.environ, "RANK": "0"}, capture_output=True, text=True, check=False)  # fmt: skip
     assert resumed.returncode == 143, resumed.stderr
-    assert f"going on from iteration {at} of 40" in resumed.stderr
-    assert "another number of processes than before: the weights' last digits may be others" in resumed.stderr
+    assert f"resuming at iteration {at}/40" in resumed.stderr
+    assert "different number of processes than before: the last digits of the weights may differ" in resumed.stderr
     assert checkpoints(folder / "mixed")[0][0] == 24
     last = together(["train-cifar", "--resume", "mixed"], folder)
     assert last.codes == [0, 0], last.said
-    assert "going on from iteration 24 of 40" in last.said[0]
+    assert "resuming at iteration 24/40" in last.said[0]
     assert_close(folder / "one", folder / "mixed")
     assert_close(folder / "two", folder / "mixed")
 
@@ -426,7 +428,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_can_be_gone_on_wit
 @pytest.mark.slow
 def test_a_process_that_does_not_answer_is_waited_for_only_so_long(folder: Path) -> None:
     patch = f"""
-from resnetcli.train import distributed
+from resnetcli.parallel import team as distributed
 joined = distributed.joined
 distributed.joined = lambda place, download: joined(place, download=download, patience_s=6)
 {PATCHED.format(at=5, what="os.kill(os.getpid(), signal.SIGSTOP)", rank=1)}

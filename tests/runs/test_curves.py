@@ -9,7 +9,7 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.runs.curves import Drop, Line, read_curves
-from resnetcli.runs.directory import METRICS_FILE
+from resnetcli.runs.layout import METRICS_FILE
 from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
 
 SHORT = {"iterations": 400, "eval_every": 200}

@@ -18,27 +18,20 @@ import pytest
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.files import write_atomic, write_json
 from resnetcli.runs import directory as runs
-from resnetcli.runs.directory import (
-    CONFIG_FILE,
-    LOCK_FILE,
-    SEEDS_FILE,
-    Config,
-    create,
-    differences,
-    discard,
-    only_one,
-    open_run,
-    require_new,
-)
+from resnetcli.runs import lock
+from resnetcli.runs.config import Config, differences
+from resnetcli.runs.directory import create, open_run
+from resnetcli.runs.layout import CONFIG_FILE, GROUP_FILE, LOCK_FILE
+from resnetcli.runs.lock import discard, lock_directory, require_new
 from resnetcli.runs.metrics import Metrics
 from tests.train.tiny import CONFIG, config, point
 
 RESULT = {
-    "schema": "resnet-cli/train@1", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",
+    "schema": "resnet-cli/train@2", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",
     "seed": 0, "data": "CIFAR-10 (verified)", "iterations": 40, "batch_size": 4, "final_test_error_percent": 8.75,
     "final_test_loss": None, "test_images": 10, "final_train_error_percent": 0.0, "final_train_loss": 0.1,
     "train_images": 20, "images_per_s": None, "wall_s": 1.5, "deviations": ["one"],
-    "printed": [asdict(entry) for entry in CONFIG.printed],
+    "published": [asdict(entry) for entry in CONFIG.published],
 }  # fmt: skip
 """Those keys of one that are shown."""
 
@@ -60,20 +53,20 @@ def test_a_run_is_read_as_it_was_made(tmp_path: Path) -> None:
 
 def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
     Metrics(make(tmp_path / "run").path, 0).append(point(1))
-    with pytest.raises(UsageError, match="is a run already") as caught:
+    with pytest.raises(UsageError, match="already has a run") as caught:
         make(tmp_path / "run")
     assert "--resume" in caught.value.hint
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
-    with pytest.raises(UsageError, match="and not empty"):
+    with pytest.raises(UsageError, match="and is not empty"):
         require_new(tmp_path / "full")
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         require_new(tmp_path / "file")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         require_new(tmp_path / "link")
-    with pytest.raises(UsageError, match="no name for a directory"):
+    with pytest.raises(UsageError, match="cannot be a directory"):
         require_new(tmp_path / ("x" * 5000))
     (tmp_path / "empty").mkdir()
     require_new(tmp_path / "empty")
@@ -82,7 +75,7 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
 def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, tried, free = threading.Barrier(8), threading.Barrier(8), runs.require_new
+    together, tried, free = threading.Barrier(8), threading.Barrier(8), lock.require_new
     asked = threading.local()
 
     def all_find_it_free(path: Path) -> None:
@@ -91,12 +84,12 @@ def test_of_runs_that_begin_in_one_place_at_the_same_moment_one_has_it(
             asked.before = True
             together.wait(60)
 
-    monkeypatch.setattr(runs, "require_new", all_find_it_free)
+    monkeypatch.setattr(lock, "require_new", all_find_it_free)
 
     def begin(path: Path, seed: int) -> bool | UsageError:
         asked.before = False
         try:
-            with only_one(path, new=True):
+            with lock_directory(path, new=True):
                 runs.write_run(path, config(seed=seed), spec="a: 1", model="b: 2", recipe="c: 3")
                 tried.wait(60)
                 return True
@@ -131,8 +124,8 @@ def test_a_run_without_progress_is_taken_over_with_all_that_it_left(tmp_path: Pa
         [LOCK_FILE, ".config.json.4711-x.part", "spec.yaml", "model.yaml", "recipe.yaml"],
         [LOCK_FILE, CONFIG_FILE, "metrics.jsonl", "metrics.csv", ".checkpoint-00000010.safetensors.part"],
         [LOCK_FILE, CONFIG_FILE, "events.out.tfevents.17.resnet-cli"],
-        [LOCK_FILE, SEEDS_FILE, "seed0/.lock", "seed0/config.json", "seed1/"],
-        [LOCK_FILE, "nets.json", "a/.lock", "a/seeds.json", "a/seed0/.lock", "a/seed0/config.json", "b/"],
+        [LOCK_FILE, GROUP_FILE, "seed0/.lock", "seed0/config.json", "seed1/"],
+        [LOCK_FILE, "group.json", "a/.lock", "a/group.json", "a/seed0/.lock", "a/seed0/config.json", "b/"],
     ]
     for number, names in enumerate(left):
         path = tmp_path / str(number)
@@ -173,15 +166,15 @@ def test_what_another_has_put_there_or_a_run_has_come_to_is_never_taken_over(tmp
 def test_files_of_others_with_a_run_s_names_are_no_run_that_was_begun(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").touch()
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(UsageError, match="is there already, and not empty"):
+    with pytest.raises(UsageError, match="already exists and is not empty"):
         make(tmp_path)
     (tmp_path / LOCK_FILE).symlink_to("nowhere")
-    with pytest.raises(UsageError, match="is there already, and not empty"):
+    with pytest.raises(UsageError, match="already exists and is not empty"):
         make(tmp_path)
     (tmp_path / LOCK_FILE).unlink()
     for text in ("", "4711", MARK[:-1], MARK + " "):  # as many programs make one
         (tmp_path / LOCK_FILE).write_text(text)
-        with pytest.raises(UsageError, match="is there already, and not empty"):
+        with pytest.raises(UsageError, match="already exists and is not empty"):
             make(tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == [LOCK_FILE, "model.yaml", "recipe.yaml"]
 
@@ -204,9 +197,9 @@ def test_one_that_was_stopped_while_it_was_made_says_what_to_type(tmp_path: Path
 @pytest.mark.parametrize("name", ["run", "my run", "it's", "a;b", "$HOME", "a`b"])
 def test_what_is_to_be_typed_is_one_word_for_a_shell(tmp_path: Path, name: str) -> None:
     path = make(tmp_path / name).path
-    with pytest.raises(UsageError, match="is a run already") as caught:
+    with pytest.raises(UsageError, match="already has a run") as caught:
         make_progress(path)
-    typed = caught.value.hint.partition("with `")[2].partition("`, or name another")[0]
+    typed = caught.value.hint.partition("with `")[2].partition("`, or select another")[0]
     assert shlex.split(typed) == ["--resume", str(path)]
     (path / "metrics.jsonl").unlink()
     (path / CONFIG_FILE).unlink()
@@ -233,9 +226,9 @@ def test_a_lock_file_that_its_holder_has_removed_is_not_taken_for_the_lock(
         flock(handle, operation)
 
     monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
-    with only_one(tmp_path):
+    with lock_directory(tmp_path):
         monkeypatch.undo()
-        with pytest.raises(UsageError, match="another process"), only_one(tmp_path):
+        with pytest.raises(UsageError, match="another process"), lock_directory(tmp_path):
             pass
 
 
@@ -253,10 +246,10 @@ def test_a_directory_in_which_a_run_could_not_begin_is_free_for_another_try(
     make(tmp_path / "run")
 
 
-@pytest.mark.parametrize("last", [CONFIG_FILE, SEEDS_FILE])
+@pytest.mark.parametrize("last", [CONFIG_FILE, GROUP_FILE])
 def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path, last: str) -> None:
     def begin() -> None:
-        with only_one(tmp_path / "run", new=True):
+        with lock_directory(tmp_path / "run", new=True):
             (tmp_path / "run" / last).touch()
             raise KeyboardInterrupt
 
@@ -267,15 +260,15 @@ def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("file", "said"),
-    [(CONFIG_FILE, "is a run already"), (SEEDS_FILE, "has several seeds already"),
-     ("mine", "is there already, and not empty")],
+    [(CONFIG_FILE, "already has a run"), (GROUP_FILE, "already has several runs"),
+     ("mine", "already exists and is not empty")],
 )  # fmt: skip
 def test_what_is_in_the_way_of_a_run_is_said(tmp_path: Path, file: str, said: str) -> None:
     for name in (file, LOCK_FILE, "result.json"):
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=said) as found:
         make(tmp_path)
-    assert ("--resume" in found.value.hint) == (file in (CONFIG_FILE, SEEDS_FILE))
+    assert ("--resume" in found.value.hint) == (file in (CONFIG_FILE, GROUP_FILE))
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -288,7 +281,7 @@ WRONG = [
     *((name, {"wrong": []} if name not in ("parameters", "recipe", "versions") else ["wrong"])
       for name in CONFIG.__dataclass_fields__),
     ("iterations", 0), ("batch_size", 10**10), ("seed", -1), ("seed", True), ("compile", 1), ("validation_images", -1),
-    ("input", [3, 32]), ("input", [3, 32, 0]), ("recipe", {}), ("printed", [{}]), ("deviations", [1]),
+    ("input", [3, 32]), ("input", [3, 32, 0]), ("recipe", {}), ("published", [{}]), ("deviations", [1]),
     ("parameters", {"n": "1"}), ("versions", {"torch": 2}),
     ("recipe", {"name": "deep", "schedule": {"at": {"at": {"at": []}}}}),
 ]  # fmt: skip
@@ -300,7 +293,7 @@ def test_a_configuration_with_a_wrong_value_is_refused(tmp_path: Path, name: str
     record = json.loads(path.read_text())
     for changed in ({**record, name: value}, {key: kept for key, kept in record.items() if key != name}):
         path.write_text(json.dumps(changed))
-        with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+        with pytest.raises(UsageError, match=f"`{name}"):
             open_run(path.parent)
 
 
@@ -308,21 +301,21 @@ def test_a_configuration_with_a_wrong_value_is_refused(tmp_path: Path, name: str
 def test_a_result_with_a_wrong_value_is_refused(tmp_path: Path, value: object) -> None:
     run = make(tmp_path / "run")
     good: dict[str, list[object]] = {
-        "model": ["x"], "recipe": ["x"], "data": ["x"], "deviations": [[], ["x"]], "printed": [[]]
+        "model": ["x"], "recipe": ["x"], "data": ["x"], "deviations": [[], ["x"]], "published": [[]]
     }  # fmt: skip
     for name in RESULT.keys() - {"schema"}:
         if value in good.get(name, []):
             continue
         run.finish({**RESULT, name: value})
-        with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+        with pytest.raises(UsageError, match=f"`{name}"):
             _ = run.result
         run.finish({key: kept for key, kept in RESULT.items() if key != name})
         if name not in ("final_test_loss", "final_train_loss", "images_per_s"):
-            with pytest.raises(UsageError, match=f"`{name}` in it is missing or wrong"):
+            with pytest.raises(UsageError, match=f"`{name}"):
                 _ = run.result
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "resnet-cli/run@2"}', "[" * 50_000, "\0", "1" * 5000])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "resnet-cli/run@1"}', "[" * 50_000, "\0", "1" * 5000])
 def test_another_file_is_no_configuration(tmp_path: Path, text: str) -> None:
     path = make(tmp_path / "run").path
     (path / "config.json").write_text(text)
@@ -347,8 +340,8 @@ def test_two_configurations_are_one_run_unless_the_weights_would_differ() -> Non
     same = replace(CONFIG, device="cuda:0", threads=9, checkpoint_every=3, data_folder="/elsewhere", model="./net.yaml")
     assert differences(CONFIG.bound, same.bound) == []
     other = config(seed=1, recipe={**CONFIG.recipe, "schedule": {"lr": 0.2}})
-    assert differences(CONFIG.bound, other.bound) == ["recipe.schedule.lr: 0.1, now 0.2", "seed: 0, now 1"]
-    assert differences({}, {"seed": 1}) == ["seed: nothing, now 1"]
+    assert differences(CONFIG.bound, other.bound) == ["recipe.schedule.lr 0.1 -> 0.2", "seed 0 -> 1"]
+    assert differences({}, {"seed": 1}) == ["seed unset -> 1"]
 
 
 def test_bound_values_are_as_json_gives_them_back() -> None:
@@ -399,15 +392,15 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
 
 def test_only_one_process_trains_in_a_directory(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from resnetcli.runs.directory import only_one\n"
-        "with only_one(pathlib.Path(sys.argv[1])): pass"
+        "import sys, pathlib; from resnetcli.runs.lock import lock_directory\n"
+        "with lock_directory(pathlib.Path(sys.argv[1])): pass"
     )
 
     def other() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    with only_one(tmp_path):
+    with lock_directory(tmp_path):
         assert "another process is training" in other().stderr
     assert other().returncode == 0
 
@@ -419,7 +412,7 @@ def test_a_file_system_without_locks_keeps_nobody_from_training(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", without)
-    with only_one(tmp_path):
+    with lock_directory(tmp_path):
         assert (tmp_path / ".lock").exists()
 
 
@@ -430,21 +423,21 @@ def test_nothing_is_written_through_what_somebody_else_has_put_there(tmp_path: P
     for name in (".lock", ".metrics.jsonl.part"):
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(mine)
-    with pytest.raises(ResourceError, match=r"\.lock` cannot be written"), only_one(run):
+    with pytest.raises(ResourceError, match=r"\.lock` cannot be written"), lock_directory(run):
         pass
     Metrics(run, 0).append(point(1))
     assert mine.read_text() == "precious"
     assert not (run / "metrics.jsonl").is_symlink()
     (run / ".lock").unlink()
     os.mkfifo(run / ".lock")
-    with only_one(run):  # and nobody at the other end is waited for
+    with lock_directory(run):  # and nobody at the other end is waited for
         pass
 
 
 def test_a_directory_is_taken_away_only_while_nothing_has_happened_there(tmp_path: Path) -> None:
     first = make(tmp_path / "first").path
     Metrics(first, 0)
-    with only_one(first):
+    with lock_directory(first):
         pass
     discard(first)
     assert not first.exists()

@@ -98,7 +98,7 @@ def test_what_a_full_disk_refused_is_written_later_and_half_a_line_taken_away(
 )  # fmt: skip
 def test_another_line_is_no_point(tmp_path: Path, line: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(UsageError, match="line 1: not what a run writes"):
+    with pytest.raises(UsageError, match="line 1: not a reading of a run"):
         read_metrics(tmp_path)
 
 

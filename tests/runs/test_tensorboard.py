@@ -20,11 +20,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from resnetcli.errors import UsageError
 from resnetcli.files import write_atomic
 from resnetcli.runs import tensorboard as board
-from resnetcli.runs.directory import Run, create, discard
+from resnetcli.runs.directory import Run, create
+from resnetcli.runs.lock import discard
 from resnetcli.runs.metrics import Metrics, read_metrics
-from resnetcli.runs.tensorboard import PACKAGE, Board, event_files, load
+from resnetcli.runs.tensorboard import PACKAGE, EventWriter, event_files, load
 from resnetcli.train.loop import Trainer
-from resnetcli.train.session import Outcome, Session
+from resnetcli.train.session import Session, SessionOutcome
 from tests.parallel.test_team import together
 from tests.support.cli import run as cli
 from tests.train import tiny
@@ -71,7 +72,7 @@ def make(path: Path, **changes: object) -> Run:
     return create(path, config(**changes), spec="", model="", recipe="")
 
 
-def train(run: Run, engine: Fake | None = None, ear: Ear | None = None, *, tensorboard: bool = True) -> Outcome:
+def train(run: Run, engine: Fake | None = None, ear: Ear | None = None, *, tensorboard: bool = True) -> SessionOutcome:
     return Session(run, engine or Fake(), ear or Ear(), tensorboard=tensorboard).train()
 
 
@@ -121,20 +122,20 @@ def test_a_reading_can_be_seen_as_soon_as_it_is_made(tmp_path: Path) -> None:
 
 def test_the_time_is_that_which_it_was_trained_for(tmp_path: Path) -> None:
     Metrics(tmp_path, 0)
-    first = Board(tmp_path, clock=lambda: 5000.0)
+    first = EventWriter(tmp_path, clock=lambda: 5000.0)
     first.write(tiny.point(10), tiny.point(20))
     assert [event.wall_time for event in reader(tmp_path).Scalars("lr")] == [5010.0, 5020.0]
     log = Metrics(tmp_path, 0)
     for point in (tiny.point(10), tiny.point(20)):
         log.append(point)
-    later = Board(tmp_path, clock=lambda: 9000.0)  # after a long pause, in which it is not trained
+    later = EventWriter(tmp_path, clock=lambda: 9000.0)  # after a long pause, in which it is not trained
     later.write(tiny.point(30))
     assert [event.wall_time for event in reader(tmp_path).Scalars("lr")] == [8990.0, 9000.0, 9010.0]
 
 
 def test_numbers_too_large_for_an_event_are_infinite_there(tmp_path: Path) -> None:
     Metrics(tmp_path, 0).append(replace(tiny.point(10), train_loss=1e300))
-    Board(tmp_path).write()
+    EventWriter(tmp_path).write()
     assert shown(tmp_path)["loss/train"] == [(10, float("inf"))]
 
 
@@ -173,8 +174,8 @@ def test_a_run_that_was_begun_without_events_has_all_of_them_once_it_is_asked_fo
 
 def test_files_that_a_clock_set_back_has_left_are_not_shown(tmp_path: Path) -> None:
     Metrics(tmp_path, 0)
-    Board(tmp_path, clock=lambda: 9000.0).write(tiny.point(10), tiny.point(99))
-    Board(tmp_path, clock=lambda: 8000.0).write(tiny.point(10), tiny.point(20))
+    EventWriter(tmp_path, clock=lambda: 9000.0).write(tiny.point(10), tiny.point(99))
+    EventWriter(tmp_path, clock=lambda: 8000.0).write(tiny.point(10), tiny.point(20))
     assert [step for step, _ in shown(tmp_path)["lr"]] == [10, 20]
 
 
@@ -185,7 +186,7 @@ def test_of_a_directory_only_its_own_files_are_taken_away(tmp_path: Path) -> Non
     (tmp_path / "events.out.tfevents.3.resnet-cli").symlink_to(tmp_path / "events.out.tfevents.1.elsewhere")
     Metrics(tmp_path, 0)
     for second in (1000, 2000, 3000):
-        Board(tmp_path, clock=partial(float, second)).write(tiny.point(10))
+        EventWriter(tmp_path, clock=partial(float, second)).write(tiny.point(10))
     assert [path.name for path in sorted(tmp_path.glob("*events*"))] == [
         "events.out.tfevents.1.elsewhere", "events.out.tfevents.2.resnet-cli",
         "events.out.tfevents.2000000000000.resnet-cli", "events.out.tfevents.3000000000000.resnet-cli",
@@ -220,7 +221,7 @@ def test_a_run_in_which_nothing_has_happened_is_taken_away_with_its_events(tmp_p
 
 def test_half_a_record_that_a_full_disk_has_left_is_written_over(tmp_path: Path) -> None:
     Metrics(tmp_path, 0)
-    events = Board(tmp_path)
+    events = EventWriter(tmp_path)
     events.write(tiny.point(10))
     (file,) = event_files(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -249,9 +250,9 @@ def test_events_that_cannot_be_written_do_not_end_training_but_are_told_at_the_e
     monkeypatch.setattr(board, "write_atomic", full)
     outcome = train(run, ear=ear)
     assert outcome.result is not None
-    assert outcome.unsaved == ("TensorBoard's events",)
+    assert outcome.unsaved == ("TensorBoard events",)
     assert ear.lines == [
-        "warning: TensorBoard's events could not be written: No space left on device; training goes on"
+        "warning: TensorBoard events could not be written: No space left on device; training continues"
     ]
     assert [point.iteration for point in read_metrics(run.path)] == [10, 20, 30, 40]
 
@@ -293,7 +294,7 @@ def test_a_package_that_is_not_installed_is_told_with_what_installs_it(monkeypat
     missing(monkeypatch)
     with pytest.raises(UsageError, match="the package `tensorboard` is not installed") as told:
         load()
-    assert told.value.hint == "`pip install 'resnet-cli[tensorboard]'`, or leave `--tensorboard` out"
+    assert told.value.hint == "`pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`"
 
 
 def test_a_package_that_cannot_be_imported_is_told_with_the_reason(
@@ -382,7 +383,7 @@ def test_without_the_package_nothing_is_begun(folder: Path, monkeypatch: pytest.
         result = cli([*tiny.words(folder), "--tensorboard", *more])
         assert (result.exit_code, result.stderr) == (
             2, "error: the package `tensorboard` is not installed\n"
-               "hint: `pip install 'resnet-cli[tensorboard]'`, or leave `--tensorboard` out\n"
+               "hint: `pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`\n"
         )  # fmt: skip
         assert sorted(folder.rglob("*")) == before
     assert cli(tiny.words(folder)).exit_code == 0
@@ -403,7 +404,7 @@ def test_a_run_with_events_goes_on_without_the_package_and_says_so(
         )  # fmt: skip
         result = cli("train-cifar --resume run")
         assert result.exit_code == 0, result.output
-        assert "warning: nothing more for TensorBoard: the package `tensorboard` is not installed\n" in result.stderr
+        assert "warning: no further TensorBoard events: the package `tensorboard` is not installed\n" in result.stderr
         tested = cli("eval run")
         assert (tested.exit_code, tested.stderr) == (0, "")
     assert cli("train-cifar --resume run --tensorboard").exit_code == 0

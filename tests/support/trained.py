@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetcli.files import write_json
-from resnetcli.runs.directory import SEEDS_FILE, Config, create, seed_folder
+from resnetcli.runs.config import Config
+from resnetcli.runs.directory import create
+from resnetcli.runs.group import write_group
 from resnetcli.runs.metrics import Metrics, Point
 from tests.train import tiny
 
@@ -55,7 +56,7 @@ def a_run(path: Path, readings: Sequence[Point], **changes: Any) -> Path:
 def some_seeds(path: Path, runs: Sequence[Sequence[Point]], **changes: Any) -> Path:
     """The directory of several seeds with the readings of each."""
     path.mkdir(parents=True)
-    write_json(path / SEEDS_FILE, {"schema": "resnet-cli/several@1", "first": 0, "count": len(runs)})
+    write_group(path, "seeds", [f"seed{seed}" for seed in range(len(runs))])
     for seed, readings in enumerate(runs):
-        a_run(seed_folder(path, seed), readings, seed=seed, **changes)
+        a_run(path / f"seed{seed}", readings, seed=seed, **changes)
     return path

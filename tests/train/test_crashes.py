@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.train import seeds as several
-from resnetcli.train.models import Trained, train_nets
+from resnetcli.train import group
+from resnetcli.train.group import train
+from resnetcli.train.job import TrainJob
+from resnetcli.train.options import TrainOptions
+from resnetcli.train.results import TrainOutcome
 from resnetcli.train.session import Session
-from resnetcli.train.start import Asked, Prepared
 from tests.train import tiny
 from tests.train.faults import MODES, Faults, Killed, installed
 
@@ -39,13 +41,13 @@ class Trainer(tiny.Fake):
 class Scene:
     """One training, in a folder, and its directory as it is after an uninterrupted one."""
 
-    asked: Sequence[Asked]
+    options: Sequence[TrainOptions]
     seeds: int | None = None
     reference: dict[str, bytes] = field(default_factory=dict)
     operations: list[str] = field(default_factory=list)
 
-    def train(self, path: Path) -> Trained:
-        return train_nets(self.asked, tiny.Ear(), out=path, seeds=self.seeds)
+    def train(self, path: Path) -> TrainOutcome:
+        return train(self.options, tiny.Ear(), out=path, seeds=self.seeds)
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -62,10 +64,10 @@ def _content(file: Path) -> bytes:
     return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
 
 
-def resume(scene: Scene, path: Path) -> Trained:
+def resume(scene: Scene, path: Path) -> TrainOutcome:
     """As a user would: `--resume`, and if there is nothing to resume, the same command again, as the hint says."""
     try:
-        return train_nets([Asked()], tiny.Ear(), resume=path)
+        return train([TrainOptions()], tiny.Ear(), resume=path)
     except UsageError as error:
         said = str(error)
     assert "there is no directory" in said or f"whole `train-cifar` command again, with `--out {path}`" in said
@@ -78,18 +80,18 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sce
     monkeypatch.chdir(tiny.files(tmp_path))
     (tmp_path / "deep.yaml").write_text(tiny.NET.replace("n: 1", "n: 2").replace("name: tiny", "name: deep"))
 
-    def trainer(prepared: Prepared, **_: object) -> Trainer:
-        return Trainer(seed=prepared.config.seed)
+    def trainer(job: TrainJob, **_: object) -> Trainer:
+        return Trainer(seed=job.config.seed)
 
-    monkeypatch.setattr(several, "engine", trainer)
-    monkeypatch.setattr(several, "Session", partial(Session, clock=lambda: 0.0))
+    monkeypatch.setattr(group, "build_trainer", trainer)
+    monkeypatch.setattr(group, "Session", partial(Session, clock=lambda: 0.0))
 
     def scene(*models: str, seeds: int | None = None, iterations: int = 6) -> Scene:
-        asked = Asked(
-            "tiny.yaml", {}, "recipe.yaml", "custom", str(tmp_path / "data"), iterations=iterations, threads=1,
+        options = TrainOptions(
+            recipe="recipe.yaml", data="custom", data_dir=str(tmp_path / "data"), iterations=iterations, threads=1,
             device="cpu", checkpoint_every=2, eval_every=3,
         )  # fmt: skip
-        made = Scene([replace(asked, model=model) for model in models or ("tiny.yaml",)], seeds)
+        made = Scene([replace(options, model=model) for model in models or ("tiny.yaml",)], seeds)
         with installed(Faults()) as faults:
             made.train(tmp_path / "whole")
         made.reference, made.operations = content(tmp_path / "whole"), faults.operations
@@ -113,7 +115,7 @@ def kill_at_each(scene: Scene, folder: Path, modes: Sequence[str], every: int = 
             scene.train(path)
         trained = resume(scene, path)
         what = f"{mode} operation {at}, {faults.operations[-1]}"
-        assert (trained.stopped, trained.failed) == (0, ()), what
+        assert (trained.signal, trained.failed) == (0, ()), what
         assert content(path) == scene.reference, what
 
 
@@ -127,7 +129,7 @@ def fill_at_each(scene: Scene, folder: Path, error: int = errno.ENOSPC, every: i
             except ResourceError as reason:
                 reported = os.strerror(error) in reason.message
             else:
-                unsaved = [what for each in trained.ended for what in each.outcome.unsaved]
+                unsaved = [what for each in trained.models for what in each.unsaved]
                 reported = bool(unsaved or trained.failed)
         if reported:
             resume(scene, path)
@@ -189,7 +191,7 @@ def test_a_resume_that_is_killed_at_each_of_its_file_operations_is_resumed(
         with installed(Faults(half)), pytest.raises(Killed):
             scene.train(path)
         with installed(Faults(at)) as faults, suppress(Killed):
-            train_nets([Asked()], tiny.Ear(), resume=path)
+            train([TrainOptions()], tiny.Ear(), resume=path)
         if at >= len(faults.operations):
             break
         resume(scene, path)
@@ -205,6 +207,6 @@ def test_two_models_of_which_the_disk_keeps_the_second_from_its_end_end_alike_af
     first = next(at for at in range(len(scene.operations) - 1, 0, -1) if scene.operations[at] == "fsync")
     with installed(Faults(first - 3, "full")):
         trained = scene.train(tmp_path / "run")
-    assert [what for each in trained.ended for what in each.outcome.unsaved] == ["the result"]
+    assert [what for each in trained.models for what in each.unsaved] == ["the result"]
     resume(scene, tmp_path / "run")
     assert content(tmp_path / "run") == scene.reference

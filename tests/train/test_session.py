@@ -19,10 +19,12 @@ import torch
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.runs import checkpoint
 from resnetcli.runs.checkpoint import files, load
-from resnetcli.runs.directory import Config, Run, create, only_one, open_run
+from resnetcli.runs.config import Config
+from resnetcli.runs.directory import Run, create, open_run
+from resnetcli.runs.lock import lock_directory
 from resnetcli.runs.metrics import READ_EVERY, Metrics, read_metrics
 from resnetcli.train.evaluate import Evaluation
-from resnetcli.train.session import Outcome, Session
+from resnetcli.train.session import Session, SessionOutcome
 from resnetcli.train.stop import Stop
 from tests.train.tiny import CONFIG, Ear, Fake, config
 
@@ -41,7 +43,7 @@ def make(path: Path, made: Config = CONFIG) -> Run:
     return create(path, made, spec="", model="", recipe="")
 
 
-def train(run: Run, engine: Fake, ear: Ear | None = None) -> Outcome:
+def train(run: Run, engine: Fake, ear: Ear | None = None) -> SessionOutcome:
     return Session(run, engine, ear or Ear(), Ticks(engine)).train()
 
 
@@ -63,7 +65,7 @@ def test_readings_tests_and_checkpoints_are_made_when_they_are_due(tmp_path: Pat
     untimed = (3 * 10 + 20) * 1.5 / 4 / 3  # before the first test: a forward pass is a third of a step
     assert ear.left == [35 * 1.5 + untimed, 25 * 1.5, 15 * 1.5, 5 * 1.5, 0.0]
     assert iterations(run.path) == [45, 40]
-    assert outcome == Outcome(open_run(run.path).result)
+    assert outcome == SessionOutcome(open_run(run.path).result)
 
 
 def test_the_result_is_of_the_last_iteration(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_the_result_is_of_the_last_iteration(tmp_path: Path) -> None:
     assert result is not None
     assert result["final_test_error_percent"] == 70.0  # not the 10% it had been at
     assert result["final_train_error_percent"] == 10.0
-    assert result["schema"] == "resnet-cli/train@1"
+    assert result["schema"] == "resnet-cli/train@2"
     assert result["images_per_s"] == round(40 * 4 / 60, 2)
     assert result["wall_s"] == 60.0
     assert result["deviations"] == list(CONFIG.deviations)
@@ -175,7 +177,7 @@ def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path, numb
     before = signal.getsignal(number)
     engine.before_step = lambda iteration: os.kill(os.getpid(), number) if iteration == 16 else None
     outcome = train(run, engine)
-    assert outcome == Outcome(None, signal=number)
+    assert outcome == SessionOutcome(None, signal=number)
     assert engine.iteration == 17
     assert iterations(run.path) == [17, 10]
     assert read_metrics(run.path)[-1].iteration == 17
@@ -186,7 +188,7 @@ def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path, numb
 def test_a_signal_in_the_last_step_is_not_kept_waiting_for_a_test(tmp_path: Path) -> None:
     run, engine = make(tmp_path / "run"), Fake()
     engine.before_step = lambda iteration: os.kill(os.getpid(), signal.SIGTERM) if iteration == 39 else None
-    assert train(run, engine) == Outcome(None, signal=signal.SIGTERM)
+    assert train(run, engine) == SessionOutcome(None, signal=signal.SIGTERM)
     assert iterations(run.path)[0] == 40
     result = train(run, Fake()).result
     assert result is not None
@@ -204,7 +206,7 @@ def test_after_a_first_signal_a_second_one_has_its_way() -> None:
 
 
 def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
-    found: list[Outcome] = []
+    found: list[SessionOutcome] = []
     thread = threading.Thread(target=lambda: found.append(train(make(tmp_path / "run"), Fake())))
     thread.start()
     thread.join()
@@ -219,7 +221,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     train(cut, engine)
     ear, again = Ear(), Fake()
     outcome = train(cut, again, ear)
-    assert ear.lines == ["going on from iteration 17 of 40"]
+    assert ear.lines == ["resuming at iteration 17/40"]
     assert outcome.result is not None
     assert outcome.result["wall_s"] == 60.0  # both sessions'
     assert outcome.result["images_per_s"] == round(40 * 4 / 60, 2)
@@ -288,7 +290,7 @@ def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
     assert outcome.result is not None  # there is one to print
     assert iterations(run.path) == [10]
     assert [line for line in ear.lines if "warning: a checkpoint" in line] == [
-        "warning: a checkpoint could not be written: No space left on device; training goes on"
+        "warning: a checkpoint could not be written: No space left on device; training continues"
     ]
     assert "warning: the result could not be written: the run is not complete without a checkpoint" in ear.lines
     assert load(files(run.path)[0][1], engine.state()).iteration == 10
@@ -317,7 +319,7 @@ def test_checkpoints_of_another_configuration_are_refused_with_the_differences(t
     run = make(tmp_path / "run")
     train(run, Fake())
     changed = replace(run, config=config(seed=3, batch_size=8))
-    with pytest.raises(UsageError, match=r"batch_size: 4, now 8; seed: 0, now 3"):
+    with pytest.raises(UsageError, match="batch_size 4 -> 8; seed 0 -> 3"):
         train(changed, Fake())
 
 
@@ -325,7 +327,7 @@ def test_what_a_checkpoint_says_in_endless_brackets_is_no_configuration(tmp_path
     run = make(tmp_path / "run")
     facts = {"config": {"seed": json.loads("[" * 700 + "]" * 700)}}
     checkpoint.save(run.path, 10, Fake().state(), facts)
-    with pytest.raises(UsageError, match="of another configuration: spec: nothing, now ab"):
+    with pytest.raises(UsageError, match="have another configuration: spec unset -> ab"):
         train(run, Fake())
 
 
@@ -338,7 +340,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp
     again = Fake()
     assert train(run, again, ear).result is not None
     assert "warning" in ear.lines[0]
-    assert ear.lines[1] == "going on from iteration 30 of 40"
+    assert ear.lines[1] == "resuming at iteration 30/40"
     assert torch.equal(again.weight, want)
     assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
 
@@ -412,7 +414,7 @@ def test_a_signal_ends_an_evaluation_at_once_and_a_resume_makes_up_for_it(tmp_pa
             return evaluate(which)
 
         engine.evaluate = stopped  # type: ignore[method-assign, assignment]
-        assert train(run, engine) == Outcome(None, signal=signal.SIGHUP)
+        assert train(run, engine) == SessionOutcome(None, signal=signal.SIGHUP)
         assert left == []
         assert iterations(run.path)[0] == at
         assert train(run, Fake()).result is not None
@@ -449,7 +451,7 @@ def test_what_is_left_of_killed_processes_is_removed_at_a_resume_and_nothing_els
         (run.path / name).touch()
     for name in ("mine.part", ".mine.part", "notes"):
         (run.path / name).touch()
-    with only_one(run.path):
+    with lock_directory(run.path):
         train(run, Fake())
     assert {each.name for each in run.path.iterdir()} >= {"mine.part", ".mine.part", "notes", "result.json"}
     assert {each.name for each in run.path.iterdir()} <= names | {"mine.part", ".mine.part", "notes", "result.json"}

@@ -12,31 +12,32 @@ import torch
 from resnetcli.errors import UsageError
 from resnetcli.runs import checkpoint
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.examine import examine
-from resnetcli.train.seeds import write_prepared
-from resnetcli.train.start import Asked, Together, engine, on_device, prepare, reopen, with_defaults
+from resnetcli.train.build import build_trainer, supported_settings
+from resnetcli.train.examine import evaluate_run
+from resnetcli.train.job import new_job, resumed_job
+from resnetcli.train.options import Team, TrainOptions, with_defaults
 from tests.train import tiny
 
 
 @pytest.mark.parametrize(
     ("device", "capability", "asked", "dtype", "channels_last", "cuda_graph"),
     [
-        ("cpu", None, Asked(), "fp32", None, None),
-        ("cpu", None, Asked(dtype="bf16", channels_last=True), "bf16", True, None),
-        ("cuda:0", (9, 0), Asked(), "tf32", True, True),
-        ("cuda:0", (8, 0), Asked(dtype="fp32"), "fp32", False, True),
-        ("cuda:0", (8, 0), Asked(dtype="fp32", channels_last=True), "fp32", True, True),
-        ("cuda:0", (8, 6), Asked(dtype="fp16"), "fp16", True, True),
-        ("cuda:0", (9, 0), Asked(dtype="bf16", channels_last=False, cuda_graph=False), "bf16", False, False),
-        ("cuda:0", (7, 5), Asked(), "fp32", False, True),
-        ("cuda:0", (7, 0), Asked(dtype="fp16"), "fp16", True, True),
-        ("cuda:0", (9, 0), Asked(cuda_graph=False), "tf32", True, False),
-        ("cuda:0", (9, 0), Asked(compile=True), "tf32", True, True),
-        ("cuda:0", (9, 0), Asked(team=cast("Together", object())), "tf32", True, False),
+        ("cpu", None, TrainOptions(), "fp32", None, None),
+        ("cpu", None, TrainOptions(dtype="bf16", channels_last=True), "bf16", True, None),
+        ("cuda:0", (9, 0), TrainOptions(), "tf32", True, True),
+        ("cuda:0", (8, 0), TrainOptions(dtype="fp32"), "fp32", False, True),
+        ("cuda:0", (8, 0), TrainOptions(dtype="fp32", channels_last=True), "fp32", True, True),
+        ("cuda:0", (8, 6), TrainOptions(dtype="fp16"), "fp16", True, True),
+        ("cuda:0", (9, 0), TrainOptions(dtype="bf16", channels_last=False, cuda_graph=False), "bf16", False, False),
+        ("cuda:0", (7, 5), TrainOptions(), "fp32", False, True),
+        ("cuda:0", (7, 0), TrainOptions(dtype="fp16"), "fp16", True, True),
+        ("cuda:0", (9, 0), TrainOptions(cuda_graph=False), "tf32", True, False),
+        ("cuda:0", (9, 0), TrainOptions(compile=True), "tf32", True, True),
+        ("cuda:0", (9, 0), TrainOptions(team=cast("Team", object())), "tf32", True, False),
     ],
 )
 def test_a_gpu_computes_as_is_fastest_unless_the_user_says_otherwise(
-    device: str, capability: tuple[int, int] | None, asked: Asked, dtype: str, channels_last: bool | None,
+    device: str, capability: tuple[int, int] | None, asked: TrainOptions, dtype: str, channels_last: bool | None,
     cuda_graph: bool | None, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -58,27 +59,27 @@ def test_a_gpu_computes_as_is_fastest_unless_the_user_says_otherwise(
 def test_a_run_goes_on_as_it_was_started_as_far_as_the_device_can(
     dtype: str, graph: bool, device: str, processes: int, expected: tuple[str, bool]
 ) -> None:
-    assert on_device(tiny.config(dtype=dtype, cuda_graph=graph), device, processes) == expected
+    assert supported_settings(tiny.config(dtype=dtype, cuda_graph=graph), device, processes) == expected
 
 
 def test_a_run_of_a_gpu_is_gone_on_with_and_tested_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.files(tmp_path)
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    asked = Asked(str(tmp_path / "tiny.yaml"), recipe=str(tmp_path / "recipe.yaml"), data="custom",
+    asked = TrainOptions(model=str(tmp_path / "tiny.yaml"), recipe=str(tmp_path / "recipe.yaml"), data="custom",
                   data_dir=str(tmp_path / "data"), device="cpu", threads=1)  # fmt: skip
-    prepared = prepare(asked, Zoo(), said.append)
-    begun = replace(prepared, config=replace(prepared.config, dtype="tf32", channels_last=True, cuda_graph=True))
+    job = new_job(asked, Zoo(), said.append)
+    begun = replace(job, config=replace(job.config, dtype="tf32", channels_last=True, cuda_graph=True))
     (tmp_path / "run").mkdir()
-    made = write_prepared(tmp_path / "run", begun)
-    now = reopen(made, Asked(device="cpu"), said.append)
+    made = begun.write(tmp_path / "run")
+    now = resumed_job(made, TrainOptions(device="cpu"), said.append)
     assert (now.config.dtype, now.config.cuda_graph) == ("tf32", True)  # what it is, and what its checkpoints say
     assert "`cpu` does not support tf32: the run resumes in fp32" in said
-    trainer = engine(now)
+    trainer = build_trainer(now)
     trainer.step()
     checkpoint.save(made.path, 1, trainer.state(), {"config": now.config.bound})
-    assert examine(made, Asked(device="cpu"), said.append)["iteration"] == 1
-    with pytest.raises(UsageError, match="dtype: tf32, now fp32"):
-        reopen(made, Asked(device="cpu", dtype="fp32"), said.append)
-    with pytest.raises(UsageError, match="deterministic: False, now True"):
-        reopen(made, Asked(device="cpu", deterministic=True), said.append)
+    assert evaluate_run(made, TrainOptions(device="cpu"), said.append)["iteration"] == 1
+    with pytest.raises(UsageError, match="dtype tf32 -> fp32"):
+        resumed_job(made, TrainOptions(device="cpu", dtype="fp32"), said.append)
+    with pytest.raises(UsageError, match="deterministic False -> True"):
+        resumed_job(made, TrainOptions(device="cpu", deterministic=True), said.append)

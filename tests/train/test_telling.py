@@ -15,10 +15,11 @@ from resnetcli.runs.metrics import Point
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.table.output import print_texts
-from resnetcli.train.screen import Screen, opening, results_lines, results_sheet, time_text
-from resnetcli.train.seeds import Ended
-from resnetcli.train.session import Outcome
-from resnetcli.train.start import Asked, prepare, printed
+from resnetcli.train.job import new_job
+from resnetcli.train.options import TrainOptions
+from resnetcli.train.paper import published_errors
+from resnetcli.train.progress import ProgressScreen, opening, time_text
+from resnetcli.train.results import RunOutcome, results_lines, results_sheet
 from tests.train.tiny import CONFIG, config
 
 ZOO = Zoo()
@@ -43,7 +44,7 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal(capsys: pytest.Capture
         "recipe": evil, "data": evil, "deviations": [evil], "test_images": 1, "final_train_error_percent": 1.0,
         "images_per_s": 1.0, "wall_s": 1.0, "model": evil, "parameters": {evil: 1},
     }  # fmt: skip
-    one = Ended(Path(evil), Outcome(result), (result,))
+    one = RunOutcome(Path(evil), (result,))
     print_texts([*opening(made, Path(evil)), *results_lines([one])])
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
@@ -54,7 +55,7 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal(capsys: pytest.Capture
     assert all(line.isprintable() for line in several)
     assert several[-1].endswith("evil=1)")  # whose deviation it is, where not all have it
     out, now = Terminal(), iter(range(100))
-    screen = Screen(out, clock=lambda: next(now))
+    screen = ProgressScreen(out, clock=lambda: next(now))
     screen.begin(made, Path(evil))
     screen.stepped(1)
     assert "evil  1/40" in out.getvalue()
@@ -64,7 +65,7 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal(capsys: pytest.Capture
 def test_where_nobody_looks_there_is_a_line_now_and_then() -> None:
     now = 0.0
     out = io.StringIO()
-    screen = Screen(out, clock=lambda: now)
+    screen = ProgressScreen(out, clock=lambda: now)
     screen.begin(CONFIG, Path("run"))
     out.truncate(0)
     out.seek(0)
@@ -81,7 +82,7 @@ def test_where_nobody_looks_there_is_a_line_now_and_then() -> None:
 def test_on_a_terminal_one_line_is_drawn_over_and_taken_away() -> None:
     now = 0.0
     out = Terminal()
-    screen = Screen(out, clock=lambda: now, width=60)
+    screen = ProgressScreen(out, clock=lambda: now, width=60)
     screen.begin(CONFIG, Path("run"))
     out.truncate(0)
     out.seek(0)
@@ -102,11 +103,11 @@ def test_what_is_trained_is_said_first() -> None:
     lines = opening(config(validation_images=5, train_images=45_000, compile=True), Path("runs/x"))
     assert lines == [
         "ResNet-20   cifar_resnet20 depth=20   269.7K parameters",
-        "data: CIFAR-10 (verified): 45,000 images to train on, 5 kept for validation, 10 to test, 10 classes",
+        "data: CIFAR-10 (verified): 45,000 training images, 5 for validation, 10 test images, 10 classes",
         "recipe resnet: 40 iterations of 4 images, 0.0036 epochs; seed 0",
         "images: per-pixel mean subtracted, crops of images padded by 4 (zeros) and flips",
         "on a CPU, 1 thread, fp32 compile; in runs/x",
-        "not as in the paper: BN over 128 images; the paper: BN over 64 images",
+        "differs from the paper: BN over 128 images; the paper: BN over 64 images",
     ]
 
 
@@ -121,14 +122,14 @@ def test_times_are_as_one_says_them(seconds: float, text: str) -> None:
 
 def test_printed_errors_are_the_papers_own_and_of_that_data() -> None:
     spec = read("cifar_resnet110", zoo=ZOO)
-    assert [(p.printed, p.protocol) for p in printed(spec, "cifar10")] == [
+    assert [(p.value, p.protocol) for p in published_errors(spec, "cifar10")] == [
         ("6.43", "test-best5"),
         ("6.61", "test-mean5"),
     ]
-    assert printed(spec, "custom") == ()
-    assert printed(read("cifar_resnet110", zoo=ZOO, parameters={"depth": 20}), "cifar10") == ()
+    assert published_errors(spec, "custom") == ()
+    assert published_errors(read("cifar_resnet110", zoo=ZOO, parameters={"depth": 20}), "cifar10") == ()
     wide = read("wrn_28_10", zoo=ZOO, parameters={"classes": 100})
-    assert [p.printed for p in printed(wide, "cifar100")] == ["19.25"]
+    assert [p.value for p in published_errors(wide, "cifar100")] == ["19.25"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_errors_beside_a_paper_s_are_not_taken_for_those_of_its_recipe(
 ) -> None:
     split = Split(np.zeros((20, 3, 32, 32), np.uint8), np.arange(20) % 10)
     images = make_dataset(data, split, split, tuple("abcdefghij"))
-    found = prepare(Asked(net, recipe=recipe, iterations=10, device="cpu"), ZOO, print, images).config
+    found = new_job(TrainOptions(model=net, recipe=recipe, iterations=10, device="cpu"), ZOO, print, images).config
     expected = [] if said is None else [f"recipe {recipe}; the paper: recipe {said}"]
     assert [text for text in found.deviations if text.startswith("recipe ")] == expected
 
@@ -160,11 +161,11 @@ def test_the_table_has_the_printed_errors_beside_ours() -> None:
     result = {
         "model": "cifar_resnet110", "parameters": {}, "params": 1727962, "iterations": 64000,
         "final_test_error_percent": 6.5, "data": "CIFAR-10 (verified)",
-        "printed": [{"printed": "6.43", "protocol": "test-best5", "source": "arXiv:1512.03385"}],
+        "published": [{"value": "6.43", "protocol": "test-best5", "source": "arXiv:1512.03385"}],
     }  # fmt: skip
     summary = {"final_test_error_percent": {"mean": 6.554, "std": 0.161, "best": 6.4}}
-    alone = Ended(Path("run"), Outcome(result), (result,))
-    seeds = Ended(Path("all"), Outcome(result), (result, result), summary)
+    alone = RunOutcome(Path("run"), (result,))
+    seeds = RunOutcome(Path("all"), (result, result), summary)
     one, several = results_sheet([alone]), results_sheet([seeds])
     assert [cell.text for cell in one.rows[0]] == [
         "cifar_resnet110", "1.728M", "64,000", "1", "6.50", "", "", "6.43 (test-best5, arXiv:1512.03385)",
@@ -172,8 +173,8 @@ def test_the_table_has_the_printed_errors_beside_ours() -> None:
     ]  # fmt: skip
     assert [cell.text for cell in several.rows[0]][3:7] == ["2", "6.55", "0.16", "6.40"]
     assert results_sheet([alone, seeds]).rows == (*one.rows, *several.rows)
-    unprinted = results_sheet([replace(alone, results=(result | {"printed": []},))])
+    unprinted = results_sheet([replace(alone, results=(result | {"published": []},))])
     shown = [[column.head for column in sheet.columns if column.shown] for sheet in (unprinted, one, several)]
-    assert shown[0] == ["net", "params", "iterations", "test error %"]  # what says nothing is left out
-    assert shown[1] == [*shown[0], "printed %"]
-    assert shown[2] == ["net", "params", "iterations", "seeds", "test error %", "std", "best", "printed %"]
+    assert shown[0] == ["model", "params", "iterations", "test error %"]  # what says nothing is left out
+    assert shown[1] == [*shown[0], "published %"]
+    assert shown[2] == ["model", "params", "iterations", "seeds", "test error %", "std", "best", "published %"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from resnetcli.data.dataset import Split
 from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError
-from resnetcli.runs.directory import Config, Printed
+from resnetcli.runs.config import Config, PublishedError
 from resnetcli.runs.metrics import Point
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.loop import Progress
@@ -78,8 +78,9 @@ CONFIG = Config(
     validation_images=0, test_images=10, iterations=40, batch_size=4, seed=0, dtype="fp32", channels_last=False,
     compile=False, cuda_graph=False, device="cpu", device_name="a CPU", threads=1, checkpoint_every=10, eval_every=20,
     deviations=("BN over 128 images; the paper: BN over 64 images",),
-    printed=(Printed("top1_error", "8.75", "CIFAR-10 test", "test", "arXiv:1512.03385"),),
-    versions={"resnet-cli": "0", "python": "3", "torch": "2", "numpy": "2", "safetensors": "0"},
+    published=(PublishedError("top1_error", "8.75", "CIFAR-10 test", "test", "arXiv:1512.03385"),),
+    versions={"resnet-cli": "0", "python": "3", "torch": "2", "numpy": "2", "safetensors": "0"}, deterministic=False,
+    processes=1,
 )  # fmt: skip
 
 
