@@ -28,8 +28,9 @@ NAMES = list(ZOO.files)
 every_spec = pytest.mark.parametrize("name", NAMES)
 
 BATCH = 2
-LONG = 200
-"""Steps from which torch takes most of a second; the shorter models have every kind of layer and block."""
+LONG = 140
+"""Number of steps from which a model is left to the slow tests, but for those in ALWAYS."""
+ALWAYS = {"resnet50", "googlenet"}
 
 
 @cache
@@ -80,7 +81,7 @@ def own_parameters(module: nn.Module) -> int:
 
 
 def is_long(name: str) -> bool:
-    return len(plan_of(name).steps) > LONG
+    return len(plan_of(name).steps) > LONG and name not in ALWAYS
 
 
 with_torch = pytest.mark.parametrize(
