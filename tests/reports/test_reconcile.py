@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from resnetcli.errors import UsageError
+from resnetcli.reports import reconcile as reconciling
 from resnetcli.reports.readings import readings
 from resnetcli.reports.reconcile import Reconciliation, parse_figure, reconcile
 from resnetcli.reports.reconcile_table import own_sheet
 from tests.support.written import plan_of
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _lower_once() -> Iterator[None]:
+    """Lower and count each variant of a model once for all figures."""
+    cache: dict[Any, Any] = {}
+
+    def once(function: Callable[..., Any], key: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            place = (function, key(*args))
+            if place not in cache:
+                cache[place] = args, list(function(*args))
+            return cache[place][1]
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("near_variants", "far_variants"):
+            function = getattr(reconciling, name)
+            patched.setattr(reconciling, name, once(function, lambda model, settings, *_: (model, str(settings))))
+        patched.setattr(reconciling, "readings", once(readings, id))
+        yield
 
 
 def first(model: str, figure: str, **parameters: int) -> tuple[str, str]:
