@@ -101,20 +101,18 @@ def plan(name: str) -> Any:
     return load(name)
 
 
-def settings_of(**given: Any) -> Any:
-    from dataclasses import replace
+def options_of(**given: Any) -> Any:
+    from resnetcli.bench.options import RunOptions
 
-    from resnetcli.bench.settings import settings
-
-    runtime = given.pop("runtime", "")
-    made = settings(given.pop("dtype", None), **given)
-    return replace(made, runtime=runtime) if runtime else made
+    if given.pop("compile", False):
+        given["runtime"] = "inductor"
+    return RunOptions(**given)
 
 
 def measured(name: str, batch: int, seconds: float = 0.8, **given: Any) -> Any:
     from resnetcli.bench.latency import measure
 
-    return measure(plan(name), device=device(), batch=batch, settings=settings_of(**given), time_budget_s=seconds)
+    return measure(plan(name), device=device(), batch_size=batch, options=options_of(**given), time_budget_s=seconds)
 
 
 def dataset() -> Any:
@@ -174,7 +172,7 @@ def machine() -> None:
         report("no GPU: the checks that can run on a CPU do, with small models")
         return
     from resnetcli.bench.energy import meter
-    from resnetcli.bench.latency import driver_s_name, look_around
+    from resnetcli.bench.latency import nvml_uuid, read_environment
 
     p = torch.cuda.get_device_properties(0)
     report(
@@ -182,11 +180,11 @@ def machine() -> None:
         f"cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
     )
     number("device", p.name)
-    gpu = look_around(place()).gpu
+    gpu = read_environment(place()).gpu
     assert gpu is not None
     report(
         f"driver: clock {gpu.clock_mhz} MHz, {gpu.temperature_c} C, {gpu.power_w} W, slowed {gpu.slowed}, "
-        f"other processes {gpu.other_processes}; meter {bool(meter('cuda:0', gpu=driver_s_name(place())))}"
+        f"other processes {gpu.other_processes}; meter {bool(meter('cuda:0', gpu=nvml_uuid(place())))}"
     )
     import shutil
 
@@ -199,8 +197,8 @@ def machine() -> None:
 def imports() -> None:
     """--compile with nothing imported but torch."""
     code = (
-        "import torch; from resnetcli.bench.settings import Settings, require_possible as r; "
-        "r(Settings('fp32', runtime='inductor'), 'cuda:0')"
+        "import torch; from resnetcli.bench.options import RunOptions, require_supported as r; "
+        "r(RunOptions('fp32', runtime='inductor'), 'cuda:0')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     require(done.returncode == 0, done.stderr.strip().splitlines()[-1][:160] if done.stderr else "died")
@@ -211,7 +209,7 @@ def tf32() -> None:
     """TF32 switches: error of a convolution and a matrix product against float64."""
     import torch
 
-    from resnetcli.bench.settings import rounding
+    from resnetcli.bench.execution import rounding
 
     x, w = torch.randn(8, 64, 32, 32, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
     a = torch.randn(512, 512, device="cuda")
@@ -318,9 +316,9 @@ def fused() -> None:
     """Convolutions that cuDNN fuses with the sum and ReLU behind them, and the deviation of the outputs."""
     import torch
 
+    from resnetcli.bench.execution import configure_torch
     from resnetcli.bench.runtimes import calibrate, reference, transform, weights
     from resnetcli.bench.runtimes import check as deviation
-    from resnetcli.bench.settings import applied
     from resnetcli.net.module import Net, fuse
 
     wrong = []
@@ -329,8 +327,8 @@ def fused() -> None:
         for dtype in ("tf32", "bf16", "fp16"):
             for channels_last in (False, True):
                 way = f"{dtype} {'nhwc' if channels_last else 'nchw'}"
-                chosen = settings_of(dtype=dtype, channels_last=channels_last, fold_bn=True, runtime="cudnn")
-                with applied(chosen, place()), torch.inference_mode(False), torch.no_grad():
+                chosen = options_of(dtype=dtype, channels_last=channels_last, fold_bn=True, runtime="cudnn")
+                with configure_torch(chosen, place()), torch.inference_mode(False), torch.no_grad():
                     net, x = weights(plan(name), place()), torch.randn(8, 3, 224, 224, device=place())
                     calibrate(net, x, plan(name))
                     expected = reference(plan(name), net, x)
@@ -526,7 +524,7 @@ def out_of_memory() -> None:
 
     import torch
 
-    from resnetcli.bench.interleaved import measure_together
+    from resnetcli.bench.interleaved import measure_interleaved
     from resnetcli.errors import ResourceError
     from resnetcli.reports.profile import profile
 
@@ -543,7 +541,7 @@ def out_of_memory() -> None:
         for mode in ("infer", "train"):
             try:
                 p = profile(
-                    "resnet50", device="cuda", batch=(128, 2), time_budget_s=0.1, settings=settings_of(mode=mode)
+                    "resnet50", device="cuda", batch_size=(128, 2), time_budget_s=0.1, options=options_of(mode=mode)
                 )
                 if mode == "infer" and 2 not in [m.batch for m in p.measurements]:
                     wrong.append(
@@ -556,8 +554,8 @@ def out_of_memory() -> None:
     cap(1.2)
     gc.collect()
     before = torch.cuda.memory_allocated()
-    found = measure_together(
-        [plan("resnet18"), plan("wide_resnet50_2"), plan("resnet18")], device="cuda", batch=96, time_budget_s=0.2
+    found = measure_interleaved(
+        [plan("resnet18"), plan("wide_resnet50_2"), plan("resnet18")], device="cuda", batch_size=96, time_budget_s=0.2
     )
     kinds = [type(m).__name__ for m in found.measured]
     report(f"resnet18, wide_resnet50_2, resnet18 at batch 96 in 1.2 GiB: {kinds}")
@@ -757,7 +755,7 @@ def resume_deterministic() -> None:
 
     import torch
 
-    from resnetcli.bench.settings import rounding
+    from resnetcli.bench.execution import rounding
     from resnetcli.train import loop
 
     @contextmanager
@@ -865,8 +863,8 @@ def two_gpus() -> None:
         measure(
             plan("resnet18"),
             device=f"cuda:{n}",
-            batch=2,
-            settings=settings_of(dtype="bf16", cuda_graph=True),
+            batch_size=2,
+            options=options_of(dtype="bf16", cuda_graph=True),
             time_budget_s=0.2,
         )
     report("NCCL trained, graphs on both")

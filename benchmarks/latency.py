@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 import resnetcli as rc
 from benchmarks.page import machine, put
-from resnetcli.bench.interleaved import measure_together
+from resnetcli.bench.allocator import keep_freed_memory
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.interleaved import measure_interleaved
 from resnetcli.bench.prepare import Ready, prepare
 from resnetcli.bench.runtimes import weights
 from resnetcli.bench.sampling import sample, warm_up
-from resnetcli.bench.search import climb
-from resnetcli.bench.settings import applied, keep_memory
-from resnetcli.bench.versus import noise_floor, paired, take_turns
+from resnetcli.bench.search import search
+from resnetcli.bench.versus import noise_floor, paired, sample_interleaved
 from resnetcli.net.module import Net
 from resnetcli.roofline.analysis import explain_measured
 from resnetcli.roofline.calibrate import calibrate
@@ -41,7 +42,7 @@ sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torc
 NETS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
 """Named alike in the zoo and in torchvision."""
 BATCHES = (1, 16)
-KEPT = rc.settings(keep_memory=True)
+KEPT = rc.RunOptions(keep_memory=True)
 """What times are compared under: else a third of a batch of 16 is for pages that the kernel gives and takes at will."""
 
 
@@ -111,7 +112,7 @@ def with_net(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
 
 def in_turn(plan: rc.Plan, batch: int, seconds: float, rounds: int) -> dict[str, list[float]]:
     """Medians of `measure`'s way and the loop's, and of the loop's again, by round."""
-    with applied(KEPT, torch.device("cpu")):
+    with configure_torch(KEPT, torch.device("cpu")):
         ready, net = with_net(plan, batch)
         x = image(plan, batch)
         tasks: dict[str, Callable[[], float]] = {
@@ -168,7 +169,7 @@ def runs(quick: bool) -> Section:
         budget = 0.5 if quick else 6.0
         found = []
         for _ in range(count):
-            found.append(measure_together(plans, base=base, batch=batch, settings=KEPT, time_budget_s=budget))
+            found.append(measure_interleaved(plans, base=base, batch_size=batch, options=KEPT, time_budget_s=budget))
             gc.collect()
         floor = max(one.floor or 0.0 for one in found)
         for place, name in enumerate(NETS):
@@ -209,8 +210,8 @@ def floors(quick: bool) -> Section:
             for name in NETS:
                 plan = rc.load(name)
                 (found,), _ = explain_measured(
-                    [(name, name, plan)], ceilings, device="cpu", batch=batch,
-                    settings=rc.settings(dtype, keep_memory=True),
+                    [(name, name, plan)], ceilings, device="cpu", batch_size=batch,
+                    options=rc.RunOptions(dtype=dtype, keep_memory=True),
                     time_budget_s=0.5 if quick else (3.0 if batch == 1 else 6.0),
                 )  # fmt: skip
                 assert found.attained is not None
@@ -249,7 +250,7 @@ def modules(quick: bool) -> Section:
     """Built modules beside torchvision's."""
     import torchvision
 
-    keep_memory()
+    keep_freed_memory()
     rows = []
     for batch in BATCHES:
         for name in NETS:
@@ -262,7 +263,7 @@ def modules(quick: bool) -> Section:
                 timers = [timer(net, x) for net in (nets[0], nets[1], nets[0])]
                 for each in timers:
                     each(3)
-                found = take_turns(
+                found = sample_interleaved(
                     timers, perf_counter, random.Random(0), budget_s=2 if quick else (12 if batch == 1 else 30),
                     least=5 if quick else 60,
                 )  # fmt: skip
@@ -305,35 +306,35 @@ def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
 def ladder(quick: bool) -> Section:
     """What `--best` finds."""
     nets = NETS[1:2]
-    ladders = {
-        (name, batch): climb(rc.load(name), batch=batch, time_budget_s=0.5 if quick else 3.0)
+    searches = {
+        (name, batch): search(rc.load(name), batch_size=batch, time_budget_s=0.5 if quick else 3.0)
         for name in nets for batch in BATCHES
     }  # fmt: skip
-    every = list(dict.fromkeys(rung.settings for found in ladders.values() for rung in found.rungs))
+    every = list(dict.fromkeys(trial.options for found in searches.values() for trial in found.trials))
     rows = []
     for setting in every:
         cells = [cell(setting.text)]
-        for found in ladders.values():
-            rung = next(rung for rung in found.rungs if rung.settings == setting)
-            speed = found.speedup(rung)
-            if rung.passed and speed is not None:
-                mark = "**" if rung is found.best else ""
+        for found in searches.values():
+            trial = next(trial for trial in found.trials if trial.options == setting)
+            speed = found.speedup(trial)
+            if trial.passed and speed is not None:
+                mark = "**" if trial is found.best else ""
                 cells.append(cell(speed, f"{mark}{speed:.2f}{mark}"))
             else:
                 cells.append(cell(None, "-"))
         rows.append(tuple(cells))
     first = tuple(
-        cell(None, duration(m.median_s)) if (m := found.rungs[0].measurement) else cell(None)
-        for found in ladders.values()
+        cell(None, duration(m.median_s)) if (m := found.trials[0].measurement) else cell(None)
+        for found in searches.values()
     )
     rows.insert(0, (cell("eager fp32 takes"), *first))
     columns = (
         Column("times as quick", "settings", "left"),
-        *(Column(f"{name}, batch {batch}", f"{name}_{batch}") for name, batch in ladders),
+        *(Column(f"{name}, batch {batch}", f"{name}_{batch}") for name, batch in searches),
     )
     note = (
-        "Each rung in a process of its own, held to eager fp32's values; what `--best` keeps is in bold. "
-        "A dash: its values were off, or it could not be run."
+        "Each trial in a separate process, checked against eager fp32; what `--best` keeps is in bold. "
+        "A dash: its outputs deviated, or it could not be run."
     )
     return Section("`--best`", note, Sheet(columns, tuple(rows)))
 

@@ -134,7 +134,7 @@ def conventional(net_name: str) -> Callable[[int], float]:
 def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
     import resnetcli as rc
-    from resnetcli.bench.settings import keep_memory
+    from resnetcli.bench.allocator import keep_freed_memory
     from resnetcli.data.read import load
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
@@ -144,7 +144,7 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
         channels_last=loop.channels_last, compile=loop.compile,
     )  # fmt: skip
 
-    keep_memory()  # as the command does
+    keep_freed_memory()  # as the command does
 
     def run(steps: int) -> float:
         start = perf_counter()
@@ -274,7 +274,7 @@ COUNTED: dict[str, dict[str, Any]] = {
     "tf32 channels_last --bn-batch 64": {"dtype": "tf32", "channels_last": True, "bn_batch": 64},
     "fp16 channels_last --bn-batch 64": {"dtype": "fp16", "channels_last": True, "bn_batch": 64},
 }
-"""Settings -> the options of `train-cifar` that select them."""
+"""RunOptions -> the options of `train-cifar` that select them."""
 
 
 def nodes(net_name: str, how: Mapping[str, Any]) -> int:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from resnetcli.bench.latency import Measurement as Measurement
-    from resnetcli.bench.settings import Settings as Settings
-    from resnetcli.bench.settings import settings as settings
+    from resnetcli.bench.options import RunOptions as RunOptions
     from resnetcli.counting.conventions import tally as tally
     from resnetcli.counting.tally import Tally as Tally
     from resnetcli.errors import ResourceError as ResourceError
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "bench.latency": "Measurement",
-    "bench.settings": "Settings settings",
+    "bench.options": "RunOptions",
     "counting.conventions": "tally",
     "counting.tally": "Tally",
     "errors": "ResourceError Source SpecError UsageError",

@@ -15,22 +15,22 @@ from pathlib import Path
 import pytest
 
 import resnetcli as rc
+from resnetcli.bench.benchmark import Failure, PairedTimings
 from resnetcli.bench.latency import measure
-from resnetcli.bench.search import FP32, Ladder, judged
-from resnetcli.bench.settings import Settings
+from resnetcli.bench.options import RunOptions
+from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.bench.versus import paired
 from resnetcli.errors import Problem
 from resnetcli.reports import records
 from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of, measurement_records, saved_record
 from resnetcli.reports.compare_record import compare_record
-from resnetcli.reports.comparison import Comparison, Contest
+from resnetcli.reports.comparison import Comparison
 from resnetcli.reports.crosscheck import crosscheck_record
 from resnetcli.reports.diff import diff, diff_record
 from resnetcli.reports.info import info, info_record
 from resnetcli.reports.listing import Listing, list_record, listing
 from resnetcli.reports.max_batch import max_batch_record
 from resnetcli.reports.papers import paper_tables, papers_record
-from resnetcli.reports.profile import Failure
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.reconcile import reconcile_record
 from resnetcli.reports.show import show_record
@@ -153,14 +153,14 @@ def measured() -> rc.Profile:
     failures = (Failure("cpu", 64, "no memory"),)
     return replace(
         profile, measurements=(measure(profile.plan, time_budget_s=0.01), GPU_MEASURED), failures=failures,
-        ladders=(Ladder(1, (judged(FP32, MEASURED), judged(Settings("bf16"), "no bf16"))),),
+        searches=(SettingsSearch(1, (checked(FP32, MEASURED), checked(RunOptions(dtype="bf16"), "no bf16"))),),
     )  # fmt: skip
 
 
 def timed() -> Comparison:
     """Two nets as if they had been timed in turns."""
     profiles = (replace(rc.profile("resnet18"), measurements=(made_up(),)), rc.profile("resnet34"))
-    contest = Contest(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
+    contest = PairedTimings(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
     return Comparison(profiles, contests=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
 
 

@@ -1,4 +1,4 @@
-"""The devices one can measure on, and what they are called. Torch is imported only to look for a GPU."""
+"""The devices to measure on, and their names. Torch is imported only to look for a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("cpu", "cuda")
 
 
 def find(text: str) -> str:
-    """`cpu` or `cuda:n` for what the user wrote. Raises UsageError if there is no such device."""
+    """`cpu` or `cuda:n` for a device as typed. Raises UsageError for an unknown device."""
     match = re.fullmatch(r"(?P<kind>\w+)(:(?P<index>\d{1,9}))?", text)
     kind, index = (match["kind"], match["index"]) if match else ("", None)
     if kind == "cpu" and index in {None, "0"}:
@@ -22,8 +22,7 @@ def find(text: str) -> str:
     if kind == "cuda":
         return _cuda(text, int(index or 0))
     if kind in {"mps", "meta"}:
-        why = "a tensor there has no values to compute with" if kind == "meta" else "it is not supported"
-        raise UsageError(f"cannot measure on `{kind}`: {why}", "use `cpu` or `cuda`")
+        raise UsageError(f"device `{kind}` is not supported", "use `cpu` or `cuda`")
     hint = did_you_mean("cuda" if kind == "gpu" else text.lower(), KINDS, "use `cpu`, `cuda` or `cuda:1`")
     raise UsageError(f"unknown device `{text}`", hint)
 
@@ -32,7 +31,7 @@ def _cuda(text: str, index: int) -> str:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch warns of what is reported here
+        warnings.simplefilter("ignore")  # PyTorch warns about what is reported here
         available = torch.cuda.is_available()
     if not available:
         if torch.version.cuda is None:
@@ -40,7 +39,7 @@ def _cuda(text: str, index: int) -> str:
         elif reason := _driver_problem():
             cause, remedy = reason, "install a driver and a PyTorch that match"
         else:
-            cause, remedy = "PyTorch sees no GPU", "look into `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
+            cause, remedy = "PyTorch sees no GPU", "check `nvidia-smi` and `CUDA_VISIBLE_DEVICES`"
         raise UsageError(f"no device `{text}`: {cause}", f"use `--device cpu`, or {remedy}")
     names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     if index >= len(names):
@@ -50,7 +49,7 @@ def _cuda(text: str, index: int) -> str:
 
 
 def _driver_problem() -> str:
-    """PyTorch's first sentence on a driver that is missing or too old; empty if the driver is not what is wrong."""
+    """The first sentence of PyTorch's error on a missing or outdated driver; empty if the driver is not the cause."""
     import torch
 
     try:
@@ -62,7 +61,7 @@ def _driver_problem() -> str:
 
 
 def describe(device: str) -> str:
-    """What the device's maker calls it: "AMD EPYC 9965", "NVIDIA H200"."""
+    """The product name of a device: "AMD EPYC 9965", "NVIDIA H200"."""
     if device.startswith("cuda"):
         import torch
 
@@ -71,7 +70,7 @@ def describe(device: str) -> str:
 
 
 def cpu_name(cpuinfo: Path) -> str:
-    """The first model name in Linux's list of processors; elsewhere what Python knows."""
+    """The first model name in /proc/cpuinfo; elsewhere the name that Python knows."""
     with suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
             key, _, value = line.partition(":")

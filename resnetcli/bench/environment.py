@@ -1,72 +1,108 @@
-"""What else went on while one measured: read before and after, and whether that spoils the figures."""
+"""The state of the machine, read before and after a measurement, and whether it makes the figures unreliable."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from resnetcli.cgroup import own_folders
 
 Ask = Callable[[Sequence[str]], str | None]
-"""Runs a command and returns what it prints; None if that fails."""
+"""Runs a command and returns its stdout; None if it fails."""
 
 OTHERS, STOLEN, THROTTLED, WIDE = 0.05, 0.01, 0.01, 0.1
 """Above these a measurement is noisy: the share of the processors' time that other programs took and that the host
 gave to other machines, the share of the time its own limits held the process up, and the width of the median's 95%
 interval relative to the median."""
 STARTED_BY = "RESNETCLI_STARTED_BY"
-"""The variable with the process that has this one measure for it: on a GPU it may have a context, and does nothing."""
+"""Environment variable with the parent process: it may have a context on the GPU, and is idle."""
 _SLOWED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot", 0x80: "power brake"}
-"""Bits of NVML's clock throttle reasons that are no ordinary power management."""
+"""Bits of NVML's clock throttle reasons other than ordinary power management."""
 _REASONS = (("clocks_event_reasons.active",), ("clocks_throttle_reasons.active",), ())
-"""What drivers call them since 535 and before that, and a query without them."""
+"""Their names in drivers since 535 and in older ones, and a query without them."""
+
+
+_REASON = {
+    "others": "other programs took {share:.0%} of the processors",
+    "load": "the load average was {share:.1f} before it began",
+    "stolen": "the host took {share:.0%} of the processors away",
+    "throttled": "a limit on processor time held it up for {share:.0%} of the time",
+    "gpu shared": "other programs were on the GPU",
+    "gpu slowed": "the GPU was slowed down: {cause}",
+    "interval": "the median's interval is {share:.0%} wide",
+    "phases": "a step's phases add up to {share:.0%} of it",
+}
+
+
+class Noise(NamedTuple):
+    """One reason why figures are unreliable."""
+
+    kind: str
+    share: float | None = None
+    """How much, in the kind's own unit; None where it has none."""
+    cause: str = ""
+
+    @property
+    def text(self) -> str:
+        """In a few words: `other programs took 12% of the processors`."""
+        return _REASON[self.kind].format(share=self.share, cause=self.cause)
+
+
+def worst_noise(noise: Iterable[Noise]) -> list[Noise]:
+    """Each kind and cause once, with the largest share."""
+    worst: dict[tuple[str, str], Noise] = {}
+    for reason in noise:
+        key = reason.kind, reason.cause
+        worst[key] = max(worst.get(key, reason), reason, key=lambda each: each.share or 0.0)
+    return list(worst.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One reading of a GPU; None is what its driver does not tell."""
+    """One reading of a GPU; None where the driver does not report a value."""
 
     clock_mhz: float | None
     memory_clock_mhz: float | None
     temperature_c: float | None
     power_w: float | None
     slowed: tuple[str, ...] | None
-    """Why it runs below its clocks, where that is no ordinary power management."""
+    """Why it runs below its clocks, other than ordinary power management."""
     other_processes: int | None
-    """Programs on it besides this one and who waits for it; None also where this one is not listed, as is usual in
+    """Programs on it besides this process and its parent; None also where this process is not listed, as is usual in
     containers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The machine at one moment; None is what it does not tell. Sums are over the processors this process may use."""
+    """The machine at one moment; None where it does not report a value. Sums are over our processors."""
 
     at_s: float
-    """Seconds since some moment."""
+    """Monotonic time in seconds."""
     own_s: float
-    """Processor seconds of this process since it began, and of those it had started that are over: its compilers."""
+    """CPU seconds of this process since its start, and of its finished children: its compilers."""
     processors: int
     load_average: float | None
-    """Processes that ran or waited to, a mean over about the last minute, this one among them."""
+    """Running and waiting processes, a mean over about the last minute, this one included."""
     busy_s: float | None
-    """Processor seconds of all programs since the machine began, with those stolen."""
+    """CPU seconds of all programs since boot, stolen time included."""
     stolen_s: float | None
-    """Of them those that the host gave to other machines."""
+    """The part of them that the host gave to other machines."""
     throttled_s: float | None
-    """Seconds for which the control group's limits have held its processes up."""
+    """Seconds for which the control group's limits have stopped its processes."""
     governor: str | None
-    """What sets the processors' clocks: `performance`, `powersave`."""
+    """The frequency governor: `performance`, `powersave`."""
     clock_mhz: float | None
     """Of the processors, the mean."""
     temperature_c: float | None
-    """Of the hottest sensor there is."""
+    """The hottest sensor."""
     gpu: Gpu | None
-    """None if nothing is measured on one."""
+    """None unless a GPU is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +119,7 @@ class Ledger:
 
     @property
     def others(self) -> float | None:
-        """The share of the processors' time in between that other programs took, stolen time not among it."""
+        """The share of CPU time in between that other programs used, stolen time excluded."""
         busy, stolen = self._rise("busy_s"), self._rise("stolen_s")
         if busy is None or self.elapsed_s <= 0:
             return None
@@ -92,13 +128,13 @@ class Ledger:
 
     @property
     def stolen(self) -> float | None:
-        """The share of it that the host gave to other machines."""
+        """The share of CPU time that the host gave to other machines."""
         rise = self._rise("stolen_s")
         return None if rise is None or self.elapsed_s <= 0 else rise / (self.elapsed_s * self.after.processors)
 
     @property
     def throttled(self) -> float | None:
-        """The share of the time in between for which limits held the process up."""
+        """The share of the time in between for which limits stopped the process."""
         rise = self._rise("throttled_s")
         return None if rise is None or self.elapsed_s <= 0 else rise / self.elapsed_s
 
@@ -106,42 +142,42 @@ class Ledger:
         before, after = getattr(self.before, figure), getattr(self.after, figure)
         return None if before is None or after is None else max(0.0, after - before)
 
-    def noisy(self) -> tuple[str, ...]:
-        """Why figures measured in between are not to be relied upon, a few words each; nothing if they are."""
-        found = []
+    def noise(self) -> tuple[Noise, ...]:
+        """Why figures measured in between are unreliable; nothing if they are not."""
+        reasons = []
         if self.others is not None and self.others > OTHERS:
-            found.append(f"other programs took {100 * self.others:.0f}% of the processors")
+            reasons.append(Noise("others", self.others))
         elif self.others is None and (self.before.load_average or 0) > self.before.processors / 2:
-            found.append(f"the load average was {self.before.load_average:.1f} before it began")
+            reasons.append(Noise("load", self.before.load_average))
         if self.stolen is not None and self.stolen > STOLEN:
-            found.append(f"the host took {100 * self.stolen:.0f}% of the processors away")
+            reasons.append(Noise("stolen", self.stolen))
         if self.throttled is not None and self.throttled > THROTTLED:
-            found.append(f"a limit on processor time held it up for {100 * self.throttled:.0f}% of the time")
+            reasons.append(Noise("throttled", self.throttled))
         for gpu in (self.before.gpu, self.after.gpu):
             if gpu is not None and gpu.other_processes:
-                found.append("other programs were on the GPU")
+                reasons.append(Noise("gpu shared"))
             if gpu is not None and gpu.slowed:
-                found.append(f"the GPU was slowed down: {', '.join(gpu.slowed)}")
-        return tuple(dict.fromkeys(found))
+                reasons.append(Noise("gpu slowed", cause=", ".join(gpu.slowed)))
+        return tuple(dict.fromkeys(reasons))
 
 
-def spread(interval: tuple[float, float], middle: float) -> tuple[str, ...]:
-    """That an interval is too wide to be relied upon, if it is."""
+def spread(interval: tuple[float, float], middle: float) -> tuple[Noise, ...]:
+    """The noise that an interval is too wide."""
     width = (interval[1] - interval[0]) / middle
-    return (f"the median's interval is {100 * width:.0f}% wide",) if width > WIDE else ()
+    return (Noise("interval", width),) if width > WIDE else ()
 
 
 def ask(words: Sequence[str]) -> str | None:
-    """What a program prints within five seconds."""
+    """The stdout of a program that ends within five seconds."""
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout
     return None
 
 
 def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"), ask: Ask = ask) -> Reading:
-    """The machine now; with a GPU's own state for a device `cuda:n`, called `gpu` by its driver (a UUID or number).
+    """The machine now, with the GPU's state for a device `cuda:n`; `gpu` is its UUID or number in the driver.
 
-    Nothing is set and nothing raises: what cannot be read is None.
+    Nothing is changed and nothing raises: what cannot be read is None.
     """
     ours = _ours()
     busy_s, stolen_s = _times(root / "proc/stat", ours)
@@ -161,7 +197,7 @@ def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"),
 
 
 def own_seconds() -> float:
-    """Processor seconds of this process, and of those that it has started and that are over."""
+    """CPU seconds of this process and of its finished children."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
 
@@ -188,7 +224,7 @@ def _number(text: str) -> float | None:
 
 
 def _times(stat: Path, ours: frozenset[int]) -> tuple[float | None, float | None]:
-    """Processor seconds that were busy and stolen, of /proc/stat's lines `cpuN user nice system idle iowait ...`."""
+    """Busy and stolen CPU seconds, from /proc/stat's lines `cpuN user nice system idle iowait ...`."""
     busy, stolen, seen, tick = 0.0, 0.0, 0, os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
     for line in _text(stat).splitlines():
         name, *fields = line.split()
@@ -202,9 +238,9 @@ def _times(stat: Path, ours: frozenset[int]) -> tuple[float | None, float | None
 
 
 def _throttled(root: Path) -> float | None:
-    """Of our control group and those above it.
+    """Seconds that the limits of our control group and those above it have stopped us.
 
-    The second version's `throttled_usec`, or the first's `throttled_time` in nanoseconds.
+    cgroup v2's `throttled_usec`, or v1's `throttled_time` in nanoseconds.
     """
     for mount, key, unit in (
         ("", "throttled_usec", 1e6), ("cpu", "throttled_time", 1e9), ("cpu,cpuacct", "throttled_time", 1e9)

@@ -1,4 +1,4 @@
-"""What memory a process takes that does nothing but run a net: to be asked for in a process of its own."""
+"""Memory of a process that only runs one model: to be measured in a separate process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from resnetcli.bench.peak import highest, peak_memory
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes; None is what nobody tells."""
+    """Sizes in bytes; None if the platform does not report them."""
 
     peak_bytes: int | None
-    """The most above what there was before the call, the images included: of a CPU what is resident, pages of libraries
-    that were not needed before among it; of a GPU what PyTorch has allocated."""
+    """Peak above the level before the call, plus the images. CPU: resident memory, which includes pages of libraries
+    that were not needed before. GPU: memory allocated by PyTorch."""
     reserved_bytes: int | None
-    """The most of a GPU that PyTorch's allocator held, the weights included."""
+    """Peak GPU memory held by PyTorch's allocator, the weights included."""
     process_bytes: int | None
-    """All of the process: of a CPU the most that was ever resident, of a GPU what its driver says of it."""
+    """The whole process. CPU: its peak resident memory. GPU: its memory by the driver."""
 
 
 def footprint(
@@ -34,11 +34,11 @@ def footprint(
     captured_bytes: int | None = None,
     ask: Ask = ask,
 ) -> Footprint:
-    """Of a net that is built and has not run; `images_bytes` is what its images take, which are there already.
+    """The memory of a model that is built and has not run; `images_bytes` is the size of its images, already allocated.
 
-    A CPU's is of the first call, after which memory that was kept for reuse would hide what the next one takes. A GPU's
-    is of the second, since at the first convolutions try out algorithms that take more than the one they choose; that
-    of a CUDA graph is what its capture took, since a replay allocates nothing.
+    On a CPU that of the first call: memory kept for reuse would hide what the next one takes. On a GPU that of the
+    second: in the first, convolutions try algorithms that take more than the one they choose. That of a CUDA graph is
+    the memory of its capture: a replay allocates nothing.
     """
     if place.type == "cpu":
         _, above = peak_memory(call)
@@ -53,16 +53,16 @@ def footprint(
     above = torch.cuda.max_memory_allocated(place) - before
     if captured_bytes is not None:
         above = captured_bytes + images_bytes
-    return Footprint(above, torch.cuda.max_memory_reserved(place), driver_s_account(os.getpid(), ask))
+    return Footprint(above, torch.cuda.max_memory_reserved(place), driver_memory(os.getpid(), ask))
 
 
-def driver_s_account(process: int, ask: Ask = ask) -> int | None:
-    """The bytes of GPUs that the driver says a process has; None where it does not list it, as in most containers."""
+def driver_memory(process: int, ask: Ask = ask) -> int | None:
+    """GPU bytes of a process by the driver; None where it does not list the process, as in most containers."""
     listed = ask(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]) or ""
-    found = []
+    sizes = []
     for line in listed.splitlines():
         pid, _, mebibytes = line.partition(",")
         with suppress(ValueError):  # "[N/A]"
             if int(pid) == process:
-                found.append(int(mebibytes) * 2**20)
-    return sum(found) or None
+                sizes.append(int(mebibytes) * 2**20)
+    return sum(sizes) or None

@@ -1,148 +1,232 @@
-"""Several nets measured against each other on one device: each by itself what `measure` gives, and their ratios."""
+"""Several models timed in interleaved rounds on one device: each as `measure` does, and the ratios of their times.
+
+The models may be in this process (`measure_interleaved`) or each in its own (`interleaved_subprocesses`).
+"""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 import torch
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.energy import Sleep
-from resnetcli.bench.environment import Ledger
-from resnetcli.bench.latency import Measurement, afterwards, look_around, measurement, watch
-from resnetcli.bench.prepare import DEFAULT_SETTINGS, Ready, on_device, prepare, wanted
-from resnetcli.bench.sampling import Clock, Samples, Tell, Warmup, precise, tell_nobody, warm_up
-from resnetcli.bench.settings import Settings, applied, require_possible
-from resnetcli.bench.statistics import median
-from resnetcli.bench.versus import Ratio, noise_floor, paired, take_turns
+from resnetcli.bench.environment import Ledger, Reading
+from resnetcli.bench.execution import configure_torch, require_supported
+from resnetcli.bench.latency import IdleMeter, Measurement, ModelRunner, measure_idle, read_environment
+from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, RunOptions
+from resnetcli.bench.prepare import on_device, out_of_memory_message, prepare
+from resnetcli.bench.sampling import Clock, Progress, Samples, no_progress, precise
+from resnetcli.bench.versus import Ratio, noise_floor, paired, sample_interleaved
 from resnetcli.errors import ResourceError, release_frames
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
-class Together:
-    """What each net took, or why it could not be measured, in the order of the plans."""
+class Interleaved:
+    """Each model's figures, or why it could not be measured, in the order of the plans."""
 
     measured: tuple[Measurement | ResourceError, ...]
     ratios: tuple[Ratio | None, ...]
     """To the base's time; None for the base itself, and wherever one of the two could not be measured."""
     floor: float | None
-    """How far the base may seem to be from itself; None where nothing is compared with it."""
+    """Noise floor: how far the base may seem to differ from itself; None where nothing is compared with it."""
     rounds: int
     precise: bool
-    """Whether every interval came within 1%; else time had run out."""
+    """Whether every interval came within 1%; otherwise the time budget ended."""
+
+    @classmethod
+    def failed(cls, errors: Sequence[ResourceError]) -> Interleaved:
+        """Nothing was measured."""
+        return cls(tuple(errors), (None,) * len(errors), None, 0, False)
 
 
-def measure_together(
+class Runner(Protocol):
+    """One model that is ready to be timed. Every method raises ResourceError where that fails."""
+
+    def warm_up(self) -> None:
+        """Call until times have converged."""
+
+    def seconds(self, calls: int) -> float:
+        """Time some calls."""
+
+    def measure_extras(self, samples: Samples) -> None:
+        """Measure what else there is, once all samples are taken."""
+
+    def measurement(self, environment: Ledger) -> Measurement:
+        """All figures."""
+
+
+class Host(Protocol):
+    """Where the models run: all in this process, or each in its own."""
+
+    def start(self, number: int) -> Runner:
+        """Prepare a model. Raises ResourceError where that fails."""
+
+    def release(self) -> None:
+        """Return the memory of a model that failed, which nothing refers to any more."""
+
+    def read(self) -> Reading:
+        """The state of the machine, the models' processes being our own."""
+
+    def rounds(self) -> AbstractContextManager[object]:
+        """Within it, rounds are timed: reports the errors of all models together."""
+
+
+def interleave(
+    host: Host, count: int, *, base: int, time_budget_s: float, clock: Clock, progress: Progress
+) -> Interleaved:
+    """Time `count` models in interleaved rounds, each in the same random order whatever the host.
+
+    The base is started twice and both are timed in each round (an A/A test), which gives the noise floor: where a
+    model's weights lie in memory makes it faster or slower, too. A model that cannot be started is left out.
+    """
+    runners: dict[int, Runner] = {}  # nothing else may refer to one: a model that fails has to be freed at once
+    failed: dict[int, ResourceError] = {}
+    done = 0
+
+    def start(number: int) -> None:
+        runners[number] = host.start(number)
+
+    def warm_up(number: int) -> None:
+        runners[number].warm_up()
+
+    def attempt(work: Callable[[int], None], numbers: Sequence[int]) -> None:
+        nonlocal done
+        for number in numbers:
+            try:
+                work(number)
+            except ResourceError as error:
+                failed[number] = release_frames(error)
+                runners.pop(number, None)
+            if number in failed:
+                host.release()
+            done += 1
+            progress(min(1.0, done / count / 2) / 3)
+
+    attempt(start, range(count))
+    twin: Runner | None = None
+    if base in runners and len(runners) > 1:
+        with suppress(ResourceError):
+            twin = host.start(base)
+        if twin is None:  # memory does not suffice for two: the base itself is timed twice
+            host.release()
+            twin = runners[base]
+    before = host.read()  # building and compiling are not what is measured
+    attempt(warm_up, list(runners))
+    if not runners:
+        return Interleaved.failed([failed[number] for number in range(count)])
+    numbers = list(runners)
+    compared = twin is not None and base in runners and len(runners) > 1
+    timed = [*runners.values(), twin] if compared and twin is not None else list(runners.values())
+    with host.rounds():
+        if compared and twin is not None:
+            twin.warm_up()
+        rounds = sample_interleaved(
+            [runner.seconds for runner in timed], clock, random.Random(0), base=numbers.index(base) if compared else 0,
+            least_s=min(0.5, time_budget_s / 6), budget_s=time_budget_s / 2 * len(timed),
+            progress=lambda share: progress((2 + 3 * share) / 6),
+        )  # fmt: skip
+        seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the twin's come last
+        for place, number in enumerate(numbers):
+            runners[number].measure_extras(Samples(seconds[number], rounds.calls[place], precise(seconds[number])))
+        environment = Ledger(before, host.read())
+        measured = {number: runner.measurement(environment) for number, runner in runners.items()}
+    progress(1.0)
+    floor = noise_floor(seconds[base], rounds.seconds[-1]) if compared else None
+    ratios = tuple(
+        paired(seconds[base], seconds[number], floor) if floor is not None and number in runners and number != base
+        else None
+        for number in range(count)
+    )  # fmt: skip
+    outcomes = tuple(measured[number] if number in measured else failed[number] for number in range(count))
+    return Interleaved(outcomes, ratios, floor, rounds.n, rounds.precise)
+
+
+class _Runner(ModelRunner):
+    """A model among others in this process, whose warm-up alone may run out of memory."""
+
+    def __init__(self, host: _ThisProcess, number: int) -> None:
+        self.host, self.number = host, number
+        with self.fitting():
+            ready = prepare(host.plans[number], host.place, host.batch_size, host.clock, host.options, host.pool)
+        super().__init__(ready, host.clock, host.time_budget_s, host.meter)
+
+    def fitting(self) -> AbstractContextManager[None]:
+        host = self.host
+        subject, hint = out_of_memory_message(host.plans[self.number], host.batch_size, host.place, host.options)
+        return fitting(subject, host.place, hint)
+
+    def warm_up(self) -> None:
+        with self.fitting():
+            super().warm_up()
+
+
+@dataclass(slots=True)
+class _ThisProcess:
+    """All models on the device at once."""
+
+    plans: Sequence[Plan]
+    place: torch.device
+    batch_size: int
+    options: RunOptions
+    clock: Clock
+    time_budget_s: float
+    meter: IdleMeter | None
+    pool: object = None
+    """Memory of all CUDA graphs, which never run at the same time and so can share it."""
+
+    def __post_init__(self) -> None:
+        self._new_pool()
+
+    def _new_pool(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle() if self.options.cuda_graph else None
+
+    def start(self, number: int) -> Runner:
+        return _Runner(self, number)
+
+    def release(self) -> None:
+        if self.place.type == "cuda":
+            torch.cuda.empty_cache()
+            self._new_pool()  # a failed capture may leave a pool unusable
+
+    def read(self) -> Reading:
+        return read_environment(self.place)
+
+    def rounds(self) -> AbstractContextManager[object]:
+        hint = "" if self.batch_size == 1 else "use a smaller `--batch-size`"
+        return fitting(f"{len(self.plans)} models at once with a batch of {self.batch_size}", self.place, hint)
+
+
+def measure_interleaved(
     plans: Sequence[Plan],
     *,
     base: int = 0,
     device: str = "cpu",
-    batch: int = 1,
-    settings: Settings = DEFAULT_SETTINGS,
-    time_budget_s: float = 3.0,
+    batch_size: int = 1,
+    options: RunOptions = DEFAULT,
+    time_budget_s: float = TIME_BUDGET_S,
     energy: bool = False,
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
-    tell: Tell = tell_nobody,
-) -> Together:
-    """The plans' nets, all on the device at once and timed in turns, for about `time_budget_s` each.
+    progress: Progress = no_progress,
+) -> Interleaved:
+    """The plans' models, all on the device at once, timed in interleaved rounds for about `time_budget_s` each.
 
-    The base is built twice, and both are timed in each round, which shows what a difference is that is none: where a
-    net's weights come to lie in memory makes it quicker or slower too. Shares of the budget and clocks are as `measure`
-    has them. A net that does not fit into memory is left out of the rounds. Raises UsageError
-    for a device or batch that cannot be, ResourceError where nets fit one by one but not together.
+    Shares of the budget and clocks are as `measure` has them. A model that does not fit into memory is left out of the
+    rounds. Raises UsageError for an impossible device or batch size, ResourceError where models fit one by one but not
+    all at once.
     """
     place = torch.device(devices.find(device))
-    require_possible(settings, str(place))
-    found: list[Measurement | ResourceError] = []
-    ready: dict[int, Ready] = {}
-    failed: dict[int, ResourceError] = {}
-
-    warm: dict[int, Warmup] = {}
-    least_s, most_s = min(0.5, time_budget_s / 6), time_budget_s / 3
-    graphs = settings.cuda_graph  # the models never run at the same time, so that their graphs can share memory
-    pool = torch.cuda.graph_pool_handle() if graphs else None
-
-    def build(number: int) -> Ready:
-        return prepare(plans[number], place, batch, clock, settings, pool)
-
-    def settle(number: int) -> Warmup:
-        return warm_up(ready[number].waited, clock, least_s=least_s, most_s=most_s)
-
-    def each(numbers: Sequence[int], work: Callable[[int], T], results: dict[int, T]) -> None:
-        """The results of what succeeds. Only `ready` may refer to a model: one that fails has to be freed at once."""
-        nonlocal pool
-        for number in numbers:
-            what, hint = wanted(plans[number], batch, place, settings)
-            try:
-                with fitting(what, place, hint):
-                    results[number] = work(number)
-            except ResourceError as error:
-                failed[number] = release_frames(error)
-                ready.pop(number, None)
-            if number in failed and place.type == "cuda":
-                torch.cuda.empty_cache()
-                pool = torch.cuda.graph_pool_handle() if graphs else None  # a failed capture may leave a pool unusable
-            tell(len(warm) / len(plans) / 3)
-
-    with on_device(place), applied(settings, place):
+    require_supported(options, str(place))
+    with on_device(place), configure_torch(options, place):
         with fitting("measuring the idle power", place):
-            supply = watch(place, clock, sleep) if energy else None
-        each(range(len(plans)), build, ready)
-        compared = base in ready and len(ready) > 1
-        again = _twin(ready[base], lambda: build(base)) if compared else None
-        before = look_around(place)  # building and compiling are not what is measured
-        each(list(ready), settle, warm)
-        if not ready:
-            return Together(tuple(failed[number] for number in range(len(plans))), (None,) * len(plans), None, 0, False)
-        numbers, compared = list(ready), base in ready and len(ready) > 1
-        timers = [net.waited for net in ready.values()]
-        fewer = "" if batch == 1 else "use a smaller `--batch`"
-        with fitting(f"{len(plans)} nets at once with a batch of {batch}", place, fewer):
-            if compared and again is not None:
-                warm_up(again.waited, clock, least_s=least_s, most_s=most_s)
-                timers.append(again.waited)
-            rounds = take_turns(
-                timers, clock, random.Random(0), base=numbers.index(base) if compared else 0, least_s=least_s,
-                budget_s=time_budget_s / 2 * len(timers), tell=lambda share: tell((2 + 3 * share) / 6),
-            )  # fmt: skip
-            seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the base's second ones come last
-            more = {
-                number: afterwards(
-                    net, clock, budget_s=time_budget_s / 6, call_s=median(seconds[number]), supply=supply
-                )
-                for number, net in ready.items()
-            }
-        environment = Ledger(before, look_around(place))
-    tell(1.0)
-    floor = noise_floor(seconds[base], rounds.seconds[-1]) if compared else None
-    for number in range(len(plans)):
-        if number in failed:
-            found.append(failed[number])
-            continue
-        samples = Samples(seconds[number], rounds.calls[numbers.index(number)], precise(seconds[number]))
-        found.append(measurement(ready[number], warm[number], samples, more[number], environment))
-    ratios = tuple(
-        paired(seconds[base], seconds[number], floor) if floor is not None and number in ready and number != base
-        else None
-        for number in range(len(plans))
-    )  # fmt: skip
-    return Together(tuple(found), ratios, floor, rounds.n, rounds.precise)
-
-
-def _twin(net: Ready, build: Callable[[], Ready]) -> Ready:
-    """The net built once more, or itself where memory does not suffice for two."""
-    with suppress(ResourceError), fitting("a net twice", net.place):
-        return build()
-    if net.place.type == "cuda":
-        torch.cuda.empty_cache()
-    return net
+            meter = measure_idle(place, clock, sleep) if energy else None
+        host = _ThisProcess(plans, place, batch_size, options, clock, time_budget_s, meter)
+        return interleave(host, len(plans), base=base, time_budget_s=time_budget_s, clock=clock, progress=progress)

@@ -1,62 +1,36 @@
-"""What one net takes on one device: latency, throughput, peak memory, energy; of a forward pass or a training step."""
+"""Benchmark one model on one device: latency, throughput, peak memory, energy; of a forward pass or a training step."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.energy import Energy, Meter, Sleep, idle_power, meter, spend
-from resnetcli.bench.environment import Ledger, Reading, read, spread
+from resnetcli.bench.environment import Ledger, Noise, Reading, read, spread
+from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.footprint import Footprint, footprint
-from resnetcli.bench.prepare import DEFAULT_SETTINGS, Ready, on_device, prepare, set_up, wanted
+from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, Dtype, Mode, RunOptions
+from resnetcli.bench.prepare import Ready, Setup, on_device, out_of_memory_message, prepare, set_up
 from resnetcli.bench.runtimes import explained
-from resnetcli.bench.sampling import Clock, Samples, Tell, Warmup, sample, tell_nobody, throughput, warm_up
-from resnetcli.bench.settings import Mode, Settings, applied, require_possible
+from resnetcli.bench.sampling import Clock, Progress, Samples, Warmup, no_progress, sample, throughput, warm_up
 from resnetcli.bench.statistics import interval, iqr, median, outliers, p99, quantile
-from resnetcli.bench.training_step import Phases, take_apart
+from resnetcli.bench.training_step import Phases, time_phases
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
 
 HOST_CALLS = 11
-"""Calls of which the median is the CPU's time to start one on a GPU."""
+"""Calls whose median is the CPU's time to start one on a GPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Times in seconds for one batch; `dataclasses.asdict` gives what goes into JSON."""
+@dataclass(frozen=True, kw_only=True)  # these classes have no slots: a `Measurement` inherits from all of them
+class Timing:
+    """Statistics of the samples, in seconds for one batch."""
 
-    device: str
-    device_name: str
-    dtype: str
-    tf32: bool
-    """Whether convolutions may round their float32 inputs to 10 bits, as PyTorch lets them on a GPU by default."""
-    batch: int
-    threads: int
-    settings: str
-    """Mode, dtype, and all that follows up to `keep_memory`, in words: `bf16 channels_last compile`, `train fp32`."""
-    runtime: str
-    """Who runs the net: `eager`, `inductor`, ..."""
-    channels_last: bool
-    fold_bn: bool
-    """Whether BatchNorm is computed into the weights before it."""
-    cuda_graph: bool
-    keep_memory: bool
-    """Whether the C library kept freed memory for the next call."""
-    cudnn_benchmark: bool
-    """Whether a GPU's convolutions were autotuned."""
-    deviation_maps: float | None
-    """How far the last maps are from eager fp32's, relative norm; None where nothing else is computed, or no maps."""
-    deviation_outputs: float | None
-    """The outputs' likewise."""
-    tolerance: float | None
-    """What both may be."""
-    prepare_s: float
-    """Casting, folding, tracing, compiling and the first call; not the drawing and calibrating of weights."""
     median_s: float
     interval_s: tuple[float, float]
     """The median's 95% bootstrap interval."""
@@ -64,195 +38,223 @@ class Measurement:
     min_s: float
     p90_s: float
     p99_s: float | None
-    """None where there are too few samples to speak of one."""
+    """None where there are too few samples for one."""
     n: int
     stopped: Literal["precise", "budget"]
-    """Why there are n samples: the interval came within 1% of the median, or time ran out."""
+    """Why there are n samples: the interval came within 1% of the median, or the time budget ended."""
     calls_per_sample: int
-    throughput_img_s: float
-    """With the queue kept full; measured by itself, not derived from the latency."""
-    peak_memory_bytes: int | None
-    """Above the weights, the input included, in one call; None where it cannot be measured."""
-    first_call_s: float
-    warmup_s: float
-    warmup_calls: int
-    warmup_settled: bool
     samples_s: tuple[float, ...]
     outliers: tuple[int, ...]
-    """The places of those far outside the middle half; they count like all others."""
-    torch: str
-    environment: Ledger
-    noisy: tuple[str, ...]
-    """Why the figures are not to be relied upon, if they are not."""
-    mode: Mode = "infer"
-    """Of what a call is: `infer` a forward in evaluation, `train` a whole training step."""
+    """Indices of samples far outside the middle half; they count like all others."""
+
+    @classmethod
+    def of(cls, samples: Samples) -> Timing:
+        """The statistics of some samples."""
+        seconds = samples.seconds
+        return cls(
+            median_s=median(seconds),
+            interval_s=interval(seconds),
+            iqr_s=iqr(seconds),
+            min_s=min(seconds),
+            p90_s=quantile(seconds, 0.9),
+            p99_s=p99(seconds),
+            n=len(seconds),
+            stopped="precise" if samples.precise else "budget",
+            calls_per_sample=samples.calls,
+            samples_s=seconds,
+            outliers=outliers(seconds),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is measured of a model once its latency is known."""
+
+    throughput_img_s: float
+    """Images a second with the queue kept full; measured by itself, not derived from the latency."""
     phases: Phases | None = None
-    """Where a training step's time goes; None in inference."""
-    live_peak_bytes: int | None = None
-    """Derived, not measured: the most that tensors take above weights (and momentum), by the plan; eager only."""
+    """Times of a training step's phases; None in inference."""
     energy: Energy | None = None
-    """None where it was not asked for, or the device does not tell."""
-    memory: Footprint | None = None
-    """Of a process of its own; None where it was not asked for."""
+    """None where it was not asked for, or the device does not report it."""
     host_s: float | None = None
     """The CPU's time to start the kernels of a call on an idle GPU; None on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Extras, Timing, Warmup, Setup):
+    """All figures of one model on one device at one batch size, with the conditions.
+
+    A figure is a field of the class it inherits from that names its source, and filled in where that is made.
+    """
+
+    device: str
+    device_name: str
+    torch: str
+    environment: Ledger
+    noisy: tuple[Noise, ...]
+    """Why the figures are unreliable, if they are."""
+    memory: Footprint | None = None
+    """Of a separate process; None where it was not asked for."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """The precision of weights and activations."""
+        return self.options.precision
+
+    @property
+    def mode(self) -> Mode:
+        """`infer` for a forward pass in evaluation, `train` for a whole training step."""
+        return self.options.mode
+
+    @property
+    def settings(self) -> str:
+        """The options as text: `bf16 channels_last compile`, `train fp32`."""
+        return self.options.text
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: the figures, the options beside them, and the environment's shares."""
+        values = asdict(self)
+        del values["options"]
+        ledger = self.environment
+        shares = {"others": ledger.others, "stolen": ledger.stolen, "throttled": ledger.throttled}
+        return {
+            **self.options.record(), **values, "noisy": [noise.text for noise in self.noisy],
+            "environment": {**values["environment"], **shares},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IdleMeter:
+    """A device's energy meter, and the watts drawn while idle."""
+
+    meter: Meter
+    idle_w: float
+
+
+class ModelRunner:
+    """One model in this process, measured step by step: warm-up, samples, extras. Within `execution.configure_torch`.
+
+    Of `time_budget_s` a third at most goes into warming up, a half into latency, a sixth into the rest.
+    """
+
+    def __init__(self, ready: Ready, clock: Clock, time_budget_s: float, meter: IdleMeter | None = None) -> None:
+        self.ready, self.clock, self.budget_s, self.meter = ready, clock, time_budget_s, meter
+        self.least_s = min(0.5, time_budget_s / 6)
+        self.warmup: Warmup
+        self.timing: Timing
+        self.extras: Extras
+
+    def warm_up(self) -> None:
+        """Call until times have converged."""
+        self.warmup = warm_up(self.ready.waited, self.clock, least_s=self.least_s, most_s=self.budget_s / 3)
+
+    def seconds(self, calls: int) -> float:
+        """Time some calls."""
+        return self.ready.waited(calls)
+
+    def sample(self, progress: Progress) -> Samples:
+        """Time calls until the median is known or half of the budget has passed."""
+        return sample(
+            self.ready.waited, self.clock, budget_s=self.budget_s / 2, least_s=self.least_s, progress=progress
+        )
+
+    def measure_extras(self, samples: Samples) -> None:
+        """Measure throughput, and in training the phases of a step in half of the time; energy if there is a meter."""
+        ready, clock, batch_size = self.ready, self.clock, self.ready.setup.batch
+        self.timing = Timing.of(samples)
+        budget_s = self.budget_s / 6
+        half = budget_s / 2
+        calls = throughput(
+            ready.queued, clock, budget_s=half if ready.phases else budget_s, call_s=self.timing.median_s
+        )
+        phases = time_phases(ready.phases, clock, budget_s=half) if ready.phases else None
+        energy = None
+        if self.meter is not None:
+            with suppress(OSError):  # the other figures are of use without it
+                energy = spend(
+                    ready.queued, self.meter.meter, clock, batch=batch_size, call_s=1 / calls, idle_w=self.meter.idle_w
+                )
+        host_s = None if ready.host is None else median([ready.host() for _ in range(HOST_CALLS)])
+        self.extras = Extras(throughput_img_s=calls * batch_size, phases=phases, energy=energy, host_s=host_s)
+
+    def measurement(self, environment: Ledger) -> Measurement:
+        """All figures, with the conditions."""
+        device, timing, phases = str(self.ready.place), self.timing, self.extras.phases
+        noisy = (*environment.noise(), *spread(timing.interval_s, timing.median_s))
+        return Measurement(
+            **vars(self.ready.setup), **vars(self.warmup), **vars(timing), **vars(self.extras),
+            device=device,
+            device_name=devices.describe(device),
+            torch=str(torch.__version__),
+            environment=environment,
+            noisy=(*noisy, *phases.inconsistencies(timing.median_s)) if phases else noisy,
+        )  # fmt: skip
 
 
 def measure(
     plan: Plan,
     *,
     device: str = "cpu",
-    batch: int = 1,
-    settings: Settings = DEFAULT_SETTINGS,
-    time_budget_s: float = 3.0,
+    batch_size: int = 1,
+    options: RunOptions = DEFAULT,
+    time_budget_s: float = TIME_BUDGET_S,
     energy: bool = False,
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
-    tell: Tell = tell_nobody,
+    progress: Progress = no_progress,
 ) -> Measurement:
-    """The plan's net, built on `device` with random weights and timed on random images for about `time_budget_s`.
+    """The plan's model, built on `device` with random weights and timed on random images for about `time_budget_s`.
 
-    Of the budget a third at most goes into warming up, a half into latency, a sixth into throughput; ten samples are
-    taken even if that takes longer, or three of a net that is very slow. A CPU's times are read from `clock`, a GPU's
-    from CUDA events. Torch's random numbers and switches are left as they were. Unless `settings` compute just what
-    eager fp32 does, the values are held to it, and how far they are from it is told. `energy` takes some 8 s more, if
-    the device has a meter. Raises UsageError for a device, batch or settings that cannot be, ResourceError if the net
-    does not fit into memory or cannot be compiled.
+    At least ten samples are taken even if that takes longer, or three of a very slow model. A CPU's times are read from
+    `clock`, a GPU's from CUDA events. Torch's random numbers and switches are restored. Unless `options` compute
+    exactly what eager fp32 does, outputs are compared with it and the deviation is reported. `energy` takes some 8 s
+    more, if the device has a meter. Raises UsageError for an impossible device, batch size or option, ResourceError if
+    the model does not fit into memory or cannot be compiled.
     """
     place = torch.device(devices.find(device))
-    require_possible(settings, str(place))
-    what, hint = wanted(plan, batch, place, settings)
-    with on_device(place):
-        with fitting(what, place, hint), applied(settings, place):
-            supply = watch(place, clock, sleep) if energy else None
-            ready = prepare(plan, place, batch, clock, settings)
-            before = look_around(place)  # building and compiling are not what is measured
-            warm = warm_up(ready.waited, clock, least_s=min(0.5, time_budget_s / 6), most_s=time_budget_s / 3)
-            samples = sample(
-                ready.waited, clock, budget_s=time_budget_s / 2, least_s=min(0.5, time_budget_s / 6), tell=tell
-            )
-            more = afterwards(ready, clock, budget_s=time_budget_s / 6, call_s=median(samples.seconds), supply=supply)
-        return measurement(ready, warm, samples, more, Ledger(before, look_around(place)))
+    require_supported(options, str(place))
+    subject, hint = out_of_memory_message(plan, batch_size, place, options)
+    with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
+        idle = measure_idle(place, clock, sleep) if energy else None
+        runner = ModelRunner(prepare(plan, place, batch_size, clock, options), clock, time_budget_s, idle)
+        before = read_environment(place)  # building and compiling are not what is measured
+        runner.warm_up()
+        runner.measure_extras(runner.sample(progress))
+        return runner.measurement(Ledger(before, read_environment(place)))
 
 
-@dataclass(frozen=True, slots=True)
-class Afterwards:
-    """What is measured of a net when its latency is known."""
+def measure_idle(place: torch.device, clock: Clock, sleep: Sleep) -> IdleMeter | None:
+    """The device's meter, after some seconds of rest; None where there is none, or it fails.
 
-    rate: float
-    """Calls a second with the queue full."""
-    phases: Phases | None = None
-    energy: Energy | None = None
-    host_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """A device's meter, and the watts it told when nothing ran."""
-
-    meter: Meter
-    idle_w: float
-
-
-def watch(place: torch.device, clock: Clock, sleep: Sleep) -> Supply | None:
-    """The device's meter, after some seconds of rest; None where there is none, or it falls silent."""
-    # Within `on_device`: with a context a GPU draws more than without, whether or not anything runs.
-    found = meter(str(place), gpu=driver_s_name(place))
+    Within `on_device`: with a context a GPU draws more than without, whether or not anything runs.
+    """
+    found = meter(str(place), gpu=nvml_uuid(place))
     with suppress(OSError):
-        return Supply(found, idle_power(found, clock, sleep)) if found else None
+        return IdleMeter(found, idle_power(found, clock, sleep)) if found else None
     return None
 
 
-def afterwards(
-    ready: Ready, clock: Clock, *, budget_s: float, call_s: float, supply: Supply | None = None
-) -> Afterwards:
-    """Throughput, and in training half of the budget for the phases of a step; energy if there is a meter."""
-    half = budget_s / 2
-    rate = throughput(ready.queued, clock, budget_s=half if ready.apart else budget_s, call_s=call_s)
-    phases = take_apart(ready.apart, clock, budget_s=half) if ready.apart else None
-    spent = None
-    if supply is not None:
-        with suppress(OSError):  # what was measured before is worth having without it
-            spent = spend(ready.queued, supply.meter, clock, batch=ready.batch, call_s=1 / rate, idle_w=supply.idle_w)
-    host_s = None if ready.host is None else median([ready.host() for _ in range(HOST_CALLS)])
-    return Afterwards(rate, phases, spent, host_s)
-
-
-def take_footprint(plan: Plan, *, device: str, batch: int, settings: Settings) -> Footprint:
-    """What memory this process takes to run the net. It is of the net alone only in a process that is new.
+def measure_footprint(plan: Plan, *, device: str, batch_size: int, options: RunOptions) -> Footprint:
+    """The memory that this process takes to run the model: the model's alone only if the process is new.
 
     Raises what `measure` does.
     """
     place = torch.device(devices.find(device))
-    require_possible(settings, str(place))
-    what, hint = wanted(plan, batch, place, settings)
-    with on_device(place), fitting(what, place, hint), applied(settings, place):
-        made = set_up(plan, place, batch, time.perf_counter, settings)
-        with explained(plan, settings):
-            return footprint(made.call, made.images.nbytes, place, captured_bytes=made.captured_bytes)
+    require_supported(options, str(place))
+    subject, hint = out_of_memory_message(plan, batch_size, place, options)
+    with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
+        prepared = set_up(plan, place, batch_size, time.perf_counter, options)
+        with explained(plan, options):
+            return footprint(prepared.call, prepared.images.nbytes, place, captured_bytes=prepared.captured_bytes)
 
 
-def measurement(ready: Ready, warm: Warmup, samples: Samples, more: Afterwards, environment: Ledger) -> Measurement:
-    """What was measured of a net, with the conditions."""
-    place, middle, limits = ready.place, median(samples.seconds), interval(samples.seconds)
-    settings, deviation = ready.settings, ready.deviation
-    return Measurement(
-        device=str(place),
-        device_name=devices.describe(str(place)),
-        dtype=settings.dtype,
-        tf32=ready.tf32,
-        batch=ready.batch,
-        threads=ready.threads,
-        settings=settings.text,
-        runtime=settings.runtime,
-        channels_last=settings.channels_last,
-        fold_bn=settings.fold_bn,
-        cuda_graph=settings.cuda_graph,
-        keep_memory=settings.keep_memory,
-        cudnn_benchmark=ready.cudnn_benchmark,
-        deviation_maps=deviation.maps if deviation else None,
-        deviation_outputs=deviation.outputs if deviation else None,
-        tolerance=deviation.tolerance if deviation else None,
-        prepare_s=ready.prepare_s,
-        median_s=middle,
-        interval_s=limits,
-        iqr_s=iqr(samples.seconds),
-        min_s=min(samples.seconds),
-        p90_s=quantile(samples.seconds, 0.9),
-        p99_s=p99(samples.seconds),
-        n=len(samples.seconds),
-        stopped="precise" if samples.precise else "budget",
-        calls_per_sample=samples.calls,
-        throughput_img_s=more.rate * ready.batch,
-        peak_memory_bytes=ready.peak_memory_bytes,
-        first_call_s=ready.first_call_s,
-        warmup_s=warm.seconds,
-        warmup_calls=warm.calls,
-        warmup_settled=warm.settled,
-        samples_s=samples.seconds,
-        outliers=outliers(samples.seconds),
-        torch=str(torch.__version__),
-        environment=environment,
-        noisy=(
-            *environment.noisy(), *spread(limits, middle), *(more.phases.amiss(middle) if more.phases else ()),
-        ),
-        mode=settings.mode,
-        phases=more.phases,
-        live_peak_bytes=ready.live_peak_bytes,
-        energy=more.energy,
-        host_s=more.host_s,
-    )  # fmt: skip
+def read_environment(place: torch.device) -> Reading:
+    """The state of the machine and of that device."""
+    return read(str(place), gpu=nvml_uuid(place))
 
 
-def look_around(place: torch.device) -> Reading:
-    """What else goes on, on the machine and on that device."""
-    if place.type != "cuda":
-        return read(str(place))
-    return read(str(place), gpu=driver_s_name(place))
-
-
-def driver_s_name(place: torch.device) -> str | None:
-    """The UUID by which the driver knows a GPU, or a slice of one (MIG); None for a CPU.
+def nvml_uuid(place: torch.device) -> str | None:
+    """The UUID of a GPU, or of a slice of one (MIG), in NVML; None for a CPU.
 
     PyTorch's device index may differ from the driver's.
     """

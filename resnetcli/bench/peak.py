@@ -1,4 +1,4 @@
-"""The peak of the CPU memory that a call needs, read from Linux's own account of this process."""
+"""Peak CPU memory of a call, from Linux's accounting of this process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 def peak_memory(call: Callable[[], T]) -> tuple[T, int | None]:
-    """The call's result, and the bytes resident at its worst moment above those before; None where nobody counts.
+    """The call's result, and its peak of resident bytes above those before; None if the platform does not report it.
 
-    The process's own peak is set back first, and what the C library keeps for reuse is returned, or the call would be
-    handed memory that already counts as resident.
+    The process's peak is reset first, and memory that the C library keeps for reuse is returned: the call could be
+    given memory that already counts as resident.
     """
     with suppress(OSError, AttributeError):  # not every C library has it
         ctypes.CDLL(None).malloc_trim(0)
@@ -28,14 +28,14 @@ def peak_memory(call: Callable[[], T]) -> tuple[T, int | None]:
 
 
 def highest() -> int | None:
-    """The most bytes of this process that were ever resident; None where nobody counts."""
+    """Peak resident bytes of this process; None if the platform does not report them."""
     with suppress(OSError, KeyError):
         return _status("VmHWM")
     return None
 
 
 def _status(key: str) -> int:
-    """One of the kernel's figures on this process, in bytes."""
+    """A value of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return int(fields[key].split()[0]) * 1024

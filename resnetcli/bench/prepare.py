@@ -1,4 +1,4 @@
-"""A net set up on a device to be measured: built, under its settings, run once, and the ways to time it."""
+"""A model set up on a device to be measured: built, transformed by its options, run once; and its timers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from resnetcli.bench import training_step as training
+from resnetcli.bench.execution import gpu_computes
+from resnetcli.bench.options import DEFAULT, RunOptions
 from resnetcli.bench.peak import peak_memory
 from resnetcli.bench.runtimes import (
     Deviation,
@@ -25,7 +27,6 @@ from resnetcli.bench.runtimes import (
     weights,
 )
 from resnetcli.bench.sampling import Clock, Timer
-from resnetcli.bench.settings import Settings, gpu_computes
 from resnetcli.bench.training_step import seconds_of
 from resnetcli.errors import UsageError
 from resnetcli.net.memory import fitting, physical_memory, require
@@ -35,30 +36,44 @@ from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import is_traced
 
-DEFAULT_SETTINGS = Settings()
+
+@dataclass(frozen=True, kw_only=True)  # without slots: a `Measurement` inherits from several such classes
+class Setup:
+    """How a model was run, and what is known of it once it has run."""
+
+    options: RunOptions
+    batch: int
+    tf32: bool
+    """Whether convolutions may round their float32 inputs to 10 bits, as PyTorch allows on a GPU by default."""
+    threads: int
+    cudnn_benchmark: bool
+    """Whether a GPU's convolutions were autotuned."""
+    deviation_maps: float | None
+    """Of the last feature maps from eager fp32's, relative norm; None without a check, or without feature maps."""
+    deviation_outputs: float | None
+    """Of the outputs likewise."""
+    tolerance: float | None
+    """Maximum of both; None where the options compute exactly what eager fp32 does."""
+    prepare_s: float
+    """Casting, folding, tracing, compiling and the first call; not drawing and calibrating the weights."""
+    first_call_s: float
+    peak_memory_bytes: int | None
+    """Above the weights, the input included, in one call; None where it cannot be measured."""
+    live_peak_bytes: int | None = None
+    """Derived, not measured: peak of the tensors above weights (and momentum), by the plan; eager only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A net on its device with its images, that has run once."""
+    """A model on its device with its images, which has run once."""
 
     place: torch.device
-    batch: int
+    setup: Setup
     waited: Timer
-    """Each call waited for before the next is made."""
+    """Waits for each call before making the next."""
     queued: Timer
-    """One call straight after the other."""
-    first_call_s: float
-    peak_memory_bytes: int | None
-    settings: Settings
-    threads: int
-    tf32: bool
-    cudnn_benchmark: bool
-    deviation: Deviation | None
-    """None where the settings compute just what eager fp32 does."""
-    prepare_s: float
-    live_peak_bytes: int | None = None
-    apart: Callable[[], tuple[float, float, float]] | None = None
+    """Makes calls back to back."""
+    phases: Callable[[], tuple[float, float, float]] | None = None
     """The seconds of a training step's three phases; None in inference."""
     host: Callable[[], float] | None = None
     """The seconds until a call on an idle GPU returns, which is before it has finished; None on a CPU."""
@@ -66,30 +81,33 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A net on its device with its images, that has yet to run."""
+    """A model on its device with its images, which has yet to run."""
 
     call: Callable[[], object]
     images: Tensor
     check: Callable[[], Deviation] | None
-    """To be called after the first call; None where the settings compute just what eager fp32 does."""
+    """To be called after the first call; None where the options compute exactly what eager fp32 does."""
     seconds: float
     """Casting, folding, tracing."""
     plan: Plan
     """What is computed, BatchNorm folded or not."""
     step: training.Step | None = None
-    """A training step that tells when its phases are over; None in inference."""
+    """A training step that reports the end of its phases; None in inference."""
     captured_bytes: int | None = None
     """Peak memory of what a CUDA graph captured, without the images; None without a graph."""
 
 
-def wanted(plan: Plan, batch: int, place: torch.device, settings: Settings) -> tuple[str, str]:
-    """What is to fit into memory, in words, and where it does not a batch to try: the half, or less by the plan."""
-    most = batch // 2
-    if not is_traced(plan):  # what a PyTorch model keeps is not known
-        cast = settings.mode == "infer" and settings.dtype in ("bf16", "fp16")
+def out_of_memory_message(plan: Plan, batch_size: int, place: torch.device, options: RunOptions) -> tuple[str, str]:
+    """Subject and hint for an out-of-memory error; the hint names a batch that may fit: the half, or less by the plan.
+
+    The hint is empty where none may.
+    """
+    most = batch_size // 2
+    if not is_traced(plan):  # of a PyTorch model it is not known what it keeps
+        cast = options.mode == "infer" and options.dtype in ("bf16", "fp16")
         room = free_memory(place) if place.type == "cuda" else physical_memory()
-        most = min(most, memory(plan, settings.mode, dtype="bf16" if cast else "fp32").largest_batch(room))
-    return f"`{plan.name}` with a batch of {batch}", f"`--batch {most}` or less may fit" if most > 0 else ""
+        most = min(most, memory(plan, options.mode, dtype="bf16" if cast else "fp32").largest_batch(room))
+    return f"`{plan.name}` with a batch of {batch_size}", f"`--batch-size {most}` or less may fit" if most > 0 else ""
 
 
 def free_memory(place: torch.device) -> int:
@@ -103,71 +121,80 @@ def free_memory(place: torch.device) -> int:
 def prepare(
     plan: Plan,
     place: torch.device,
-    batch: int,
+    batch_size: int,
     clock: Clock,
-    settings: Settings = DEFAULT_SETTINGS,
+    options: RunOptions = DEFAULT,
     pool: Pool | None = None,
 ) -> Ready:
-    """The plan's net with random weights on random images, run once. Within `settings.applied`; `pool` as `transform`.
+    """A plan's model with random weights, run once on random images. Within `execution.configure_torch`.
 
-    Raises UsageError for an impossible batch or settings, ResourceError for what cannot be compiled.
+    `pool` is as for `transform`. Raises UsageError for an impossible batch or option, ResourceError for what cannot be
+    compiled.
     """
-    made = set_up(plan, place, batch, clock, settings, pool)
-    with explained(plan, settings):
-        first_call_s, peak = _first_call(made.call, made.images, place, clock)
-        if made.captured_bytes is not None:  # a replay allocates nothing
-            peak = made.captured_bytes + made.images.nbytes
-        deviation = made.check() if made.check else None
-    waited, queued = _timers(made.call, place, clock)
+    prepared = set_up(plan, place, batch_size, clock, options, pool)
+    with explained(plan, options):
+        first_call_s, peak = _first_call(prepared.call, prepared.images, place, clock)
+        if prepared.captured_bytes is not None:  # a replay allocates nothing
+            peak = prepared.captured_bytes + prepared.images.nbytes
+        deviation = prepared.check() if prepared.check else None
+    waited, queued = _timers(prepared.call, place, clock)
     if is_traced(plan):  # which may fail at any call
-        waited, queued = _explaining(waited, plan, settings), _explaining(queued, plan, settings)
-    step = made.step
-    return Ready(
-        place, batch, waited, queued, first_call_s, peak, settings,
+        waited, queued = _explaining(waited, plan, options), _explaining(queued, plan, options)
+    step = prepared.step
+    setup = Setup(
+        options=options,
+        batch=batch_size,
+        tf32=place.type == "cuda" and options.precision in ("fp32", "tf32") and _tf32(place),
         threads=torch.get_num_threads(),
-        tf32=place.type == "cuda" and settings.dtype in ("fp32", "tf32") and _tf32(place),
         cudnn_benchmark=place.type == "cuda" and torch.backends.cudnn.benchmark,
-        deviation=deviation,
-        prepare_s=made.seconds + first_call_s,
-        live_peak_bytes=_live_peak(made.plan, place, batch, settings),
-        apart=None if step is None else lambda: seconds_of(step, place, clock),
-        host=None if place.type == "cpu" else _host(made.call, place, clock),
+        deviation_maps=deviation.maps if deviation else None,
+        deviation_outputs=deviation.outputs if deviation else None,
+        tolerance=deviation.tolerance if deviation else None,
+        prepare_s=prepared.seconds + first_call_s,
+        first_call_s=first_call_s,
+        peak_memory_bytes=peak,
+        live_peak_bytes=_live_peak(prepared.plan, place, batch_size, options),
+    )
+    return Ready(
+        place, setup, waited, queued,
+        phases=None if step is None else lambda: seconds_of(step, place, clock),
+        host=None if place.type == "cpu" else _host(prepared.call, place, clock),
     )  # fmt: skip
 
 
 def set_up(
-    plan: Plan, place: torch.device, batch: int, clock: Clock, settings: Settings, pool: Pool | None = None
+    plan: Plan, place: torch.device, batch_size: int, clock: Clock, options: RunOptions, pool: Pool | None = None
 ) -> Prepared:
-    """The plan's net with random weights and its random images, and how to run it. Within `settings.applied`.
+    """A plan's model with random weights and random images. Within `execution.configure_torch`.
 
     Raises what `prepare` does.
     """
-    if batch < 1:
-        raise UsageError(f"a batch of {batch} images", "use `--batch 1` or more")
-    if is_traced(plan) and settings.mode == "train":
+    if batch_size < 1:
+        raise UsageError("`--batch-size` must be at least 1", "for example `--batch-size 8`")
+    if is_traced(plan) and options.mode == "train":
         raise UsageError(f"`{plan.name}` is a PyTorch model: its training step is not measured",
-                         "leave `--mode train` out")  # fmt: skip
-    what, hint = wanted(plan, batch, place, settings)
-    require(what, batch * _widest(plan) * torch.float32.itemsize, place, hint)
-    if settings.mode == "train":  # half of it at least where values are cast to bf16
-        require(what, memory(plan, "train").bytes(batch) // (2 if settings.dtype == "bf16" else 1), place, hint)
-    with model(plan, place, batch) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
-        # Never zeros: arithmetic on zeros draws less power and can be faster.
-        x = torch.randn((batch, *image_sizes(plan)), device=place)
-        with torch.no_grad(), explained(plan, settings):
+                         "omit `--mode train`")  # fmt: skip
+    subject, hint = out_of_memory_message(plan, batch_size, place, options)
+    require(subject, batch_size * _widest(plan) * torch.float32.itemsize, place, hint)
+    if options.mode == "train":  # at least half of it where activations are cast to bf16
+        require(subject, memory(plan, "train").bytes(batch_size) // (2 if options.dtype == "bf16" else 1), place, hint)
+    with model(plan, place, batch_size) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
+        # Never zeros: computing on zeros draws less power and can be faster.
+        x = torch.randn((batch_size, *image_sizes(plan)), device=place)
+        with torch.no_grad(), explained(plan, options):
             calibrate(net, x, plan)
-        if isinstance(net, Net) and settings.mode == "train":
-            return _set_up_training(plan, net, x, settings, place, clock)
-        return _set_up_inference(plan, net, x, settings, place, clock, pool)
+        if isinstance(net, Net) and options.mode == "train":
+            return _set_up_training(plan, net, x, options, place, clock)
+        return _set_up_inference(plan, net, x, options, place, clock, pool)
 
 
 def _set_up_inference(
-    plan: Plan, net: nn.Module, x: Tensor, settings: Settings, place: torch.device, clock: Clock, pool: Pool | None
+    plan: Plan, net: nn.Module, x: Tensor, options: RunOptions, place: torch.device, clock: Clock, pool: Pool | None
 ) -> Prepared:
-    with explained(plan, settings):
-        expected = None if settings.plain else reference(plan, net, x)
+    with explained(plan, options):
+        expected = None if options.plain else reference(plan, net, x)
         start = clock()
-        variant = transform(plan, net, settings, x, pool)
+        variant = transform(plan, net, options, x, pool)
         ready = variant.images
         _wait(place)
         seconds = clock() - start
@@ -178,28 +205,28 @@ def _set_up_inference(
 
 
 def _set_up_training(
-    plan: Plan, net: Net, x: Tensor, settings: Settings, place: torch.device, clock: Clock
+    plan: Plan, net: Net, x: Tensor, options: RunOptions, place: torch.device, clock: Clock
 ) -> Prepared:
-    expected = None if settings.plain else training.reference(net, x)
-    with explained(plan, settings):
+    expected = None if options.plain else training.reference(net, x)
+    with explained(plan, options):
         start = clock()
-        made = training.trained(plan, net, settings, len(x), place)
-        ready = made.ready(x)
+        model = training.trainable(plan, net, options, len(x), place)
+        ready = model.ready(x)
         _wait(place)
         seconds = clock() - start
-    checked = None if expected is None else lambda: training.check(made, ready, expected)
+    checked = None if expected is None else lambda: training.check(model, ready, expected)
     return Prepared(
-        lambda: made.step(ready), ready, checked, seconds, plan, step=lambda mark: made.step(ready, mark)
+        lambda: model.step(ready), ready, checked, seconds, plan, step=lambda mark: model.step(ready, mark)
     )  # fmt: skip
 
 
-def _live_peak(plan: Plan, place: torch.device, batch: int, settings: Settings) -> int | None:
-    """What the plan says that tensors take above what is there all the time; None for what it does not describe."""
-    if is_traced(plan) or settings.runtime != "eager" or (settings.mode == "train" and settings.dtype == "bf16"):
+def _live_peak(plan: Plan, place: torch.device, batch_size: int, options: RunOptions) -> int | None:
+    """Peak bytes of the tensors beyond those that stay, by the plan; None for a run that it does not describe."""
+    if is_traced(plan) or options.runtime != "eager" or (options.mode == "train" and options.dtype == "bf16"):
         return None
-    dtype: MemoryDtype = "fp32" if settings.dtype == "tf32" else settings.dtype
-    held = memory(plan, settings.mode, dtype=dtype, place="cpu" if place.type == "cpu" else "cuda")
-    return held.peak(batch).bytes(batch)
+    dtype: MemoryDtype = "fp32" if options.precision == "tf32" else options.precision
+    held = memory(plan, options.mode, dtype=dtype, place="cpu" if place.type == "cpu" else "cuda")
+    return held.peak(batch_size).bytes(batch_size)
 
 
 def _tf32(place: torch.device) -> bool:
@@ -212,7 +239,7 @@ def _tf32(place: torch.device) -> bool:
 
 
 def _widest(plan: Plan) -> int:
-    """Scalars of the one step whose inputs and output are most, for one image: less than that cannot suffice."""
+    """Scalars of the inputs and output of the largest step, for one image: a lower bound of what is needed."""
     return max(
         step.shape.elements + sum(plan.steps[source].shape.elements for source in step.inputs) for step in plan.steps
     )
@@ -225,7 +252,7 @@ def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, cloc
     call()
     _wait(place)
     seconds = clock() - start
-    # The second forward's: the first also has libraries paged in and kept memory that would be charged to this net.
+    # Of the second call: the first one also pages libraries in and takes memory that the allocator already kept.
     if place.type == "cpu":
         _, above = peak_memory(call)
         return seconds, None if above is None else above + x.nbytes
@@ -237,7 +264,7 @@ def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, cloc
 
 
 def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
-    """Two ways to time calls: each waited for before the next is made, and one straight after the other."""
+    """Two timers: one waits for each call before making the next, one makes calls back to back."""
 
     def host(calls: int) -> float:
         start = clock()
@@ -281,9 +308,9 @@ def _host(call: Callable[[], object], place: torch.device, clock: Clock) -> Call
     return seconds
 
 
-def _explaining(timer: Timer, plan: Plan, settings: Settings) -> Timer:
+def _explaining(timer: Timer, plan: Plan, options: RunOptions) -> Timer:
     def timed(calls: int) -> float:
-        with explained(plan, settings):  # the clock runs within
+        with explained(plan, options):  # the clock runs within
             return timer(calls)
 
     return timed
@@ -296,10 +323,10 @@ def _wait(place: torch.device) -> None:
 
 @contextmanager
 def on_device(place: torch.device) -> Iterator[None]:
-    """Where one builds and measures: that GPU is the current one, and random numbers begin from a fixed seed.
+    """Context manager for building and measuring: that GPU is the current one, random numbers start from a fixed seed.
 
-    What a PyTorch model prints goes to stderr: it is no result. Raises ResourceError if the GPU cannot be used at all,
-    for which its first use is enough.
+    What a PyTorch model prints goes to stderr: it is not a result. Raises ResourceError if the GPU cannot be used at
+    all, which its first use shows.
     """
     with ExitStack() as stack:
         with fitting("PyTorch", place, "see `nvidia-smi` for the processes that use the GPU"):
@@ -313,7 +340,7 @@ def on_device(place: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _own_random_numbers(place: torch.device) -> Iterator[None]:
-    """A fixed seed within, the caller's state untouched: not `torch.manual_seed`, which seeds every device there is."""
+    """A fixed seed, the caller's state restored: not by `torch.manual_seed`, which seeds every device."""
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.default_generator.manual_seed(0)
         if place.type == "cuda":
@@ -322,5 +349,5 @@ def _own_random_numbers(place: torch.device) -> Iterator[None]:
 
 
 def _on(place: torch.device) -> AbstractContextManager[object]:
-    """Makes a GPU the current one: the one that is seeded, and on whose stream events are recorded."""
+    """Make a GPU the current one: it is seeded, and events are recorded on its stream."""
     return torch.cuda.device(place) if place.type == "cuda" else nullcontext()

@@ -1,4 +1,4 @@
-"""A plan's net under settings: cast, laid out, folded, compiled; and how far its values are from eager fp32's."""
+"""A plan's net under options: cast, laid out, folded, compiled; and how far its values are from eager fp32's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnetcli.bench.settings import Dtype, Settings, rounding
+from resnetcli.bench.execution import rounding
+from resnetcli.bench.options import Dtype, RunOptions
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.net.feed import Fed
 from resnetcli.net.feed import image_sizes as sizes_of
@@ -47,7 +48,7 @@ its last maps (Inception v3: 91%), which no check could tell from an error. With
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A net under settings, on its device. To be called within `settings.applied`, as it was made."""
+    """A net under options, on its device. To be called within `execution.configure_torch`, as it was made."""
 
     call: Call
     """A forward; its images must be `ready`."""
@@ -57,7 +58,7 @@ class Variant:
     """What is computed, which need not be the plan that was asked for."""
     net: nn.Module
     """Its net, before any compiler; a `Net` unless the plan is of a PyTorch model."""
-    settings: Settings
+    options: RunOptions
     images: Tensor
     """The images it was made for, `ready`: a CUDA graph replays on these without copying."""
     captured_bytes: int | None = None
@@ -154,35 +155,35 @@ def calibrate(net: nn.Module, x: Tensor, plan: Plan) -> None:
         norm.momentum = 0.1
 
 
-def transform(plan: Plan, net: nn.Module, settings: Settings, x: Tensor, pool: Pool | None = None) -> Variant:
-    """The calibrated fp32 net of a plan under settings, for images of x's shape, fp32. The net itself is used up.
+def transform(plan: Plan, net: nn.Module, options: RunOptions, x: Tensor, pool: Pool | None = None) -> Variant:
+    """The calibrated fp32 net of a plan under options, for images of x's shape, fp32. The net itself is used up.
 
     A CUDA graph allocates from `pool`, which graphs that never run at the same time can share; None is a pool of its
-    own. Within `settings.applied`. A compiler works at the first call, or here; both count as preparing. Raises
-    UsageError for a net that cannot be run so, ResourceError where what it takes is not installed.
+    own. Within `execution.configure_torch`. A compiler works at the first call, or here; both count as preparing.
+    Raises UsageError for a model that cannot be run so, ResourceError where a package is not installed.
     """
-    foreign = settings.runtime in _FOREIGN
+    foreign = options.runtime in _FOREIGN
     with torch.inference_mode(False), torch.no_grad():
-        if settings.fold_bn:
+        if options.fold_bn:
             if not isinstance(net, Net):
                 raise UsageError(f"`{plan.name}` is a PyTorch model, whose BatchNorm is not folded",
                                  "leave `--fold-bn` out: compilers fold it by themselves")  # fmt: skip
             plan, net = fold_norms(plan, net)
         if not foreign:
-            net = cast(net, settings.dtype)
-        if settings.channels_last:
+            net = cast(net, options.precision)
+        if options.channels_last:
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def ready(images: Tensor) -> Tensor:
         if not foreign:
-            images = images.to(DTYPES[settings.dtype])
-        return images.contiguous(memory_format=torch.channels_last) if settings.channels_last else images
+            images = images.to(DTYPES[options.precision])
+        return images.contiguous(memory_format=torch.channels_last) if options.channels_last else images
 
     images, captured_bytes = ready(x), None
-    call = _start(plan, net, images, settings)
-    if settings.cuda_graph:
+    call = _start(plan, net, images, options)
+    if options.cuda_graph:
         call, captured_bytes = _graph(call, images, pool)
-    return Variant(call, ready, plan, net, settings, images, captured_bytes)
+    return Variant(call, ready, plan, net, options, images, captured_bytes)
 
 
 def cast(net: nn.Module, dtype: Dtype) -> nn.Module:
@@ -213,13 +214,13 @@ def check(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviatio
     if len(expected) > len(found) and isinstance(variant.net, Net):
         watched, seen = witness(variant.plan, variant.net)
         some = x[:CHECKED]
-        maps = relative(as_tuple(_start(watched, seen, some, variant.settings)(some))[-1], expected[-1])
-    return Deviation(maps, outputs, variant.settings.tolerance)
+        maps = relative(as_tuple(_start(watched, seen, some, variant.options)(some))[-1], expected[-1])
+    return Deviation(maps, outputs, variant.options.tolerance)
 
 
-def _start(plan: Plan, net: nn.Module, x: Tensor, settings: Settings) -> Call:
+def _start(plan: Plan, net: nn.Module, x: Tensor, options: RunOptions) -> Call:
     """The plan's net as its runtime runs it."""
-    match settings.runtime:
+    match options.runtime:
         case "eager":
             return net
         case "inductor":
@@ -232,7 +233,7 @@ def _start(plan: Plan, net: nn.Module, x: Tensor, settings: Settings) -> Call:
         case "cudnn":
             return _cudnn(plan, net, x)
         case _:
-            return _FOREIGN[settings.runtime](net, x, settings)
+            return _FOREIGN[options.runtime](net, x, options)
 
 
 def fold_norms(plan: Plan, net: Net) -> tuple[Plan, Net]:
@@ -378,7 +379,7 @@ def _graph(call: Call, x: Tensor, pool: Pool | None) -> tuple[Call, int]:
     return replay, peak
 
 
-def _onnxruntime(net: nn.Module, x: Tensor, settings: Settings) -> Call:
+def _onnxruntime(net: nn.Module, x: Tensor, options: RunOptions) -> Call:
     """In fp32, from an ONNX file in memory."""
     _installed("onnxruntime", "onnxscript")
     import onnxruntime
@@ -387,10 +388,10 @@ def _onnxruntime(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(net, (x,), file, dynamo=True, external_data=False, verbose=False)  # type: ignore[arg-type]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = torch.get_num_threads()
+    session_options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file.getvalue(), session_options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def call(images: Tensor) -> Output:
@@ -400,7 +401,7 @@ def _onnxruntime(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     return call
 
 
-def _openvino(net: nn.Module, x: Tensor, settings: Settings) -> Call:
+def _openvino(net: nn.Module, x: Tensor, options: RunOptions) -> Call:
     """In the precision asked for, images in and outputs out as fp32."""
     _installed("openvino")
     import openvino
@@ -409,7 +410,7 @@ def _openvino(net: nn.Module, x: Tensor, settings: Settings) -> Call:
         warnings.simplefilter("ignore")
         model = openvino.convert_model(net, example_input=x, input=[tuple(x.shape)])
     config = {
-        "INFERENCE_PRECISION_HINT": "bf16" if settings.dtype == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if options.precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -424,7 +425,7 @@ def _openvino(net: nn.Module, x: Tensor, settings: Settings) -> Call:
     return call
 
 
-_FOREIGN: Mapping[str, Callable[[nn.Module, Tensor, Settings], Call]] = {
+_FOREIGN: Mapping[str, Callable[[nn.Module, Tensor, RunOptions], Call]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
@@ -438,7 +439,7 @@ def _installed(*packages: str) -> None:
 
 
 @contextmanager
-def explained(plan: Plan, settings: Settings) -> Iterator[None]:
+def explained(plan: Plan, options: RunOptions) -> Iterator[None]:
     """Turns what is raised because of settings into a ResourceError that says so in a line."""
     try:
         with no_exit() if is_traced(plan) else nullcontext():
@@ -449,11 +450,11 @@ def explained(plan: Plan, settings: Settings) -> Iterator[None]:
         if not isinstance(error, Exception) and not is_traced(plan):
             raise  # a model may not end whoever measures it
         text = (str(error).strip().splitlines() or [""])[0]
-        if is_out_of_memory(error) or (settings.runtime == "eager" and DEVICE_ERROR.search(str(error))):
+        if is_out_of_memory(error) or (options.runtime == "eager" and DEVICE_ERROR.search(str(error))):
             raise  # `fitting` reports both
         if "not implemented for" in text or "not supported" in text:
-            raise ResourceError(f"`{plan.name}` as {settings.text}: {clean(text, 200)}") from None
-        if settings.runtime != "eager" or is_traced(plan):
+            raise ResourceError(f"`{plan.name}` as {options.text}: {clean(text, 200)}") from None
+        if options.runtime != "eager" or is_traced(plan):
             words = f"{type(error).__name__}: {clean(text, 200)}"
-            raise ResourceError(f"`{plan.name}` as {settings.text} cannot be run: {words}") from None
+            raise ResourceError(f"`{plan.name}` as {options.text} cannot be run: {words}") from None
         raise

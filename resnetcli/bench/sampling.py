@@ -1,4 +1,4 @@
-"""How long one measures: warm-up, samples of latency, windows of throughput. Calls and clock are passed in."""
+"""How long to measure: warm-up, samples of latency, windows of throughput. Calls and clock are passed in."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from dataclasses import dataclass
 from resnetcli.bench.statistics import interval, median
 
 Timer = Callable[[int], float]
-"""Makes so many calls and returns the seconds they took together."""
+"""Makes a number of calls and returns the seconds they took in all."""
 Clock = Callable[[], float]
 """Seconds since some moment."""
-Tell = Callable[[float], None]
-"""Is told how much of the work is done, from 0 to 1."""
+Progress = Callable[[float], None]
+"""Receives the share of the work that is done, from 0 to 1."""
 
 
-def tell_nobody(share: float) -> None:
-    """For who watches no progress."""
+def no_progress(share: float) -> None:
+    """Ignore progress."""
 
 
-def part(tell: Tell, number: int, of: int) -> Tell:
-    """For one of several pieces of work: its shares are of that piece."""
-    return lambda share: tell((number + share) / of)
+def portion(progress: Progress, number: int, of: int) -> Progress:
+    """The progress of one of several equal pieces of work."""
+    return lambda share: progress((number + share) / of)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: a `Measurement` inherits from several such classes
 class Warmup:
-    """What was run before anything counted."""
+    """The calls before the first sample."""
 
-    seconds: float
-    calls: int
-    settled: bool
-    """Whether the running median had come to rest when it ended."""
+    warmup_s: float
+    warmup_calls: int
+    warmup_settled: bool
+    """Whether the running median had converged when the warm-up ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Seconds a call, in the order taken, none left out."""
+    """Seconds per call, in the order taken, none omitted."""
 
     seconds: tuple[float, ...]
     calls: int
-    """How many calls each sample is the mean of."""
+    """Calls that each sample is the mean of."""
     precise: bool
-    """Whether the interval of the median had become narrow enough; else time had run out."""
+    """Whether the median's interval had become narrow enough; otherwise the time budget ended."""
 
 
 def warm_up(
@@ -50,7 +50,7 @@ def warm_up(
 ) -> Warmup:
     """Calls until `least_s` and `calls` have passed and the running median moves by less than `tolerance`, or `most_s`.
 
-    It has come to rest when the median of all calls is that of the earlier half of them.
+    It has converged when the median of all calls is that of the earlier half of them.
     """
     start = clock()
     times: list[float] = []
@@ -64,7 +64,7 @@ def warm_up(
         now = median(times)
         settled = abs(median(times[: len(times) // 2]) - now) <= tolerance * now
         if settled or elapsed >= most_s:
-            return Warmup(elapsed, len(times), settled)
+            return Warmup(warmup_s=elapsed, warmup_calls=len(times), warmup_settled=settled)
 
 
 def sample(
@@ -76,12 +76,12 @@ def sample(
     least: int = 10,
     tick_s: float = 1e-9,
     tolerance: float = 0.01,
-    tell: Tell = tell_nobody,
+    progress: Progress = no_progress,
 ) -> Samples:
     """Samples until the median's 95% interval is within `tolerance` of it, or the budget ends.
 
-    A sample is of as many calls as last max(1 ms, 100 ticks of the clock). There are `least` or more of them over
-    `least_s` or more; where they are so slow that this would take more than four budgets, three have to do.
+    Each sample has as many calls as last max(1 ms, 100 ticks of the clock). At least `least` samples are taken, over at
+    least `least_s`; three suffice where that would take more than four budgets.
     """
     start = clock()
     calls = repeats(timer, max(1e-3, 100 * tick_s))
@@ -90,7 +90,7 @@ def sample(
     while True:
         seconds.append(timer(calls) / calls)
         elapsed, n = clock() - start, len(seconds)
-        tell(min(1.0, elapsed / budget_s))
+        progress(min(1.0, elapsed / budget_s))
         if elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3):
             return Samples(tuple(seconds), calls, precise(seconds, tolerance))
         if n >= check and elapsed >= least_s:
@@ -128,5 +128,5 @@ def precise(seconds: Sequence[float], tolerance: float = 0.01) -> bool:
 
 
 def later(n: int) -> int:
-    """When to look again: looking costs time too, and looking often finds a lucky moment."""
+    """Sample count at the next check: checks take time, and frequent ones stop at a lucky moment."""
     return n + max(1, n // 10)

@@ -1,14 +1,15 @@
-"""The quickest way to run a net on a device: a ladder of settings, each measured and checked in its own process."""
+"""Autotuning: find the fastest options for a model on a device, each measured and checked in a separate process."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from resnetcli.bench.sampling import Tell, tell_nobody
-from resnetcli.bench.settings import Dtype, Settings, gpu_computes, has_fused_convolutions, require_possible
+from resnetcli.bench.execution import gpu_computes, has_fused_convolutions, require_supported
+from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, Dtype, RunOptions, option_of
+from resnetcli.bench.sampling import Progress, no_progress
 from resnetcli.bench.worker import Job, run
 from resnetcli.errors import ResourceError
 from resnetcli.plan.fold import fold
@@ -19,73 +20,75 @@ from resnetcli.plan.training import is_traced
 if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
 
-FP32 = Settings("fp32", tf32=False)
+FP32 = RunOptions(dtype="fp32")
 EXTRA = "runtimes"
-"""The extra that brings further rungs."""
+"""The extra (`pip install resnet-cli[runtimes]`) that adds further trials."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """Settings, and what they gave."""
+class Trial:
+    """One set of options, and the measurement under them."""
 
-    settings: Settings
+    options: RunOptions
     measurement: Measurement | None
     problem: str = ""
     """Why there is no measurement, or why it does not count."""
 
     @property
     def passed(self) -> bool:
-        """Whether it was measured and its values are as they should be."""
+        """Whether it was measured and its outputs are correct."""
         return self.measurement is not None and not self.problem
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
-    """All rungs at one batch, in the order they were climbed; the first is what others are compared with."""
+class SettingsSearch:
+    """All trials at one batch size, in the order measured; the others are compared with the first."""
 
     batch: int
-    rungs: tuple[Rung, ...]
+    trials: tuple[Trial, ...]
 
     @property
-    def passed(self) -> tuple[Rung, ...]:
-        """Those among which the best is."""
-        return tuple(rung for rung in self.rungs if rung.passed)
+    def passed(self) -> tuple[Trial, ...]:
+        """The candidates for the best."""
+        return tuple(trial for trial in self.trials if trial.passed)
 
     @property
-    def best(self) -> Rung:
-        """The quickest that passed. Raises ResourceError where none did."""
+    def best(self) -> Trial:
+        """The fastest that passed. Raises ResourceError where none did."""
         if not self.passed:
-            raise ResourceError(f"nothing could be measured at batch {self.batch}: {self.rungs[0].problem}")
-        return min(self.passed, key=lambda rung: rung.measurement.median_s if rung.measurement else float("inf"))
+            raise ResourceError(f"nothing could be measured at batch {self.batch}: {self.trials[0].problem}")
+        return min(self.passed, key=lambda trial: trial.measurement.median_s if trial.measurement else float("inf"))
 
     @property
-    def ties(self) -> tuple[Rung, ...]:
-        """Others that passed and whose interval meets the best one's: they may be as quick."""
+    def ties(self) -> tuple[Trial, ...]:
+        """Others that passed and whose interval overlaps the best one's: they may be as fast."""
         best = self.best.measurement if self.passed else None
         return tuple(
-            rung for rung in self.passed
-            if rung is not self.best and rung.measurement and best
-            and rung.measurement.interval_s[0] <= best.interval_s[1]
+            trial for trial in self.passed
+            if trial is not self.best and trial.measurement and best
+            and trial.measurement.interval_s[0] <= best.interval_s[1]
         )  # fmt: skip
 
-    def speedup(self, rung: Rung) -> float | None:
-        """How many times as quick as the first rung; None where one of the two was not measured."""
-        first = self.rungs[0].measurement
-        return first.median_s / rung.measurement.median_s if first and rung.measurement else None
+    def speedup(self, trial: Trial) -> float | None:
+        """Speed relative to the first trial; None where one of the two was not measured."""
+        first = self.trials[0].measurement
+        return first.median_s / trial.measurement.median_s if first and trial.measurement else None
 
 
-def rungs(device: str, *, dtype: Dtype | None = None, threads: int | None = None) -> tuple[Settings, ...]:
-    """What is tried on a device, eager fp32 first; besides that only of `dtype`, if one is named.
+def candidates(device: str, options: RunOptions = DEFAULT) -> tuple[RunOptions, ...]:
+    """The options to try on a device, eager fp32 first; the others only in the dtype of `options`, if it has one.
 
-    A CPU that has no instructions for bf16 is not asked to compile for it, nor an old GPU to compute in TF32 or bf16.
+    What is not searched, such as the number of threads, is as in `options`. A CPU without bf16 instructions is not
+    tried with a compiler's bf16 code, nor an old GPU with TF32 or bf16.
     """
-    every = _cpu() if device == "cpu" else _gpu(device)
-    wanted = [s for s in every if dtype is None or s == FP32 or s.dtype == dtype]
-    return tuple(replace(s, threads=threads) for s in wanted)
+    fixed = {f.name: getattr(options, f.name) for f in fields(options) if not option_of(f).searched}
+    dtype = fixed.pop("dtype")
+    trials = _cpu() if device == "cpu" else _gpu(device)
+    return tuple(replace(trial, **fixed) for trial in trials if dtype in (None, trial.dtype) or trial == FP32)
 
 
-def _cpu() -> Iterable[Settings]:
-    quick: Dtype = "bf16" if computes_bf16() else "fp32"
+def _cpu() -> Iterable[RunOptions]:
+    compiled: Dtype = "bf16" if computes_bf16() else "fp32"
     yield FP32
     yield replace(FP32, channels_last=True)
     yield replace(FP32, channels_last=True, fold_bn=True)
@@ -94,7 +97,7 @@ def _cpu() -> Iterable[Settings]:
     yield replace(FP32, fold_bn=True, runtime="torchscript")
     yield replace(FP32, dtype="bf16", fold_bn=True, runtime="torchscript")
     yield replace(FP32, dtype="bf16", fold_bn=True, runtime="torchscript", keep_memory=True)
-    yield replace(FP32, dtype=quick, fold_bn=True, runtime="inductor")
+    yield replace(FP32, dtype=compiled, fold_bn=True, runtime="inductor")
     if installed("onnxruntime", "onnxscript"):
         yield replace(FP32, runtime="onnxruntime")
     if installed("openvino"):
@@ -102,14 +105,14 @@ def _cpu() -> Iterable[Settings]:
         yield replace(FP32, dtype="bf16", runtime="openvino")
 
 
-def _gpu(device: str) -> Iterable[Settings]:
+def _gpu(device: str) -> Iterable[RunOptions]:
     import torch
 
     yield FP32
     for dtype in ("tf32", "bf16", "fp16"):
         if torch.cuda.is_available() and not gpu_computes(dtype, device):
             continue
-        base = Settings(dtype, tf32=dtype == "tf32", channels_last=True, fold_bn=True)
+        base = RunOptions(dtype=dtype, channels_last=True, fold_bn=True)
         yield replace(base, fold_bn=False)
         yield replace(base, cuda_graph=True)
         if has_fused_convolutions():
@@ -127,58 +130,57 @@ def installed(*packages: str) -> bool:
 
 
 def computes_bf16() -> bool:
-    """Whether this CPU has instructions that multiply bf16 numbers: AVX512-BF16 or AMX, as far as PyTorch can tell."""
+    """Whether this CPU has bf16 instructions, AVX512-BF16 or AMX, as far as PyTorch can tell."""
     import torch
 
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in queries)
 
 
-def climb(
+def search(
     plan: Plan,
     *,
     device: str = "cpu",
-    batch: int = 1,
-    dtype: Dtype | None = None,
-    threads: int | None = None,
-    time_budget_s: float = 3.0,
-    tell: Tell = tell_nobody,
+    batch_size: int = 1,
+    options: RunOptions = DEFAULT,
+    time_budget_s: float = TIME_BUDGET_S,
+    progress: Progress = no_progress,
     measured: Callable[[Job], Measurement | str] = run,
-) -> Ladder:
-    """Every rung of a device, one after the other, for some `time_budget_s` each, and what building takes besides.
+) -> SettingsSearch:
+    """Measure every candidate of a device, one after the other, for some `time_budget_s` each besides building.
 
-    `device` is as `device.find` gives it, `threads` are PyTorch's unless told. A rung that fails ends nothing; raises
-    UsageError only for a dtype or threads that the device cannot have.
+    `device` is as `device.find` returns it; `options` are what `candidates` keeps, the number of threads PyTorch's by
+    default. A failed trial does not end the search; raises UsageError only for `options` that the device does not
+    support.
     """
-    require_possible(Settings(dtype or "fp32", threads=threads), device)
-    if threads is None:
+    require_supported(options, device)
+    if options.threads is None:
         import torch
 
-        threads = torch.get_num_threads()
-    found: list[Rung] = []
-    every = rungs(device, dtype=dtype, threads=threads)
-    if is_traced(plan):  # whose BatchNorm nobody here can fold; compilers do so by themselves
-        every = tuple(dict.fromkeys(replace(settings, fold_bn=False) for settings in every))
+        options = replace(options, threads=torch.get_num_threads())
+    tried = candidates(device, options)
+    if is_traced(plan):  # whose BatchNorm only compilers can fold
+        tried = tuple(dict.fromkeys(replace(options, fold_bn=False) for options in tried))
     if is_traced(plan) or not fused_convs(fold(plan).plan):
-        every = tuple(settings for settings in every if settings.runtime != "cudnn")
-    for number, settings in enumerate(every):
-        outcome = measured(Job(plan, settings, device, batch, time_budget_s))
-        found.append(judged(settings, outcome))
-        tell((number + 1) / len(every))
-    return Ladder(batch, tuple(found))
+        tried = tuple(options for options in tried if options.runtime != "cudnn")
+    trials: list[Trial] = []
+    for number, options in enumerate(tried):
+        trials.append(checked(options, measured(Job(plan, options, device, batch_size, time_budget_s))))
+        progress((number + 1) / len(tried))
+    return SettingsSearch(batch_size, tuple(trials))
 
 
-def judged(settings: Settings, outcome: Measurement | str) -> Rung:
-    """A rung of what its process answered."""
+def checked(options: RunOptions, outcome: Measurement | str) -> Trial:
+    """A trial of the process's answer, its outputs checked."""
     if isinstance(outcome, str):
-        return Rung(settings, None, outcome)
-    return Rung(settings, outcome, deviates(outcome))
+        return Trial(options, None, outcome)
+    return Trial(options, outcome, deviates(outcome))
 
 
 def deviates(m: Measurement) -> str:
-    """In words, how a measured net's values are not those of eager fp32; empty where they are."""
+    """How a model's outputs deviate from those of eager fp32 by more than the tolerance; empty if they do not."""
     if m.tolerance is None:
         return ""
-    found = [value for value in (m.deviation_maps, m.deviation_outputs) if value is not None]
-    off = [value for value in found if not value <= m.tolerance]  # each by itself: a maximum need not show a nan
-    return f"its values are off by {max(off):.2g}, more than {m.tolerance:g}" if off else ""
+    deviations = [value for value in (m.deviation_maps, m.deviation_outputs) if value is not None]
+    excessive = [value for value in deviations if not value <= m.tolerance]  # one by one: a maximum may hide a NaN
+    return f"its outputs deviate by {max(excessive):.2g}, more than {m.tolerance:g}" if excessive else ""

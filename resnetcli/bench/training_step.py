@@ -1,4 +1,4 @@
-"""A training step as it is measured: forward with its loss, backward and the optimizer's update, also timed apart."""
+"""A training step to be measured: forward with its loss, backward and update, as a whole or by phase."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resnetcli.bench.environment import Noise
+from resnetcli.bench.execution import rounding
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.runtimes import Call, Deviation, Output, as_tuple, relative
 from resnetcli.bench.sampling import Clock, precise
-from resnetcli.bench.settings import Settings, rounding
 from resnetcli.bench.statistics import interval, median
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.module import Net, build
@@ -21,24 +23,24 @@ from resnetcli.ops import BatchNorm
 from resnetcli.plan.plan import Plan
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-"""Of SGD, as in the papers (He et al. 2016, arXiv:1512.03385, 3.4)."""
+"""SGD's, as in the papers (He et al. 2016, arXiv:1512.03385, 3.4)."""
 LEARNING_RATE = 0.0
-"""Every step computes all of it and leaves the weights as they were, so that the last one does what the first did."""
+"""Zero: every step does all its work and leaves the weights unchanged, so that all steps are alike."""
 TOLERANCE = 0.1
-"""Beyond this disagreement with the time of the whole, phases are not to be relied upon."""
+"""Largest relative difference between the sum of the phases and the step time at which phases are reliable."""
 Mark = Callable[[], object]
-"""Is told that a phase is over."""
+"""Called when a phase ends."""
 Step = Callable[[Mark], object]
-"""A whole training step, which tells when its forward, its backward and its update are over."""
+"""A whole training step, which calls its argument when forward, backward and update end."""
 
 
-def nobody() -> None:
-    """For who times the step as a whole."""
+def no_mark() -> None:
+    """Ignore the end of a phase."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One of the three, over all steps in which they were timed apart."""
+    """One of the three phases, over all steps in which they were timed."""
 
     median_s: float
     interval_s: tuple[float, float]
@@ -47,48 +49,48 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Where a training step's time goes; three medians need not add up to the median of the whole."""
+    """Times of a training step's phases; three medians need not add up to the median of the step."""
 
     forward: Phase
     """The loss included."""
     backward: Phase
     optimizer: Phase
-    """SGD's update, and letting go of the gradients."""
+    """SGD's update, and freeing the gradients."""
     n: int
-    """Steps that were timed so."""
+    """Steps timed by phase."""
 
-    def amiss(self, whole_s: float) -> tuple[str, ...]:
-        """That they do not add up to the time of the whole, in words, if it is by more than a tenth."""
+    def inconsistencies(self, whole_s: float) -> tuple[Noise, ...]:
+        """Why the phases are unreliable: their sum differs from the step time by more than 10%."""
         share = (self.forward.median_s + self.backward.median_s + self.optimizer.median_s) / whole_s
-        return () if abs(share - 1) <= TOLERANCE else (f"a step's phases add up to {100 * share:.0f}% of it",)
+        return () if abs(share - 1) <= TOLERANCE else (Noise("phases", share),)
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A net under settings with what trains it. To be used within `settings.applied`."""
+class TrainableModel:
+    """A model with its optimizer and labels. To be used within `execution.configure_torch`."""
 
     net: Net
     call: Call
-    """Its forward, compiled if it is to be."""
+    """Its forward pass, compiled if that was asked for."""
     labels: tuple[Tensor, ...]
     """Random classes for each output."""
     optimizer: torch.optim.Optimizer
-    settings: Settings
+    options: RunOptions
     place: torch.device
 
     def ready(self, images: Tensor) -> Tensor:
-        """(b, c, h, w) in fp32 -> what a step takes: autocast casts by itself."""
-        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        """(b, c, h, w) in fp32 -> the images that a step takes; autocast does the casting."""
+        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
 
     def outputs(self, x: Tensor) -> Output:
-        """A forward in the precision asked for; weights stay in fp32."""
-        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.settings.dtype == "bf16"):
+        """A forward pass in the chosen precision; weights stay in fp32."""
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.options.dtype == "bf16"):
             return self.call(x)
 
-    def step(self, x: Tensor, mark: Mark = nobody) -> None:
-        """One training step; afterwards no gradients are left."""
-        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.settings.dtype == "bf16"):
+    def step(self, x: Tensor, mark: Mark = no_mark) -> None:
+        """One training step, which leaves no gradients behind."""
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.options.dtype == "bf16"):
             loss = loss_of(self.call(x), self.labels)
         mark()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -98,64 +100,64 @@ class Trained:
         mark()
 
 
-def trained(plan: Plan, net: Net, settings: Settings, batch: int, place: torch.device) -> Trained:
-    """The fp32 net of a plan ready to be trained on batches of that size. The net itself is used up.
+def trainable(plan: Plan, net: Net, options: RunOptions, batch_size: int, place: torch.device) -> TrainableModel:
+    """A plan's fp32 model, ready to be trained on batches of that size. The model itself is modified.
 
-    Raises UsageError for a net that has nothing to train, ResourceError for a batch too small for its BatchNorms.
+    Raises UsageError for a model without weights, ResourceError for a batch too small for its BatchNorms.
     """
     if next(net.parameters(), None) is None:
-        raise UsageError(f"`{plan.name}` has no weights to be trained", "leave `--mode train` out")
-    if any(isinstance(s.op, BatchNorm) and batch * s.shape.n * s.shape.h * s.shape.w == 1 for s in plan.steps):
-        hint = "use `--batch 2` or more"
+        raise UsageError(f"`{plan.name}` has no weights to train", "omit `--mode train`")
+    if any(isinstance(s.op, BatchNorm) and batch_size * s.shape.n * s.shape.h * s.shape.w == 1 for s in plan.steps):
+        hint = "use `--batch-size 2` or more"
         raise ResourceError(f"`{plan.name}` normalises each channel over one value, which has no variance", hint)
-    if settings.channels_last:
+    if options.channels_last:
         with torch.no_grad():
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.train()
-    call: Call = torch.compile(net, dynamic=False) if settings.compile else net
+    call: Call = torch.compile(net, dynamic=False) if options.compile else net
     labels = tuple(
-        torch.randint(shape[1], (shape[0], *shape[2:]), device=place) for shape in output_shapes(plan, batch)
+        torch.randint(shape[1], (shape[0], *shape[2:]), device=place) for shape in output_shapes(plan, batch_size)
     )
     optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    return Trained(net, call, labels, optimizer, settings, place)
+    return TrainableModel(net, call, labels, optimizer, options, place)
 
 
-def output_shapes(plan: Plan, batch: int) -> tuple[tuple[int, ...], ...]:
-    """What the net gives for a batch, the batch first and then the classes; nothing is computed."""
+def output_shapes(plan: Plan, batch_size: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the outputs: (batch, classes, ...). Nothing is computed."""
     size = plan.input
     with torch.no_grad():
-        found = build(plan, device="meta").eval()(torch.empty(batch, size.c, size.h, size.w, device="meta"))
-    return tuple(tuple(output.shape) for output in as_tuple(found))
+        outputs = build(plan, device="meta").eval()(torch.empty(batch_size, size.c, size.h, size.w, device="meta"))
+    return tuple(tuple(output.shape) for output in as_tuple(outputs))
 
 
 def loss_of(outputs: Output, labels: Sequence[Tensor]) -> Tensor:
-    """The outputs' cross entropies with their labels, summed; of an output with a single class its mean square."""
+    """Sum of the outputs' cross entropies with their labels; for an output with a single class its mean square."""
     total: Tensor | None = None
     for y, classes in zip(as_tuple(outputs), labels, strict=True):
-        # One class is always right: its gradient would be zero, and arithmetic on zeros can be faster.
-        each = functional.cross_entropy(y, classes) if y.shape[1] > 1 else y.float().square().mean()
-        total = each if total is None else total + each
+        # The only class is always right: its gradient would be zero, and computing on zeros can be faster.
+        term = functional.cross_entropy(y, classes) if y.shape[1] > 1 else y.float().square().mean()
+        total = term if total is None else total + term
     assert total is not None
     return total
 
 
 def reference(net: Net, x: Tensor) -> tuple[Tensor, ...]:
-    """The net's outputs in training in eager fp32 without TF32, nothing dropped."""
+    """Outputs in training mode in eager fp32 without TF32, dropout disabled."""
     net.train()
     with rounding(allowed=False), torch.no_grad(), without_dropout(net):
         return tuple(value.clone() for value in as_tuple(net(x)))
 
 
-def check(made: Trained, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
-    """How far the outputs in training are from `reference`'s, for images that are ready."""
-    with without_dropout(made.net):  # with gradients, as it is timed: a compiler makes another net without them
-        found = [y.detach() for y in as_tuple(made.outputs(x))]
-    return Deviation(None, max(map(relative, found, expected)), made.settings.tolerance)
+def check(model: TrainableModel, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
+    """Deviation of the outputs in training mode from `reference`'s, for images that are ready."""
+    with without_dropout(model.net):  # with gradients, as it is timed: a compiler generates other code without them
+        outputs = [y.detach() for y in as_tuple(model.outputs(x))]
+    return Deviation(None, max(map(relative, outputs, expected)), model.options.tolerance)
 
 
 @contextmanager
 def without_dropout(net: nn.Module) -> Iterator[None]:
-    """Within, nothing is dropped: what chance leaves out of two runs is not the same."""
+    """Context manager: disable dropout, whose random masks differ between two runs."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Dropout)]
     for layer in layers:
         layer.eval()
@@ -167,7 +169,7 @@ def without_dropout(net: nn.Module) -> Iterator[None]:
 
 
 def seconds_of(step: Step, place: torch.device, clock: Clock) -> tuple[float, float, float]:
-    """Of one step those of its forward, its backward and its update, by the clock or a GPU's own events."""
+    """Seconds of one step's forward, backward and update, by the clock or by CUDA events."""
     if place.type == "cpu":
         times = [clock()]
         step(lambda: times.append(clock()))
@@ -186,18 +188,18 @@ def seconds_of(step: Step, place: torch.device, clock: Clock) -> tuple[float, fl
     return forward, backward, optimizer
 
 
-def take_apart(
+def time_phases(
     timed: Callable[[], tuple[float, float, float]], clock: Clock, *, budget_s: float, least: int = 10
 ) -> Phases:
-    """Steps timed phase by phase until the budget ends: `least` of them, or three where four budgets are over."""
+    """Time steps by phase until the budget ends: at least `least`, or three where that takes four budgets."""
     start = clock()
-    found: list[tuple[float, float, float]] = []
+    steps: list[tuple[float, float, float]] = []
     while True:
-        found.append(timed())
-        elapsed, n = clock() - start, len(found)
+        steps.append(timed())
+        elapsed, n = clock() - start, len(steps)
         if elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= 3:
             break
-        if n >= 10 * least and all(map(precise, zip(*found, strict=True))):
+        if n >= 10 * least and all(map(precise, zip(*steps, strict=True))):
             break
-    forward, backward, optimizer = (Phase(median(times), interval(times)) for times in zip(*found, strict=True))
-    return Phases(forward, backward, optimizer, len(found))
+    forward, backward, optimizer = (Phase(median(times), interval(times)) for times in zip(*steps, strict=True))
+    return Phases(forward, backward, optimizer, len(steps))

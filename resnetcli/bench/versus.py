@@ -1,4 +1,4 @@
-"""Nets timed against each other: rounds in random order, ratios paired by round, and what they prove."""
+"""Models timed against each other: interleaved rounds, ratios paired by round, and the noise floor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import exp, hypot, log
 from typing import Literal
 
-from resnetcli.bench.sampling import Clock, Tell, Timer, later, precise, repeats, tell_nobody
+from resnetcli.bench.sampling import Clock, Progress, Timer, later, no_progress, precise, repeats
 from resnetcli.bench.statistics import interval, median
 
 Outcome = Literal["slower", "faster", "same"]
@@ -16,22 +16,22 @@ Outcome = Literal["slower", "faster", "same"]
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Seconds a call of each net, by round: what stands at one place was timed within one round."""
+    """Seconds per call of each model, by round: samples of one index were timed in one round."""
 
     seconds: tuple[tuple[float, ...], ...]
-    """A tuple a net, all of one length, none left out."""
+    """One tuple per model, all of one length, no sample omitted."""
     calls: tuple[int, ...]
-    """How many calls each net's samples are the mean of."""
+    """Calls that each model's samples are the mean of."""
     precise: bool
-    """Whether every median's and every ratio's interval had become narrow enough; else time had run out."""
+    """Whether every median's and every ratio's interval had become narrow enough; otherwise the time budget ended."""
 
     @property
     def n(self) -> int:
-        """How many rounds there were."""
+        """Number of rounds."""
         return len(self.seconds[0])
 
 
-def take_turns(
+def sample_interleaved(
     timers: Sequence[Timer],
     clock: Clock,
     order: random.Random,
@@ -42,13 +42,13 @@ def take_turns(
     least: int = 10,
     tick_s: float = 1e-9,
     tolerance: float = 0.01,
-    tell: Tell = tell_nobody,
+    progress: Progress = no_progress,
 ) -> Rounds:
-    """Rounds in which each net is timed once, in a new random order, until all is precise or the budget ends.
+    """Rounds in which each model is timed once, in a new random order, until all is precise or the budget ends.
 
-    What drifts or stalls then strikes all alike. Precise are medians and ratios to the net `base` whose 95% intervals
-    are within `tolerance` of them. A sample lasts max(1 ms, 100 ticks of the clock). There are `least` rounds or more
-    over `least_s` or more; where they are so slow that this would take more than four budgets, three have to do.
+    Drifts and stalls then affect all models alike. A median or a ratio to the model `base` is precise when its 95%
+    interval is within `tolerance` of it. A sample lasts max(1 ms, 100 ticks of the clock). There are at least `least`
+    rounds, over at least `least_s`; three suffice where that would take more than four budgets.
     """
     start = clock()
     calls = tuple(repeats(timer, max(1e-3, 100 * tick_s)) for timer in timers)
@@ -60,42 +60,42 @@ def take_turns(
             seconds[place].append(timers[place](calls[place]) / calls[place])
         n += 1
         elapsed = clock() - start
-        tell(min(1.0, elapsed / budget_s))
+        progress(min(1.0, elapsed / budget_s))
         over = elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3)
         if over or (n >= check and elapsed >= least_s):
             check = later(n)
-            done = all(precise(net, tolerance) for net in seconds) and all(
-                precise(ratios(seconds[base], net), tolerance) for net in seconds
+            done = all(
+                precise(times, tolerance) and precise(ratios(seconds[base], times), tolerance) for times in seconds
             )
             if done or over:
                 return Rounds(tuple(map(tuple, seconds)), calls, done)
 
 
 def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
-    """How many times the base's time the other took, in each round."""
+    """The other's time relative to the base's, in each round."""
     return [b / a for a, b in zip(base, other, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How one time relates to another, above 1 where it is longer."""
+    """One time relative to another, above 1 where it is longer."""
 
     ratio: float
     """The median over rounds, or of two medians."""
     interval: tuple[float, float]
     """Its 95% interval."""
     floor: float
-    """What a net has been seen to differ from itself, relative: nothing below this is a difference."""
+    """Noise floor: how much a model differed from itself, relative. Nothing below it is a difference."""
 
     @property
     def resolution(self) -> float:
-        """The least difference that could have been told, relative."""
+        """Smallest difference that could have been detected, relative."""
         low, high = self.interval
         return max((high - low) / 2 / self.ratio, self.floor)
 
     @property
     def outcome(self) -> Outcome:
-        """A difference only where the interval leaves 1 out and the ratio is beyond the floor."""
+        """A difference only where the interval excludes 1 and the ratio is beyond the noise floor."""
         low, high = self.interval
         if low > 1 and self.ratio - 1 > self.floor:
             return "slower"
@@ -113,18 +113,18 @@ class Ratio:
 
 
 def paired(base: Sequence[float], other: Sequence[float], floor: float = 0.0) -> Ratio:
-    """The ratio of two nets timed in the same rounds."""
-    found = ratios(base, other)
-    return Ratio(median(found), interval(found), floor)
+    """The ratio of two models timed in the same rounds."""
+    by_round = ratios(base, other)
+    return Ratio(median(by_round), interval(by_round), floor)
 
 
 def unpaired(
     base: float, base_interval: tuple[float, float], other: float, other_interval: tuple[float, float], floor: float
 ) -> Ratio:
-    """The ratio of two medians that were measured apart, as of two days.
+    """The ratio of two medians that were measured separately, such as on different days.
 
-    Its interval's limits are as far from it, on a scale of logarithms, as the root of the sum of squares of how far
-    those of the two medians are: what independent errors add up to.
+    On a logarithmic scale the distances of its interval's limits are the root of the sum of squares of those of the two
+    medians: independent errors add up so.
     """
     ratio = other / base
     up = hypot(log(other_interval[1] / other), log(base / base_interval[0]))
@@ -133,13 +133,13 @@ def unpaired(
 
 
 def noise_floor(base: Sequence[float], again: Sequence[float]) -> float:
-    """How far a net may seem to be from itself (an A/A pair, timed in every round), relative."""
+    """How far a model may seem to differ from itself, relative: an A/A test, both timed in every round."""
     low, high = paired(base, again).interval
     return max(high - 1, 1 - low, 0.0)
 
 
 def _factor(value: float, size: float) -> str:
-    """With as many digits as a ratio of that size deserves."""
+    """With as many digits as a ratio of that size calls for."""
     return f"{value:.{1 if size >= 9.995 else 2 if size >= 1.0995 else 3}f}"
 
 

@@ -1,7 +1,7 @@
-"""A measurement in a process of its own: nothing that ran before is in its memory, caches or compilers.
+"""A measurement in a separate process: nothing that ran before is in its memory, caches or compilers.
 
 `run` is the parent's side, `main` the child's: a pickled job on stdin, a pickled answer on stdout. Neither the child
-nor what it starts outlives the parent.
+nor its own children outlive the parent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.bench.environment import STARTED_BY
-from resnetcli.bench.settings import Settings
+from resnetcli.bench.options import RunOptions
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.plan.plan import Plan
 
@@ -29,49 +29,49 @@ if TYPE_CHECKING:
     from resnetcli.bench.footprint import Footprint
     from resnetcli.bench.latency import Measurement
 
-PATIENCE_S = 900.0
+TIMEOUT_S = 900.0
 """How long a child may take, the compiler included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be measured."""
+    """What to measure."""
 
     plan: Plan
-    settings: Settings
+    options: RunOptions
     device: str
-    batch: int
+    batch_size: int
     time_budget_s: float
-    what: Literal["time", "memory"] = "time"
+    figure: Literal["time", "memory"] = "time"
 
 
-def remember(job: Job, patience_s: float = PATIENCE_S) -> Footprint | str:
-    """What memory a process takes that does nothing but run the net, or in one line why nobody knows."""
-    found: Footprint | str = _asked(replace(job, what="memory"), patience_s)
-    return found
+def measure_memory(job: Job, timeout_s: float = TIMEOUT_S) -> Footprint | str:
+    """The memory of a process that only runs the model, or in one line why it is unknown."""
+    outcome: Footprint | str = _submit(replace(job, figure="memory"), timeout_s)
+    return outcome
 
 
-def run(job: Job, patience_s: float = PATIENCE_S) -> Measurement | str:
-    """The measurement, or in one line why there is none; nothing that goes wrong in the child is raised here."""
-    found: Measurement | str = _asked(replace(job, what="time"), patience_s)
-    return found
+def run(job: Job, timeout_s: float = TIMEOUT_S) -> Measurement | str:
+    """The measurement, or in one line why there is none; errors of the child are not raised here."""
+    outcome: Measurement | str = _submit(replace(job, figure="time"), timeout_s)
+    return outcome
 
 
-def _asked(job: Job, patience_s: float) -> Any:
-    _make_room(job.device)
+def _submit(job: Job, timeout_s: float) -> Any:
+    _free_cached_memory(job.device)
     pipe = subprocess.PIPE
     with spawned("from resnetcli.bench.worker import main; main()", stdin=pipe, stdout=pipe, stderr=pipe) as child:
         try:
-            answer, errors = child.communicate(pickle.dumps(job), timeout=patience_s)
+            answer, errors = child.communicate(pickle.dumps(job), timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return f"not done after {patience_s:.0f} s"
+            return f"not done after {timeout_s:.0f} s"
     if child.returncode or not answer:
-        return how_it_ended(child.returncode, errors)
+        return exit_reason(child.returncode, errors)
     return pickle.loads(answer)
 
 
-def _make_room(device: str) -> None:
-    """Gives back what PyTorch only keeps of a GPU for later: another process could not have it."""
+def _free_cached_memory(device: str) -> None:
+    """Return GPU memory that PyTorch only caches: another process could not allocate it."""
     torch = sys.modules.get("torch")
     if torch is not None and device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -82,20 +82,21 @@ def _make_room(device: str) -> None:
 
 @contextmanager
 def spawned(code: str, *, handles: Sequence[int] = (), **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs some Python; `handles` are what it inherits, `streams` as Popen has them.
+    """Context manager: a process that runs Python code; it inherits `handles`, `streams` are Popen's.
 
-    It leads a group of processes, its compilers among them, that is killed on leaving, also by an exception, which
-    SIGTERM is meanwhile; where this process is killed at once, the other one sees it and ends its group (`tied`). What
-    compilers keep on disk is new and thrown away, so that the time to compile is the time to compile.
+    It leads a process group, which includes its compilers and is killed on leaving, also by an exception; SIGTERM
+    raises one meanwhile. If this process is killed, the other one notices and ends its group (`exit_with_parent`).
+    Compilers' caches on disk are new and deleted afterwards, so that the time to compile is really measured.
     """
-    # Whatever was killed may be writing there still, for a moment.
+    # A process that was killed may still write there for a moment.
     cache_folder = tempfile.TemporaryDirectory(prefix="resnetcli-", ignore_cleanup_errors=True)
     with _sigterm_raised(), cache_folder as cache:
         theirs, ours = os.pipe()
+        tie = "from resnetcli.bench.worker import exit_with_parent"
         with os.fdopen(ours, "wb"):
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", f"from resnetcli.bench.worker import tied; tied({theirs}); {code}"],
+                    [sys.executable, "-P", "-c", f"{tie}; exit_with_parent({theirs}); {code}"],
                     env=environment(cache), pass_fds=[theirs, *handles], start_new_session=True, **streams,
                 )  # fmt: skip
             finally:
@@ -109,7 +110,7 @@ def spawned(code: str, *, handles: Sequence[int] = (), **streams: Any) -> Iterat
 
 
 def environment(cache: str) -> dict[str, str]:
-    """A child's: it finds this package, and compilers keep what they make in `cache`."""
+    """A child's environment: it finds this package, and compilers keep their results in `cache`."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -121,7 +122,7 @@ def environment(cache: str) -> dict[str, str]:
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """Within, SIGTERM raises SystemExit with 143, unless somebody listens already."""
+    """Context manager: SIGTERM raises SystemExit with 143, unless a handler is installed already."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
@@ -136,54 +137,58 @@ def _sigterm_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def tied(handle: int) -> None:
-    """In the process that was started: a thread that ends its group once the pipe's other end is closed."""
+def exit_with_parent(handle: int) -> None:
+    """Start a thread that kills the process group once the other end of the pipe is closed."""
 
     def watch() -> None:
-        os.read(handle, 1)  # nobody writes: it returns when who has started this process is no more
+        os.read(handle, 1)  # nothing is written: it returns when the parent has ended
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def how_it_ended(code: int, errors: bytes) -> str:
-    """In a line, why a process is no more; `errors` is what it wrote to stderr."""
+def exit_reason(code: int, errors: bytes) -> str:
+    """Why a process ended, in one line; `errors` is its stderr."""
     if code == -signal.SIGKILL:
-        return "killed by the system, most likely for want of memory"
+        return "killed by the system, most likely because memory ran out"
     last = errors.decode(errors="replace").strip().splitlines()[-1:]
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return ": ".join([f"its process ended with {name}", *last])
 
 
-def answer(job: Job) -> Measurement | Footprint | str:
-    """The child's side of `run` and of `remember`."""
-    from resnetcli.bench.latency import measure, take_footprint
+def execute(job: Job) -> Measurement | Footprint | str:
+    """The child's side of `run` and of `measure_memory`."""
+    from resnetcli.bench.latency import measure, measure_footprint
 
     try:
-        if job.what == "memory":
-            return take_footprint(job.plan, settings=job.settings, device=job.device, batch=job.batch)
+        if job.figure == "memory":
+            return measure_footprint(job.plan, options=job.options, device=job.device, batch_size=job.batch_size)
         return measure(
-            job.plan, settings=job.settings, device=job.device, batch=job.batch, time_budget_s=job.time_budget_s
+            job.plan,
+            options=job.options,
+            device=job.device,
+            batch_size=job.batch_size,
+            time_budget_s=job.time_budget_s,
         )
-    except Exception as error:  # whatever a compiler or a runtime thinks of; the ladder goes on without this rung
-        return in_a_line(error)
+    except Exception as error:  # compilers and runtimes raise anything; a search continues without this trial
+        return one_line(error)
 
 
-def in_a_line(error: Exception) -> str:
-    """What went wrong."""
+def one_line(error: Exception) -> str:
+    """The error's message in one line."""
     if isinstance(error, UsageError | ResourceError):
         return first_line(str(error).removeprefix("error: "))
     return "out of memory" if isinstance(error, MemoryError) else first_line(f"{type(error).__name__}: {error}")
 
 
 def first_line(text: str) -> str:
-    """Up to the first line's end."""
+    """The first line of a text."""
     return (text.strip().splitlines() or [""])[0]
 
 
 def main() -> None:
-    """Answers one job. Whatever libraries print goes to stderr, for stdout carries the answer."""
+    """Run one job. Output of libraries goes to stderr: stdout carries the answer."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
         job: Job = pickle.load(sys.stdin.buffer)
-        pickle.dump(answer(job), out)
+        pickle.dump(execute(job), out)

@@ -19,7 +19,6 @@ from resnetcli.failures import ModelsError, exit_code, messages
 from resnetcli.table.formats import FORMATS, Format, Output
 
 if TYPE_CHECKING:
-    from resnetcli.bench.settings import Settings
     from resnetcli.failures import ModelFailure
 
 
@@ -132,14 +131,6 @@ Input = Annotated[
     typer.Option("--input", metavar="CxHxW", help="Input shape, e.g. 3x320x320. \\[default: the model's own]"),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images per batch.")]
-BatchSizes = Annotated[
-    str,
-    typer.Option(
-        "--batch-size",
-        metavar="N[,N]...",
-        help="Batch size(s) to benchmark, e.g. 8 or 1,8,64. Counts are always per image.",
-    ),
-]
 TimeBudget = Annotated[
     str | None,
     typer.Option(
@@ -147,58 +138,6 @@ TimeBudget = Annotated[
         metavar="TIME",
         help="Benchmark time per model and batch size, e.g. 30s, 2min. \\[default: 3s]",
     ),
-]
-RUNNING = "Execution options (with --device)"
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype", metavar="fp32|tf32|bf16|fp16", rich_help_panel=RUNNING,
-        help="Precision. \\[default: fp32; convolutions may use TF32 on GPU, as is PyTorch's default]",
-    ),
-]  # fmt: skip
-ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last", rich_help_panel=RUNNING, help="Use channels_last (NHWC) memory format.")
-]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", rich_help_panel=RUNNING, help="Use torch.compile (with frozen weights in inference)."),
-]
-FoldNorms = Annotated[
-    bool, typer.Option("--fold-bn", rich_help_panel=RUNNING, help="Fuse BatchNorm into the preceding convolutions.")
-]
-CudaGraph = Annotated[
-    bool, typer.Option("--cuda-graph", rich_help_panel=RUNNING, help="Capture and replay a CUDA graph.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", metavar="N", rich_help_panel=RUNNING, help="Number of CPU threads. \\[default: all]"),
-]
-KeepMemory = Annotated[
-    bool,
-    typer.Option(
-        "--keep-memory", rich_help_panel=RUNNING, help="Keep freed memory in the allocator between calls (CPU, glibc)."
-    ),
-]
-Best = Annotated[
-    bool,
-    typer.Option(
-        "--best", rich_help_panel=RUNNING, help="Autotune: try all settings, verify outputs, report the fastest."
-    ),
-]
-Mode = Annotated[
-    str,
-    typer.Option(
-        "--mode", metavar="infer|train", rich_help_panel=RUNNING,
-        help="Benchmark inference (eval-mode forward) or a training step (forward + backward + optimizer).",
-    ),
-]  # fmt: skip
-Remember = Annotated[
-    bool,
-    typer.Option("--memory", help="Also measure peak memory in a fresh process (a few seconds per run)."),
-]
-Energy = Annotated[
-    bool,
-    typer.Option("--energy", help="Also measure energy per image in joules, via NVML or RAPL (about 8 s per run)."),
 ]
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
 Counting = Annotated[
@@ -210,21 +149,12 @@ Counting = Annotated[
         autocompletion=complete_convention,
     ),
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", metavar="cpu|cuda[:N]", help="Benchmark on this device; without it, only static analysis."
-    ),
-]
 DeviceProfile = typer.Option(
     "--device-profile",
     metavar="NAME|FILE",
     help="Device profile: a built-in (v100, a100-40gb, a100-80gb, h100, h200, rtx3090, rtx4090) or JSON from "
     "`calibrate`.",
 )
-FloorDtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", help="Precision. \\[default: fp32]")
-]
 Aux = Annotated[bool, typer.Option("--aux", help="Include auxiliary classifiers.")]
 Formats = Annotated[Format, typer.Option("--format", click_type=FormatChoice(), help="Output format.")]
 ExplainColumns = Annotated[
@@ -232,44 +162,16 @@ ExplainColumns = Annotated[
 ]
 
 
-def running(
-    device: str | None, dtype: str | None, channels_last: bool, compile: bool, fold_bn: bool, cuda_graph: bool,
-    threads: int | None, keep_memory: bool, best: bool, mode: str = "infer", memory: bool = False,
-    energy: bool = False,
-) -> Settings:  # fmt: skip
-    """How nets are to be run. Raises UsageError for what contradicts itself or measures nothing."""
-    from resnetcli.bench.settings import settings
-
-    flags = {
-        "--channels-last": channels_last, "--compile": compile, "--fold-bn": fold_bn, "--cuda-graph": cuda_graph,
-        "--keep-memory": keep_memory,
-    }  # fmt: skip
-    given = [name for name, is_given in flags.items() if is_given]
-    others = {
-        "--dtype": dtype is not None, "--threads": threads is not None, "--best": best, "--mode": mode != "infer",
-        "--memory": memory, "--energy": energy,
-    }  # fmt: skip
-    asked = [*given, *(name for name, is_given in others.items() if is_given)]
-    if device is None and asked:
-        raise UsageError(f"`{asked[0]}` is about measuring", "add `--device cpu`, or another device")
-    if best and given:
-        raise UsageError(f"`--best` tries `{given[0]}` and the others by itself", "one of the two")
-    return settings(
-        dtype, channels_last=channels_last, compile=compile, fold_bn=fold_bn, cuda_graph=cuda_graph, threads=threads,
-        keep_memory=keep_memory, mode=mode,
-    )  # fmt: skip
-
-
 def budget(time: str | None, device: str | None) -> float:
-    """Seconds that measuring may take. Raises UsageError for what is no time, or where nothing is measured."""
+    """Seconds per benchmark. Raises UsageError for an invalid time, or where nothing is measured."""
+    from resnetcli.bench.options import TIME_BUDGET_S
+    from resnetcli.cli.options import require_device
     from resnetcli.quantities import parse_duration
-    from resnetcli.reports.profile import TIME_BUDGET_S
 
     if time is None:
         return TIME_BUDGET_S
     seconds = parse_duration(time, "--time-budget")
-    if device is None:
-        raise UsageError("`--time-budget` is about measuring", "add `--device cpu`, or another device")
+    require_device(["--time-budget"], device)
     return seconds
 
 

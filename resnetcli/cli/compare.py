@@ -8,39 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resnetcli.bench.options import BenchmarkOptions
 from resnetcli.cli.app import (
     MODEL_KINDS,
     SETTINGS,
-    BatchSizes,
-    Best,
-    ChannelsLast,
-    Compile,
     Counting,
-    CudaGraph,
-    Device,
-    Dtype,
-    Energy,
     ExplainColumns,
     Flops,
-    FoldNorms,
     Formats,
     Input,
-    KeepMemory,
-    Mode,
-    Remember,
-    Threads,
-    TimeBudget,
     announce_files,
-    budget,
     complain,
     counting,
     examples,
     guarded,
     print_output,
     progress,
-    running,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.failures import exit_code, messages
 from resnetcli.table.formats import TABLE, Output, Section
@@ -61,7 +47,9 @@ app = typer.Typer(add_completion=False)
     ),
 )
 @guarded
+@with_options
 def compare(
+    *,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -91,22 +79,9 @@ def compare(
         str | None, typer.Option("--max-macs", metavar="N", help="Only models with at most this many MACs, e.g. 4.2G.")
     ] = None,
     input: Input = None,
-    batch_size: BatchSizes = "1",
     flops: Flops = False,
     convention: Counting = None,
-    device: Device = None,
-    time_budget: TimeBudget = None,
-    mode: Mode = "infer",
-    dtype: Dtype = None,
-    channels_last: ChannelsLast = False,
-    compile: Compile = False,
-    fold_bn: FoldNorms = False,
-    cuda_graph: CudaGraph = False,
-    threads: Threads = None,
-    keep_memory: KeepMemory = False,
-    best: Best = False,
-    memory: Remember = False,
-    energy: Energy = False,
+    benchmark: BenchmarkOptions,
     save: Annotated[
         str | None, typer.Option("--save", metavar="FILE", help="Save benchmark results as a baseline file.")
     ] = None,
@@ -120,7 +95,7 @@ def compare(
     """Compare models side by side (params, MACs, activations, depth; latency with --device)."""
     import resnetcli.reports.baseline as saved
     import resnetcli.reports.compare as report
-    from resnetcli.quantities import parse_batches, parse_count
+    from resnetcli.quantities import parse_count
     from resnetcli.reports.baseline import measurement_records, saved_record
     from resnetcli.reports.compare_record import compare_record
     from resnetcli.reports.compare_table import (
@@ -139,20 +114,15 @@ def compare(
         raise UsageError("`--all` and models exclude each other")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce_files(asked)
-    batches, seconds = parse_batches(batch_size, "--batch-size"), budget(time_budget, device)
-    settings = running(
-        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
-    )
     most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))
             if text is not None}  # fmt: skip
     nets = partial(saved.nets_of, asked, input=input, zoo=zoo, most=most)
-    kept = _kept(save, against, device, nets, batches)
-    with progress(device, " ".join(name for name, _ in asked)) as tell:
-        found = report.compare(
-            *asked, input=input, batch=batches, device=device, time_budget_s=seconds, sort=sort, baseline=baseline,
-            accuracy=accuracy, protocol=protocol, zoo=zoo, convention=counting(convention, flops),
-            settings=settings, best=best, memory=memory, energy=energy, max_params=most.get("params"),
-            max_macs=most.get("macs"), keep_going=True, tell=tell,
+    kept = _kept(save, against, benchmark, nets)
+    with progress(benchmark.device, " ".join(name for name, _ in asked)) as report_share:
+        found = report.compare_models(
+            asked, benchmark=benchmark, input=input, sort=sort, baseline=baseline, accuracy=accuracy,
+            protocol=protocol, zoo=zoo, convention=counting(convention, flops), max_params=most.get("params"),
+            max_macs=most.get("macs"), keep_going=True, progress=report_share,
         )  # fmt: skip
     changes = saved.changes(found, measurement_records(found), kept) if kept else None
     failed = failure_lines([failure for p in found.profiles for failure in p.failures])
@@ -163,7 +133,7 @@ def compare(
             first, *others = conditions(measured)
             notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
             models = [p.label for p in found.profiles for _ in p.measurements]
-            after += measurement_warnings(measured, models=models, energy=energy)
+            after += measurement_warnings(measured, models=models, energy=benchmark.energy)
         yield Section(comparison_sheet(found), (), after + failed, notes)
         if changes:
             yield Section(changes_sheet(changes), after=changes_lines(changes))
@@ -187,21 +157,20 @@ def compare(
 
 
 def _kept(
-    save: str | None, against: str | None, device: str | None, nets: Callable[[], Sequence[Net]], batches: Sequence[int]
-) -> Saved | None:  # fmt: skip
-    """The file to hold times against; what does not suit it or cannot be saved is told before anything is measured."""
+    save: str | None, against: str | None, benchmark: BenchmarkOptions, nets: Callable[[], Sequence[Net]]
+) -> Saved | None:
+    """The saved baseline. Raises UsageError for files that do not suit, before anything is measured."""
     import resnetcli.reports.baseline as saved
     from resnetcli.files import check_writable
 
-    for option, file in (("--save", save), ("--against", against)):
-        if file is not None and device is None:
-            raise UsageError(f"`{option}` is about measured times", "add `--device cpu`, or another device")
+    files = (("--save", save), ("--against", against))
+    require_device([option for option, file in files if file is not None], benchmark.device)
     if save is not None:
         check_writable(save, "--save")
         saved.check_once(nets())
-    if against is None or device is None:
+    if against is None or benchmark.device is None:
         return None
     kept = saved.read_saved(against)
-    saved.check_machine(kept, device)
-    saved.check_nets(kept, nets(), batches)
+    saved.check_machine(kept, benchmark.device)
+    saved.check_nets(kept, nets(), benchmark.batch_sizes)
     return kept

@@ -11,7 +11,6 @@ from resnetcli.cli.app import (
     BatchSize,
     DeviceProfile,
     ExplainColumns,
-    FloorDtype,
     Formats,
     Input,
     Models,
@@ -43,7 +42,9 @@ def estimate(
     models: Models,
     device_profile: Annotated[str, DeviceProfile],
     batch_size: BatchSize = 1,
-    dtype: FloorDtype = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="fp32|tf32|bf16|fp16", help="Precision. \\[default: fp32]")
+    ] = None,
     input: Input = None,
     format: Formats = TABLE,
     explain_columns: ExplainColumns = False,
@@ -64,7 +65,7 @@ def estimate(
 
     def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
         spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch=batch_size)[0]
+        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch_size=batch_size)[0]
 
     nets, failures = for_each(asked_models(models, zoo), floor_of)
     found = Prediction(ceilings, tuple(nets))

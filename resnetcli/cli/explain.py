@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resnetcli.bench.options import RunOptions, by_layer
 from resnetcli.cli.app import (
     BatchSize,
-    ChannelsLast,
     DeviceProfile,
     ExplainColumns,
-    FloorDtype,
     Formats,
     Input,
-    KeepMemory,
     Models,
     TimeBudget,
     budget,
@@ -28,6 +26,7 @@ from resnetcli.cli.app import (
     report_step,
 )
 from resnetcli.cli.arguments import asked_models, complete_model, words_of
+from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import UsageError, clean
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -48,8 +47,10 @@ app = typer.Typer(add_completion=False)
     ),
 )
 @guarded
+@with_options
 def explain(
     models: Models,
+    *,
     vs: Annotated[
         str | None,
         typer.Option("--vs", metavar="OTHER", help="Compare with another model and attribute the time difference.",
@@ -60,9 +61,7 @@ def explain(
     ] = None,
     device_profile: Annotated[str | None, DeviceProfile] = None,
     batch_size: BatchSize = 1,
-    dtype: FloorDtype = None,
-    channels_last: ChannelsLast = False,
-    keep_memory: KeepMemory = False,
+    options: Annotated[RunOptions, by_layer],
     input: Input = None,
     try_settings: Annotated[
         bool, typer.Option("--measure", help="Also benchmark the suggested settings.")
@@ -103,10 +102,8 @@ def explain(
         raise UsageError("`explain` takes a device or a device's profile",
                          "`--device cpu` measures, `--device-profile a100-80gb` does not")  # fmt: skip
     if try_settings and device is None:
-        raise UsageError("`--measure` needs a device to measure on", "`--device cpu` or `--device cuda`")
-    for option, said in (("--channels-last", channels_last), ("--keep-memory", keep_memory)):
-        if said and device is None:
-            raise UsageError(f"`{option}` has no part in a floor", "add `--device cpu`, or another device")
+        raise UsageError("`--measure` requires --device", "`--device cpu` or `--device cuda`")
+    require_device([flag for flag in options.flags if flag != "--dtype"], device)
     seconds = budget(time_budget, device)
     if roofline is not None:
         check_writable(roofline, "--roofline")
@@ -122,17 +119,16 @@ def explain(
     if device is None:
         assert device_profile is not None
         ceilings = read_profile(device_profile)
-        found = floors(nets, ceilings, dtype=dtype or "fp32", batch=batch_size)
+        found = floors(nets, ceilings, dtype=options.precision, batch_size=batch_size)
     else:
         from resnetcli.bench.device import find
-        from resnetcli.bench.settings import require_possible, settings
+        from resnetcli.bench.execution import require_supported
 
-        chosen = settings(dtype, channels_last=channels_last, keep_memory=keep_memory)
-        require_possible(chosen, find(device))  # before ceilings are measured, which takes a while
+        require_supported(options, find(device))  # before the device is calibrated, which takes a while
         ceilings = ceilings_of(device, report_step)
         report_step(" ".join(name for name, _ in asked))
         found, ratio = explain_measured(
-            nets, ceilings, device=device, batch=batch_size, settings=chosen, time_budget_s=seconds
+            nets, ceilings, device=device, batch_size=batch_size, options=options, time_budget_s=seconds
         )
     difference = Difference(found[0], found[1], ratio) if len(found) > 1 else None
     tried = suggestions(found[0])

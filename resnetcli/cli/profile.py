@@ -9,39 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resnetcli.bench.options import BenchmarkOptions
 from resnetcli.cli.app import (
     AnyModels,
     Aux,
-    BatchSizes,
-    Best,
-    ChannelsLast,
-    Compile,
     Counting,
-    CudaGraph,
-    Device,
-    Dtype,
-    Energy,
     ExplainColumns,
     Flops,
-    FoldNorms,
     Formats,
     Input,
-    KeepMemory,
-    Mode,
-    Remember,
-    Threads,
-    TimeBudget,
     announce_files,
-    budget,
     complain,
     counting,
     examples,
     guarded,
     print_output,
     progress,
-    running,
 )
 from resnetcli.cli.arguments import asked_models
+from resnetcli.cli.options import with_options
 from resnetcli.errors import UsageError
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -69,33 +55,21 @@ class Level(StrEnum):
     ),
 )
 @guarded
+@with_options
 def profile(
     models: AnyModels,
+    *,
     by: Annotated[Level, typer.Option("--by", help="Level of detail.")] = Level.stage,
     input: Input = None,
-    batch_size: BatchSizes = "1",
     flops: Flops = False,
     convention: Counting = None,
     aux: Aux = False,
     receptive: Annotated[bool, typer.Option("--receptive", help="Add receptive-field columns.")] = False,
-    device: Device = None,
-    time_budget: TimeBudget = None,
-    mode: Mode = "infer",
-    dtype: Dtype = None,
-    channels_last: ChannelsLast = False,
-    compile: Compile = False,
-    fold_bn: FoldNorms = False,
-    cuda_graph: CudaGraph = False,
-    threads: Threads = None,
-    keep_memory: KeepMemory = False,
-    best: Best = False,
-    memory: Remember = False,
-    energy: Energy = False,
+    benchmark: BenchmarkOptions,
     format: Formats = TABLE,
     explain_columns: ExplainColumns = False,
 ) -> None:
     """Profile a model: parameters, MACs, activations and memory per stage; latency with --device."""
-    from resnetcli.quantities import parse_batches
     from resnetcli.reports.profile import profile_model
     from resnetcli.spec.zoo import Zoo
 
@@ -106,19 +80,14 @@ def profile(
         raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
     ((name, given),) = asked
     announce_files(asked)
-    batches, seconds = parse_batches(batch_size, "--batch-size"), budget(time_budget, device)
-    settings = running(
-        device, dtype, channels_last, compile, fold_bn, cuda_graph, threads, keep_memory, best, mode, memory, energy
-    )
-    with progress(device, name) as tell:
+    with progress(benchmark.device, name) as report_share:
         found = profile_model(
-            name, given, input=input, aux=aux, batch=batches, device=device, time_budget_s=seconds, zoo=zoo,
-            settings=settings, best=best, memory=memory, energy=energy, modules=True,
-            convention=counting(convention, flops), tell=tell,
+            name, given, input=input, aux=aux, benchmark=benchmark, zoo=zoo, modules=True,
+            convention=counting(convention, flops), progress=report_share,
         )  # fmt: skip
-    output = _output(found, by, receptive=receptive, energy=energy)
+    output = _output(found, by, receptive=receptive, energy=benchmark.energy)
     print_output(replace(output, explain_columns=explain_columns), format)
-    if device is not None and not found.measurements:
+    if benchmark.device is not None and not found.measurements:
         for failure in found.failures:
             complain(f"error: {failure.problem}")
         raise typer.Exit(3)
@@ -136,7 +105,7 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
         unjudged,
         with_times,
     )
-    from resnetcli.reports.search_table import LADDER_NOTE, ladder_lines, ladder_sheet
+    from resnetcli.reports.search_table import SEARCH_NOTE, search_lines, search_sheet
     from resnetcli.table.output import bar_width
 
     level: By = "row" if by is Level.stage else "block" if by is Level.block else "layer"
@@ -147,8 +116,8 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
         yield Section(sheet, heading(found), totals(found), totals_notes(found))
         if (published := published_sheet(found)) is not None:
             yield Section(published)
-        if found.ladders:
-            yield Section(ladder_sheet(found.ladders), (), ladder_lines(found.ladders), [LADDER_NOTE])
+        if found.searches:
+            yield Section(search_sheet(found.searches), (), search_lines(found.searches), [SEARCH_NOTE])
         if found.measurements:
             after = measurement_warnings(found.measurements, energy=energy) + failures
             yield Section(measured_sheet(found.measurements), (), after, conditions(found.measurements))

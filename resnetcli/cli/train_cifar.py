@@ -226,7 +226,7 @@ def train_cifar(
     explain_columns: ExplainColumns = False,
 ) -> None:
     """Train a model on CIFAR or your own images using the paper's recipe (resumable)."""
-    from resnetcli.bench.settings import keep_memory
+    from resnetcli.bench.allocator import keep_freed_memory
     from resnetcli.quantities import parse_count
     from resnetcli.spec.zoo import Zoo
     from resnetcli.train.group import train
@@ -234,7 +234,7 @@ def train_cifar(
     from resnetcli.train.paper import depth_model
     from resnetcli.train.progress import ProgressScreen
 
-    keep_memory()  # on a CPU, a training step allocates what the previous one freed
+    keep_freed_memory()  # on a CPU, a training step allocates what the previous one freed
     with _team(gpus, device, not no_download) as team:
         counts = {name: None if text is None else parse_count(text, f"--{name}", "64k or 64000")
                   for name, text in (("train-split", train_split), ("iterations", iterations))}  # fmt: skip

@@ -6,10 +6,11 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnetcli.bench.options import DEFAULT, option_of
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.failures import for_each
 from resnetcli.files import check_writable, load_json, write_output
@@ -37,13 +38,12 @@ MAX_SAVED = 16 * 2**20
 """Bytes of a file; a net at one batch takes 1 KB."""
 DRIFT = 0.02
 """Below this, relative, no time is called different from one of another day, however narrow the intervals are."""
-CONDITIONS = (
-    "device", "device_name", "processors", "dtype", "tf32", "threads", "channels_last", "fold_bn", "runtime", "compile",
-    "cuda_graph", "keep_memory", "cudnn_benchmark", "mode", "settings",
-)  # fmt: skip
-"""What must be the same for two times to be comparable, as far as a measurement has it."""
-WAY = frozenset(CONDITIONS) - {"device", "device_name", "processors", "threads", "cudnn_benchmark", "mode"}
-"""Of these what `--best` chooses, and may choose another day otherwise."""
+OPTIONS = DEFAULT.record()
+"""The options of a run and their defaults, which files saved before an option existed were measured with."""
+CONDITIONS = tuple(dict.fromkeys(("device", "device_name", "processors", "tf32", "cudnn_benchmark", *OPTIONS)))
+"""What must be the same for two times to be comparable."""
+WAY = frozenset({"dtype", "tf32", "settings"} | {f.name for f in fields(DEFAULT) if option_of(f).searched})
+"""The conditions that `--best` chooses, and may choose differently another day."""
 _HINT = "save one with `resnet-cli compare NET... --device cpu --save FILE`"
 _SHORTEST_S, _LONGEST_S, _LARGEST = 1e-9, 1e6, 10**24
 
@@ -157,7 +157,7 @@ def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathL
     """
     noisy = {p.label: m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
     if noisy:
-        reasons = dict.fromkeys(reason for reasons in noisy.values() for reason in reasons)
+        reasons = dict.fromkeys(reason.text for reasons in noisy.values() for reason in reasons)
         raise ResourceError(f"not saved: the run was noisy: {'; '.join(reasons)}", "measure again on a quiet machine")
     failed = [p.label for p in comparison.profiles if p.failures] + [each.label for each in comparison.failed]
     if failed:
@@ -197,7 +197,7 @@ def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]
                 continue
             seen.add(kept.key)
             now = conditions_of(record)
-            free = WAY if kept.best and profile.ladders else frozenset()
+            free = WAY if kept.best and profile.searches else frozenset()
             _same_conditions(kept, now, saved.file, free)
             floor = max(DRIFT, kept.floor, floor_of(comparison, measured.batch))
             ratio = unpaired(kept.median_s, kept.interval_s, measured.median_s, measured.interval_s, floor)
@@ -249,7 +249,7 @@ def _at(name: str, batch: int) -> str:
 def _same_conditions(kept: Kept, now: Mapping[str, Any], file: str, free: Collection[str]) -> None:
     """Raises UsageError where something other than what is `free` is not as it was."""
     for name in CONDITIONS:
-        then, here = kept.conditions.get(name, "infer" if name == "mode" else None), now.get(name)
+        then, here = kept.conditions.get(name, OPTIONS.get(name)), now.get(name)
         if then != here and name not in free:
             what = "machine" if name in {"device_name", "processors"} else "setting"
             raise UsageError(
@@ -349,7 +349,7 @@ def saved_record(comparison: Comparison) -> Record:
                 "conditions": conditions_of(record),
                 **{name: record[name] for name in figures},
                 "floor": floor_of(comparison, record["batch"]) or None,
-                "best": bool(profile.ladders),
+                "best": bool(profile.searches),
             }
             for place, profile in enumerate(comparison.profiles)
             for record in measured[place]

@@ -48,7 +48,7 @@ def contest_lines(comparison: Comparison) -> list[str]:
         if contest.floor is None:
             continue
         at = f" at batch {contest.batch}" if len(comparison.contests) > 1 else ""
-        if any(profile.ladders for profile in comparison.profiles):
+        if any(profile.searches for profile in comparison.profiles):
             at += ", each at its best settings in a process of its own"
         lines.append(
             f"timed in turns{at}, {contest.rounds} rounds in random order, ratios paired by round; "

@@ -14,26 +14,12 @@ from resnetcli.table.numbers import change, figure_name
 if TYPE_CHECKING:
     import pandas as pd
 
+    from resnetcli.bench.benchmark import PairedTimings
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.versus import Ratio
     from resnetcli.failures import ModelFailure
     from resnetcli.reports.accuracy import Accuracy
     from resnetcli.reports.profile import Profile
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Nets timed in turns at one batch."""
-
-    batch: int
-    against: str
-    """The label of the net that the others' times are relative to."""
-    ratios: tuple[Ratio | None, ...]
-    """In the order of the comparison's profiles; None for that net itself, and what could not be measured."""
-    floor: float | None
-    """How far that net may seem to be from itself, relative; the largest where there were several groups."""
-    rounds: int
-    """How many there were, in the group that had the fewest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +31,7 @@ class Comparison:
     """What relative columns are relative to."""
     accuracy: Accuracy | None = None
     """The printed accuracies to be shown, of one protocol."""
-    contests: tuple[Contest, ...] = ()
+    contests: tuple[PairedTimings, ...] = ()
     """What timing the nets against each other showed, one a batch; empty unless a device was named."""
     left_out: tuple[str, ...] = ()
     """The labels of those that cost more than was asked for."""

@@ -6,7 +6,6 @@ To add a figure: a field of `bench.latency.Measurement`, and its column in `MEAS
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -17,12 +16,10 @@ from resnetcli.table.numbers import duration, factor, percent, rate, size_of
 from resnetcli.table.sheet import Sheet
 
 if TYPE_CHECKING:
+    from resnetcli.bench.benchmark import Failure
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.training_step import Phase
-    from resnetcli.reports.profile import Failure
     from resnetcli.reports.records import Record
-
-_FIGURE = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def half_interval(m: Measurement) -> float:
@@ -124,13 +121,17 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
 
 
 def measurement_record(measured: Measurement) -> Record:
-    """A measurement in JSON."""
+    """A measurement in JSON: the options it was run with, its figures and its conditions."""
     shares = {name: getattr(measured.environment, name) for name in ("others", "stolen", "throttled")}
     fields = asdict(measured)
+    del fields["options"]
     for name in ("deviation_maps", "deviation_outputs"):
         if fields[name] is not None and not math.isfinite(fields[name]):
             fields[name] = None  # JSON has no infinity; the trial's `problem` says so
-    return {**fields, "environment": {**fields["environment"], **shares}}
+    return {
+        **measured.options.record(), **fields, "noisy": [noise.text for noise in measured.noisy],
+        "environment": {**fields["environment"], **shares},
+    }  # fmt: skip
 
 
 def failure_lines(failures: Iterable[Failure]) -> list[str]:
@@ -160,7 +161,7 @@ def _stop_reason(measurements: Sequence[Measurement]) -> str:
 
 def _preparation(measurements: Sequence[Measurement]) -> str:
     """The settings and the time they took to prepare; nothing for eager fp32, or if the settings differ."""
-    ways = {(m.settings, m.runtime) for m in measurements}
+    ways = {(m.settings, m.options.runtime) for m in measurements}
     if len(ways) > 1 or ways == {("fp32", "eager")}:
         return ""
     times = sorted(m.prepare_s for m in measurements)
@@ -216,10 +217,7 @@ def measurement_warnings(
 
 
 def worst_reasons(measurements: Sequence[Measurement]) -> list[str]:
-    """Why measurements are noisy: of reasons that differ only in their figure, the one with the largest."""
-    worst: dict[str, tuple[float, str]] = {}
-    for reason in (reason for m in measurements for reason in m.noisy):
-        figures = [float(figure) for figure in _FIGURE.findall(reason)]
-        kind = _FIGURE.sub("", reason)
-        worst[kind] = max(worst.get(kind, (0.0, reason)), (max(figures, default=0.0), reason))
-    return [reason for _, reason in worst.values()]
+    """Why measurements are noisy: each reason once, with its largest share."""
+    from resnetcli.bench.environment import worst_noise
+
+    return [noise.text for noise in worst_noise(noise for m in measurements for noise in m.noisy)]

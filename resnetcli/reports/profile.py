@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from resnetcli.bench.settings import Settings
+from resnetcli.bench.options import DEFAULT as DEFAULT_RUN
+from resnetcli.bench.options import TIME_BUDGET_S, BenchmarkOptions, RunOptions
 from resnetcli.counting.conventions import CONVENTIONS, DEFAULT, find_convention, tally
 from resnetcli.counting.tally import Convention, Tally, step_elements, step_figures
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError
 from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
 from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
@@ -29,14 +29,14 @@ from resnetcli.spec.zoo import UnknownModelError, Zoo
 if TYPE_CHECKING:
     from torch import nn
 
+    from resnetcli.bench.benchmark import Failure, Results
     from resnetcli.bench.latency import Measurement
-    from resnetcli.bench.search import Ladder
+    from resnetcli.bench.search import SettingsSearch
     from resnetcli.reports.foreign import TracedModel
 
 Batches = int | Sequence[int]
-TIME_BUDGET_S = 3.0
-"""Seconds that measuring one net at one batch takes unless told otherwise."""
-DEFAULT_SETTINGS = Settings()
+STATIC = BenchmarkOptions()
+"""Nothing is measured."""
 By = Literal["row", "block", "layer"]
 
 
@@ -48,16 +48,6 @@ class Heads:
     """As it is at inference."""
     with_them: Counts
     """As it is trained."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A measurement that could not be made."""
-
-    device: str
-    batch: int
-    problem: str
-    """Why, in one line."""
 
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot use
@@ -84,9 +74,8 @@ class Profile:
     """What else one should know of the figures, a sentence each."""
     convention: Convention = CONVENTIONS[DEFAULT]
     """How its work is counted."""
-    ladders: tuple[Ladder, ...] = ()
-    """What was tried for the quickest settings, one a batch; empty unless they were asked for."""
-
+    searches: tuple[SettingsSearch, ...] = ()
+    """The search for the fastest options, one per batch size; empty unless they were asked for."""
     library: str = ""
     """The library that a PyTorch model is from, with its version."""
 
@@ -118,6 +107,10 @@ class Profile:
     def label(self) -> str:
         """The model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
         return " ".join(filter(None, (self.model, settings_text(self.settings))))
+
+    def with_results(self, results: Results) -> Profile:
+        """With what was measured."""
+        return replace(self, measurements=results.measurements, failures=results.failures, searches=results.searches)
 
     @cached_property
     def tally(self) -> Tally:
@@ -159,30 +152,33 @@ def profile(
     *,
     input: Size | None = None,
     aux: bool = False,
-    batch: Batches = 1,
+    batch_size: Batches = 1,
     device: str | None = None,
     time_budget_s: float = TIME_BUDGET_S,
-    settings: Settings = DEFAULT_SETTINGS,
+    options: RunOptions = DEFAULT_RUN,
     best: bool = False,
     memory: bool = False,
     energy: bool = False,
     convention: str = DEFAULT,
     **parameters: int,
 ) -> Profile:
-    """A model's profile; measured as well if a device is named (`cpu`, `cuda`, `cuda:1`), for `time_budget_s` a batch.
+    """A model's profile; benchmarked as well with a `device` (`cpu`, `cuda`, `cuda:1`), `time_budget_s` per batch size.
 
-    `convention` is how its work is counted: a tool's way (`fvcore`, `thop`, ...), which `tally` has. `settings` are how
-    it is run; with `best` the quickest way that a ladder of them finds is measured, for `time_budget_s` a rung.
-    `memory` runs it once more in a process of its own, `energy` reads the device's meter for some seconds.
+    `convention` selects a tool's counting rules (`fvcore`, `thop`, ...), for `tally`. `options` are how the model is
+    run; with `best` the fastest options are searched for, and it is measured under them. `memory` also measures
+    the peak memory of a separate process, `energy` reads the device's meter for some seconds.
 
     `torchvision:resnet50`, `timm:convnext_tiny` and `net.py:Net`, whose file is run, are models too.
-    Raises UsageError and SpecError as `load` does, UsageError for a device or convention there is not, ResourceError
+    Raises UsageError and SpecError as `load` does, UsageError for an unknown device or convention, ResourceError
     if memory does not suffice.
     """
-    found = profile_model(
-        os.fspath(model), parameters, input=input, aux=aux, batch=batch, device=device, convention=convention,
-        time_budget_s=time_budget_s, settings=settings, best=best, memory=memory, energy=energy, modules=True,
+    benchmark = BenchmarkOptions(
+        batch_sizes=as_batches(batch_size), device=device, time_budget_s=time_budget_s, run=options, best=best,
+        memory=memory, energy=energy,
     )  # fmt: skip
+    found = profile_model(
+        os.fspath(model), parameters, input=input, aux=aux, benchmark=benchmark, convention=convention, modules=True
+    )
     if device is not None and not found.measurements:
         raise ResourceError(found.failures[-1].problem)
     return found
@@ -205,31 +201,21 @@ def profile_model(
     *,
     input: Size | None = None,
     aux: bool = False,
-    batch: Batches = 1,
-    device: str | None = None,
-    time_budget_s: float = TIME_BUDGET_S,
-    settings: Settings = DEFAULT_SETTINGS,
-    best: bool = False,
-    memory: bool = False,
-    energy: bool = False,
+    benchmark: BenchmarkOptions = STATIC,
     zoo: Zoo | None = None,
     modules: bool = False,
     convention: str = DEFAULT,
-    tell: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Profile:
     """`profile` with the parameters as a mapping, so that none of their names can be taken for an option.
 
-    PyTorch models are profiled only with `modules`: what works on specs must not run a file. `tell` is told how much
-    of the measuring is done, from 0 to 1. What could not be measured is among the profile's failures, even if all is.
+    PyTorch models are profiled only with `modules`: what works on specs must not run a file. `progress` receives
+    the completed share of the benchmark, from 0 to 1. What could not be measured is in `failures`, even if all failed.
     """
     zoo = zoo or Zoo()
-    check_best(best, settings, energy)
-    batches = as_batches(batch)
     counting = find_convention(convention)
-    if device is not None:
-        from resnetcli.bench.device import find
-
-        device = find(device)
+    benchmark = benchmark.resolve_device()
+    batches = benchmark.batch_sizes
     if modules and origin_of(model).is_pytorch:
         from resnetcli.reports.foreign import of_reference
 
@@ -244,110 +230,16 @@ def profile_model(
         printed = () if aux and spec.aux else judged(spec, plan, counts)
         heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
         found = Profile(model, zoo.family(model), spec, plan, counts, printed, heads, batches, convention=counting)
-    if device is None:
+    if benchmark.device is None:
         return found
-    ladders: tuple[Ladder, ...] = ()
-    if best:
-        ladders, measurements, failures = climb_all(found.plan, device, batches, time_budget_s, settings, tell)
-    else:
-        measurements, failures = _measure(found.plan, device, batches, time_budget_s, settings, tell, energy=energy)
-    if memory:
-        measurements, more = remembered(found.plan, measurements, settings, ladders)
-        failures += more
-    return replace(found, measurements=measurements, failures=failures, ladders=ladders)
+    from resnetcli.bench.benchmark import benchmark as measure
 
-
-def _measure(
-    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
-    tell: Callable[[float], None], *, energy: bool,
-) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
-    """One measurement a batch, and what there could be none of."""
-    from resnetcli.bench.latency import measure
-    from resnetcli.bench.sampling import part
-
-    found, failures = [], []
-    for number, batch in enumerate(batches):
-        try:
-            found.append(
-                measure(
-                    plan, device=device, batch=batch, time_budget_s=time_budget_s, settings=settings,
-                    energy=energy, tell=part(tell, number, len(batches)),
-                )
-            )  # fmt: skip
-        except ResourceError as error:
-            failures.append(failed(device, batch, error))
-    return tuple(found), tuple(failures)
-
-
-def failed(device: str, batch: int, error: ResourceError) -> Failure:
-    """The failure that an error is, with the batch and what to do about it."""
-    unquoted = re.sub("`[^`]*`", "", error.message)  # a file may have any name
-    named = re.search(rf"\b(batch of|at batch) {batch}(?![\d,])", unquoted)
-    problem = error.message if named else f"{error.message}, at batch {batch}"
-    return Failure(device, batch, "; ".join(filter(None, (problem, error.hint))))
-
-
-def check_best(best: bool, settings: Settings, energy: bool) -> None:
-    """Raises UsageError for what a ladder of settings is not about."""
-    if best and settings.mode != "infer":
-        raise UsageError("`--best` is about inference", "leave `--mode train` out, or `--best`")
-    if best and energy:
-        raise UsageError("`--best` measures no energy", "use `--energy` with the settings that it finds")
-
-
-def remembered(
-    plan: Plan, measurements: Sequence[Measurement], settings: Settings, ladders: Sequence[Ladder]
-) -> tuple[tuple[Measurement, ...], tuple[Failure, ...]]:
-    """The measurements with the memory that a process of its own takes for each, and what had none.
-
-    They were made under those settings, or the best that a ladder found at that batch.
-    """
-    from resnetcli.bench.worker import Job, remember
-
-    found, failures = [], []
-    for m in measurements:
-        way = next((ladder.best.settings for ladder in ladders if ladder.batch == m.batch), settings)
-        held = remember(Job(plan, way, m.device, m.batch, 0.0))
-        if isinstance(held, str):
-            failures.append(Failure(m.device, m.batch, f"memory of `{plan.name}` with a batch of {m.batch}: {held}"))
-        found.append(m if isinstance(held, str) else replace(m, memory=held))
-    return tuple(found), tuple(failures)
-
-
-def climb_all(
-    plan: Plan, device: str, batches: Sequence[int], time_budget_s: float, settings: Settings,
-    tell: Callable[[float], None],
-) -> tuple[tuple[Ladder, ...], tuple[Measurement, ...], tuple[Failure, ...]]:  # fmt: skip
-    """A ladder for each batch, the best of each, and batches where nothing passed."""
-    from resnetcli.bench.sampling import part
-    from resnetcli.bench.search import climb
-
-    ladders = tuple(
-        climb(
-            plan, device=device, batch=batch, dtype=settings.dtype if settings.tf32 is not None else None,
-            threads=settings.threads, time_budget_s=time_budget_s, tell=part(tell, number, len(batches)),
-        )
-        for number, batch in enumerate(batches)
-    )  # fmt: skip
-    found, failures = [], []
-    for ladder in ladders:
-        try:
-            best = ladder.best
-        except ResourceError as error:
-            failures.append(failed(device, ladder.batch, error))
-            continue
-        assert best.measurement is not None
-        found.append(best.measurement)
-    return ladders, tuple(found), tuple(failures)
+    return found.with_results(measure(found.plan, benchmark, progress))
 
 
 def as_batches(batch: Batches) -> tuple[int, ...]:
-    """Each number of images once, in the order asked for. Raises UsageError for one below 1, or none."""
-    batches = tuple(dict.fromkeys([batch] if isinstance(batch, int) else batch))
-    for each in batches or (0,):
-        if each < 1:
-            raise UsageError(f"a batch of {each} images", hint="at least 1")
-    return batches
+    """Each batch size once, in the order given."""
+    return tuple(dict.fromkeys([batch] if isinstance(batch, int) else batch))
 
 
 def _of_traced(

@@ -15,7 +15,7 @@ from resnetcli.reports.records import Record, heads_record, published_record, si
 from resnetcli.table.fields import record
 
 if TYPE_CHECKING:
-    from resnetcli.bench.search import Ladder, Rung
+    from resnetcli.bench.search import SettingsSearch, Trial
     from resnetcli.plan.memory import Memory
     from resnetcli.plan.plan import Plan
 
@@ -61,7 +61,7 @@ def profile_record(profile: Profile) -> Record:
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,
-        "ladder": [trial_record(ladder, rung) for ladder in profile.ladders for rung in ladder.rungs],
+        "ladder": [trial_record(search, trial) for search in profile.searches for trial in search.trials],
         "failures": [asdict(failure) for failure in profile.failures],
         "notes": list(profile.notes),
         "warnings": [_warning(warning) for warning in plan.warnings],
@@ -110,14 +110,14 @@ def _both(h: int | None, w: int | None) -> list[int] | None:
     return None if h is None or w is None else [h, w]
 
 
-def trial_record(ladder: Ladder, rung: Rung) -> Record:
-    measured = rung.measurement
+def trial_record(search: SettingsSearch, trial: Trial) -> Record:
+    measured = trial.measurement
     return {
-        "settings": rung.settings.text,
-        "batch": ladder.batch,
-        "passed": rung.passed,
-        "best": rung.passed and rung is ladder.best,
-        "problem": rung.problem or None,
-        "speedup": ladder.speedup(rung),
+        "settings": trial.options.text,
+        "batch": search.batch,
+        "passed": trial.passed,
+        "best": trial.passed and trial is search.best,
+        "problem": trial.problem or None,
+        "speedup": search.speedup(trial),
         "measurement": None if measured is None else measurement_record(measured),
     }

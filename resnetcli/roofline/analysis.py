@@ -26,7 +26,7 @@ from resnetcli.roofline.peaks import DTYPE_BYTES, Ceilings
 
 if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
-    from resnetcli.bench.settings import Settings
+    from resnetcli.bench.options import RunOptions
     from resnetcli.bench.versus import Ratio
     from resnetcli.roofline.layers import Split
 
@@ -285,17 +285,17 @@ def explain(
     products: str | None = None,
 ) -> Explanation:
     """The floors of a net beside its measured time. Raises UsageError as `floor` does."""
-    channels_last = measurement is not None and measurement.channels_last
+    channels_last = measurement is not None and measurement.options.channels_last
     executed = floor(plan, ceilings, dtype=dtype, batch=batch, channels_last=channels_last, products=products)
     fused = floor(plan, ceilings, dtype=dtype, batch=batch, fused=True, products=products)
     return Explanation(model, title, plan, ceilings, executed, fused, measurement, split)
 
 
 def floors(
-    nets: Sequence[tuple[str, str, Plan]], ceilings: Ceilings, *, dtype: str = "fp32", batch: int = 1
+    nets: Sequence[tuple[str, str, Plan]], ceilings: Ceilings, *, dtype: str = "fp32", batch_size: int = 1
 ) -> tuple[Explanation, ...]:
     """Nets (model, title, plan) that were not measured. Raises UsageError as `floor` does."""
-    return tuple(explain(model, plan, title, ceilings, dtype=dtype, batch=batch) for model, title, plan in nets)
+    return tuple(explain(model, plan, title, ceilings, dtype=dtype, batch=batch_size) for model, title, plan in nets)
 
 
 # --- against another net -----------------------------------------------------------------------------------------
@@ -430,7 +430,7 @@ def suggestions(found: Explanation) -> tuple[Suggestion, ...]:
 def _kept(found: Explanation) -> tuple[bool, bool]:
     """Whether the net was measured with channels_last, and with memory kept: what no suggestion changes."""
     m = found.measurement
-    return (False, False) if m is None else (m.channels_last, m.keep_memory)
+    return (False, False) if m is None else (m.options.channels_last, m.options.keep_memory)
 
 
 # --- measured ----------------------------------------------------------------------------------------------------
@@ -460,31 +460,31 @@ def explain_measured(
     ceilings: Ceilings,
     *,
     device: str,
-    batch: int = 1,
-    settings: Settings | None = None,
+    batch_size: int = 1,
+    options: RunOptions | None = None,
     time_budget_s: float = 3.0,
 ) -> tuple[tuple[Explanation, ...], Ratio | None]:
     """One or two nets (model, title, plan) measured and explained, and how the first one's time relates to the other's.
 
     Raises what `measure` raises, and UsageError for a dtype there is no ceiling for.
     """
-    from resnetcli.bench.interleaved import measure_together
+    from resnetcli.bench.interleaved import measure_interleaved
     from resnetcli.bench.latency import measure
-    from resnetcli.bench.prepare import DEFAULT_SETTINGS
+    from resnetcli.bench.options import DEFAULT
     from resnetcli.roofline.layers import split
 
-    chosen = settings or DEFAULT_SETTINGS
+    chosen = options or DEFAULT
     for _, _, plan in nets:  # whatever is wrong with these is known before anything is measured
-        floor(plan, ceilings, dtype=chosen.dtype, batch=batch)
+        floor(plan, ceilings, dtype=chosen.precision, batch=batch_size)
     plans = [plan for _, _, plan in nets]
     ratio = None
     if len(plans) == 1:
         outcomes: list[Measurement] = [
-            measure(plans[0], device=device, batch=batch, settings=chosen, time_budget_s=time_budget_s)
+            measure(plans[0], device=device, batch_size=batch_size, options=chosen, time_budget_s=time_budget_s)
         ]
     else:
-        together = measure_together(
-            plans, base=1, device=device, batch=batch, settings=chosen, time_budget_s=time_budget_s
+        together = measure_interleaved(
+            plans, base=1, device=device, batch_size=batch_size, options=chosen, time_budget_s=time_budget_s
         )
         outcomes, ratio = [], together.ratios[0]
         for outcome in together.measured:
@@ -493,10 +493,10 @@ def explain_measured(
             outcomes.append(outcome)
     found = []
     for (model, title, plan), m in zip(nets, outcomes, strict=True):
-        times = split(plan, device=device, batch=batch, settings=chosen, budget_s=time_budget_s)
+        times = split(plan, device=device, batch_size=batch_size, options=chosen, budget_s=time_budget_s)
         dtype = "tf32" if m.tf32 and "tf32" in ceilings.peaks else m.dtype
         explanation = explain(
-            model, plan, title, ceilings, dtype=dtype, batch=batch, measurement=m, split=times,
+            model, plan, title, ceilings, dtype=dtype, batch=batch_size, measurement=m, split=times,
             products="fp32" if m.dtype == "fp32" else None,
         )  # fmt: skip
         found.append(explanation)
@@ -511,22 +511,22 @@ def measure_suggestions(
     time_budget_s: float = 3.0,
     measured: Callable[[Job], Measurement | str] = run,
 ) -> tuple[Suggestion, ...]:
-    """The suggestions with their times, each in a process of its own; one that cannot be measured says why instead.
+    """The suggestions with their times, each in a separate process; one that cannot be measured says why instead.
 
     Nor does one count whose values are not those of eager fp32.
     """
-    from resnetcli.bench.search import judged
-    from resnetcli.bench.settings import settings
+    from resnetcli.bench.options import RunOptions, as_dtype
+    from resnetcli.bench.search import checked
 
     done = []
     channels_last, keep_memory = _kept(found)
     for each in tried:
-        made = settings(
-            each.floor.dtype, compile=each.floor.fused, fold_bn=each.fold_bn, cuda_graph=each.cuda_graph,
-            channels_last=channels_last, keep_memory=keep_memory,
+        options = RunOptions(
+            dtype=as_dtype(each.floor.dtype), runtime="inductor" if each.floor.fused else "eager",
+            fold_bn=each.fold_bn, cuda_graph=each.cuda_graph, channels_last=channels_last, keep_memory=keep_memory,
         )  # fmt: skip
-        rung = judged(made, measured(Job(found.plan, made, device, found.executed.batch, time_budget_s)))
-        done.append(replace(each, measurement=rung.measurement, problem=rung.problem))
+        trial = checked(options, measured(Job(found.plan, options, device, found.executed.batch, time_budget_s)))
+        done.append(replace(each, measurement=trial.measurement, problem=trial.problem))
     return tuple(done)
 
 

@@ -17,11 +17,11 @@ from torch.nn import functional as F  # noqa: N812 - what everybody calls it
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.environment import Ledger
-from resnetcli.bench.latency import look_around
+from resnetcli.bench.execution import gpu_computes, rounding
+from resnetcli.bench.latency import read_environment
 from resnetcli.bench.prepare import on_device
 from resnetcli.bench.runtimes import capture_stream
 from resnetcli.bench.sampling import Clock
-from resnetcli.bench.settings import gpu_computes, rounding
 from resnetcli.errors import ResourceError
 from resnetcli.net.memory import fitting, is_device_lost, is_out_of_memory
 from resnetcli.roofline.peaks import Ceilings, Peak, Rate, processors
@@ -58,7 +58,7 @@ def calibrate(
     place = torch.device(devices.find(device))
     with on_device(place), fitting("calibration", place), torch.inference_mode(), _autotuned(place):
         bench = _Bench(place, clock, budget_s, report or (lambda _: None))
-        before = look_around(place)
+        before = read_environment(place)
         launch, gap = bench.launches()
         peaks: dict[str, Peak] = {}
         rates: tuple[Rate, ...] = ()
@@ -68,7 +68,7 @@ def calibrate(
                 if (peak := bench.peak(name)) is not None:
                     old = peaks.get(name, peak)
                     peaks[name] = Peak(max(old.matmul, peak.matmul), max(old.conv, peak.conv))
-        environment = Ledger(before, look_around(place))
+        environment = Ledger(before, read_environment(place))
     if not peaks:
         raise ResourceError(f"`{place}` could not be calibrated: no product of matrices ran to its end")
     return Ceilings(
@@ -86,7 +86,7 @@ def calibrate(
             "torch": str(torch.__version__),
             "last_cache_bytes": str(last_cache(place)),
         },
-        noisy=environment.noisy(),
+        noisy=tuple(noise.text for noise in environment.noise()),
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from resnetcli.bench import device as devices
-from resnetcli.bench.prepare import DEFAULT_SETTINGS, on_device, wanted
+from resnetcli.bench.execution import configure_torch, require_supported
+from resnetcli.bench.options import DEFAULT, RunOptions
+from resnetcli.bench.prepare import on_device, out_of_memory_message
 from resnetcli.bench.runtimes import calibrate, transform, weights
 from resnetcli.bench.sampling import Clock
-from resnetcli.bench.settings import Settings, applied, require_possible
 from resnetcli.errors import UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net
@@ -59,28 +60,28 @@ def split(
     plan: Plan,
     *,
     device: str = "cpu",
-    batch: int = 1,
-    settings: Settings = DEFAULT_SETTINGS,
+    batch_size: int = 1,
+    options: RunOptions = DEFAULT,
     budget_s: float = 3.0,
     clock: Clock = time.perf_counter,
 ) -> Split:
     """The layers' times of a net built on `device` with random weights and run eagerly on random images.
 
-    Of the settings the dtype and the layout count: what a compiler makes has no layers to be timed. Raises UsageError
-    for a device or settings that cannot be, ResourceError if memory does not suffice.
+    Of the options the dtype and the layout count: what a compiler makes has no layers to be timed. Raises UsageError
+    for an impossible device or option, ResourceError if memory does not suffice.
     """
     place = torch.device(devices.find(device))
-    require_possible(settings, str(place))
-    if settings.mode == "train":
+    require_supported(options, str(place))
+    if options.mode == "train":
         raise UsageError("layers are timed in inference only", "use `--mode infer`")
-    if settings.runtime != "eager" or settings.fold_bn or settings.cuda_graph:
+    if options.runtime != "eager" or options.fold_bn or options.cuda_graph:
         raise UsageError("a net that is compiled or folded has no layers to be timed", "measure it eagerly")
-    what, hint = wanted(plan, batch, place, settings)
-    with on_device(place), fitting(what, place, hint), applied(settings, place):
+    subject, hint = out_of_memory_message(plan, batch_size, place, options)
+    with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
         net = weights(plan, place)
-        x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
+        x = torch.randn(batch_size, plan.input.c, plan.input.h, plan.input.w, device=place)
         calibrate(net, x, plan)
-        x = transform(plan, net, settings, x).images
+        x = transform(plan, net, options, x).images
         if place.type != "cuda":
             return take_turns(lambda: _whole(net, x, clock), lambda: _steps(net, x, clock), clock, budget_s=budget_s)
         queue = _Queue(net, x, len(plan.steps), place, clock)

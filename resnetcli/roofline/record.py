@@ -35,7 +35,7 @@ def explain_record(
                 "setting": each.setting,
                 "floor_s": each.seconds,
                 "measured_s": each.measurement.median_s if each.measurement else None,
-                "noisy": list(each.measurement.noisy) if each.measurement else [],
+                "noisy": [noise.text for noise in each.measurement.noisy] if each.measurement else [],
                 "problem": each.problem or None,
             }
             for each in tried
@@ -66,7 +66,7 @@ def _explanation(found: Explanation) -> Record:
         "settings": m.settings if m else None,
         "measured_s": m.median_s if m else None,
         "interval_s": list(m.interval_s) if m else None,
-        "noisy": list(m.noisy) if m else [],
+        "noisy": [noise.text for noise in m.noisy] if m else [],
         "host_s": m.host_s if m else None,
         "floor": _floor(found.executed.total),
         "fused": _floor(found.fused.total),

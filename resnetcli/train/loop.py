@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
 
+from resnetcli.bench.execution import recompile_limits, require_supported
+from resnetcli.bench.options import RunOptions, as_dtype
 from resnetcli.bench.runtimes import explained
-from resnetcli.bench.settings import Settings, recompile_limits, require_possible, settings
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.net.memory import NoRoom, fitting, is_out_of_memory
 from resnetcli.plan.count import count
@@ -95,7 +96,10 @@ class Trainer:
         """
         self.device = torch.device(device)
         recipe = recipe.changed(bn_batch=bn_batch)
-        self._settings = settings(dtype, channels_last=channels_last, compile=compile, cuda_graph=cuda_graph)
+        self._settings = RunOptions(
+            dtype=as_dtype(dtype), channels_last=channels_last, runtime="inductor" if compile else "eager",
+            cuda_graph=cuda_graph,
+        )  # fmt: skip
         _check(recipe, seed, self._settings, self.device, rank, world)
         plan = trainable(plan, data)
         self.plan, self.recipe, self.seed, self.dtype = plan, recipe, seed, dtype
@@ -403,12 +407,12 @@ class Trainer:
         return {**tensors, "warmup.on": self._warming, "warmup.error": self._error, "totals": self._totals}
 
 
-def _check(recipe: Recipe, seed: int, how: Settings, device: torch.device, rank: int, world: int) -> None:
+def _check(recipe: Recipe, seed: int, how: RunOptions, device: torch.device, rank: int, world: int) -> None:
     if not 0 <= seed <= order.MAX_SEED:
         raise UsageError(f"seed {seed} is out of range", f"from 0 to {order.MAX_SEED:,}")
     # fp16 on a CPU is correct but too slow to train in: `train.options` refuses it.
     possible = replace(how, dtype="fp32") if how.dtype == "fp16" and device.type == "cpu" else how
-    require_possible(possible, "cpu" if device.type == "cpu" else str(device))
+    require_supported(possible, "cpu" if device.type == "cpu" else str(device))
     if not 0 <= rank < world or recipe.batch_size % world:
         raise UsageError(
             f"a batch of {recipe.batch_size} cannot be split over {world} processes", "use a multiple as the batch size"
@@ -421,7 +425,7 @@ def _check(recipe: Recipe, seed: int, how: Settings, device: torch.device, rank:
 
 
 @contextmanager
-def _compiling(plan: Plan, how: Settings) -> Iterator[None]:
+def _compiling(plan: Plan, how: RunOptions) -> Iterator[None]:
     """Context manager for the first step, which compiles. Raises a one-line ResourceError if the compiler fails."""
     from torch._dynamo import config
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from resnetcli.bench.device import find
-from resnetcli.bench.settings import require_possible, settings
+from resnetcli.bench.execution import require_supported
+from resnetcli.bench.options import RunOptions, as_dtype
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.recipes.recipe import BOUNDS, Recipe
 from resnetcli.train.precision import DTYPES
@@ -105,11 +106,12 @@ def resolve_device(options: TrainOptions) -> str:
     if options.team is not None:
         options.team.require_possible(options)
     device = find(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    how = settings(
-        options.dtype, channels_last=bool(options.channels_last), compile=bool(options.compile),
+    how = RunOptions(
+        dtype=as_dtype(options.dtype), channels_last=bool(options.channels_last),
+        runtime="inductor" if options.compile else "eager",
         cuda_graph=bool(options.cuda_graph), threads=options.threads,
     )  # fmt: skip
-    require_possible(how, device)
+    require_supported(how, device)
     return device
 
 

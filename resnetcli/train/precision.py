@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from resnetcli.bench.settings import rounding
+from resnetcli.bench.execution import rounding
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

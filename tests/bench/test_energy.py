@@ -166,7 +166,7 @@ def test_energy_is_measured_where_it_is_asked_for_and_there_is_a_meter(monkeypat
     slept: list[float] = []
     monkeypatch.setattr(latency, "meter", lambda *names, gpu: Meter("RAPL", lambda: (next(joules),), (0.0,)))
     clock = lambda: next(time)  # noqa: E731
-    m = measure(residual_net(), batch=2, time_budget_s=0.1, energy=True, clock=clock, sleep=slept.append)
+    m = measure(residual_net(), batch_size=2, time_budget_s=0.1, energy=True, clock=clock, sleep=slept.append)
     assert isinstance(m.energy, Energy)
     assert slept == [1.0, 3.0]
     assert m.energy.seconds >= 3

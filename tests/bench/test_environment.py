@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from resnetcli.bench import environment as ledger
-from resnetcli.bench.environment import STARTED_BY, Gpu, Ledger, Reading, own_seconds, read, spread
+from resnetcli.bench.environment import STARTED_BY, Gpu, Ledger, Noise, Reading, own_seconds, read, spread, worst_noise
+
+
+def texts(ledger: Ledger) -> tuple[str, ...]:
+    return tuple(noise.text for noise in ledger.noise())
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_what_a_machine_does_not_tell_is_none(tmp_path: Path) -> None:
     told = (seen.load_average, seen.busy_s, seen.stolen_s, seen.throttled_s, seen.governor, seen.clock_mhz)
     assert told == (None,) * 6
     assert seen.temperature_c is None
-    assert Ledger(seen, replace(seen, at_s=seen.at_s + 5)).noisy() == ()
+    assert texts(Ledger(seen, replace(seen, at_s=seen.at_s + 5))) == ()
 
 
 def test_the_first_version_of_control_groups_counts_nanoseconds(machine: Path) -> None:
@@ -126,14 +130,14 @@ def reading(**values: object) -> Reading:
 def test_noise_is_what_others_took_in_between(after: dict[str, float], reasons: tuple[str, ...]) -> None:
     """Ten seconds on four processors: forty processor seconds."""
     rising = Ledger(reading(), reading(at_s=10.0, **after))
-    assert rising.noisy() == reasons
+    assert texts(rising) == reasons
 
 
 def test_the_load_average_counts_only_where_nothing_better_is_known() -> None:
     busy = reading(load_average=3.0, busy_s=None)
-    assert Ledger(busy, replace(busy, at_s=10.0)).noisy() == ("the load average was 3.0 before it began",)
+    assert texts(Ledger(busy, replace(busy, at_s=10.0))) == ("the load average was 3.0 before it began",)
     known = reading(load_average=3.0)
-    assert Ledger(known, replace(known, at_s=10.0)).noisy() == ()
+    assert texts(Ledger(known, replace(known, at_s=10.0))) == ()
 
 
 GPU = Gpu(1980.0, 2619.0, 40.0, 120.0, (), 0)
@@ -141,14 +145,14 @@ GPU = Gpu(1980.0, 2619.0, 40.0, 120.0, (), 0)
 
 def test_a_gpu_that_others_use_or_that_is_slowed_is_noisy() -> None:
     before, after = reading(gpu=GPU), reading(at_s=10.0, gpu=GPU)
-    assert Ledger(before, after).noisy() == ()
+    assert texts(Ledger(before, after)) == ()
     shared, hot = replace(GPU, other_processes=2), replace(GPU, slowed=("too hot",))
-    assert Ledger(reading(gpu=shared), reading(at_s=10.0, gpu=hot)).noisy() == (
+    assert texts(Ledger(reading(gpu=shared), reading(at_s=10.0, gpu=hot))) == (
         "other programs were on the GPU",
         "the GPU was slowed down: too hot",
     )
     silent = Gpu(None, None, None, None, None, None)
-    assert Ledger(reading(gpu=silent), reading(at_s=10.0, gpu=silent)).noisy() == ()
+    assert texts(Ledger(reading(gpu=silent), reading(at_s=10.0, gpu=silent))) == ()
 
 
 def test_a_gpu_s_state_is_what_its_driver_says(machine: Path) -> None:
@@ -224,4 +228,12 @@ def test_a_machine_without_the_driver_s_program_is_asked_in_vain() -> None:
 
 def test_an_interval_wider_than_a_tenth_of_its_median_is_noisy() -> None:
     assert spread((0.95, 1.04), 1.0) == ()
-    assert spread((0.9, 1.1), 1.0) == ("the median's interval is 20% wide",)
+    assert [noise.text for noise in spread((0.9, 1.1), 1.0)] == ["the median's interval is 20% wide"]
+
+
+def test_of_noise_of_one_kind_the_worst_is_kept() -> None:
+    noise = [Noise("others", 0.1), Noise("gpu slowed", cause="too hot"), Noise("others", 0.3), Noise("stolen", 0.2)]
+    assert worst_noise([*noise, Noise("gpu slowed", cause="power brake")]) == [
+        Noise("others", 0.3), Noise("gpu slowed", cause="too hot"), Noise("stolen", 0.2),
+        Noise("gpu slowed", cause="power brake"),
+    ]  # fmt: skip

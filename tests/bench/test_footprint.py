@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from resnetcli.bench.footprint import Footprint, driver_s_account, footprint
-from resnetcli.bench.settings import Settings, settings
-from resnetcli.bench.worker import Job, answer, remember
+from resnetcli.bench.footprint import Footprint, driver_memory, footprint
+from resnetcli.bench.options import RunOptions
+from resnetcli.bench.worker import Job, execute, measure_memory
 from resnetcli.ops import Conv
 from tests.support.sketch import Sketch, residual_net
 
@@ -62,17 +62,17 @@ def test_the_driver_s_account_is_of_this_process_on_all_gpus() -> None:
         assert words[0] == "nvidia-smi"
         return "12, 500\n7, 100\n12, 24\n"
 
-    assert driver_s_account(12, ask) == 524 * MIB
-    assert driver_s_account(13, ask) is None
-    assert driver_s_account(12, lambda words: "12, [N/A]\n") is None
-    assert driver_s_account(12, lambda words: None) is None
+    assert driver_memory(12, ask) == 524 * MIB
+    assert driver_memory(13, ask) is None
+    assert driver_memory(12, lambda words: "12, [N/A]\n") is None
+    assert driver_memory(12, lambda words: None) is None
 
 
 @linux
 def test_a_process_of_its_own_tells_what_a_net_takes() -> None:
     s = Sketch(3, 64, 64)
     s.step("conv", Conv(64, (3, 3), pad=(1, 1)))
-    found = remember(Job(s.plan(), settings(threads=1), "cpu", 32, 0.0))
+    found = measure_memory(Job(s.plan(), RunOptions(threads=1), "cpu", 32, 0.0))
     assert isinstance(found, Footprint)
     values = 32 * 64 * 64 * 64 * 4  # of the output alone
     assert found.peak_bytes is not None
@@ -82,5 +82,5 @@ def test_a_process_of_its_own_tells_what_a_net_takes() -> None:
 
 
 def test_what_goes_wrong_there_is_a_line() -> None:
-    job = Job(residual_net(), Settings(), "cpu", 10**12, 0.0, "memory")
-    assert "would take" in str(answer(job))
+    job = Job(residual_net(), RunOptions(), "cpu", 10**12, 0.0, "memory")
+    assert "would take" in str(execute(job))

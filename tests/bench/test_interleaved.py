@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from resnetcli.bench import interleaved as module
-from resnetcli.bench.interleaved import Together, measure_together
+from resnetcli.bench.interleaved import Interleaved, measure_interleaved
 from resnetcli.bench.latency import Measurement
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.prepare import prepare
-from resnetcli.bench.settings import Settings
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.ops import Conv, PoolTo
 from resnetcli.plan.plan import Plan
-from tests.bench.test_latency import order_of
+from tests.support.calls import calls_of
 from tests.support.short import OUT_OF_MEMORY, Shortage
 from tests.support.sketch import Sketch, residual_net
 from tests.support.thin import thinned
@@ -37,13 +37,13 @@ def wide_net(channels: int) -> Plan:
     return s.plan()
 
 
-def quick(*plans: Plan, **settings: Any) -> Together:
-    return measure_together(plans, time_budget_s=0.1, **settings)
+def quick(*plans: Plan, **settings: Any) -> Interleaved:
+    return measure_interleaved(plans, time_budget_s=0.1, **settings)
 
 
 def test_nets_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[], float]) -> None:
     told: list[float] = []
-    found = measure_together([residual_net(), wide_net(4)], batch=2, clock=ticking, tell=told.append)
+    found = measure_interleaved([residual_net(), wide_net(4)], batch_size=2, clock=ticking, progress=told.append)
     assert found.floor == 0
     assert (found.ratios[0], found.precise) == (None, True)
     ratio = found.ratios[1]
@@ -58,12 +58,12 @@ def test_nets_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[]
 
 
 def test_a_net_that_does_a_hundred_times_as_much_is_slower() -> None:
-    alone = Settings(threads=1)  # threads that wait for each other are slow where other programs run
-    found = quick(wide_net(4), wide_net(64), settings=alone)
+    alone = RunOptions(threads=1)  # threads that wait for each other are slow where other programs run
+    found = quick(wide_net(4), wide_net(64), options=alone)
     ratio = found.ratios[1]
     assert ratio is not None
     assert ratio.ratio > 2
-    back = quick(wide_net(4), wide_net(64), base=1, settings=alone)
+    back = quick(wide_net(4), wide_net(64), base=1, options=alone)
     assert back.ratios[1] is None
     assert back.ratios[0] is not None
     assert back.ratios[0].ratio < 0.5
@@ -84,7 +84,7 @@ def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch
 
     large = wide_net(5)
     monkeypatch.setattr(module, "prepare", short_of_memory)
-    found = quick(residual_net(), large, wide_net(4), batch=2)
+    found = quick(residual_net(), large, wide_net(4), batch_size=2)
     first, lost, last = found.measured
     assert isinstance(lost, ResourceError)
     assert lost.message == (
@@ -93,7 +93,7 @@ def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch
     assert isinstance(first, Measurement)
     assert isinstance(last, Measurement)
     assert [ratio is None for ratio in found.ratios] == [True, True, False]
-    without_base = quick(large, residual_net(), wide_net(4), batch=2)
+    without_base = quick(large, residual_net(), wide_net(4), batch_size=2)
     assert [isinstance(m, Measurement) for m in without_base.measured] == [False, True, True]
     assert without_base.ratios == (None, None, None)
     none = quick(large)
@@ -124,7 +124,7 @@ def test_what_did_not_fit_is_freed_while_its_error_is_kept(
         return replace(prepare(plan, *others), waited=timer)
 
     monkeypatch.setattr(module, "prepare", prepared)
-    found = quick(residual_net(), large, wide_net(4), batch=2)
+    found = quick(residual_net(), large, wide_net(4), batch_size=2)
     assert [isinstance(m, ResourceError) for m in found.measured] == [False, True, False]
     assert len(short.held) == 1
     assert short.alive == 0
@@ -143,7 +143,7 @@ def test_graphs_that_take_turns_share_their_memory() -> None:
         s.step("conv2", Conv(64, (3, 3), pad=(1, 1)))
         s.step("pool", PoolTo("avg", (1, 1)))
         plans = [s.plan()] * nets
-        quick(*plans, device="cuda", batch=512, settings=Settings("bf16", cuda_graph=True))
+        quick(*plans, device="cuda", batch_size=512, options=RunOptions(dtype="bf16", cuda_graph=True))
         return torch.cuda.max_memory_reserved()
 
     assert held(4) < 1.5 * held(1)
@@ -168,24 +168,24 @@ def test_a_device_that_vanishes_is_an_error_in_one_line(monkeypatch: pytest.Monk
     def vanish(*arguments: Any, **settings: Any) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(module, "take_turns", vanish)
+    monkeypatch.setattr(module, "sample_interleaved", vanish)
     with pytest.raises(ResourceError) as caught:
         quick(residual_net(), wide_net(4))
     assert caught.value.message == (
-        "2 nets at once with a batch of 1 could not be run on `cpu`: CUDA error: device-side assert triggered"
+        "2 models at once with a batch of 1 could not be run on `cpu`: CUDA error: device-side assert triggered"
     )
     assert caught.value.hint == ""  # there is no smaller batch
 
 
-def test_what_else_goes_on_is_read_once_all_nets_are_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = order_of(module, monkeypatch)
+def test_environment_is_read_once_all_models_are_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = calls_of(module, monkeypatch, ("prepare", "read_environment", "sample_interleaved"))
     quick(residual_net(), wide_net(4))
-    assert log == [*["prepare"] * 3, "look_around", *["warm_up"] * 3, "take_turns", *["afterwards"] * 2, "look_around"]
+    assert log == [*["prepare"] * 3, "read_environment", "sample_interleaved", "read_environment"]
 
 
 def test_what_is_asked_for_wrongly_is_refused() -> None:
-    with pytest.raises(UsageError, match="a batch of 0 images"):
-        quick(residual_net(), batch=0)
+    with pytest.raises(UsageError, match="`--batch-size` must be at least 1"):
+        quick(residual_net(), batch_size=0)
     with pytest.raises(UsageError, match="unknown device"):
         quick(residual_net(), device="toaster")
 
@@ -200,6 +200,6 @@ def test_measuring_leaves_torch_s_random_numbers_as_they_were() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_nets_are_measured_together_on_a_gpu() -> None:
-    found = quick(residual_net(), wide_net(64), device="cuda", batch=4)
+    found = quick(residual_net(), wide_net(64), device="cuda", batch_size=4)
     assert all(isinstance(m, Measurement) and m.device == "cuda:0" for m in found.measured)
     assert found.ratios[1] is not None

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from resnetcli.bench import interleaved_subprocesses as apart
-from resnetcli.bench.interleaved_subprocesses import Runner, attend, measure_apart, started
-from resnetcli.bench.latency import Measurement
+from resnetcli.bench import interleaved_subprocesses as module
+from resnetcli.bench.interleaved_subprocesses import ProcessRunner, attend, measure_interleaved_subprocesses, started
+from resnetcli.bench.latency import Measurement, ModelRunner
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.prepare import prepare
 from resnetcli.bench.sampling import Samples
 from resnetcli.bench.search import FP32
-from resnetcli.bench.settings import Settings
 from resnetcli.bench.worker import Job
 from resnetcli.errors import ResourceError
 from resnetcli.ops import Conv
@@ -26,7 +26,7 @@ from tests.support.measured import ENVIRONMENT, MEASURED
 from tests.support.sketch import Sketch, residual_net
 
 
-def job(settings: Settings = FP32, **others: Any) -> Job:
+def job(settings: RunOptions = FP32, **others: Any) -> Job:
     return replace(Job(residual_net(), settings, "cpu", 2, 0.1), **others)
 
 
@@ -59,8 +59,8 @@ def test_a_call_that_does_not_count_comes_before_each_sample(monkeypatch: pytest
 
         return replace(ready, waited=waited)
 
-    monkeypatch.setattr(apart, "prepare", watched)
-    monkeypatch.setattr(apart, "warm_up", lambda *arguments, **settings: None)
+    monkeypatch.setattr(module, "prepare", watched)
+    monkeypatch.setattr(ModelRunner, "warm_up", lambda runner: None)
     questions = iter([7, 5])
     with pytest.raises(StopIteration):  # there is nobody who asks for more
         attend(job(), lambda: next(questions), lambda answer: None)
@@ -82,12 +82,12 @@ class World:
         return self.now
 
     @contextmanager
-    def start(self) -> Iterator[Runner]:
+    def start(self) -> Iterator[ProcessRunner]:
         call_s = next(self.calls)
         world = self
 
-        class Fake(Runner):
-            def ask(self, question: object, patience_s: float = 0.0) -> Any:
+        class Fake(ProcessRunner):
+            def ask(self, question: object, timeout_s: float = 0.0) -> Any:
                 if isinstance(call_s, str):
                     raise ResourceError(call_s)
                 if isinstance(question, Job):
@@ -107,7 +107,7 @@ def test_processes_take_turns_and_are_paired_by_round() -> None:
     world = World(0.01, 0.02, 0.04, 0.02)  # the base once more, at last
     told: list[float] = []
     jobs = [job(time_budget_s=3.0) for _ in range(3)]
-    found = measure_apart(jobs, base=1, clock=world.clock, tell=told.append, start=world.start)
+    found = measure_interleaved_subprocesses(jobs, base=1, clock=world.clock, progress=told.append, start=world.start)
     assert [m.median_s for m in found.measured if isinstance(m, Measurement)] == [0.01, 0.02, 0.04]
     assert found.ratios[1] is None
     assert found.ratios[0] is not None
@@ -124,21 +124,21 @@ def test_processes_take_turns_and_are_paired_by_round() -> None:
 
 def test_the_processes_time_is_our_own_and_not_another_program_s() -> None:
     world = World(0.01)
-    (m,) = measure_apart([job()], clock=world.clock, start=world.start).measured
+    (m,) = measure_interleaved_subprocesses([job()], clock=world.clock, start=world.start).measured
     assert isinstance(m, Measurement)
     assert m.environment.before.own_s > 100
 
 
 def test_a_net_that_cannot_be_prepared_is_left_out() -> None:
     world = World(0.01, "out of memory", 0.03, "out of memory")
-    found = measure_apart([job()] * 3, clock=world.clock, start=world.start)
+    found = measure_interleaved_subprocesses([job()] * 3, clock=world.clock, start=world.start)
     first, lost, last = found.measured
     assert isinstance(first, Measurement)
     assert isinstance(last, Measurement)
     assert isinstance(lost, ResourceError)
     assert lost.message == "out of memory"
     assert [ratio is None for ratio in found.ratios] == [True, True, False]
-    none = measure_apart([job()] * 2, clock=world.clock, start=World("no", "no").start)
+    none = measure_interleaved_subprocesses([job()] * 2, clock=world.clock, start=World("no", "no").start)
     assert none.rounds == 0
     assert all(isinstance(outcome, ResourceError) for outcome in none.measured)
 
@@ -148,7 +148,7 @@ def test_a_net_that_cannot_be_prepared_is_left_out() -> None:
 
 def test_a_process_that_is_started_answers_and_is_ended() -> None:
     with started() as runner, pytest.raises(ResourceError, match="fp16 on a CPU is slower"):
-        runner.ask(job(Settings("fp16")))
+        runner.ask(job(RunOptions(dtype="fp16")))
     assert runner.process.returncode is not None
 
 
@@ -163,7 +163,7 @@ def test_a_process_that_dies_is_told_in_a_line(how: signal.Signals, says: str) -
 
 def test_one_that_does_not_answer_is_not_waited_for() -> None:
     with started() as runner, pytest.raises(ResourceError, match="not done after 0 s"):
-        runner.ask(job(), patience_s=0.0)
+        runner.ask(job(), timeout_s=0.0)
 
 
 @pytest.mark.slow
@@ -171,8 +171,8 @@ def test_nets_are_timed_in_turns_by_processes_of_their_own() -> None:
     s = Sketch(3, 32, 32)
     s.step("conv1", Conv(64, (3, 3), pad=(1, 1)))
     s.step("conv2", Conv(64, (3, 3), pad=(1, 1)))
-    alone = Settings(threads=1)
-    found = measure_apart([job(alone), job(Settings(fold_bn=True, threads=1), plan=s.plan())])
+    alone = RunOptions(threads=1)
+    found = measure_interleaved_subprocesses([job(alone), job(RunOptions(fold_bn=True, threads=1), plan=s.plan())])
     quick, slow = found.measured
     assert isinstance(quick, Measurement)
     assert isinstance(slow, Measurement)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from resnetcli.bench import latency
 from resnetcli.bench.latency import Measurement, measure
-from resnetcli.bench.prepare import wanted
+from resnetcli.bench.options import RunOptions
+from resnetcli.bench.prepare import out_of_memory_message
 from resnetcli.bench.runtimes import calibrate
-from resnetcli.bench.settings import Settings
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Conv, Linear, PoolTo, ReLU
 from resnetcli.plan.memory import memory
 from resnetcli.plan.plan import Plan
+from tests.support.calls import calls_of
 from tests.support.sketch import Sketch, residual_net
 
 
@@ -36,7 +37,7 @@ def quick(plan: Plan, **settings: Any) -> Measurement:
 
 
 def test_a_measurement_by_a_clock_that_ticks_is_known_exactly(ticking: Callable[[], float]) -> None:
-    m = measure(residual_net(), batch=4, clock=ticking)
+    m = measure(residual_net(), batch_size=4, clock=ticking)
     assert (m.device, m.dtype, m.batch, m.tf32) == ("cpu", "fp32", 4, False)
     assert m.median_s == m.min_s == m.first_call_s == 1 / 64
     assert m.interval_s == (1 / 64, 1 / 64)
@@ -50,7 +51,7 @@ def test_a_measurement_by_a_clock_that_ticks_is_known_exactly(ticking: Callable[
 
 
 def test_a_real_measurement_is_of_its_batch_and_orderly() -> None:
-    m = quick(residual_net(), batch=2)
+    m = quick(residual_net(), batch_size=2)
     assert 0 < m.min_s <= m.interval_s[0] <= m.median_s <= m.interval_s[1] <= max(m.samples_s)
     assert m.first_call_s > 0
     assert m.warmup_calls >= 3
@@ -67,7 +68,7 @@ def test_a_measurement_goes_into_json_and_back() -> None:
 def test_more_images_take_more_memory() -> None:
     s = Sketch(3, 64, 64)
     s.step("conv", Conv(64, (3, 3), pad=(1, 1)))
-    small, large = (quick(s.plan(), batch=batch).peak_memory_bytes for batch in (1, 32))
+    small, large = (quick(s.plan(), batch_size=batch).peak_memory_bytes for batch in (1, 32))
     if small is not None and large is not None:
         assert large - small > 31 * 64 * 64 * 64 * 4 * 0.9
 
@@ -83,7 +84,7 @@ def test_the_net_is_run_in_evaluation_without_gradients_on_random_images(monkeyp
         return run(self, x)
 
     monkeypatch.setattr(nn.Conv2d, "forward", spy)
-    quick(s.plan(), batch=5)
+    quick(s.plan(), batch_size=5)
     assert {(training, inference) for training, inference, _ in seen} == {(False, True)}
     for _, _, x in seen:
         assert x.shape == (5, 3, 4, 4)
@@ -100,15 +101,15 @@ def test_measuring_leaves_torch_s_random_numbers_as_they_were() -> None:
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_without_images_is_refused(batch: int) -> None:
     with pytest.raises(UsageError) as caught:
-        measure(residual_net(), batch=batch)
-    assert str(caught.value) == f"error: a batch of {batch} images\nhint: use `--batch 1` or more"
+        measure(residual_net(), batch_size=batch)
+    assert str(caught.value) == "error: `--batch-size` must be at least 1\nhint: for example `--batch-size 8`"
 
 
 def test_an_enormous_batch_is_refused_before_anything_is_allocated() -> None:
     with pytest.raises(
-        ResourceError, match=r"`sketch` with a batch of \d+ would take .*\nhint: `--batch \d+` or less may fit"
+        ResourceError, match=r"`sketch` with a batch of \d+ would take .*\nhint: `--batch-size \d+` or less may fit"
     ):
-        measure(residual_net(), batch=10**12)
+        measure(residual_net(), batch_size=10**12)
 
 
 def test_where_a_batch_does_not_fit_one_is_named_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +118,14 @@ def test_where_a_batch_does_not_fit_one_is_named_that_may(monkeypatch: pytest.Mo
     held = memory(plan)
     monkeypatch.setattr("resnetcli.bench.prepare.physical_memory", lambda: held.bytes(64))
     for batch, hint in (
-        (1000, "`--batch 64` or less may fit"),
-        (100, "`--batch 50` or less may fit"),
-        (3, "`--batch 1` or less may fit"),
+        (1000, "`--batch-size 64` or less may fit"),
+        (100, "`--batch-size 50` or less may fit"),
+        (3, "`--batch-size 1` or less may fit"),
         (1, ""),
     ):
-        assert wanted(plan, batch, place, Settings()) == (f"`sketch` with a batch of {batch}", hint)
+        assert out_of_memory_message(plan, batch, place, RunOptions()) == (f"`sketch` with a batch of {batch}", hint)
     monkeypatch.setattr("resnetcli.bench.prepare.physical_memory", lambda: held.standing_bytes)
-    assert wanted(plan, 64, place, Settings())[1] == ""
+    assert out_of_memory_message(plan, 64, place, RunOptions())[1] == ""
 
 
 def test_a_device_that_cannot_be_is_refused() -> None:
@@ -175,32 +176,15 @@ def test_a_net_that_normalises_single_values_can_be_measured_with_one_image() ->
     s.step("bn1", BatchNorm())
     s.step("fc", Linear(5))
     s.step("bn2", BatchNorm())
-    assert quick(s.plan(), batch=1).n >= 10
+    assert quick(s.plan(), batch_size=1).n >= 10
 
 
-def test_what_else_goes_on_is_read_once_the_net_is_ready_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Building and compiling are no part of the figures, nor is who else was busy meanwhile."""
-    log = order_of(latency, monkeypatch)
+def test_environment_is_read_before_and_after_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building and compiling are no part of the figures, nor are the programs that ran meanwhile."""
+    log = calls_of(latency, monkeypatch)
     m = quick(residual_net())
-    assert log == ["prepare", "look_around", "warm_up", "sample", "afterwards", "look_around"]
+    assert log == ["prepare", "read_environment", "read_environment"]
     assert m.environment.before is not m.environment.after
-
-
-def order_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What of a measurement is called, in that order."""
-    log: list[str] = []
-
-    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def instead(*arguments: Any, **more: Any) -> Any:
-            log.append(name)
-            return work(*arguments, **more)
-
-        return instead
-
-    for name in ("prepare", "look_around", "warm_up", "sample", "take_turns", "afterwards"):
-        if hasattr(module, name):
-            monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
-    return log
 
 
 @pytest.mark.parametrize(
@@ -209,14 +193,14 @@ def order_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_slice_of_a_gpu_has_a_name_of_its_own(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     properties = SimpleNamespace(name=name, uuid="1-2-3")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
-    assert latency.driver_s_name(torch.device("cuda", 0)) == f"{kind}-1-2-3"
-    assert latency.driver_s_name(torch.device("cpu")) is None
+    assert latency.nvml_uuid(torch.device("cuda", 0)) == f"{kind}-1-2-3"
+    assert latency.nvml_uuid(torch.device("cpu")) is None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_measured() -> None:
-    m = quick(residual_net(), device="cuda", batch=4)
+    m = quick(residual_net(), device="cuda", batch_size=4)
     assert m.device == "cuda:0"
     assert 0 < m.min_s <= m.median_s
     assert m.peak_memory_bytes is not None

@@ -10,9 +10,10 @@ import torch
 
 from resnetcli.bench import prepare as ready
 from resnetcli.bench import runtimes as variants
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.prepare import on_device, prepare, set_up
 from resnetcli.bench.runtimes import as_tuple
-from resnetcli.bench.settings import Settings, applied
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import NoRoom
 from resnetcli.ops import Shape
@@ -26,27 +27,28 @@ CPU = torch.device("cpu")
 
 
 def test_a_net_that_is_ready_has_run_and_is_held_to_eager_fp32_where_it_is_run_otherwise() -> None:
-    made = Settings(channels_last=True, fold_bn=True)
-    with on_device(CPU), applied(made, CPU):
+    options = RunOptions(channels_last=True, fold_bn=True)
+    with on_device(CPU), configure_torch(options, CPU):
         ticks = iter(range(100))
-        found = prepare(residual_net(), CPU, 2, lambda: next(ticks) / 64, made)
-        assert found.first_call_s == 1 / 64
-        assert found.prepare_s == 2 / 64  # folding, and the first call
-        assert found.deviation is not None
-        assert found.deviation.passed
+        found = prepare(residual_net(), CPU, 2, lambda: next(ticks) / 64, options)
+        assert found.setup.first_call_s == 1 / 64
+        assert found.setup.prepare_s == 2 / 64  # folding, and the first call
+        assert found.setup.deviation_outputs is not None
+        assert found.setup.tolerance is not None
+        assert found.setup.deviation_outputs <= found.setup.tolerance
         assert found.waited(3) == 1 / 64
-    with on_device(CPU), applied(Settings(), CPU):
-        assert prepare(residual_net(), CPU, 2, lambda: 0.0).deviation is None
+    with on_device(CPU), configure_torch(RunOptions(), CPU):
+        assert prepare(residual_net(), CPU, 2, lambda: 0.0).setup.tolerance is None
 
 
 def test_a_net_that_is_set_up_has_yet_to_run() -> None:
-    with on_device(CPU), applied(Settings(), CPU):
-        found = set_up(residual_net(), CPU, 3, lambda: 0.0, Settings())
+    with on_device(CPU), configure_torch(RunOptions(), CPU):
+        found = set_up(residual_net(), CPU, 3, lambda: 0.0, RunOptions())
         assert found.images.shape == (3, 3, 8, 8)
         assert (found.check, found.seconds, found.step) == (None, 0.0, None)
         assert isinstance(found.call(), torch.Tensor)
-        with pytest.raises(UsageError, match="a batch of 0 images"):
-            set_up(residual_net(), CPU, 0, lambda: 0.0, Settings())
+        with pytest.raises(UsageError, match="`--batch-size` must be at least 1"):
+            set_up(residual_net(), CPU, 0, lambda: 0.0, RunOptions())
 
 
 def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +77,12 @@ def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(m
 
 
 def test_the_peak_memory_of_a_graph_is_what_its_capture_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Settings("bf16", cuda_graph=True)
+    options = RunOptions(dtype="bf16", cuda_graph=True)
     monkeypatch.setattr(variants, "_graph", lambda call, x, pool: (lambda images: torch.zeros(()), 10**9))
     monkeypatch.setattr(ready, "check", lambda variant, x, expected: None)
-    with on_device(CPU), applied(made, CPU):
-        found = prepare(residual_net(), CPU, 2, lambda: 0.0, made)
-    assert found.peak_memory_bytes == 10**9 + 2 * 3 * 8 * 8 * 2
+    with on_device(CPU), configure_torch(options, CPU):
+        found = prepare(residual_net(), CPU, 2, lambda: 0.0, options)
+    assert found.setup.peak_memory_bytes == 10**9 + 2 * 3 * 8 * 8 * 2
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
@@ -104,13 +106,13 @@ def test_a_batch_that_may_fit_is_of_the_memory_that_is_free(monkeypatch: pytest.
     for name, value in (("mem_get_info", (held.bytes(10), held.bytes(1000))), ("memory_reserved", 0),
                         ("memory_allocated", 0), ("get_device_properties", Properties)):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda place, value=value: value)
-    assert ready.wanted(plan, 64, gpu, Settings())[1] == "`--batch 10` or less may fit"
+    assert ready.out_of_memory_message(plan, 64, gpu, RunOptions())[1] == "`--batch-size 10` or less may fit"
 
     def no_context(place: object) -> None:
         raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", no_context)
-    assert ready.wanted(plan, 64, gpu, Settings())[1] == "`--batch 32` or less may fit"
+    assert ready.out_of_memory_message(plan, 64, gpu, RunOptions())[1] == "`--batch-size 32` or less may fit"
 
 
 def test_the_time_to_start_a_call_ends_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ FILE = """
 import torch
 from torch import nn
 
-print("made")
+print("options")
 
 class Net(nn.Module):
     def __init__(self, width=8):
@@ -183,59 +185,62 @@ def seen(tmp_path: Path) -> Callable[..., Plan]:
 
 
 @pytest.mark.parametrize(
-    "made", [Settings(), Settings("bf16", channels_last=True), Settings(runtime="torchscript")], ids=lambda s: s.text
+    "options",
+    [RunOptions(), RunOptions(dtype="bf16", channels_last=True), RunOptions(runtime="torchscript")],
+    ids=lambda s: s.text,
 )
 def test_a_pytorch_model_is_made_again_and_held_to_itself(
-    made: Settings, seen: Callable[..., Plan], capsys: pytest.CaptureFixture[str]
+    options: RunOptions, seen: Callable[..., Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = seen("Net", width=12)
-    with on_device(CPU), applied(made, CPU):
-        found = prepare(plan, CPU, 1, lambda: 0.0, made)  # BatchNorm1d over one image, which has no variance
+    with on_device(CPU), configure_torch(options, CPU):
+        found = prepare(plan, CPU, 1, lambda: 0.0, options)  # BatchNorm1d over one image, which has no variance
         assert found.waited(2) == 0.0
     assert capsys.readouterr().out == ""  # what it prints is no result
-    assert found.live_peak_bytes is None
-    if made.plain:
-        assert found.deviation is None
+    assert found.setup.live_peak_bytes is None
+    if options.plain:
+        assert found.setup.deviation_outputs is None
         return
-    assert found.deviation is not None
-    assert found.deviation.maps is None
-    assert 0 < found.deviation.outputs <= found.deviation.tolerance
+    assert found.setup.deviation_maps is None
+    assert found.setup.deviation_outputs is not None
+    assert found.setup.tolerance is not None
+    assert 0 < found.setup.deviation_outputs <= found.setup.tolerance
 
 
 def test_a_pytorch_model_has_the_weights_its_own_code_draws_and_runs_on_any_batch(seen: Callable[..., Plan]) -> None:
-    with on_device(CPU), applied(Settings(), CPU):
-        made = set_up(seen("Net"), CPU, 3, lambda: 0.0, Settings())
-        (logits,) = as_tuple(made.call())
+    with on_device(CPU), configure_torch(RunOptions(), CPU):
+        options = set_up(seen("Net"), CPU, 3, lambda: 0.0, RunOptions())
+        (logits,) = as_tuple(options.call())
         assert logits.shape == (3, 5)
         assert logits.std() > 0
-        assert as_tuple(set_up(seen("there"), CPU, 2, lambda: 0.0, Settings()).call())[0].shape == (2, 8, 14, 14)
+        assert as_tuple(set_up(seen("there"), CPU, 2, lambda: 0.0, RunOptions()).call())[0].shape == (2, 8, 14, 14)
 
 
 def test_a_model_whose_own_train_gives_nothing_back_is_counted_and_run(seen: Callable[..., Plan]) -> None:
-    with on_device(CPU), applied(Settings(), CPU):
-        (found,) = as_tuple(set_up(seen("frozen"), CPU, 1, lambda: 0.0, Settings()).call())
+    with on_device(CPU), configure_torch(RunOptions(), CPU):
+        (found,) = as_tuple(set_up(seen("frozen"), CPU, 1, lambda: 0.0, RunOptions()).call())
     assert found.shape == (1, 8, 14, 14)
     assert found.all()  # nothing was dropped
 
 
 @pytest.mark.parametrize(
-    ("name", "made", "message"),
+    ("name", "options", "message"),
     [
-        ("Net", Settings(fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
-        ("Net", Settings(mode="train"), "is a PyTorch model: its training step is not measured"),
-        ("Net", Settings(runtime="torchscript", fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+        ("Net", RunOptions(fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+        ("Net", RunOptions(mode="train"), "is a PyTorch model: its training step is not measured"),
+        ("Net", RunOptions(runtime="torchscript", fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
     ],
 )
 def test_what_only_nets_of_specs_can_is_refused(
-    name: str, made: Settings, message: str, seen: Callable[..., Plan]
+    name: str, options: RunOptions, message: str, seen: Callable[..., Plan]
 ) -> None:
-    with on_device(CPU), applied(made, CPU), pytest.raises(UsageError, match=message):
-        set_up(seen(name), CPU, 2, lambda: 0.0, made)
+    with on_device(CPU), configure_torch(options, CPU), pytest.raises(UsageError, match=message):
+        set_up(seen(name), CPU, 2, lambda: 0.0, options)
 
 
 def test_a_pytorch_model_that_fails_on_a_batch_is_a_line_and_no_traceback(seen: Callable[..., Plan]) -> None:
     plan = seen("Single")
-    with on_device(CPU), applied(Settings(), CPU):
+    with on_device(CPU), configure_torch(RunOptions(), CPU):
         prepare(plan, CPU, 1, lambda: 0.0)
         with pytest.raises(ResourceError, match=r"net\.py:Single` as fp32 cannot be run: RuntimeError: one at a time"):
             prepare(plan, CPU, 2, lambda: 0.0)
@@ -247,14 +252,18 @@ def test_a_pytorch_model_that_ends_itself_at_some_call_is_a_line_and_ends_nothin
 ) -> None:
     plan = seen("Tired", calls=calls)
     words = r"net\.py:Tired` as fp32 cannot be run: SystemExit: tired"
-    with on_device(CPU), applied(Settings(), CPU), pytest.raises(ResourceError, match=words):
+    with on_device(CPU), configure_torch(RunOptions(), CPU), pytest.raises(ResourceError, match=words):
         prepare(plan, CPU, 1, lambda: 0.0).waited(9)
 
 
 def test_a_module_in_hand_is_counted_and_nothing_leads_back_to_it() -> None:
     plan = of_module(torch.nn.Conv2d(3, 8, 3), Shape(3, 16, 16), None).plan
-    with on_device(CPU), applied(Settings(), CPU), pytest.raises(UsageError, match="`Conv2d` was only counted"):
-        set_up(plan, CPU, 1, lambda: 0.0, Settings())
+    with (
+        on_device(CPU),
+        configure_torch(RunOptions(), CPU),
+        pytest.raises(UsageError, match="`Conv2d` was only counted"),
+    ):
+        set_up(plan, CPU, 1, lambda: 0.0, RunOptions())
 
 
 def test_a_compiler_finds_what_a_file_imports_from_beside_it_and_nothing_stays_known(
@@ -266,10 +275,10 @@ def test_a_compiler_finds_what_a_file_imports_from_beside_it_and_nothing_stays_k
     net.write_text("from beside import Block\nfrom torch import nn\nNet = lambda: nn.Sequential(Block(3, 8, 3))\n")
     plan = of_reference(f"{net}:Net", {}, Shape(3, 16, 16)).plan
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # which writes no code
-    made = Settings(runtime="inductor")
-    with on_device(CPU), applied(made, CPU):
-        found = prepare(plan, CPU, 2, lambda: 0.0, made)
+    options = RunOptions(runtime="inductor")
+    with on_device(CPU), configure_torch(options, CPU):
+        found = prepare(plan, CPU, 2, lambda: 0.0, options)
         assert found.waited(2) == 0.0
-    assert found.deviation is not None
-    assert found.deviation.outputs < 1e-6
+    assert found.setup.deviation_outputs is not None
+    assert found.setup.deviation_outputs < 1e-6
     assert not {"beside", "_resnetcli_run_net"} & set(sys.modules)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from resnetcli.bench import runtimes as variants
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.options import Dtype, RunOptions, Runtime
 from resnetcli.bench.runtimes import (
     as_tuple,
     calibrate,
@@ -26,7 +28,6 @@ from resnetcli.bench.runtimes import (
     weights,
 )
 from resnetcli.bench.search import installed
-from resnetcli.bench.settings import Dtype, Runtime, Settings, applied
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.module import Net, fuse, layer_of, put_layer
 from resnetcli.ops import Add, BatchNorm, Concat, Conv, Linear, LocalResponseNorm, PoolTo, ReLU, Shape
@@ -118,36 +119,36 @@ def test_folded_weights_are_those_that_pytorch_s_own_fusion_makes() -> None:
 
 
 RUNS = {
-    "channels_last": Settings(channels_last=True),
-    "fold-bn": Settings(fold_bn=True),
-    "fold-bn channels_last": Settings(fold_bn=True, channels_last=True),
-    "bf16": Settings("bf16"),
-    "bf16 fold-bn channels_last": Settings("bf16", fold_bn=True, channels_last=True),
-    "torchscript": Settings(fold_bn=True, runtime="torchscript"),
+    "channels_last": RunOptions(channels_last=True),
+    "fold-bn": RunOptions(fold_bn=True),
+    "fold-bn channels_last": RunOptions(fold_bn=True, channels_last=True),
+    "bf16": RunOptions(dtype="bf16"),
+    "bf16 fold-bn channels_last": RunOptions(dtype="bf16", fold_bn=True, channels_last=True),
+    "torchscript": RunOptions(fold_bn=True, runtime="torchscript"),
 }
 
 
 @every_net
-@pytest.mark.parametrize("settings", RUNS.values(), ids=RUNS)
-def test_every_setting_computes_what_eager_fp32_does(plan: Plan, settings: Settings) -> None:
-    with applied(settings, CPU):
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_every_setting_computes_what_eager_fp32_does(plan: Plan, options: RunOptions) -> None:
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         found = check(variant, variant.ready(x), expected)
     assert found.passed
     assert found.outputs <= found.tolerance / 2
     assert found.maps is not None
-    if settings.dtype == "bf16":
+    if options.dtype == "bf16":
         assert found.outputs > 1e-4  # it did compute in bf16
 
 
 def test_a_wrong_weight_is_found_even_in_bf16() -> None:
-    plan, settings = residual_net(3), Settings("bf16", fold_bn=True)
-    with applied(settings, CPU):
+    plan, options = residual_net(3), RunOptions(dtype="bf16", fold_bn=True)
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         layer = variant.net.get_submodule("conv2_x.1.F.1.conv")
         assert isinstance(layer, nn.Conv2d)
         layer.weight.data.neg_()
@@ -215,29 +216,29 @@ def test_a_layer_is_found_and_replaced_by_its_step() -> None:
 def test_an_operation_that_a_dtype_lacks_is_a_line_and_no_traceback() -> None:
     s = Sketch(6, 8, 8)
     s.step("lrn", LocalResponseNorm(5, 1e-4, 0.75, 2.0))
-    plan, settings = s.plan(), Settings("bf16")
-    with applied(settings, CPU):
+    plan, options = s.plan(), RunOptions(dtype="bf16")
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         words = r"`sketch` as bf16: .*not implemented for 'BFloat16'"
-        with pytest.raises(ResourceError, match=words), explained(plan, settings):
+        with pytest.raises(ResourceError, match=words), explained(plan, options):
             variant.call(variant.ready(x))
 
 
 def test_errors_of_a_compiler_are_a_line_and_those_of_eager_nets_stay() -> None:
-    words, compiled = "`sketch` as fp32 compile cannot be run: ValueError: what", Settings(runtime="inductor")
+    words, compiled = "`sketch` as fp32 compile cannot be run: ValueError: what", RunOptions(runtime="inductor")
     with pytest.raises(ResourceError, match=words), explained(residual_net(), compiled):
         raise ValueError("what\nmore")
-    with pytest.raises(ValueError, match="what"), explained(residual_net(), Settings()):
+    with pytest.raises(ValueError, match="what"), explained(residual_net(), RunOptions()):
         raise ValueError("what")
 
 
 def test_random_nets_are_well_conditioned_so_that_bf16_can_be_told_from_an_error() -> None:
-    plan, settings = lower(read("cifar_resnet", zoo=Zoo(), parameters={"depth": 56})), Settings("bf16")
-    with applied(settings, CPU):
+    plan, options = lower(read("cifar_resnet", zoo=Zoo(), parameters={"depth": 56})), RunOptions(dtype="bf16")
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         assert check(variant, variant.ready(x), expected).passed
 
 
@@ -247,11 +248,11 @@ def test_random_nets_are_well_conditioned_so_that_bf16_can_be_told_from_an_error
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_net_computes_what_eager_fp32_does(dtype: str) -> None:
     plan = residual_net(2)
-    settings = Settings("bf16" if dtype == "bf16" else "fp32", fold_bn=True, runtime="inductor")
-    with applied(settings, CPU):
+    options = RunOptions(dtype="bf16" if dtype == "bf16" else "fp32", fold_bn=True, runtime="inductor")
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         assert check(variant, variant.ready(x), expected).passed
 
 
@@ -259,11 +260,11 @@ def test_a_compiled_net_computes_what_eager_fp32_does(dtype: str) -> None:
 @pytest.mark.parametrize("name", ["resnet50", "inception_v3", "preact_resnet200", "googlenet_bn"])
 def test_nets_of_the_zoo_stay_within_tolerance_in_bf16_and_folded(name: str) -> None:
     plan = lower(read(name, zoo=Zoo()))
-    for settings in (Settings("bf16"), Settings(fold_bn=True, channels_last=True)):
-        with applied(settings, CPU):
+    for options in (RunOptions(dtype="bf16"), RunOptions(fold_bn=True, channels_last=True)):
+        with configure_torch(options, CPU):
             net, x = calibrated(plan, images=1)
             expected = reference(plan, net, x)
-            variant = transform(plan, net, settings, x)
+            variant = transform(plan, net, options, x)
             assert check(variant, variant.ready(x), expected).passed
 
 
@@ -275,17 +276,17 @@ def test_nets_of_the_zoo_stay_within_tolerance_in_bf16_and_folded(name: str) -> 
 def test_other_runtimes_compute_what_eager_fp32_does(runtime: Runtime, package: str) -> None:
     if not installed(runtime, package):
         pytest.skip(f"{package} is not installed")
-    plan, settings = residual_net(2), Settings(runtime=runtime)
-    with applied(settings, CPU):
+    plan, options = residual_net(2), RunOptions(runtime=runtime)
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         assert check(variant, variant.ready(x), expected).passed
 
 
 def test_values_are_compared_of_eight_images_however_large_the_batch() -> None:
-    plan, made = residual_net(), Settings(channels_last=True, fold_bn=True)
-    with applied(made, CPU):
+    plan, made = residual_net(), RunOptions(channels_last=True, fold_bn=True)
+    with configure_torch(made, CPU):
         net, x = calibrated(plan, images=20)
         sizes: list[int] = []
         hook = nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
@@ -309,8 +310,8 @@ def test_a_graph_replays_on_the_images_it_was_made_for(monkeypatch: pytest.Monke
         return call, 1234
 
     monkeypatch.setattr(variants, "_graph", graph)
-    plan, made = residual_net(), Settings("bf16", channels_last=True, cuda_graph=True)
-    with applied(made, CPU):
+    plan, made = residual_net(), RunOptions(dtype="bf16", channels_last=True, cuda_graph=True)
+    with configure_torch(made, CPU):
         net, x = calibrated(plan)
         variant = transform(plan, net, made, x, (0, 7))
     assert variant.images is captured[0]
@@ -399,17 +400,17 @@ def test_a_folded_model_fused_by_cudnn_computes_what_it_did(
     assert all(torch.equal(y, e) for y, e in zip(found, expected, strict=True))
     assert (cudnn.fused, cudnn.added) == (alone, with_sum)
     assert len(convs) == alone + with_sum
-    dropped = [index for call in fused._calls for index in call.dying]
+    dropped = [index for call in fused._calls for index in call.last_used]
     assert sorted(dropped) == [index for index in range(len(plan.steps)) if index not in plan.outputs]
 
 
 @every_net
 def test_the_rung_of_fused_convolutions_is_checked_like_any_other(plan: Plan, cudnn: Cudnn) -> None:
-    settings = Settings(fold_bn=True, channels_last=True, runtime="cudnn")
-    with applied(settings, CPU):
+    options = RunOptions(fold_bn=True, channels_last=True, runtime="cudnn")
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         calls = cudnn.fused + cudnn.added
         assert check(variant, variant.images, expected).passed
         assert cudnn.fused + cudnn.added > calls > 0
@@ -420,14 +421,14 @@ def test_the_rung_of_fused_convolutions_is_checked_like_any_other(plan: Plan, cu
 
 
 def test_an_operator_that_leaves_the_sum_out_is_found(cudnn: Cudnn, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, settings = residual_net(2), Settings(fold_bn=True, runtime="cudnn")
-    with applied(settings, CPU):
+    plan, options = residual_net(2), RunOptions(fold_bn=True, runtime="cudnn")
+    with configure_torch(options, CPU):
         net, x = calibrated(plan)
         expected = reference(plan, net, x)
         monkeypatch.setattr(
             torch, "cudnn_convolution_add_relu", lambda x, w, z, alpha, b, *shape: torch.conv2d(x, w, b, *shape).relu()
         )
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         assert not check(variant, variant.images, expected).passed
 
 
@@ -448,12 +449,12 @@ def test_what_cudnn_cannot_fuse_is_run_one_kernel_after_the_other(words: str, cu
 
 
 def test_a_model_of_which_nothing_can_be_fused_is_not_a_rung(cudnn: Cudnn) -> None:
-    settings = Settings(fold_bn=True, runtime="cudnn")
+    options = RunOptions(fold_bn=True, runtime="cudnn")
     cudnn.missing = lambda weight: NO_KERNEL
-    with applied(settings, CPU):
+    with configure_torch(options, CPU):
         net, x = calibrated(residual_net())
         with pytest.raises(ResourceError, match="cuDNN fuses no convolution of `sketch` with a ReLU"):
-            transform(residual_net(), net, settings, x)
+            transform(residual_net(), net, options, x)
 
 
 def test_other_errors_of_a_fused_convolution_are_raised(cudnn: Cudnn) -> None:
@@ -466,7 +467,7 @@ def test_other_errors_of_a_fused_convolution_are_raised(cudnn: Cudnn) -> None:
 def test_a_pytorch_model_is_not_fused() -> None:
     plan = of_module(nn.Conv2d(3, 8, 3), Shape(3, 16, 16), None).plan
     with pytest.raises(UsageError, match="is a PyTorch model, whose convolutions are not fused"):
-        transform(plan, nn.Conv2d(3, 8, 3), Settings(runtime="cudnn"), torch.zeros(1, 3, 16, 16))
+        transform(plan, nn.Conv2d(3, 8, 3), RunOptions(runtime="cudnn"), torch.zeros(1, 3, 16, 16))
 
 
 @pytest.mark.gpu
@@ -474,7 +475,7 @@ def test_a_pytorch_model_is_not_fused() -> None:
 @pytest.mark.parametrize(("name", "fewer"), [("resnet18", 42), ("resnet50", 114), ("inception_v3", 188)])
 def test_a_fused_convolution_is_one_kernel(name: str, fewer: int) -> None:
     plan, place = load(name), torch.device("cuda", 0)
-    folded = Settings("fp16", tf32=False, channels_last=True, fold_bn=True)
+    folded = RunOptions(dtype="fp16", channels_last=True, fold_bn=True)
     found = kernels(plan, folded, place), kernels(plan, replace(folded, runtime="cudnn"), place)
     assert found[0] - found[1] == fewer  # a kernel less for a bias, a sum and a ReLU
 
@@ -485,14 +486,12 @@ def test_a_fused_convolution_is_one_kernel(name: str, fewer: int) -> None:
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("runtime", ["eager", "cudnn"])
-def test_a_gpu_computes_what_eager_fp32_does(dtype: str, graph: bool, runtime: Runtime) -> None:
-    from resnetcli.bench.settings import settings as asked
-
+def test_a_gpu_computes_what_eager_fp32_does(dtype: Dtype, graph: bool, runtime: Runtime) -> None:
     plan, place = residual_net(2), torch.device("cuda", 0)
-    settings = replace(asked(dtype, channels_last=True, fold_bn=True, cuda_graph=graph), runtime=runtime)
-    with applied(settings, place):
+    options = RunOptions(dtype=dtype, channels_last=True, fold_bn=True, cuda_graph=graph, runtime=runtime)
+    with configure_torch(options, place):
         net, x = weights(plan, place), torch.randn(4, 3, 8, 8, device=place)
         calibrate(net, x, plan)
         expected = reference(plan, net, x)
-        variant = transform(plan, net, settings, x)
+        variant = transform(plan, net, options, x)
         assert check(variant, variant.ready(x), expected).passed

@@ -34,29 +34,29 @@ class Fake:
 def test_warm_up_makes_three_calls_even_if_the_first_outlasts_the_half_second() -> None:
     fake = Fake(repeat(0.4))
     result = warm_up(fake.timer, fake.clock)
-    assert (result.calls, result.settled) == (3, True)
-    assert result.seconds == pytest.approx(1.2)
+    assert (result.warmup_calls, result.warmup_settled) == (3, True)
+    assert result.warmup_s == pytest.approx(1.2)
 
 
 def test_warm_up_lasts_half_a_second_even_if_all_calls_are_alike() -> None:
     fake = Fake(repeat(0.01))
     result = warm_up(fake.timer, fake.clock)
-    assert result.settled
-    assert 0.5 <= result.seconds < 0.55
+    assert result.warmup_settled
+    assert 0.5 <= result.warmup_s < 0.55
 
 
 def test_warm_up_goes_on_until_the_median_of_a_net_that_gets_quicker_has_settled() -> None:
     fake = Fake(chain(repeat(0.1, 4), repeat(0.02)))
     result = warm_up(fake.timer, fake.clock)
-    assert result.settled
-    assert 17 <= result.calls <= 24
+    assert result.warmup_settled
+    assert 17 <= result.warmup_calls <= 24
 
 
 def test_warm_up_ends_unsettled_when_its_time_is_over() -> None:
     fake = Fake(1 / n for n in count(5))
     result = warm_up(fake.timer, fake.clock, most_s=2)
-    assert not result.settled
-    assert 2 <= result.seconds < 2.2
+    assert not result.warmup_settled
+    assert 2 <= result.warmup_s < 2.2
 
 
 def test_samples_stop_when_the_interval_is_narrow_enough() -> None:

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from resnetcli.bench.interleaved import measure_together
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.interleaved import measure_interleaved
 from resnetcli.bench.latency import Measurement, measure
+from resnetcli.bench.options import MODES, Dtype, RunOptions
 from resnetcli.bench.runtimes import weights
-from resnetcli.bench.settings import Settings, applied, settings
 from resnetcli.bench.training_step import (
     Phase,
     Phases,
-    Trained,
+    TrainableModel,
     check,
     loss_of,
     output_shapes,
     reference,
     seconds_of,
-    take_apart,
-    trained,
+    time_phases,
+    trainable,
 )
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.ops import BatchNorm, Conv, Dropout, Linear, Pool, PoolTo, ReLU
@@ -31,7 +32,7 @@ from resnetcli.plan.plan import Plan
 from tests.support.sketch import Sketch, residual_net
 
 CPU = torch.device("cpu")
-TRAIN = settings(mode="train")
+TRAIN = RunOptions(mode="train")
 
 
 def net_with_dropout() -> Plan:
@@ -45,10 +46,10 @@ def net_with_dropout() -> Plan:
     return s.plan()
 
 
-def ready(plan: Plan, way: Settings = TRAIN, batch: int = 4) -> tuple[Trained, Tensor]:
+def ready(plan: Plan, way: RunOptions = TRAIN, batch_size: int = 4) -> tuple[TrainableModel, Tensor]:
     torch.manual_seed(0)
-    made = trained(plan, weights(plan, CPU), way, batch, CPU)
-    return made, made.ready(torch.randn(batch, plan.input.c, plan.input.h, plan.input.w))
+    made = trainable(plan, weights(plan, CPU), way, batch_size, CPU)
+    return made, made.ready(torch.randn(batch_size, plan.input.c, plan.input.h, plan.input.w))
 
 
 def test_a_step_computes_gradients_and_momentum_and_leaves_the_weights_as_they_were() -> None:
@@ -81,7 +82,7 @@ def test_an_output_of_one_class_has_a_gradient_too() -> None:
 
 
 def test_labels_are_classes_of_each_output() -> None:
-    made, x = ready(net_with_dropout(), batch=64)
+    made, x = ready(net_with_dropout(), batch_size=64)
     assert output_shapes(net_with_dropout(), 64) == ((64, 5),)
     (labels,) = made.labels
     assert set(labels.tolist()) == {0, 1, 2, 3, 4}
@@ -98,7 +99,7 @@ def test_a_step_drops_out_and_the_check_does_not() -> None:
 
 
 def test_in_bf16_weights_stay_and_values_are_cast() -> None:
-    way = settings("bf16", channels_last=True, mode="train")
+    way = RunOptions(dtype="bf16", channels_last=True, mode="train")
     made, x = ready(residual_net(), way)
     expected = reference(made.net, x)
     assert {value.dtype for value in made.net.parameters()} == {torch.float32}
@@ -115,43 +116,45 @@ def test_what_cannot_be_trained_is_refused() -> None:
     s = Sketch(3, 4, 4)
     s.step("pool", PoolTo("avg", (1, 1)))
     s.step("bn", BatchNorm())
-    with pytest.raises(ResourceError, match=r"over one value, which has no variance\nhint: use `--batch 2` or more"):
-        ready(s.plan(), batch=1)
-    ready(s.plan(), batch=2)[0].step(torch.randn(2, 3, 4, 4))
+    with pytest.raises(
+        ResourceError, match=r"over one value, which has no variance\nhint: use `--batch-size 2` or more"
+    ):
+        ready(s.plan(), batch_size=1)
+    ready(s.plan(), batch_size=2)[0].step(torch.randn(2, 3, 4, 4))
     s = Sketch(3, 4, 4)
     s.step("pool", Pool("max", (2, 2), 2))
-    with pytest.raises(UsageError, match="has no weights to be trained"):
+    with pytest.raises(UsageError, match="has no weights to train"):
         ready(s.plan())
 
 
 @pytest.mark.parametrize(
     ("way", "says"),
     [
-        (settings(fold_bn=True, mode="train"), "folded into the weights cannot be trained"),
-        (settings("fp16", mode="train"), "a scaled loss"),
-        (settings(cuda_graph=True, mode="train"), "not measured as a CUDA graph"),
-        (Settings(runtime="torchscript", mode="train"), "torchscript is measured in inference only"),
+        (RunOptions(fold_bn=True, mode="train"), "fused BatchNorm cannot be trained"),
+        (RunOptions(dtype="fp16", mode="train"), "requires loss scaling"),
+        (RunOptions(cuda_graph=True, mode="train"), "`--cuda-graph` cannot be used with `--mode train`"),
+        (RunOptions(runtime="torchscript", mode="train"), "torchscript is measured in inference only"),
     ],
 )
-def test_settings_of_inference_alone_are_refused(way: Settings, says: str) -> None:
+def test_settings_of_inference_alone_are_refused(way: RunOptions, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        measure(residual_net(), settings=way)
+        measure(residual_net(), options=way)
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="unknown mode `trian`\nhint: did you mean `train`"):
-        settings(mode="trian")
+        RunOptions(mode="trian")  # type: ignore[arg-type]
     assert TRAIN.text == "train fp32"
     assert TRAIN.plain
-    assert not settings("bf16", mode="train").plain
+    assert not RunOptions(dtype="bf16", mode="train").plain
 
 
 def test_gradients_are_on_within_and_as_before_after() -> None:
-    with applied(TRAIN, CPU):
+    with configure_torch(TRAIN, CPU):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
     with torch.no_grad():
-        with applied(TRAIN, CPU):
+        with configure_torch(TRAIN, CPU):
             assert torch.is_grad_enabled()
         assert not torch.is_grad_enabled()
 
@@ -207,7 +210,7 @@ def taken(times: tuple[float, float, float], budget_s: float) -> Phases:
         now += sum(times)
         return times
 
-    return take_apart(timed, lambda: now, budget_s=budget_s)
+    return time_phases(timed, lambda: now, budget_s=budget_s)
 
 
 def test_phases_are_medians_over_ten_steps_or_three_of_a_slow_net_or_a_hundred_of_a_quick_one() -> None:
@@ -222,8 +225,8 @@ def test_phases_are_medians_over_ten_steps_or_three_of_a_slow_net_or_a_hundred_o
 
 def test_phases_that_do_not_add_up_are_noise() -> None:
     found = taken((1.0, 2.0, 0.5), 10)
-    assert found.amiss(3.5) == found.amiss(3.2) == ()
-    assert found.amiss(2.5) == ("a step's phases add up to 140% of it",)
+    assert found.inconsistencies(3.5) == found.inconsistencies(3.2) == ()
+    assert found.inconsistencies(2.5)[0].text == "a step's phases add up to 140% of it"
 
 
 # --- measured ----------------------------------------------------------------------------------------------------
@@ -237,12 +240,12 @@ def ticking() -> Callable[[], float]:
 
 
 def test_a_training_step_by_a_clock_that_ticks_is_known_exactly(ticking: Callable[[], float]) -> None:
-    m = measure(residual_net(), batch=4, clock=ticking, settings=TRAIN)
+    m = measure(residual_net(), batch_size=4, clock=ticking, options=TRAIN)
     assert (m.mode, m.settings, m.dtype, m.median_s) == ("train", "train fp32", "fp32", 1 / 64)
     assert m.phases is not None
     assert m.phases.forward == m.phases.backward == m.phases.optimizer == Phase(1 / 64, (1 / 64, 1 / 64))
     assert m.throughput_img_s == 4 * 3 * 64  # 3 s / 12 / 5 windows: three calls between two ticks
-    assert m.noisy[-1] == "a step's phases add up to 300% of it"  # each is a tick, and the whole is one too
+    assert m.noisy[-1].text == "a step's phases add up to 300% of it"  # each is a tick, and the whole is one too
     assert m.deviation_outputs is None
 
 
@@ -254,7 +257,7 @@ def test_a_training_step_takes_longer_and_more_memory_than_a_forward() -> None:
     s = Sketch(3, 64, 64)
     for number in range(4):
         s.step(f"conv{number}", Conv(32, (3, 3), pad=(1, 1)))
-    infer, train = (quick(s.plan(), batch=4, settings=settings(threads=1, mode=mode)) for mode in ("infer", "train"))
+    infer, train = (quick(s.plan(), batch_size=4, options=RunOptions(threads=1, mode=mode)) for mode in MODES)
     assert train.min_s > 1.5 * infer.min_s  # medians of a busy machine may be those of its other work
     assert infer.phases is None
     assert infer.live_peak_bytes is not None
@@ -267,7 +270,7 @@ def test_a_training_step_takes_longer_and_more_memory_than_a_forward() -> None:
 def test_training_in_bf16_is_checked_and_leaves_torch_as_it_was() -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    m = quick(net_with_dropout(), batch=8, settings=settings("bf16", mode="train"))
+    m = quick(net_with_dropout(), batch_size=8, options=RunOptions(dtype="bf16", mode="train"))
     assert m.deviation_outputs is not None
     assert m.tolerance is not None
     assert 0 < m.deviation_outputs < m.tolerance
@@ -278,11 +281,11 @@ def test_training_in_bf16_is_checked_and_leaves_torch_as_it_was() -> None:
 
 def test_a_batch_that_would_not_fit_a_training_step_is_refused_before_anything_is_allocated() -> None:
     with pytest.raises(ResourceError, match="would take"):
-        measure(residual_net(), batch=10**9, settings=TRAIN)
+        measure(residual_net(), batch_size=10**9, options=TRAIN)
 
 
 def test_training_steps_are_compared_in_turns() -> None:
-    found = measure_together([residual_net(), net_with_dropout()], batch=4, settings=TRAIN, time_budget_s=0.1)
+    found = measure_interleaved([residual_net(), net_with_dropout()], batch_size=4, options=TRAIN, time_budget_s=0.1)
     assert all(isinstance(m, Measurement) and m.phases is not None for m in found.measured)
     assert found.ratios[1] is not None
 
@@ -290,7 +293,7 @@ def test_training_steps_are_compared_in_turns() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # whatever compilers think of each other
 def test_a_compiled_step_trains_alike() -> None:
-    m = quick(residual_net(), batch=4, settings=settings(compile=True, mode="train"))
+    m = quick(residual_net(), batch_size=4, options=RunOptions(runtime="inductor", mode="train"))
     assert m.settings == "train fp32 compile"
     assert m.deviation_outputs is not None
     assert m.deviation_outputs < 1e-4
@@ -300,7 +303,12 @@ def test_a_compiled_step_trains_alike() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_gpu_is_trained_on(dtype: str) -> None:
-    m = quick(net_with_dropout(), device="cuda", batch=4, settings=settings(dtype, channels_last=True, mode="train"))
+def test_a_gpu_is_trained_on(dtype: Dtype) -> None:
+    m = quick(
+        net_with_dropout(),
+        device="cuda",
+        batch_size=4,
+        options=RunOptions(dtype=dtype, channels_last=True, mode="train"),
+    )
     assert m.phases is not None
     assert m.peak_memory_bytes is not None

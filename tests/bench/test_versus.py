@@ -7,7 +7,7 @@ from itertools import chain, cycle, repeat
 import pytest
 
 from resnetcli.bench.sampling import Timer
-from resnetcli.bench.versus import Ratio, noise_floor, paired, ratios, take_turns, unpaired
+from resnetcli.bench.versus import Ratio, noise_floor, paired, ratios, sample_interleaved, unpaired
 
 
 class World:
@@ -48,13 +48,13 @@ class Reversing(random.Random):
 
 def test_the_order_of_each_round_is_the_one_that_is_drawn() -> None:
     world = World(repeat(0.01), repeat(0.02), repeat(0.03))
-    take_turns(world.timers, world.clock, Reversing(), budget_s=10, least_s=0.1)
+    sample_interleaved(world.timers, world.clock, Reversing(), budget_s=10, least_s=0.1)
     assert world.rounds(3)[:4] == [[2, 1, 0], [0, 1, 2], [2, 1, 0], [0, 1, 2]]
 
 
 def test_every_round_times_every_net_once_and_orders_are_about_equally_frequent() -> None:
     world = World(repeat(0.01), repeat(0.01), repeat(0.01))
-    take_turns(world.timers, world.clock, random.Random(0), budget_s=20, least_s=18)
+    sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=20, least_s=18)
     rounds = world.rounds(3)
     assert all(sorted(order) == [0, 1, 2] for order in rounds)
     assert len(rounds) >= 590
@@ -65,7 +65,7 @@ def test_every_round_times_every_net_once_and_orders_are_about_equally_frequent(
 
 def test_rounds_stop_when_every_interval_is_narrow_enough() -> None:
     world = World(repeat(0.010), cycle([0.0200, 0.0201, 0.0199]))
-    found = take_turns(world.timers, world.clock, random.Random(0), budget_s=100)
+    found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=100)
     assert found.precise
     assert 0.5 <= world.now < 0.7
     assert found.calls == (1, 1)
@@ -73,7 +73,7 @@ def test_rounds_stop_when_every_interval_is_narrow_enough() -> None:
 
 def test_rounds_go_on_until_the_budget_where_one_net_stays_uncertain() -> None:
     world = World(repeat(0.010), cycle([0.010, 0.020]))
-    found = take_turns(world.timers, world.clock, random.Random(0), budget_s=3)
+    found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3)
     assert not found.precise
     assert 3 <= world.now <= 3.06
 
@@ -81,7 +81,7 @@ def test_rounds_go_on_until_the_budget_where_one_net_stays_uncertain() -> None:
 def test_a_ratio_can_be_precise_where_the_machine_drifts_and_times_are_not() -> None:
     drift = [0.01 * (1 + k / 100) for k in range(2000)]
     world = World(drift, [2 * each for each in drift])
-    found = take_turns(world.timers, world.clock, random.Random(1), budget_s=2)
+    found = sample_interleaved(world.timers, world.clock, random.Random(1), budget_s=2)
     assert not found.precise  # the medians have no narrow interval
     ratio = paired(found.seconds[0], found.seconds[1])
     assert ratio.ratio == pytest.approx(2)
@@ -90,27 +90,27 @@ def test_a_ratio_can_be_precise_where_the_machine_drifts_and_times_are_not() -> 
 
 def test_what_was_timed_in_one_round_stands_at_one_place() -> None:
     world = World(chain([9.0], map(float, range(1, 100))), chain([9.0], (10.0 * k for k in range(1, 100))))
-    found = take_turns(world.timers, world.clock, random.Random(5), budget_s=1, least=10)
+    found = sample_interleaved(world.timers, world.clock, random.Random(5), budget_s=1, least=10)
     assert found.seconds[1] == tuple(10 * each for each in found.seconds[0])
     assert ratios(*found.seconds) == [10.0] * found.n
 
 
 def test_a_stall_is_kept() -> None:
     world = World(chain(repeat(0.01, 5), [1.0], repeat(0.01)), repeat(0.01))
-    found = take_turns(world.timers, world.clock, random.Random(0), budget_s=2, least_s=1.9)
+    found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=2, least_s=1.9)
     assert found.seconds[0].count(1.0) == 1
 
 
 def test_slow_nets_get_ten_rounds_and_very_slow_ones_three() -> None:
     world = World(repeat(0.5), repeat(0.5))
-    assert take_turns(world.timers, world.clock, random.Random(0), budget_s=3).n == 10
+    assert sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3).n == 10
     world = World(repeat(60.0), repeat(60.0))
-    assert take_turns(world.timers, world.clock, random.Random(0), budget_s=3).n == 3
+    assert sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3).n == 3
 
 
 def test_quick_nets_are_repeated_each_by_itself() -> None:
     world = World(repeat(1e-5), repeat(0.1))
-    found = take_turns(world.timers, world.clock, random.Random(0), budget_s=2)
+    found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=2)
     assert 100 <= found.calls[0] <= 200
     assert found.calls[1] == 1
     assert found.seconds[0] == pytest.approx([1e-5] * found.n)
@@ -119,7 +119,7 @@ def test_quick_nets_are_repeated_each_by_itself() -> None:
 def test_progress_rises_to_one() -> None:
     told: list[float] = []
     world = World(repeat(0.01), cycle([0.01, 0.02]))
-    take_turns(world.timers, world.clock, random.Random(0), budget_s=1, tell=told.append)
+    sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=1, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert told[0] < 0.1

@@ -17,20 +17,20 @@ import torch
 from resnetcli.bench import worker as child
 from resnetcli.bench.environment import STARTED_BY
 from resnetcli.bench.latency import Measurement
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.search import FP32
-from resnetcli.bench.settings import Settings
-from resnetcli.bench.worker import Job, answer, run, spawned
+from resnetcli.bench.worker import Job, execute, run, spawned
 from resnetcli.ops import LocalResponseNorm, Shape
 from resnetcli.reports.foreign import of_reference
 from tests.support.sketch import Sketch, residual_net
 
 
-def job(settings: Settings = FP32, **others: object) -> Job:
+def job(settings: RunOptions = FP32, **others: object) -> Job:
     return replace(Job(residual_net(), settings, "cpu", 2, 0.01), **others)  # type: ignore[arg-type]
 
 
 def test_a_process_of_its_own_measures_and_checks() -> None:
-    m = run(job(Settings(fold_bn=True, channels_last=True, keep_memory=True, threads=1)))
+    m = run(job(RunOptions(fold_bn=True, channels_last=True, keep_memory=True, threads=1)))
     assert isinstance(m, Measurement)
     assert (m.settings, m.threads, m.batch) == ("fp32 channels_last fold-bn keep-memory", 1, 2)
     assert m.deviation_outputs is not None
@@ -42,7 +42,7 @@ def test_a_pytorch_model_is_made_again_in_a_process_of_its_own(tmp_path: Path) -
     net = tmp_path / "net.py"
     net.write_text("from torch import nn\nprint('made')\nNet = lambda width: nn.Conv2d(3, width, 3)\n")
     plan = of_reference(f"{net}:Net", {"width": 4}, Shape(3, 16, 16)).plan
-    m = run(job(Settings(channels_last=True), plan=plan))
+    m = run(job(RunOptions(channels_last=True), plan=plan))
     assert isinstance(m, Measurement)
     assert m.deviation_outputs is not None
     assert m.deviation_outputs < 1e-5
@@ -53,18 +53,18 @@ def test_a_pytorch_model_is_made_again_in_a_process_of_its_own(tmp_path: Path) -
 def test_what_goes_wrong_in_the_process_is_a_line() -> None:
     s = Sketch(6, 8, 8)
     s.step("lrn", LocalResponseNorm(5, 1e-4, 0.75, 2.0))
-    found = answer(job(Settings("bf16"), plan=s.plan()))
+    found = execute(job(RunOptions(dtype="bf16"), plan=s.plan()))
     assert isinstance(found, str)
     assert found.startswith("`sketch` as bf16: ")
     assert "\n" not in found
-    assert answer(job(Settings("fp16"))) == "fp16 on a CPU is slower than fp32: few can compute in it"
-    assert "would take" in str(answer(job(batch=10**12)))
+    assert execute(job(RunOptions(dtype="fp16"))) == "fp16 on a CPU is slower than fp32: few CPUs compute in it"
+    assert "would take" in str(execute(job(batch_size=10**12)))
 
 
 @pytest.mark.parametrize(
     ("does", "says"),
     [
-        ("os.kill(os.getpid(), 9)", "killed by the system, most likely for want of memory"),
+        ("os.kill(os.getpid(), 9)", "killed by the system, most likely because memory ran out"),
         ("os.kill(os.getpid(), 11)", "its process ended with SIGSEGV"),
         ("sys.exit('no such thing')", "its process ended with exit code 1: no such thing"),
         ("sys.exit(0)", "its process ended with exit code 0"),
@@ -74,7 +74,7 @@ def test_what_goes_wrong_in_the_process_is_a_line() -> None:
 def test_a_process_that_dies_is_a_line(does: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"import os, sys, time; sys.stdin.buffer.read(); {does}"
     monkeypatch.setattr(child, "spawned", lambda _, **streams: spawned(code, **streams))
-    assert run(job(), patience_s=1.0) == says
+    assert run(job(), timeout_s=1.0) == says
 
 
 def test_another_process_can_have_the_gpu_s_memory_that_is_only_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ import pytest
 
 from resnetcli.bench import latency
 from resnetcli.bench.energy import Meter, spend
-from resnetcli.bench.interleaved import Together
-from resnetcli.bench.search import FP32, Ladder, judged
-from resnetcli.bench.settings import Settings
+from resnetcli.bench.interleaved import Interleaved
+from resnetcli.bench.options import RunOptions
+from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.bench.versus import paired
 from resnetcli.bench.worker import Job
 from resnetcli.errors import ResourceError
@@ -37,13 +37,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("profile resnet50 --mode train", "`--mode` is about measuring"),
-        ("compare --memory", "`--memory` is about measuring"),
-        ("profile resnet50 --energy", "`--energy` is about measuring"),
+        ("profile resnet50 --mode train", "`--mode` requires --device"),
+        ("compare --memory", "`--memory` requires --device"),
+        ("profile resnet50 --energy", "`--energy` requires --device"),
         ("profile resnet50 --device cpu --mode tarin", "did you mean `train`"),
-        ("profile resnet50 --device cpu --mode train --fold-bn", "leave `--fold-bn` out"),
-        ("compare --device cpu --mode train --best", "`--best` is about inference"),
-        ("profile resnet50 --device cpu --energy --best", "`--best` measures no energy"),
+        ("profile resnet50 --device cpu --mode train --fold-bn", "omit `--fold-bn`"),
+        ("compare --device cpu --mode train --best", "`--best` cannot be used with `--mode train`"),
+        ("profile resnet50 --device cpu --energy --best", "`--best` cannot be used with `--energy`"),
     ],
 )
 def test_what_contradicts_itself_is_refused(command: str, says: str) -> None:
@@ -55,7 +55,7 @@ def test_what_contradicts_itself_is_refused(command: str, says: str) -> None:
 def test_a_training_step_is_profiled_with_its_phases() -> None:
     result = run(f"profile {NET} --mode train")
     assert result.exit_code == 0
-    for word in ("cpu train fp32", "forward", "backward", "optimizer", "derived", "training steps", "timed apart"):
+    for word in ("cpu train fp32", "forward", "backward", "optimizer", "derived", "training steps", "timed separately"):
         assert word in result.stdout
     assert "J/image" not in result.stdout
     (m,) = json.loads(run(f"profile {NET} --mode train --format json").stdout)["measurements"]
@@ -114,7 +114,7 @@ def test_energy_is_a_column_where_there_is_a_meter_and_else_said_to_be_missing(m
     monkeypatch.setattr(latency, "meter", lambda *names, gpu: Meter("RAPL", lambda: (float(next(joules)),), (0.0,)))
     result = run(f"compare {NET} --energy")
     assert "J/image" in result.stdout
-    assert "J/image: by RAPL over 0." in result.stdout
+    assert "J/image: RAPL over at least 0." in result.stdout
     assert "5 W when idle" in result.stdout
 
 
@@ -162,20 +162,22 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
     """Ladders whose best is bf16 at batch 1 and fp32 at others; what was then timed in turns."""
     asked: list[list[Job]] = []
 
-    def climb(plan: Plan, *, batch: int, **others: object) -> Ladder:
+    def search(plan: Plan, *, batch_size: int, **others: object) -> SettingsSearch:
         if plan.name == "cifar_resnet44":
-            return Ladder(batch, (judged(FP32, "out of memory"), judged(Settings("bf16"), "out of memory")))
-        quick = judged(Settings("bf16"), measured(0.2 / batch, batch=batch))
-        return Ladder(batch, (judged(FP32, measured(0.1, batch=batch)), quick))
+            return SettingsSearch(
+                batch_size, (checked(FP32, "out of memory"), checked(RunOptions(dtype="bf16"), "out of memory"))
+            )
+        quick = checked(RunOptions(dtype="bf16"), measured(0.2 / batch_size, batch=batch_size))
+        return SettingsSearch(batch_size, (checked(FP32, measured(0.1, batch=batch_size)), quick))
 
-    def measure_apart(jobs: list[Job], **others: object) -> Together:
+    def measure_interleaved_subprocesses(jobs: list[Job], **others: object) -> Interleaved:
         asked.append(jobs)
-        found = tuple(measured(0.01 * (number + 1), batch=job.batch) for number, job in enumerate(jobs))
+        found = tuple(measured(0.01 * (number + 1), batch=job.batch_size) for number, job in enumerate(jobs))
         ratios = (None, *(paired([1.0], [number + 1.0], 0.01) for number in range(1, len(jobs))))
-        return Together(found, ratios, 0.01, 12, True)
+        return Interleaved(found, ratios, 0.01, 12, True)
 
-    monkeypatch.setattr("resnetcli.bench.search.climb", climb)
-    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", measure_apart)
+    monkeypatch.setattr("resnetcli.bench.benchmark.search", search)
+    monkeypatch.setattr("resnetcli.bench.benchmark.measure_interleaved_subprocesses", measure_interleaved_subprocesses)
     return asked
 
 
@@ -186,8 +188,8 @@ def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[lis
     assert [[job.plan.name for job in jobs] for jobs in climbed] == [
         ["cifar_resnet32", "cifar_resnet20", "cifar_resnet56"]
     ] * 2
-    assert [[job.settings.dtype for job in jobs] for jobs in climbed] == [["fp32"] * 3, ["bf16"] * 3]
-    assert [{job.batch for job in jobs} for jobs in climbed] == [{1}, {8}]
+    assert [[job.options.dtype for job in jobs] for jobs in climbed] == [["fp32"] * 3, ["bf16"] * 3]
+    assert [{job.batch_size for job in jobs} for jobs in climbed] == [{1}, {8}]
     assert "each at its best settings in a process of its own, 12 rounds" in result.stdout
     assert result.stdout.count("2.00x slower") == 2
     found = json.loads(run(f"compare {nets} --device cpu --best --format json").stdout)
@@ -209,27 +211,30 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     climbed: list[list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At batch 8 of the second net nothing passes, and what is tried once more fails once more."""
-    from resnetcli.bench import interleaved_subprocesses as apart
-    from resnetcli.bench import search as best
+    from resnetcli.bench import benchmark
 
-    climb, measure_apart = best.climb, apart.measure_apart
+    search, measure_interleaved_subprocesses = (
+        vars(benchmark)[name] for name in ("search", "measure_interleaved_subprocesses")
+    )
 
-    def small_room(plan: Plan, *, batch: int, **others: Any) -> Ladder:
-        if plan.name == "cifar_resnet56" and batch == 8:
-            return Ladder(8, (judged(FP32, "out of memory"), judged(Settings("bf16"), "out of memory")))
-        return climb(plan, batch=batch, **others)
+    def small_room(plan: Plan, *, batch_size: int, **others: Any) -> SettingsSearch:
+        if plan.name == "cifar_resnet56" and batch_size == 8:
+            return SettingsSearch(
+                8, (checked(FP32, "out of memory"), checked(RunOptions(dtype="bf16"), "out of memory"))
+            )
+        return search(plan, batch_size=batch_size, **others)
 
-    def no_room(jobs: list[Job], **others: Any) -> Together:
-        found = measure_apart(jobs, **others)
-        large = [job.plan.name == "cifar_resnet56" and job.batch == 8 for job in jobs]
+    def no_room(jobs: list[Job], **others: Any) -> Interleaved:
+        found = measure_interleaved_subprocesses(jobs, **others)
+        large = [job.plan.name == "cifar_resnet56" and job.batch_size == 8 for job in jobs]
         outcomes = [
             ResourceError("out of memory") if is_so else m for is_so, m in zip(large, found.measured, strict=True)
         ]
         ratios = [None if is_so else ratio for is_so, ratio in zip(large, found.ratios, strict=True)]
         return dataclasses.replace(found, measured=tuple(outcomes), ratios=tuple(ratios))
 
-    monkeypatch.setattr("resnetcli.bench.search.climb", small_room)
-    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", no_room)
+    monkeypatch.setattr("resnetcli.bench.benchmark.search", small_room)
+    monkeypatch.setattr("resnetcli.bench.benchmark.measure_interleaved_subprocesses", no_room)
     result = run("profile cifar_resnet56 --device cpu --best --batch-size 1,8")
     assert result.exit_code == 0, result.stderr
     assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
@@ -244,7 +249,7 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     models = json.loads(result.stdout)["models"]
     assert [[m["batch"] for m in model["measurements"]] for model in models] == [[1, 8], [1]]
     assert [[failure["batch"] for failure in model["failures"]] for model in models] == [[], [8]]
-    assert [job.settings for job in climbed[-1]] == [Settings("bf16"), FP32]
+    assert [job.options for job in climbed[-1]] == [RunOptions(dtype="bf16"), FP32]
 
 
 def test_where_they_cannot_take_turns_the_reason_is_said(
@@ -253,7 +258,7 @@ def test_where_they_cannot_take_turns_the_reason_is_said(
     def fail(*arguments: object, **others: object) -> None:
         raise ResourceError("its process ended with SIGSEGV")
 
-    monkeypatch.setattr("resnetcli.bench.interleaved_subprocesses.measure_apart", fail)
+    monkeypatch.setattr("resnetcli.bench.benchmark.measure_interleaved_subprocesses", fail)
     result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best")
     assert result.exit_code == 3
     assert "its process ended with SIGSEGV" in result.stderr

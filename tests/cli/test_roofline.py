@@ -141,6 +141,7 @@ def test_a_net_is_explained_by_measuring_it(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_is_not_to_be_relied_upon_is_said_beside_a_csv_of_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnetcli.bench.environment import Noise
     from resnetcli.plan.plan import Plan
     from resnetcli.roofline.analysis import explain
     from resnetcli.roofline.peaks import Ceilings, read_profile
@@ -148,10 +149,11 @@ def test_what_is_not_to_be_relied_upon_is_said_beside_a_csv_of_times_too(monkeyp
 
     def busy(nets: list[tuple[str, str, Plan]], ceilings: Ceilings, **others: object) -> object:
         ((model, title, plan),) = nets
-        return (explain(model, plan, title, ceilings, measurement=replace(MEASURED, noisy=("busy",))),), None
+        noisy = replace(MEASURED, noisy=(Noise("others", 0.5),))
+        return (explain(model, plan, title, ceilings, measurement=noisy),), None
 
     monkeypatch.setattr("resnetcli.roofline.analysis.ceilings_of", lambda *arguments: read_profile("v100"))
     monkeypatch.setattr("resnetcli.roofline.analysis.explain_measured", busy)
     shown = run("explain resnet18 --device cpu --format csv")
     assert shown.exit_code == 0
-    assert "warning: noisy: resnet18: busy; not to be relied upon" in shown.stderr
+    assert "warning: noisy: resnet18: other programs took 50% of the processors; not to be relied upon" in shown.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from resnetcli.bench.environment import Ledger
+from resnetcli.bench.environment import Ledger, Noise
 from tests.support.cli import run
 
 NETS = "cifar_resnet20 cifar_resnet32"
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no other program ran, whatever this machine does meanwhile, and no interval were wide."""
-    monkeypatch.setattr(Ledger, "noisy", lambda self: ())
+    monkeypatch.setattr(Ledger, "noise", lambda self: ())
     monkeypatch.setattr("resnetcli.bench.latency.spread", lambda limits, middle: ())
     monkeypatch.setattr("resnetcli.bench.interleaved.noise_floor", lambda base, again: 0.01)
 
 
 @pytest.fixture
 def _noisy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ledger, "noisy", lambda self: ("other programs took 40% of the processors",))
+    monkeypatch.setattr(Ledger, "noise", lambda self: (Noise("others", 0.4),))
 
 
 def altered(path: Path, factor: float, **conditions: Any) -> None:
@@ -108,7 +108,7 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     def measured_anyhow(*arguments: Any, **settings: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("resnetcli.reports.compare.compare", measured_anyhow)
+    monkeypatch.setattr("resnetcli.reports.compare.compare_models", measured_anyhow)
     result = run([*QUICK.split(), "--against", str(base)])
     assert result.exit_code == 2
     assert "is of another machine: `abacus`" in result.stderr
@@ -124,7 +124,7 @@ def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured
     def measured_anyhow(*arguments: Any, **settings: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("resnetcli.reports.compare.compare", measured_anyhow)
+    monkeypatch.setattr("resnetcli.reports.compare.compare_models", measured_anyhow)
     limited = "cifar_resnet20 classes=5 cifar_resnet32 --max-params 280K"  # the second one is left out
     for asked in ("cifar_resnet44", f"{NETS} --batch-size 4", f"{NETS} --input 3x64x64", limited):
         result = run(["compare", *asked.split(), "--device", "cpu", "--against", str(base)])
@@ -161,16 +161,16 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("profile resnet18 --batch-size 1,,8", "--batch-size: `` is not a batch size"),
-        ("profile resnet18 --batch-size many", "--batch-size: `many` is not a batch size"),
-        ("compare --batch-size 8,-1", "a batch of -1 images"),
+        ("profile resnet18 --batch-size 1,,8", "--batch-size: `` is not a number of images"),
+        ("profile resnet18 --batch-size many", "--batch-size: `many` is not a number of images"),
+        ("compare --batch-size 8,-1", "`--batch-size` must be at least 1"),
         ("profile resnet18 --time-budget soon", "--time-budget: `soon` is not a time"),
         ("profile resnet18 --time-budget 0s", "`0s` is out of range"),
         ("compare --time-budget 3weeks", "`3weeks` is not a time"),
         ("compare --max-params lots", "--max-params: `lots` is not an amount"),
-        ("compare --max-macs 1K", "no net of 2 costs so little"),
-        ("compare --save times.json", "`--save` is about measured times"),
-        ("compare --against times.json", "`--against` is about measured times"),
+        ("compare --max-macs 1K", "no model within --max-macs 1000"),
+        ("compare --save times.json", "`--save` requires --device"),
+        ("compare --against times.json", "`--against` requires --device"),
         ("compare --device cpu --against nothing.json", "no such file: `nothing.json`"),
         ("compare --device cpu --save nowhere/times.json", "there is no directory `nowhere`"),
     ],

@@ -115,7 +115,7 @@ def test_the_hint_names_an_input_that_the_model_runs_on(inputs: Path, net: str) 
      ("Squeezed", "3x8x8"), ("Clip", "3x8x8x8")],
 )  # fmt: skip
 def test_a_model_is_timed_on_the_inputs_it_takes(inputs: Path, net: str, input: str) -> None:
-    found = rc.profile(f"inputs.py:{net}", input=input, device="cpu", batch=(2, 3), time_budget_s=0.01)
+    found = rc.profile(f"inputs.py:{net}", input=input, device="cpu", batch_size=(2, 3), time_budget_s=0.01)
     assert [m.batch for m in found.measurements] == [2, 3]
     assert not found.failures
 

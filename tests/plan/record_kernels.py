@@ -15,8 +15,9 @@ from itertools import product
 
 import torch
 
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.options import Dtype, RunOptions
 from resnetcli.bench.runtimes import calibrate, capture_stream, transform, weights
-from resnetcli.bench.settings import Dtype, Settings, applied
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -161,9 +162,9 @@ def cases() -> Iterator[tuple[str, Plan]]:
     yield from ((name, load(name)) for name in MODELS)
 
 
-def kernels(plan: Plan, settings: Settings, place: torch.device, batch: int = 2) -> int:
+def kernels(plan: Plan, settings: RunOptions, place: torch.device, batch: int = 2) -> int:
     """Nodes of a CUDA graph of one forward pass."""
-    with applied(settings, place), torch.inference_mode(False), torch.no_grad():
+    with configure_torch(settings, place), torch.inference_mode(False), torch.no_grad():
         net = weights(plan, place)
         x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
         calibrate(net, x, plan)
@@ -190,10 +191,10 @@ def nodes(graph: int) -> int:
     return number.value
 
 
-def ways() -> Iterator[Settings]:
+def ways() -> Iterator[RunOptions]:
     """How each plan is run."""
     for dtype, fold_bn, channels_last in product(DTYPES, (False, True), (False, True)):
-        yield Settings(dtype, tf32=False, fold_bn=fold_bn, channels_last=channels_last)
+        yield RunOptions(dtype=dtype, fold_bn=fold_bn, channels_last=channels_last)
 
 
 def main() -> None:

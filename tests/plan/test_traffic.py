@@ -222,7 +222,7 @@ def recorded_plans() -> dict[str, rc.Plan]:
 def test_kernels_on_a_gpu_are_those_that_were_recorded(name: str) -> None:
     counted, plan = [], recorded_plans()[name]
     for way in ways():
-        execution = Execution("cuda", way.dtype, way.channels_last)
+        execution = Execution("cuda", way.precision, way.channels_last)
         counted.append(sum(traffic(fold(plan).plan if way.fold_bn else plan, execution=execution), NO_TRAFFIC).kernels)
     assert counted == RECORDED["kernels"][name]
 

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import resnetcli as rc
+from resnetcli.bench.benchmark import Failure, PairedTimings
+from resnetcli.bench.environment import Noise
 from resnetcli.bench.latency import Measurement
-from resnetcli.bench.search import FP32, Ladder, judged
+from resnetcli.bench.options import RunOptions
+from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.files import check_writable
 from resnetcli.reports.baseline import (
@@ -29,8 +32,7 @@ from resnetcli.reports.baseline import (
     save,
     saved_record,
 )
-from resnetcli.reports.comparison import Comparison, Contest
-from resnetcli.reports.profile import Failure
+from resnetcli.reports.comparison import Comparison
 from resnetcli.spec.zoo import Zoo
 from tests.support.measured import measured
 
@@ -40,7 +42,7 @@ def run(
 ) -> Comparison:
     """A comparison of one net that was measured so."""
     profile = dataclasses.replace(rc.profile(model, **settings), measurements=measurements)
-    contests = [Contest(m.batch, model, (None,), floor, 40) for m in measurements]
+    contests = [PairedTimings(m.batch, model, (None,), floor, 40) for m in measurements]
     return Comparison((profile,), contests=tuple(contests))
 
 
@@ -118,7 +120,7 @@ def test_a_net_that_was_another_is_said(tmp_path: Path) -> None:
 
 # --- noise -------------------------------------------------------------------------------------------------------
 
-NOISY = ("other programs took 40% of the processors",)
+NOISY = (Noise("others", 0.4),)
 
 
 def test_a_noisy_run_cannot_become_a_baseline(tmp_path: Path) -> None:
@@ -169,8 +171,8 @@ def test_a_run_that_measured_less_than_was_asked_cannot_become_one(tmp_path: Pat
     [
         ({"device_name": "another CPU"}, "of another machine: device name `another CPU`, here it is `x`"),
         ({"threads": 64}, "of another setting: threads `64`, here it is `2`"),
-        ({"dtype": "bf16"}, "of another setting: dtype `bf16`, here it is `fp32`"),
-        ({"channels_last": True}, "of another setting: channels last `True`, here it is `False`"),
+        ({"options": RunOptions(dtype="bf16")}, "of another setting: dtype `bf16`, here it is `fp32`"),
+        ({"options": RunOptions(channels_last=True)}, "of another setting: channels last `True`, here it is `False`"),
         ({"device": "cuda:0"}, "of another setting: device `cuda:0`, here it is `cpu`"),
         ({"tf32": True}, "of another setting: tf32 `True`, here it is `False`"),
     ],
@@ -187,17 +189,15 @@ def test_another_machine_is_told_before_anything_is_measured(tmp_path: Path) -> 
         check_machine(read_saved(path), "cpu")
 
 
-WAYS: dict[str, Any] = {
-    "dtype": "bf16", "settings": "bf16 channels_last fold-bn compile", "runtime": "inductor", "channels_last": True,
-    "fold_bn": True,
-}  # fmt: skip
+FASTEST = RunOptions(dtype="bf16", channels_last=True, fold_bn=True, runtime="inductor")
+WAYS: dict[str, Any] = {"options": FASTEST}
 
 
 def best(*measurements: Measurement) -> Comparison:
     """A comparison of one net that `--best` measured so."""
     found = run(*measurements)
-    ladders = tuple(Ladder(m.batch, (judged(FP32, m),)) for m in measurements)
-    return dataclasses.replace(found, profiles=(dataclasses.replace(found.profiles[0], ladders=ladders),))
+    searches = tuple(SettingsSearch(m.batch, (checked(FP32, m),)) for m in measurements)
+    return dataclasses.replace(found, profiles=(dataclasses.replace(found.profiles[0], searches=searches),))
 
 
 def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Path) -> None:
@@ -208,9 +208,17 @@ def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Pat
     assert only(against(best(measured(0.1, **WAYS)), path)).notes == ()
 
 
-@pytest.mark.parametrize("other", [{"threads": 64}, {"device": "cuda:0"}, {"mode": "train"}, {"cudnn_benchmark": True}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"threads": 64},
+        {"device": "cuda:0"},
+        {"options": dataclasses.replace(FASTEST, mode="train")},
+        {"cudnn_benchmark": True},
+    ],
+)
 def test_what_the_best_settings_are_not_about_must_be_the_same(other: dict[str, Any], tmp_path: Path) -> None:
-    path = keep(best(measured(0.1, **WAYS, **other)), tmp_path / "base.json")
+    path = keep(best(measured(0.1, **(WAYS | other))), tmp_path / "base.json")
     with pytest.raises(UsageError, match="is of another setting"):
         against(best(measured(0.1)), path)
 

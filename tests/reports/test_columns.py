@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resnetcli.bench.latency import Measurement
-from resnetcli.bench.search import FP32, Ladder, judged
+from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.cli.main import app
 from resnetcli.reports import comparison as columns
 from resnetcli.reports.compare import compare
@@ -20,7 +20,7 @@ from resnetcli.reports.compare_table import comparison_sheet
 from resnetcli.reports.counted import COUNTS, PART_COUNTS
 from resnetcli.reports.measured import MEASURED as COLUMNS
 from resnetcli.reports.measured import measured_sheet
-from resnetcli.reports.search_table import ladder_sheet
+from resnetcli.reports.search_table import search_sheet
 from resnetcli.table.fields import Field
 from resnetcli.table.sheet import to_csv, to_markdown
 from tests.support.measured import MEASURED
@@ -78,8 +78,8 @@ def test_a_measured_figure_is_a_field_and_its_column() -> None:
         m = watched(4321)
         found = compare("resnet18")
         found = replace(found, profiles=(replace(found.profiles[0], measurements=(m,)),))
-        ladder = Ladder(2, (judged(FP32, m),))
-        for sheet in (comparison_sheet(found), measured_sheet([m]), ladder_sheet([ladder])):
+        search = SettingsSearch(2, (checked(FP32, m),))
+        for sheet in (comparison_sheet(found), measured_sheet([m]), search_sheet([search])):
             assert "4,321" in to_markdown(sheet)
             assert "faults" in to_markdown(sheet)
             head, line = to_csv(sheet).splitlines()

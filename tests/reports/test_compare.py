@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import resnetcli as rc
-from resnetcli.bench.interleaved import Together
+from resnetcli.bench import benchmark as module
+from resnetcli.bench.interleaved import Interleaved
+from resnetcli.bench.options import BenchmarkOptions
 from resnetcli.bench.versus import Ratio
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.plan.plan import Plan
-from resnetcli.reports import compare as module
-from resnetcli.reports.compare import compare
+from resnetcli.reports.compare import compare, compare_models
 from resnetcli.reports.compare_record import compare_record
 from resnetcli.reports.compare_table import comparison_sheet, contest_lines, results_lines
 from resnetcli.reports.profile import Profile
@@ -29,21 +30,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """Who was measured together, at which batch; times are of the table above, a batch of 64 fits no vgg16."""
     made: list[tuple[list[str], int]] = []
 
-    def together(plans: Sequence[Plan], *, batch: int, tell: Any, **others: Any) -> Together:
+    def together(plans: Sequence[Plan], *, batch_size: int, progress: Any, **others: Any) -> Interleaved:
         names = [plan.name for plan in plans]
-        made.append((names, batch))
-        tell(1.0)
+        made.append((names, batch_size))
+        progress(1.0)
         error = ResourceError("`vgg16` with a batch of 64 does not fit", "use a smaller `--batch`")
-        fits = [not (name == "vgg16" and batch == 64) for name in names]
-        times = [batch * SECONDS.get(name, 0.01) for name in names]
+        fits = [not (name == "vgg16" and batch_size == 64) for name in names]
+        times = [batch_size * SECONDS.get(name, 0.01) for name in names]
         ratios = [
             Ratio(t / times[0], (t / times[0] * 0.99, t / times[0] * 1.01), 0.01) if n and fit and fits[0] else None
             for n, (t, fit) in enumerate(zip(times, fits, strict=True))
         ]
-        found = [measured(t, batch=batch) if fit else error for t, fit in zip(times, fits, strict=True)]
-        return Together(tuple(found), tuple(ratios), 0.01 if len(names) > 1 else None, 40, True)
+        found = [measured(t, batch=batch_size) if fit else error for t, fit in zip(times, fits, strict=True)]
+        return Interleaved(tuple(found), tuple(ratios), 0.01 if len(names) > 1 else None, 40, True)
 
-    monkeypatch.setattr("resnetcli.bench.interleaved.measure_together", together)
+    monkeypatch.setattr("resnetcli.bench.benchmark.measure_interleaved", together)
     return made
 
 
@@ -64,7 +65,7 @@ def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
 def test_a_net_that_costs_just_as_much_stays() -> None:
     params = rc.count(rc.load("resnet50")).params
     assert names(compare("resnet50", max_params=params).profiles) == ["resnet50"]
-    with pytest.raises(UsageError, match="no net of 1 costs so little"):
+    with pytest.raises(UsageError, match=f"no model within --max-params {params - 1}"):
         compare("resnet50", max_params=params - 1)
 
 
@@ -79,8 +80,8 @@ def test_what_is_left_out_is_not_measured(calls: list[tuple[list[str], int]]) ->
         ({"sort": "size"}, "cannot sort by `size`"),
         ({"baseline": "vgg19"}, "is not among the models"),
         ({"protocol": "nowhere"}, "nothing is published"),
-        ({"max_params": 1}, "no net of 2 costs"),
-        ({"batch": [1, 0]}, "a batch of 0 images"),
+        ({"max_params": 1}, "no model within --max-params 1"),
+        ({"batch_size": [1, 0]}, "`--batch-size` must be at least 1"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_measured(
@@ -102,7 +103,9 @@ def test_a_pytorch_model_is_measured_among_others(calls: list[tuple[list[str], i
 
 def test_all_nets_are_measured_together_once_a_batch(calls: list[tuple[list[str], int]]) -> None:
     told: list[float] = []
-    found = compare("resnet18", "resnet50", device="cpu", batch=(1, 8), tell=told.append)
+    found = compare_models(
+        ("resnet18", "resnet50"), benchmark=BenchmarkOptions(device="cpu", batch_sizes=(1, 8)), progress=told.append
+    )
     assert calls == [(["resnet18", "resnet50"], 1), (["resnet18", "resnet50"], 8)]
     assert told == [0.5, 1.0]
     assert [[m.batch for m in profile.measurements] for profile in found.profiles] == [[1, 8], [1, 8]]
@@ -141,7 +144,7 @@ def test_many_nets_are_measured_in_groups_that_each_have_the_baseline(
 
 
 def test_what_does_not_fit_at_one_batch_is_a_line_and_the_rest_appears(calls: list[tuple[list[str], int]]) -> None:
-    found = compare("resnet18", "vgg16", device="cpu", batch=(1, 64))
+    found = compare("resnet18", "vgg16", device="cpu", batch_size=(1, 64))
     problem = "`vgg16` with a batch of 64 does not fit; use a smaller `--batch`"
     assert [failure.problem for failure in found.profiles[1].failures] == [problem]
     record = compare_record(found)
@@ -150,11 +153,11 @@ def test_what_does_not_fit_at_one_batch_is_a_line_and_the_rest_appears(calls: li
     assert len(lines) == 4  # three were measured
     assert {"median_s", "half_interval", "iqr_s", "min_s", "p90_s", "p99_s", "n"} <= set(lines[0].split(","))
     with pytest.raises(ResourceError, match="does not fit"):
-        compare("vgg16", device="cpu", batch=64)
+        compare("vgg16", device="cpu", batch_size=64)
 
 
 def test_the_table_has_a_line_for_each_batch_and_the_verdict_in_words(calls: list[tuple[list[str], int]]) -> None:
-    found = compare("resnet18", "resnet34", device="cpu", batch=(1, 8))
+    found = compare("resnet18", "resnet34", device="cpu", batch_size=(1, 8))
     sheet = comparison_sheet(found)
     place = [column.key for column in sheet.columns].index("verdict")
     assert sheet.columns[place].head == "against resnet18"

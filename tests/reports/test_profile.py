@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import resnetcli as rc
+from resnetcli.bench.benchmark import Failure
+from resnetcli.bench.environment import Noise
 from resnetcli.errors import ResourceError, Source, SpecError, UsageError
 from resnetcli.reports.measured import MEASURED as COLUMNS
 from resnetcli.reports.measured import conditions, measured_sheet, measurement_warnings
-from resnetcli.reports.profile import failed, parts
+from resnetcli.reports.profile import parts
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import cost_sheet, with_times
 from resnetcli.reports.verdict import judge
@@ -188,7 +190,7 @@ def test_an_auxiliary_head_hangs_from_a_row_that_is_left_whatever_the_order_of_k
 
 
 def test_a_csv_carries_every_measurement_in_a_line_with_the_total() -> None:
-    noisy = dataclasses.replace(MEASURED, batch=8, noisy=("other programs took 80%",))
+    noisy = dataclasses.replace(MEASURED, batch=8, noisy=(Noise("others", 0.8),))
     sheet = with_times(cost_sheet(rc.profile("resnet18"), "row"), (MEASURED, noisy))
     lines = list(csv.DictReader(to_csv(sheet).splitlines()))
     first, second = lines[-2:]
@@ -221,13 +223,13 @@ def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_no
     assert note not in measurement_warnings([steady])
 
 
-def test_of_several_models_it_is_said_whose_values_are_wrong() -> None:
+def test_warnings_name_the_model_whose_outputs_deviate() -> None:
     right = dataclasses.replace(MEASURED, tolerance=1e-3, deviation_outputs=1e-6, deviation_maps=None)
     wrong = dataclasses.replace(right, batch=8, deviation_outputs=0.5)
-    line = "at batch 8 its values are off by 0.5, more than 0.001"
+    line = "at batch 8 its outputs deviate by 0.5, more than 0.001"
     assert line in measurement_warnings([right, wrong])
     found = measurement_warnings([right, wrong, wrong], models=["resnet18", "resnet34", "resnet50"])
-    assert [each for each in found if "off by" in each] == [f"resnet34: {line}", f"resnet50: {line}"]
+    assert [each for each in found if "deviate" in each] == [f"resnet34: {line}", f"resnet50: {line}"]
 
 
 def test_an_interval_is_in_every_format() -> None:
@@ -263,4 +265,4 @@ def test_a_record_with_a_measurement_is_json() -> None:
     ],
 )
 def test_a_failure_names_its_batch(message: str, batch: int, problem: str) -> None:
-    assert failed("cpu", batch, ResourceError(message)).problem == problem
+    assert Failure.of("cpu", batch, ResourceError(message)).problem == problem

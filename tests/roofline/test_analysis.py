@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 import resnetcli as rc
+from resnetcli.bench.environment import Noise
 from resnetcli.bench.latency import Measurement
+from resnetcli.bench.options import DEFAULT, RunOptions
 from resnetcli.bench.worker import Job
 from resnetcli.errors import UsageError
 from resnetcli.ops import BatchNorm, Conv, Dropout, Linear, Pool, ReLU
@@ -53,6 +55,9 @@ def one_convolution() -> Plan:
     return s.plan()
 
 
+NOISE = (Noise("others", 0.4),)
+
+
 @dataclass
 class Measured:
     """What of a measurement is looked at."""
@@ -60,11 +65,10 @@ class Measured:
     median_s: float
     interval_s: tuple[float, float] = (0.0, 0.0)
     n: int = 10
-    noisy: tuple[str, ...] = ()
+    noisy: tuple[Noise, ...] = ()
     dtype: str = "fp32"
     settings: str = "fp32"
-    channels_last: bool = False
-    keep_memory: bool = False
+    options: RunOptions = DEFAULT
     host_s: float | None = None
 
 
@@ -228,7 +232,7 @@ def test_folding_and_graphs_are_worth_trying_where_they_lower_the_floor() -> Non
 
 
 def test_what_is_worth_trying_keeps_the_layout_and_memory_that_were_measured() -> None:
-    taken = measured(1e4, settings="fp32 channels_last keep-memory", channels_last=True, keep_memory=True)
+    taken = measured(1e4, options=RunOptions(channels_last=True, keep_memory=True))
     plan = one_convolution()
     found = explain("net", plan, "Net", ROUND, measurement=taken)
     assert heading(found)[0].startswith("Net   net   fp32 channels_last keep-memory, batch 1, eager   on ")
@@ -242,7 +246,7 @@ def test_what_is_worth_trying_keeps_the_layout_and_memory_that_were_measured() -
         return "not now"
 
     measure_suggestions(found, tried, device="cpu", measured=process)
-    assert [job.settings.text for job in asked] == [
+    assert [job.options.text for job in asked] == [
         "bf16 channels_last keep-memory", "bf16 channels_last keep-memory compile"
     ]  # fmt: skip
 
@@ -252,8 +256,8 @@ def test_what_is_worth_trying_is_measured_as_it_says_by_a_process_each() -> None
 
     def process(job: Job) -> Measurement | str:
         asked.append(job)
-        off = {"tolerance": 1e-3, "deviation_outputs": 0.5 if job.settings.fold_bn else 1e-6}
-        return "no compiler" if job.settings.compile else measured(1.0, **off)
+        off = {"tolerance": 1e-3, "deviation_outputs": 0.5 if job.options.fold_bn else 1e-6}
+        return "no compiler" if job.options.compile else measured(1.0, **off)
 
     found = explained(one_convolution(), None, batch=4)
     tried = [
@@ -262,10 +266,10 @@ def test_what_is_worth_trying_is_measured_as_it_says_by_a_process_each() -> None
         Suggestion("--compile", floor(one_convolution(), ROUND, fused=True), ""),
     ]
     done = measure_suggestions(found, tried, device="cpu", time_budget_s=0.5, measured=process)
-    assert [job.settings.text for job in asked] == ["fp32 fold-bn", "fp32 graph", "fp32 compile"]
+    assert [job.options.text for job in asked] == ["fp32 fold-bn", "fp32 graph", "fp32 compile"]
     assert all(job.plan is found.plan for job in asked)
-    assert {(job.device, job.batch, job.time_budget_s, job.what) for job in asked} == {("cpu", 4, 0.5, "time")}
-    wrong = "its values are off by 0.5, more than 0.001"
+    assert {(job.device, job.batch_size, job.time_budget_s, job.figure) for job in asked} == {("cpu", 4, 0.5, "time")}
+    wrong = "its outputs deviate by 0.5, more than 0.001"
     assert [each.problem for each in done] == [wrong, "", "no compiler"]
     assert [each.measurement is None for each in done] == [False, False, True]
 
@@ -297,7 +301,7 @@ def test_the_floors_tell_resnext_from_resnet_as_published() -> None:
     for device, batch, published in (("rtx4090", 512, 1.206), ("rtx3090", 1024, 1.189)):
         net, other = floors(
             [(name, name, rc.load(name)) for name in ("resnext50_32x4d", "resnet50")],
-            read_profile(device), dtype="fp16", batch=batch,
+            read_profile(device), dtype="fp16", batch_size=batch,
         )  # fmt: skip
         found = Difference(net, other)
         assert found.time_ratio == pytest.approx(published, rel=0.05)
@@ -341,7 +345,7 @@ def test_the_sentence_names_what_takes_the_time() -> None:
 
 def test_the_sentence_on_two_nets_names_the_bytes() -> None:
     net, other = floors([(name, name, rc.load(name)) for name in ("resnext50_32x4d", "resnet50")],
-                        read_profile("rtx4090"), dtype="fp16", batch=512)  # fmt: skip
+                        read_profile("rtx4090"), dtype="fp16", batch_size=512)  # fmt: skip
     said = summary(net, Difference(net, other))
     assert "18.8% above that of resnet50, with 3.5% more MACs and 24.4% more bytes moved" in said
     assert "the bytes explain all of it" in said
@@ -381,7 +385,7 @@ def test_the_sentence_names_the_kind_of_step_that_differs_most_whichever_net_is_
 
 def test_a_noisy_run_is_in_the_record_too() -> None:
     reasons = ["other programs took 40% of the processors"]
-    noisy = explain("net", one_convolution(), "Net", ROUND, measurement=measured(1.0, noisy=tuple(reasons)))
+    noisy = explain("net", one_convolution(), "Net", ROUND, measurement=measured(1.0, noisy=NOISE))
     quiet = replace(noisy, measurement=measured(1.0))
     tried = Suggestion("--fold-bn", noisy.executed, "", measurement=noisy.measurement)
     record = explain_record(quiet, Difference(quiet, noisy), (tried, replace(tried, measurement=None)), "said")
@@ -391,9 +395,9 @@ def test_a_noisy_run_is_in_the_record_too() -> None:
 
 
 def test_a_noisy_run_is_said() -> None:
-    noisy = Measured(1.0, (1.0, 1.0), noisy=("other programs took 40% of the processors",))
+    noisy = Measured(1.0, (1.0, 1.0), noisy=NOISE)
     found = replace(explained(one_convolution(), 1.0), measurement=noisy)  # type: ignore[arg-type]
-    line = f"noisy: net: {noisy.noisy[0]}; not to be relied upon, measure again on a quiet machine"
+    line = f"noisy: net: {NOISE[0].text}; not to be relied upon, measure again on a quiet machine"
     assert heading(found)[-1] == line
     quiet = explained(one_convolution(), 1.0)
     assert not any("noisy" in text for text in heading(quiet))
@@ -405,7 +409,7 @@ def test_a_noisy_run_is_said() -> None:
 
 def test_the_sentence_itself_says_that_the_run_was_noisy() -> None:
     quiet = explained(one_convolution(), 1.0)
-    noisy = replace(quiet, measurement=Measured(1.0, (1.0, 1.0), noisy=("busy",)))  # type: ignore[arg-type]
+    noisy = replace(quiet, measurement=Measured(1.0, (1.0, 1.0), noisy=NOISE))  # type: ignore[arg-type]
     assert summary(noisy) == f"On a noisy run, {summary(quiet)}"
     calm = summary(quiet, Difference(quiet, quiet))
     assert calm.startswith("Net takes")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnetcli.bench.settings import settings
+from resnetcli.bench.options import RunOptions
 from resnetcli.errors import UsageError
 from resnetcli.roofline.layers import Split, _Queue, split, take_turns
 from tests.support.sketch import residual_net
@@ -51,10 +51,10 @@ def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
 
 def test_layers_are_timed_under_settings_too() -> None:
     plan = residual_net()
-    found = split(plan, batch=2, settings=settings("bf16", channels_last=True), budget_s=0.01)
+    found = split(plan, batch_size=2, options=RunOptions(dtype="bf16", channels_last=True), budget_s=0.01)
     assert len(found.every_s) == len(plan.steps)
     with pytest.raises(UsageError, match="no layers to be timed"):
-        split(plan, settings=settings(fold_bn=True))
+        split(plan, options=RunOptions(fold_bn=True))
 
 
 def test_a_machine_that_is_slow_for_a_while_slows_both_of_a_pair() -> None:

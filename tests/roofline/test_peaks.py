@@ -238,7 +238,7 @@ def test_ceilings_measured_on_a_busy_machine_say_so(monkeypatch: pytest.MonkeyPa
     for busy_s, noisy in ((16.0, ("other programs took 80% of the processors",)), (0.0, ())):
         after = replace(QUIET, at_s=10.0, own_s=4.0, busy_s=(QUIET.busy_s or 0.0) + 4.0 + busy_s)
         readings = iter([QUIET, after])
-        monkeypatch.setattr(calibration, "look_around", lambda place, readings=readings: next(readings))
+        monkeypatch.setattr(calibration, "read_environment", lambda place, readings=readings: next(readings))
         assert calibrate(budget_s=0.01).noisy == noisy
         assert next(readings, None) is None
 

@@ -9,6 +9,7 @@ from resnetcli.bench.energy import Energy
 from resnetcli.bench.environment import Gpu, Ledger, Reading
 from resnetcli.bench.footprint import Footprint
 from resnetcli.bench.latency import Measurement
+from resnetcli.bench.options import RunOptions
 from resnetcli.bench.training_step import Phase, Phases
 
 QUIET = Reading(
@@ -17,10 +18,9 @@ QUIET = Reading(
 )  # fmt: skip
 ENVIRONMENT = Ledger(QUIET, dataclasses.replace(QUIET, at_s=5.0, own_s=9.0, busy_s=19.2))
 MEASURED = Measurement(
-    device="cpu", device_name="x", dtype="fp32", tf32=False, batch=2, threads=2, settings="fp32", runtime="eager",
-    channels_last=False, fold_bn=False, cuda_graph=False, keep_memory=False, cudnn_benchmark=False, deviation_maps=None,
-    deviation_outputs=None, tolerance=None, prepare_s=0.6, median_s=0.1, interval_s=(0.09, 0.13), iqr_s=0.02,
-    min_s=0.08, p90_s=0.124, p99_s=None, n=3, stopped="budget", calls_per_sample=1, throughput_img_s=21.0,
+    device="cpu", device_name="x", options=RunOptions(), tf32=False, batch=2, threads=2, cudnn_benchmark=False,
+    deviation_maps=None, deviation_outputs=None, tolerance=None, prepare_s=0.6, median_s=0.1, interval_s=(0.09, 0.13),
+    iqr_s=0.02, min_s=0.08, p90_s=0.124, p99_s=None, n=3, stopped="budget", calls_per_sample=1, throughput_img_s=21.0,
     peak_memory_bytes=None, first_call_s=0.5, warmup_s=0.6, warmup_calls=3, warmup_settled=False,
     samples_s=(0.08, 0.1, 0.13), outliers=(), torch="2", environment=ENVIRONMENT, noisy=(),
 )  # fmt: skip
@@ -37,7 +37,7 @@ PHASE = Phase(0.03, (0.029, 0.031))
 GPU_MEASURED = dataclasses.replace(
     MEASURED,
     device="cuda:0",
-    mode="train",
+    options=RunOptions(mode="train"),
     phases=Phases(PHASE, PHASE, PHASE, 10),
     live_peak_bytes=10**8,
     energy=Energy("NVML", 0.5, 0.4, 400.0, 80.0, 3.1, 2480),

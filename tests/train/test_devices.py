@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnetcli.bench import settings as measure_settings
+from resnetcli.bench import allocator
 from resnetcli.errors import ResourceError
 from resnetcli.net.memory import fitting
 from resnetcli.recipes.schedule import Schedule, Warmup
@@ -242,7 +242,7 @@ def test_a_gpus_algorithms_are_chosen_by_time_unless_it_is_to_be_deterministic(
 
 def test_a_trainer_sets_nothing_for_the_whole_process(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(measure_settings, "_mallopt", lambda: lambda *what: asked.append(what))
+    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda *what: asked.append(what))
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     steps(trainer(dropout=False), 2).evaluate()
     assert not asked
