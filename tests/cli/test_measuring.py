@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,8 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     """At batch 8 of the second net nothing passes, and what is tried once more fails once more."""
     from resnetcli.bench import benchmark
 
-    search, measure_interleaved_subprocesses = (
-        vars(benchmark)[name] for name in ("search", "measure_interleaved_subprocesses")
-    )
+    search: Callable[..., SettingsSearch] = vars(benchmark)["search"]
+    measure_interleaved_subprocesses: Callable[..., Interleaved] = vars(benchmark)["measure_interleaved_subprocesses"]
 
     def small_room(plan: Plan, *, batch_size: int, **others: Any) -> SettingsSearch:
         if plan.name == "cifar_resnet56" and batch_size == 8:
