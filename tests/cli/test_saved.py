@@ -161,8 +161,8 @@ def test_a_batch_that_does_not_fit_is_a_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("profile resnet18 --batch-size 1,,8", "--batch-size: `` is not a number of images"),
-        ("profile resnet18 --batch-size many", "--batch-size: `many` is not a number of images"),
+        ("profile resnet18 --batch-size 1,,8", "--batch-size: `` is not a batch size"),
+        ("profile resnet18 --batch-size many", "--batch-size: `many` is not a batch size"),
         ("compare --batch-size 8,-1", "`--batch-size` must be at least 1"),
         ("profile resnet18 --time-budget soon", "--time-budget: `soon` is not a time"),
         ("profile resnet18 --time-budget 0s", "`0s` is out of range"),
