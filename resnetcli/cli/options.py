@@ -10,12 +10,12 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from resnetcli.bench.options import BenchmarkOptions, Option, option_of
+from resnetcli.bench.options import BenchmarkOptions, Option, RunOptions, option_of
 from resnetcli.errors import UsageError
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of a command that is an options dataclass by one command-line option per field.
+    """Replace each parameter of a command that is a RunOptions or BenchmarkOptions by one option per field.
 
     `options: RunOptions` stands for all fields, also those of a dataclass in a field; `options: Annotated[RunOptions,
     by_layer]` for those that `by_layer` selects, without a panel in the help. The command receives the object. Raises
@@ -29,10 +29,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         select: Callable[[Field[Any]], bool] | None = None
         if get_origin(kind) is Annotated:
             kind, select = kind.__origin__, kind.__metadata__[0]
-        if not is_dataclass(kind):
+        if not (isinstance(kind, type) and issubclass(kind, RunOptions | BenchmarkOptions)):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
-        assert isinstance(kind, type)
         leaves = [field for field in _leaves(kind) if select is None or select(field)]
         groups[parameter.name] = kind, leaves
         parameters += [_parameter(field, with_panel=select is None) for field in leaves]
@@ -79,10 +78,7 @@ def _parameter(field: Field[Any], *, with_panel: bool) -> inspect.Parameter:
     elif "int" in str(field.type):
         kind = int | None
     declared = typer.Option(
-        option.flag,
-        metavar=option.metavar,
-        rich_help_panel=option.panel if with_panel else None,
-        help=text,
+        option.flag, metavar=option.metavar, rich_help_panel=option.panel if with_panel else None, help=text
     )
     annotation = Annotated[kind, declared]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
