@@ -186,9 +186,9 @@ def the_records(schema: str) -> Iterator[records.Record]:
     """Of the whole zoo."""
     every = the_zoo()
     match schema:
-        case "profile@1":
+        case "profile@2":
             yield from map(profile_record, (*the_profiles(), measured()))
-        case "compare@1":
+        case "compare@2":
             yield compare_record(Comparison(the_profiles()))
             yield compare_record(timed(), held(timed()))
         case "saved@1":
@@ -206,9 +206,9 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield list_record(every)
         case "show@1":
             yield show_record(the_profiles())
-        case "info@1":
+        case "info@2":
             yield from (info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
-        case "verify@1":
+        case "verify@2":
             yield verify_record(verify())
         case "ceilings@1":
             yield roofline_records.ceilings_record(read_profile("rtx4090"))
@@ -216,7 +216,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield from explanations()
         case "predict@1":
             yield roofline_records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
-        case "papers@1":
+        case "papers@2":
             yield papers_record(paper_tables())
         case "train@2":
             yield trained(0)
@@ -268,12 +268,12 @@ def test_every_record_has_its_section() -> None:
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -> None:
-    known, entry_kinds, found = documented(schema), documented("profile@1"), set()
+    known, entry_kinds, found = documented(schema), documented("profile@2"), set()
     for record in the_records(schema):
         record = json.loads(json.dumps(record))
         assert record["schema"] == f"resnet-cli/{schema}"
-        if schema == "compare@1":  # each of its models is a profile, whole
-            known_model = documented("profile@1")
+        if schema == "compare@2":  # each of its models is a profile, whole
+            known_model = documented("profile@2")
             record["models"] = [model | {"latency": None} for model in record["models"]]
             assert all({key for key, _ in emitted(model)} <= known_model.keys() for model in record["models"])
             record["models"] = [{} for _ in record["models"]]
@@ -288,7 +288,7 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
             assert rung["measurement"] is None or rung["measurement"].keys() == record["measurements"][0].keys()
             rung["measurement"] = rung["measurement"] and {}
         for key, value in emitted(record):
-            if "published[]." in key and schema not in ("profile@1", "train@2", "seeds@2"):
+            if "published[]." in key and schema not in ("profile@2", "train@2", "seeds@2"):
                 key = key[key.index("published[].") :]  # as in a profile
                 assert fits(value, entry_kinds[key])
                 continue

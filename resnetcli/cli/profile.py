@@ -108,7 +108,7 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
     from resnetcli.reports.search_table import SEARCH_NOTE, search_lines, search_sheet
     from resnetcli.table.output import bar_width
 
-    level: By = "row" if by is Level.stage else "block" if by is Level.block else "layer"
+    level: By = by.value
     sheet = cost_sheet(found, level, width=bar_width(), receptive=receptive)
     failures = failure_lines(found.failures) if found.measurements else []
 
@@ -120,7 +120,7 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
             yield Section(search_sheet(found.searches), (), search_lines(found.searches), [SEARCH_NOTE])
         if found.measurements:
             after = measurement_warnings(found.measurements, energy=energy) + failures
-            yield Section(measured_sheet(found.measurements), (), after, conditions(found.measurements))
+            yield Section(measured_sheet(found.measurements, found.item), (), after, conditions(found.measurements))
         if note := unjudged(found):
             yield Section(before=[note])
 

@@ -12,7 +12,7 @@ from resnetcli.counting.conventions import DEFAULT
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.failures import for_each
 from resnetcli.reports.accuracy import accuracy as printed_accuracy
-from resnetcli.reports.comparison import Comparison, Row, frame_fields, measured_fields
+from resnetcli.reports.comparison import Comparison, Row, frame_fields, timing_fields
 from resnetcli.reports.profile import STATIC, Batches, Profile, as_batches, profile_model
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.inputs import Size
@@ -132,7 +132,7 @@ def _measured(comparison: Comparison, benchmark: BenchmarkOptions, progress: Cal
 def _sort_field(comparison: Comparison, sort: str, measured: bool) -> Field[Row]:
     """The column to sort by. Raises UsageError for an unknown one, before anything is measured."""
     asked = sort.strip().removeprefix("-")
-    counted, timed = frame_fields(comparison), measured_fields()
+    counted, timed = frame_fields(comparison), timing_fields(comparison)
     if found := find_field(counted, asked):
         return found
     if found := find_field(timed, asked):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def compare_record(comparison: Comparison, changes: Changes | None = None) -> Record:
-    """`resnet-cli/compare@1`."""
+    """`resnet-cli/compare@2`."""
     return {
-        "schema": "resnet-cli/compare@1",
+        "schema": "resnet-cli/compare@2",
         "protocol": comparison.accuracy.protocol if comparison.accuracy else None,
         "limits": {name: comparison.limits.get(name) for name in ("params", "macs")},
         "left_out": list(comparison.left_out),

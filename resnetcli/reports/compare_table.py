@@ -20,18 +20,20 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
 
 
 CHANGES: list[Field[Change]] = [
-    Field("batch", "batch"),
+    Field("batch", "batch", help="batch size"),
     Field("then_s", "then", text=duration, priority=1, help="median latency in the baseline"),
     Field("now_s", "now", text=duration, priority=1, help="median latency now"),
-    Field("text", "ratio", lambda change: "; ".join((change.ratio.text(), *change.notes)), align="left", wrap=True),
+    Field("text", "ratio", lambda change: "; ".join((change.ratio.text(), *change.notes)), align="left", wrap=True,
+          help="now relative to then, with its 95% CI"),
     Field("verdict", "verdict", row_text=lambda change: change.verdict + ": noisy" * (change.verdict == "undecided"),
-          align="left", style="cyan"),
+          align="left", style="cyan", help="slower, faster, same, or undecided if the run was noisy"),
 ]  # fmt: skip
 
 
 def changes_sheet(changes: Changes) -> Sheet:
     """Latency now against that of a baseline file."""
-    model: Field[Change] = Field("model", f"against {changes.file}", align="left", style="bold")
+    model: Field[Change] = Field("model", f"against {changes.file}", align="left", style="bold",
+                                 help="model and parameters set")  # fmt: skip
     return Sheet.of([model, *CHANGES], changes.changes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.reports.counted import COUNTS, under_convention
-from resnetcli.reports.measured import MEASURED
+from resnetcli.reports.measured import measured_fields
 from resnetcli.table.fields import Field, to_frame, with_priority
 from resnetcli.table.numbers import change, figure_name
 
@@ -75,9 +75,10 @@ def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
     measurements = [m for profile in profiles for m in profile.measurements]
     several_inputs = len({profile.plan.input_text for profile in profiles}) > 1
     fields: list[Field[Row]] = [
-        Field("model", "model", lambda row: row.profile.label, align="left", style="bold"),
+        Field("model", "model", lambda row: row.profile.label, align="left", style="bold",
+              help="model and parameters set"),
         Field("input", "input", lambda row: _input(row.profile), row_text=lambda row: row.profile.plan.input_text,
-              shown=several_inputs, priority=5),
+              shown=several_inputs, priority=5, help="one image: channels x height x width"),
     ]  # fmt: skip
     for count in under_convention(COUNTS, profiles[0].convention, lambda profile: profile.tally.total):
         fields += [each.through(_profile) for each in _beside(comparison, count, essential=not measurements)]
@@ -90,18 +91,18 @@ def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
     several_settings = len({m.settings for m in measurements}) > 1
     sweep = len({m.batch for m in measurements}) > 1
     fields += [
-        _measured("settings", align="left", wrap=True, shown=several_settings),
-        _measured("batch", shown=sweep),
+        _condition("settings", align="left", wrap=True, shown=several_settings),
+        _condition("batch", shown=sweep),
     ]
     judged = bool(against) and len(profiles) > 1
     ratios: list[Field[Ratio]] = [
-        Field("median_ratio", "ratio", lambda ratio: ratio.ratio, shown=False),
-        Field("median_ratio_low", "from", lambda ratio: ratio.interval[0], shown=False),
-        Field("median_ratio_high", "to", lambda ratio: ratio.interval[1], shown=False),
+        Field("median_ratio", "ratio", lambda ratio: ratio.ratio, shown=False, help=f"latency relative to {against}"),
+        Field("median_ratio_low", "from", lambda ratio: ratio.interval[0], shown=False, help="low end of its 95% CI"),
+        Field("median_ratio_high", "to", lambda ratio: ratio.interval[1], shown=False, help="high end of its 95% CI"),
         Field("verdict", f"against {against}", lambda ratio: ratio.text(), align="left", style="cyan", wrap=True,
               shown=judged, help="latency relative to that model, with its 95% CI"),
     ]  # fmt: skip
-    for measured in measured_fields():
+    for measured in timing_fields(comparison):
         fields.append(measured)
         fields += [each.through(_of_ratio) for each in ratios] if measured.key == "half_interval" else []
     return fields
@@ -122,18 +123,22 @@ def frame_fields(comparison: Comparison) -> list[Field[Row]]:
     if accuracy := comparison.accuracy:
         fields += [_best_accuracy(accuracy, column, key) for column, key in accuracy.keys.items()]
     if any(profile.measurements for profile in comparison.profiles):
-        fields += [*map(_measured, ("device", "batch", "settings")), *measured_fields()]
+        fields += [*map(_condition, CONDITIONS), *timing_fields(comparison)]
     return fields
 
 
-def measured_fields() -> list[Field[Row]]:
-    """The columns of measurements."""
-    return [each.through(_measurement) for each in MEASURED]
+def timing_fields(comparison: Comparison) -> list[Field[Row]]:
+    """The columns of the models' measurements."""
+    item = max((profile.item for profile in comparison.profiles), key=lambda item: item != "image")
+    return [field.through(_measurement) for field in measured_fields(item)]
 
 
-def _measured(key: str, **options: Any) -> Field[Row]:
-    """A condition of the measurement."""
-    field: Field[Measurement] = Field(key, key, **options)
+CONDITIONS = {"device": "device", "batch": "batch size", "settings": "execution options"}
+"""Conditions of a measurement -> their meaning."""
+
+
+def _condition(key: str, **options: Any) -> Field[Row]:
+    field: Field[Measurement] = Field(key, key, help=CONDITIONS[key], **options)
     return field.through(_measurement)
 
 
@@ -198,10 +203,12 @@ def _accuracy_fields(comparison: Comparison, column: tuple[str, str], key: str) 
         return ", ".join(f"{value} {'/'.join(papers)}" for value, papers in published.items())
 
     head = key.replace(column[0], figure_name(column[0]), 1)
-    yield Field(f"{key} sources".replace(" ", "_"), head, texts, align="left", wrap=True)
+    yield Field(f"{key} sources".replace(" ", "_"), head, texts, align="left", wrap=True,
+                help="published values and their papers")  # fmt: skip
     yield _best_accuracy(accuracy, column, key)
 
 
 def _best_accuracy(accuracy: Accuracy, column: tuple[str, str], key: str) -> Field[Row]:
     head = key.replace(column[0], figure_name(column[0]), 1)
-    return Field(key.replace(" ", "_"), head, lambda row: accuracy.best(row.profile, *column), shown=False)
+    return Field(key.replace(" ", "_"), head, lambda row: accuracy.best(row.profile, *column), shown=False,
+                 help="best published value")  # fmt: skip

@@ -89,10 +89,10 @@ def _filled(text: str, width: int | None, *, listed: bool) -> str:
 
 
 def info_record(info: Info) -> Record:
-    """`resnet-cli/info@1`."""
+    """`resnet-cli/info@2`."""
     profile, paper, spec = info.profile, info.paper, info.profile.spec
     return {
-        "schema": "resnet-cli/info@1",
+        "schema": "resnet-cli/info@2",
         **pick(profile, "model", "family"),
         "name": spec.title,
         "cite": spec.cite,

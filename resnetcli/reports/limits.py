@@ -37,7 +37,7 @@ class SavedCounts:
 class SavedStage(SavedCounts):
     """A stage of a saved profile."""
 
-    row: str
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class SavedProfile(SavedCounts):
 
     model: str
     input: tuple[Count, Count, Count]
-    rows: tuple[SavedStage, ...]
+    stages: tuple[SavedStage, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     memory: SavedMemory | None = None
     """None in files of early versions."""
@@ -106,7 +106,7 @@ def read_saved_profile(path: str | os.PathLike[str]) -> SavedProfile:
     """Read a file written by `profile --format json`. Raises UsageError for any other file."""
     label = os.fspath(path)
     record = load_json(label, MAX_BYTES, _HINT)
-    if not isinstance(record, dict) or record.get("schema") != "resnet-cli/profile@1":
+    if not isinstance(record, dict) or record.get("schema") != "resnet-cli/profile@2":
         raise UsageError(f"`{label}` is not a saved profile", _HINT)
     try:
         saved = structure(SavedProfile, record)
@@ -168,7 +168,7 @@ def _grown(profile: Profile, name: str, before: SavedProfile) -> Problem:
     resized = () if before.input == profile.plan.input_sizes else (f"the input was {before.input_text}",)
     if name == MEMORY:
         return _memory_problem(profile, message, resized)
-    costs = {stage.row: getattr(stage, name) for stage in before.rows}
+    costs = {saved.stage: getattr(saved, name) for saved in before.stages}
     growth = []
     for stage, cost in profile.counts.rows.items():
         increase = cost.figure(name) - costs.get(stage, 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from resnetcli.errors import plural
@@ -104,7 +104,21 @@ MEASURED: list[Field[Measurement]] = [
 """The columns of a measurement, in order: every table, CSV, data frame and `--sort` has them."""
 
 
-def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
+def measured_fields(item: str) -> list[Field[Measurement]]:
+    """The columns of a measurement whose batch is of images, or of another `item`: `inputs/s`."""
+
+    def renamed(field: Field[Measurement]) -> Field[Measurement]:
+        legend = field.legend
+        return replace(
+            field, head=field.head.replace("image", item), help=field.help.replace("image", item),
+            legend=legend.replace("image", item) if isinstance(legend, str)
+            else lambda rows: legend(rows).replace("image", item),
+        )  # fmt: skip
+
+    return MEASURED if item == "image" else [renamed(field) for field in MEASURED]
+
+
+def measured_sheet(measurements: Sequence[Measurement], item: str = "image") -> Sheet:
     """Latency, throughput and memory, a row for each setting and batch size."""
     sweep = len({m.batch for m in measurements}) > 1
 
@@ -113,9 +127,9 @@ def measured_sheet(measurements: Sequence[Measurement]) -> Sheet:
 
     fields: list[Field[Measurement]] = [
         Field("device", "measured", row_text=how, align="left", style="bold", wrap=True, help="device and settings"),
-        Field("settings", "", shown=False),
-        Field("batch", "batch", shown=not sweep),
-        *MEASURED,
+        Field("settings", "settings", shown=False, help="execution options"),
+        Field("batch", "batch", shown=not sweep, help="batch size"),
+        *measured_fields(item),
     ]
     return Sheet.of(fields, measurements)
 

@@ -244,9 +244,9 @@ def tables_sheet(tables: tuple[PaperTable, ...]) -> Sheet:
 
 
 def papers_record(tables: tuple[PaperTable, ...]) -> Record:
-    """`resnet-cli/papers@1`."""
+    """`resnet-cli/papers@2`."""
     return {
-        "schema": "resnet-cli/papers@1",
+        "schema": "resnet-cli/papers@2",
         "tables": [
             {
                 "paper": table.paper.key,

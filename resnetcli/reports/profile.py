@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Batches = int | Sequence[int]
 STATIC = BenchmarkOptions()
 """Nothing is measured."""
-By = Literal["row", "block", "layer"]
+By = Literal["stage", "block", "layer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,11 @@ class Profile:
     def label(self) -> str:
         """The model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
         return " ".join(filter(None, (self.model, settings_text(self.settings))))
+
+    @property
+    def item(self) -> str:
+        """What a batch is made of: images, or other inputs, such as tokens."""
+        return "input" if self.plan.inputs else "image"
 
     def with_results(self, results: Results) -> Profile:
         """With what was measured."""
@@ -253,11 +258,11 @@ def _of_traced(
 
 
 def parts(profile: Profile, by: By) -> list[Part]:
-    """The net's costs by table row, by block (an item of a row, each copy by itself) or by layer."""
+    """The model's costs by stage, by block (an item of a stage, each copy separately) or by layer."""
     plan, counts, figures = profile.plan, profile.counts, step_figures(profile.plan, profile.convention)
     groups: dict[str, list[int]] = {}
     for row, steps in row_steps(plan).items():
-        if by == "row" or not steps:
+        if by == "stage" or not steps:
             groups[row] = list(steps)
             continue
         for index in steps:
@@ -267,7 +272,7 @@ def parts(profile: Profile, by: By) -> list[Part]:
     found = []
     for name, indices in groups.items():
         passed = [i for i in indices if not plan.steps[i].where.inside("aside")] or indices
-        last = plan.rows[name] if by == "row" or not indices else passed[-1]
+        last = plan.rows[name] if by == "stage" or not indices else passed[-1]
         layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
         cost = sum_costs(counts.steps[i] for i in indices)
         found.append(Part(name, layers, plan.steps[last].shape, cost, last, sum(figures[i] for i in indices)))

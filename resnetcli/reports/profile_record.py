@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def profile_record(profile: Profile) -> Record:
-    """`resnet-cli/profile@1`."""
+    """`resnet-cli/profile@2`."""
     plan, counts = profile.plan, profile.counts
     trained = None if is_traced(plan) else training(plan)
     measurements = [measurement_record(measurement) for measurement in profile.measurements]
@@ -30,7 +30,7 @@ def profile_record(profile: Profile) -> Record:
     except ResourceError:
         fields = ()
     return {
-        "schema": "resnet-cli/profile@1",
+        "schema": "resnet-cli/profile@2",
         "model": profile.model,
         "parameters": dict(plan.parameters),
         "name": plan.title,
@@ -47,9 +47,9 @@ def profile_record(profile: Profile) -> Record:
         "memory": _memory(plan, profile.memory) if trained else None,
         "aux": heads_record(profile),
         "published": [published_record(entry) for entry in profile.judged],
-        "rows": [
+        "stages": [
             {
-                "row": part.name,
+                "stage": part.name,
                 "output": sizes(part.output),
                 "maps": part.output.n,
                 **record(PART_COUNTS, part),
@@ -57,7 +57,7 @@ def profile_record(profile: Profile) -> Record:
                 "training": _training(trained.rows[part.name]) if trained else None,
                 "receptive": _receptive(fields[part.step]) if fields else None,
             }
-            for part in parts(profile, "row")
+            for part in parts(profile, "stage")
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,

@@ -52,9 +52,10 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
     head = profile.convention.label
     fields: list[Field[Part]] = [
-        Field(by, by, lambda part: part.name, align="left", style="bold"),
-        Field("layers", "steps", align="left", style="dim", shown=by == "layer", exported=by == "layer", priority=1),
-        Field("output", "output", _output, row_text=_output_text, priority=2 if by != "row" else 0,
+        Field(by, by, lambda part: part.name, align="left", style="bold", help=f"name of the {by}"),
+        Field("layers", "steps", align="left", style="dim", shown=by == "layer", exported=by == "layer", priority=1,
+              help="the layer as the spec writes it"),
+        Field("output", "output", _output, row_text=_output_text, priority=2 if by != "stage" else 0,
               help="feature map, C x H x W"),
         *(_receptive_fields(profile.plan) if receptive else ()),
         *under_convention(PART_COUNTS, profile.convention, lambda part: part.figure),
@@ -168,18 +169,21 @@ def heads_line(profile: Profile) -> str:
 
 
 PUBLISHED: list[Field[Judged]] = [
-    Field("figure", "figure", lambda e: e.published.figure, figure_name, align="left", style="bold"),
-    Field("published", "published", lambda e: e.published.printed, help="as printed in the paper"),
+    Field("figure", "figure", lambda e: e.published.figure, figure_name, align="left", style="bold",
+          help="published quantity"),
+    Field("published", "published", lambda e: e.published.printed, help="value as printed in the paper"),
     Field("counted", "counted", text=short, help="computed from the spec"),
-    Field("verdict", "verdict", align="left"),
-    Field("dataset", "dataset", lambda e: e.published.dataset, align="left", wrap=True, sparse=True),
-    Field("protocol", "protocol", lambda e: e.published.protocol, align="left", wrap=True, sparse=True,
+    Field("verdict", "verdict", align="left", help="whether the count rounds or truncates to it, or differs"),
+    Field("dataset", "dataset", lambda e: e.published.dataset, align="left", wrap=True, sparse=True, priority=2,
+          help="evaluation dataset of an accuracy"),
+    Field("protocol", "protocol", lambda e: e.published.protocol, align="left", wrap=True, sparse=True, priority=1,
           help="evaluation protocol of an accuracy"),
     Field("source", "source", lambda e: f"{e.published.source} {e.published.table}",
           lambda source: source.removeprefix("arXiv:"), align="left", style="dim", help="paper and table"),
-    Field("note", "note", lambda e: e.published.note, align="left", wrap=True, sparse=True),
+    Field("note", "note", lambda e: e.published.note, align="left", wrap=True, sparse=True,
+          help="known reason for a difference"),
     Field("detail", "detail", lambda e: e.published.detail, align="left", style="dim", wrap=True, sparse=True,
-          priority=2),
+          priority=3, help="what else the paper says of the figure"),
 ]  # fmt: skip
 
 
@@ -202,7 +206,7 @@ def unjudged(profile: Profile) -> str:
 
 
 def with_times(costs: Sheet, measurements: Sequence[Measurement]) -> Sheet:
-    """Costs and times in one table, for programs: the total once for every measurement, which is of the whole net."""
+    """Costs and times in one table, for programs: the total is repeated for each measurement of the whole model."""
     if not measurements or costs.total is None:
         return costs
     times, total = measured_sheet(measurements), costs.total

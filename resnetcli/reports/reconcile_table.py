@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnetcli.counting.tally import Tally
 from resnetcli.errors import plural
-from resnetcli.table.numbers import exact, short
+from resnetcli.table.numbers import exact, short, signed_percent
 from resnetcli.table.sheet import Cell, Column, Sheet, cell
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _off(difference: int, total: int) -> str:
     if not difference:
         return "0"
     reference = total - difference
-    return f"{100 * difference / reference:+.2f}%" if reference else f"{difference:+,}"
+    return signed_percent(difference / reference, 2) if reference else f"{difference:+,}"
 
 
 def own_sheet(found: Reconciliation) -> Sheet:

@@ -49,7 +49,8 @@ def published_record(entry: Judged) -> Record:
     published = entry.published
     optional = pick(published, "protocol", "dataset", "label", "detail")
     return {
-        **pick(published, "figure", "printed"),
+        "figure": published.figure,
+        "value": published.printed,
         **pick(entry, "counted", "verdict"),
         "note": published.note or None,
         **pick(published, "source", "table", "row"),

@@ -24,18 +24,19 @@ def search_sheet(searches: Sequence[SettingsSearch]) -> Sheet:
     """A row for each setting, in the order tried; `search_lines` says why one failed."""
     trials = [trial for search in searches for trial in search.trials]
     fields: list[Field[Row]] = [
-        Field("settings", "settings", lambda row: row[1].options.text, align="left", style="bold", wrap=True),
-        Field("batch", "batch", lambda row: row[0].batch, shown=len(searches) > 1),
+        Field("settings", "settings", lambda row: row[1].options.text, align="left", style="bold", wrap=True,
+              help="execution options"),
+        Field("batch", "batch", lambda row: row[0].batch, shown=len(searches) > 1, help="batch size"),
         *(each.through(_measurement) for each in MEASURED if each.priority <= MAX_PRIORITY and each.key != "noisy"),
         Field("speedup", "speedup", lambda row: row[0].speedup(row[1]), "{:.2f}x".format, style="cyan",
-              help="over eager fp32"),
+              help="relative to eager fp32"),
         PREPARE.through(_measurement),
         Field("deviation", "off by", lambda row: deviation(row[1].measurement), "{:.1e}".format, priority=3,
               legend=_tolerance_text(trials)),
         Field("problem", "problem", lambda row: row[1].problem, row_text=_problem, align="left", style="yellow",
-              wrap=True, sparse=True),
+              wrap=True, sparse=True, help="why the settings were rejected"),
         Field("best", "best", lambda row: "best" * (row[1].passed and row[1] is row[0].best), align="left",
-              style="bold"),
+              style="bold", help="marks the fastest settings"),
         *(each.through(_measurement) for each in MEASURED if each.key == "noisy"),
     ]  # fmt: skip
     return Sheet.of(fields, [(search, trial) for search in searches for trial in search.trials])

@@ -104,9 +104,9 @@ def verification_lines(verification: Verification) -> list[str]:
 
 
 def verify_record(verification: Verification) -> Record:
-    """`resnet-cli/verify@1`."""
+    """`resnet-cli/verify@2`."""
     return {
-        "schema": "resnet-cli/verify@1",
+        "schema": "resnet-cli/verify@2",
         "models": [
             {
                 "model": model.profile.model,

@@ -71,7 +71,15 @@ def change(value: float, reference: float) -> str:
     ratio = value / reference
     if ratio == 1:
         return "="
-    return f"{100 * (ratio - 1):+.1f}%" if ratio < 1.9995 else f"x{factor(ratio)}"  # from what rounds to +100.0%
+    return signed_percent(ratio - 1) if ratio < 1.9995 else f"x{factor(ratio)}"  # from what rounds to +100.0%
+
+
+def signed_percent(share: float, decimals: int = 1) -> str:
+    """`+12.3%`; one significant digit of a share that would round to zero: `-0.0004%`."""
+    text = f"{100 * share:+.{decimals}f}%"
+    if share and not text.strip("+-0.%"):
+        return f"{_rounded(100 * share, 1):+f}%"
+    return text
 
 
 def _prefixed(value: int, form: str) -> str:

@@ -150,13 +150,13 @@ def test_the_columns_of_a_profile_sum_to_its_total(name: str) -> None:
 
 def test_json_says_what_the_table_says() -> None:
     record = json.loads(run("profile resnext50_32x4d C=8 d=14 --format json").stdout)
-    assert record["schema"] == "resnet-cli/profile@1"
+    assert record["schema"] == "resnet-cli/profile@2"
     assert record["parameters"] == {"classes": 1000, "C": 8, "d": 14}
     assert (record["params"], record["macs"], record["flops"]) == (25603016, 4267409408, 2 * 4267409408)
     assert record["input"] == [3, 224, 224]
     assert record["published"] == []  # another net's figures
     assert record["latency"] is None
-    assert sum(row["macs"] for row in record["rows"]) == record["macs"]
+    assert sum(stage["macs"] for stage in record["stages"]) == record["macs"]
 
 
 def test_a_setting_applies_to_the_model_it_follows() -> None:

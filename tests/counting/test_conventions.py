@@ -102,7 +102,7 @@ def test_a_record_has_the_convention_whether_one_was_asked_for_or_not() -> None:
         "parts": {"macs": 4_089_184_256, "batchnorm": 4 * 11_113_984, "adaptive_avg_work": 100_352 + 2_048},
     }
     assert asked["macs"] == macs
-    assert sum(row["figure"] for row in asked["rows"]) == 4_133_742_592
+    assert sum(row["figure"] for row in asked["stages"]) == 4_133_742_592
 
 
 def test_a_comparison_counts_every_net_the_same_way() -> None:

@@ -34,7 +34,7 @@ def test_a_net_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(n
     found = rc.profile_module(net, input=plan.input)
     assert state(net) == before
     assert figures(found.counts) == figures(rc.count(plan))
-    rows = [part.name for part in parts(found, "row") if part.name != "(Net)"]  # that joins what rows put out
+    rows = [part.name for part in parts(found, "stage") if part.name != "(Net)"]  # that joins what rows put out
     assert rows == [row if hasattr(net, row) else f"{row}_" for row in plan.rows]
     assert found.counts == rc.count(found.plan)
 
@@ -152,7 +152,7 @@ def test_what_is_tied_called_again_functional_or_idle_is_counted_once_each() -> 
     assert found.counts.activations == 64 * (4 + 3 * 4 + 6) + 5
     assert found.counts.depth == 6
     assert [*found.plan.rows] == ["stem", "again", "body", "again#2", "(Odd)", "head", "(Odd)#2", "idle"]
-    assert [str(part.output) for part in parts(found, "row")][:5] == ["4 x 8 x 8"] * 4 + ["6 x 8 x 8"]
+    assert [str(part.output) for part in parts(found, "stage")][:5] == ["4 x 8 x 8"] * 4 + ["6 x 8 x 8"]
     assert found.notes[1:] == ("unused in this forward pass, their 110 parameters counted: idle",)
     assert len({step.path for step in found.plan.steps}) == len(found.plan.steps)
     assert all(i < index for index, step in enumerate(found.plan.steps) for i in step.inputs)
@@ -178,7 +178,7 @@ def test_a_model_may_give_more_than_a_tensor(wrap: Callable[[Tensor], object]) -
 
     found = counted(Wrapped())
     assert (found.counts.macs, found.counts.depth) == (6 * 64, 1)
-    assert [str(part.output) for part in parts(found, "row")] == ["2 x 8 x 8"]
+    assert [str(part.output) for part in parts(found, "stage")] == ["2 x 8 x 8"]
 
 
 @pytest.mark.parametrize("training", [True, False])

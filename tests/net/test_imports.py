@@ -172,7 +172,7 @@ def test_a_name_of_the_zoo_or_a_spec_s_path_is_no_reference() -> None:
 
 def test_its_json_has_the_keys_and_types_of_every_profile(file: str) -> None:
     record = json.loads(json.dumps(profile_record(rc.profile("nets.py:Net", input="3x8x8"))))
-    known = documented("profile@1")
+    known = documented("profile@2")
     assert record["notes"]
     for key, value in emitted(record):
         assert fits(value, known[key]), key

@@ -289,7 +289,7 @@ def whole(tmp_path: Path) -> dict[str, Any]:
         ("[" * 100_000, "is not JSON"),
         ("9" * 10_000, "is not JSON"),
         ("[]", "is no file of saved times"),
-        ('{"schema": "resnet-cli/profile@1"}', "is no file of saved times"),
+        ('{"schema": "resnet-cli/profile@2"}', "is no file of saved times"),
         ('{"schema": "resnet-cli/saved@1"}', "has no results"),
         ('{"schema": "resnet-cli/saved@1", "results": []}', "has no results"),
         ('{"schema": "resnet-cli/saved@1", "results": [1]}', "is not whole: a `results`"),

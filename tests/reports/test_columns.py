@@ -53,7 +53,7 @@ def test_a_column_of_counts_is_one_definition() -> None:
         assert lines[-1][lines[0].index("toy")] == str(-params)
     (profile,) = json.loads(run("compare resnet18 --format json"))["models"]
     assert profile["toy"] == -params
-    assert sum(stage["toy"] for stage in profile["rows"]) == -params
+    assert sum(stage["toy"] for stage in profile["stages"]) == -params
     sorted_by = run("compare resnet18 resnet50 vgg16 --sort TOY --format csv").splitlines()
     assert [line.partition(",")[0] for line in sorted_by[1:]] == ["vgg16", "resnet50", "resnet18"]
     frame = compare("resnet18", "resnet50", sort="-toy").to_frame()
@@ -86,8 +86,15 @@ def test_a_measured_figure_is_a_field_and_its_column() -> None:
             assert line.split(",")[head.split(",").index("page_faults")] == "4321"
         assert compare_record(found)["models"][0]["measurements"][0]["page_faults"] == 4321
         assert found.to_frame().loc["resnet18", "page_faults"] == 4321
-        assert "page_faults" in {each.key for each in columns.measured_fields()}
+        assert "page_faults" in {each.key for each in columns.timing_fields(found)}
         result = CliRunner().invoke(app, ["compare", "--sort", "faults"])
         assert "`page_faults` is measured only with `--device`" in result.output
     finally:
         COLUMNS.pop()
+
+
+def test_a_model_of_tokens_is_measured_in_inputs_a_second() -> None:
+    heads = {column.key: column.head for column in measured_sheet([MEASURED], "input").columns}
+    assert heads["throughput_img_s"] == "inputs/s"
+    assert heads["joules_per_image"] == "J/input"
+    assert "images/s" in {column.head for column in measured_sheet([MEASURED]).columns}

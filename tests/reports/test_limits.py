@@ -138,8 +138,8 @@ def test_a_profile_saved_before_memory_was_worked_out_still_serves(net: Path) ->
     "data",
     [
         b"", b"\xff\xfe", b"{", b"[" * 100_000, b"9" * 5000, b"null", b"[]", b"{}",
-        b'{"schema": "resnet-cli/compare@1"}',
-        b'{"schema": "resnet-cli/profile@1"}', b'{"schema": ["resnet-cli/profile@1"]}', b"NaN", b"\0" * 64,
+        b'{"schema": "resnet-cli/compare@2"}',
+        b'{"schema": "resnet-cli/profile@2"}', b'{"schema": ["resnet-cli/profile@2"]}', b"NaN", b"\0" * 64,
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_profile_is_refused(net: Path, data: bytes) -> None:
@@ -155,7 +155,7 @@ def test_a_file_that_is_no_profile_is_refused(net: Path, data: bytes) -> None:
     "changes",
     [
         {"params": None}, {"params": "510"}, {"params": True}, {"params": 510.0}, {"macs": -1}, {"macs": 10**30},
-        {"rows": {}}, {"rows": [1]}, {"rows": [{"row": 1}]}, {"rows": [{"row": "a"}]}, {"input": "3x8x8"},
+        {"stages": {}}, {"stages": [1]}, {"stages": [{"stage": 1}]}, {"stages": [{"stage": "a"}]}, {"input": "3x8x8"},
         {"input": [3, "8", 8]}, {"model": None}, {"memory": {}}, {"memory": {"peak_bytes": "1"}},
     ],
     ids=str,

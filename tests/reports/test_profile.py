@@ -43,7 +43,7 @@ def written(tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_a_rows_output_is_what_it_passes_on_not_what_it_computes_aside(written) -> None:  # type: ignore[no-untyped-def]
     found = rc.profile(written("table: {a: [3x3 16, aside: [1x1 99]], b: fc classes}"))
     record = profile_record(found)
-    assert [row["output"] for row in record["rows"]] == [[16, 32, 32], [10, 1, 1]]
+    assert [stage["output"] for stage in record["stages"]] == [[16, 32, 32], [10, 1, 1]]
     assert [part.output.c for part in parts(found, "block")] == [16, 99, 10]  # the aside is an item of its own
 
 
@@ -56,7 +56,7 @@ def test_an_aside_inside_a_block_is_not_its_output(written) -> None:  # type: ig
 def test_every_row_says_the_shape_of_the_step_it_passes_on(name: str) -> None:
     found = rc.profile(name)
     shapes = [found.plan.steps[index].shape for index in found.plan.rows.values()]
-    assert [part.output for part in parts(found, "row")] == shapes
+    assert [part.output for part in parts(found, "stage")] == shapes
 
 
 def test_a_block_is_an_item_of_a_row_with_its_copies_apart(written) -> None:  # type: ignore[no-untyped-def]

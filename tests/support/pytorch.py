@@ -34,7 +34,7 @@ class Computes(nn.Module):
 
 
 def rows(found: rc.Profile) -> list[tuple[str, int, int]]:
-    return [(part.name, part.cost.params, part.cost.macs) for part in parts(found, "row")]
+    return [(part.name, part.cost.params, part.cost.macs) for part in parts(found, "stage")]
 
 
 def state(module: nn.Module) -> list[Any]:

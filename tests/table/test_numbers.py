@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from resnetcli.table.numbers import change, duration, factor, percent, rate, short, size_of
+from resnetcli.table.numbers import change, duration, factor, percent, rate, short, signed_percent, size_of
 
 POWERS = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18, "s": 0, "ms": -3, "us": -6, "ns": -9}
 INTS = st.one_of(st.integers(-(10**25), 10**25), st.integers(0, 24).flatmap(lambda n: st.integers(10**n - 2, 10**n)))
@@ -98,6 +98,11 @@ def test_a_rate_has_four_digits_however_small(per_second: float) -> None:
         (change(1.9999, 1), "x2"),
         (change(1.999, 1), "+99.9%"),
         (change(1, 1), "="),
+        (change(4_089_184_255, 4_089_184_256), "-0.00000002%"),
+        (change(1.0006, 1), "+0.1%"),
+        (change(1.0004, 1), "+0.04%"),
+        (signed_percent(-0.00001, 2), "-0.001%"),
+        (signed_percent(0.0, 2), "+0.00%"),
         (change(1, 0), ""),
         (factor(1234.0), "1,230"),
         (factor(2.0), "2"),
