@@ -376,7 +376,7 @@ def train_mode() -> None:
             number(f"train-mode {name} {m.settings}", m.median_s)
 
 
-# --- ceilings, explain, compare ------------------------------------------------------------------------------------
+# --- peaks, explain, compare ----------------------------------------------------------------------------------------
 
 
 @check(75)
@@ -396,32 +396,35 @@ def calibrate() -> None:
 
         return noted
 
-    for kind in ("each_product", "each_convolution"):
+    for kind in ("matmuls", "convolutions"):
         setattr(c._Bench, kind, noting(kind))
     begin = time.time()
-    found = c.calibrate(device(), budget_s=20.0 if on_gpu() else 2.0)
+    found = c.measure_device_peaks(device(), budget_s=20.0 if on_gpu() else 2.0)
     from resnetcli.bench.device import find
-    from resnetcli.roofline.peaks import cache_file, write_profile
+    from resnetcli.roofline.profiles import cache_file, write_profile
 
     write_profile(found, cache_file(find(device())))  # for the check `explain`
     report(
         "TFLOP/s products/convolutions: "
-        + ", ".join(f"{k} {p.matmul / 1e12:.4g}/{p.conv / 1e12:.4g}" for k, p in found.peaks.items())
+        + ", ".join(f"{k} {p.matmul_flop_s / 1e12:.4g}/{p.conv_flop_s / 1e12:.4g}" for k, p in found.peaks.items())
     )
     report(
         "GB/s copy/read by MB: "
-        + ", ".join(f"{r.working_set / 1e6:.3g}: {r.copy / 1e9:.0f}/{r.read / 1e9:.0f}" for r in found.rates)
+        + ", ".join(
+            f"{r.working_set_bytes / 1e6:.3g}: {r.copy_bytes_s / 1e9:.0f}/{r.read_bytes_s / 1e9:.0f}"
+            for r in found.bandwidth
+        )
     )
     report(
         f"launch {1e6 * found.launch_s:.2f} us, in a graph {1e6 * found.gap_s:.2f} us; "
-        f"took {time.time() - begin:.0f} s; largest product {c.SIZES[reached['each_product']]}, "
-        f"convolutions {reached['each_convolution'] + 1} of {2 * len(c.CONVOLUTIONS)}"
+        f"took {time.time() - begin:.0f} s; largest product {c.SIZES[reached['matmuls']]}, "
+        f"convolutions {reached['convolutions'] + 1} of {2 * len(c.CONVOLUTIONS)}"
     )
-    number("ceilings", {k: [p.matmul, p.conv] for k, p in found.peaks.items()})
-    number("bandwidth", [[r.working_set, r.copy, r.read] for r in found.rates])
+    number("device_peaks", {k: [p.matmul_flop_s, p.conv_flop_s] for k, p in found.peaks.items()})
+    number("bandwidth", [[r.working_set_bytes, r.copy_bytes_s, r.read_bytes_s] for r in found.bandwidth])
     number("launch_gap_us", [1e6 * found.launch_s, 1e6 * found.gap_s])
     if on_gpu():
-        low = [k for k, p in found.peaks.items() if p.conv < p.matmul / 2]
+        low = [k for k, p in found.peaks.items() if p.conv_flop_s < p.matmul_flop_s / 2]
         require(
             not low,
             f"convolutions reach less than half of products in {', '.join(low)}: the large ones are not measured",
@@ -446,7 +449,7 @@ def explain() -> None:
             "json",
         ]
         words += ["--dtype", "bf16", "--channels-last"] if on_gpu() else []
-        net = json.loads(cli(*words).stdout)["net"]
+        net = json.loads(cli(*words).stdout)
         shares = net.get("shares") or {}
         report(
             f"{models()[0]} b{batch}: "
@@ -459,7 +462,7 @@ def explain() -> None:
         if on_gpu() and batch == 64 and net.get("layers_agree") is False:
             wrong.append("layers do not add up at batch 64")
         if on_gpu() and shares.get("unexplained", 0) < -0.05:
-            wrong.append(f"a time below its floor at batch {batch}")
+            wrong.append(f"a time below its lower bound at batch {batch}")
     require(not wrong, "; ".join(wrong))
 
 

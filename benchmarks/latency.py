@@ -32,8 +32,8 @@ from resnetcli.bench.sampling import sample, warm_up
 from resnetcli.bench.search import search
 from resnetcli.bench.versus import noise_floor, paired, sample_interleaved
 from resnetcli.net.module import Net
-from resnetcli.roofline.analysis import explain_measured
-from resnetcli.roofline.calibrate import calibrate
+from resnetcli.roofline.calibrate import measure_device_peaks
+from resnetcli.roofline.measure import explain_measured
 from resnetcli.table.numbers import duration
 from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
@@ -198,47 +198,45 @@ def runs(quick: bool) -> Section:
     return Section("From run to run", note, Sheet(columns, tuple(rows)))
 
 
-# --- floors and layers -------------------------------------------------------------------------------------------
+# --- lower bounds and layers -------------------------------------------------------------------------------------
 
 
 def floors(quick: bool) -> Section:
-    """What share of the measured time the roofline's floor is, and whether layers' times add up."""
-    ceilings = calibrate("cpu")
+    """The lower bound's share of the measured time, and whether the layers' times add up."""
+    device_peaks = measure_device_peaks("cpu")
     rows = []
     for dtype in ("fp32", "bf16"):
         for batch in BATCHES:
             for name in NETS:
                 plan = rc.load(name)
                 (found,), _ = explain_measured(
-                    [(name, name, plan)], ceilings, device="cpu", batch_size=batch,
+                    [(name, name, plan)], device_peaks, device="cpu", batch_size=batch,
                     options=rc.RunOptions(dtype=dtype, keep_memory=True),
                     time_budget_s=0.5 if quick else (3.0 if batch == 1 else 6.0),
                 )  # fmt: skip
                 assert found.attained is not None
-                assert found.split is not None
+                assert found.layer_times is not None
                 shares = found.shares
                 rows.append(
                     (
                         cell(name), cell(dtype), cell(batch), cell(found.time_s, duration(found.time_s)),
-                        cell(found.executed.seconds, duration(found.executed.seconds)), percent(found.attained, 0),
+                        cell(found.eager.seconds, duration(found.eager.seconds)), percent(found.attained, 0),
                         *(percent(shares[part], 0) for part in ("compute", "memory", "overhead", "unexplained")),
-                        cell(found.split.ratio, f"{found.split.ratio:.3f}"),
+                        cell(found.layer_times.ratio, f"{found.layer_times.ratio:.3f}"),
                     )
                 )  # fmt: skip
     columns = (
         Column("net", "net", "left"), Column("dtype", "dtype", "left"), Column("batch", "batch"),
-        Column("measured", "measured"), Column("floor", "floor"), Column("attained", "attained"),
+        Column("measured", "measured"), Column("lower bound", "lower_bound"), Column("attained", "attained"),
         Column("compute", "compute"), Column("memory", "memory"), Column("overhead", "overhead"),
         Column("unexplained", "unexplained"), Column("layers' sum to whole", "layers"),
     )  # fmt: skip
-    peaks = ", ".join(
-        f"{dtype} {max(peak.conv, peak.matmul) / 1e12:.2f} TFLOP/s" for dtype, peak in ceilings.peaks.items()
-    )
+    peaks = ", ".join(f"{dtype} {peak.best / 1e12:.2f} TFLOP/s" for dtype, peak in device_peaks.peaks.items())
     return Section(
-        "Floors and layers",
-        f"Eager with `--keep-memory`; ceilings measured just before: {peaks}. The floor's share of the measured time "
-        "is what was attained; compute, memory, overhead and unexplained sum to 1. The last column sets the layers' "
-        "times, from passes of their own, against whole passes taken in turn with them.",
+        "Lower bounds and layers",
+        f"Eager with `--keep-memory`; peaks measured just before: {peaks}. Attained: lower bound / measured time; "
+        "compute, memory, overhead and unexplained sum to 1. The last column is the sum of the layers' times, from "
+        "separate passes, relative to whole passes interleaved with them.",
         Sheet(columns, tuple(rows)),
     )
 

@@ -58,12 +58,12 @@ if TYPE_CHECKING:
     from resnetcli.reports.reconcile import reconcile as reconcile
     from resnetcli.reports.verify import verify as verify
     from resnetcli.roofline.analysis import Explanation as Explanation
-    from resnetcli.roofline.analysis import ceilings_of as ceilings_of
     from resnetcli.roofline.analysis import explain as explain
-    from resnetcli.roofline.analysis import explain_measured as explain_measured
-    from resnetcli.roofline.analysis import floors as floors
-    from resnetcli.roofline.peaks import Ceilings as Ceilings
-    from resnetcli.roofline.peaks import read_profile as read_profile
+    from resnetcli.roofline.analysis import lower_bounds as lower_bounds
+    from resnetcli.roofline.measure import explain_measured as explain_measured
+    from resnetcli.roofline.measure import get_device_peaks as get_device_peaks
+    from resnetcli.roofline.peaks import DevicePeaks as DevicePeaks
+    from resnetcli.roofline.profiles import read_profile as read_profile
     from resnetcli.spec.format import format_text as format_text
 
 _NAMES = {
@@ -92,8 +92,10 @@ _NAMES = {
     "reports.profile": "Profile load profile profile_module",
     "reports.reconcile": "reconcile",
     "reports.verify": "verify",
-    "roofline.analysis": "Explanation ceilings_of explain explain_measured floors",
-    "roofline.peaks": "Ceilings read_profile",
+    "roofline.analysis": "Explanation explain lower_bounds",
+    "roofline.measure": "explain_measured get_device_peaks",
+    "roofline.peaks": "DevicePeaks",
+    "roofline.profiles": "read_profile",
     "spec.format": "format_text",
 }
 """Module -> public names, as imported above for type checkers."""

@@ -35,9 +35,12 @@ from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.reconcile import reconcile_record
 from resnetcli.reports.show import show_record
 from resnetcli.reports.verify import verify, verify_record
-from resnetcli.roofline import record as roofline_records
-from resnetcli.roofline.analysis import Difference, Prediction, explain_measured, floors, suggestions
-from resnetcli.roofline.peaks import read_profile
+from resnetcli.roofline.analysis import TimeDifference, lower_bounds
+from resnetcli.roofline.estimate import estimate_record
+from resnetcli.roofline.explain_record import explain_record
+from resnetcli.roofline.measure import explain_measured
+from resnetcli.roofline.profiles import device_profile_record, read_profile
+from resnetcli.roofline.suggestions import suggest
 from resnetcli.runs.curves import Curve, Curves, Drop, Line, curves_record
 from resnetcli.runs.directory import Run
 from resnetcli.spec import header, lineage, vocabulary
@@ -210,12 +213,13 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield from (info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))
         case "verify@2":
             yield verify_record(verify())
-        case "ceilings@1":
-            yield roofline_records.ceilings_record(read_profile("rtx4090"))
-        case "explain@1":
+        case "device-profile@1":
+            yield device_profile_record(read_profile("rtx4090"))
+        case "explain@2":
             yield from explanations()
-        case "predict@1":
-            yield roofline_records.predict_record(Prediction(read_profile("v100"), floors(NETS, read_profile("v100"))))
+        case "estimate@1":
+            peaks = read_profile("v100")
+            yield estimate_record(peaks, lower_bounds(NETS, peaks))
         case "papers@2":
             yield papers_record(paper_tables())
         case "train@2":
@@ -246,15 +250,13 @@ NETS = [(name, name, rc.load(name)) for name in ("cifar_resnet20", "cifar_resnet
 
 
 def explanations() -> Iterator[records.Record]:
-    """Of nets that were measured, quickly, and of some that were not."""
-    ceilings = read_profile("a100-40gb")
-    found, ratio = explain_measured(NETS, ceilings, device="cpu", time_budget_s=0.01)
-    tried = tuple(replace(each, measurement=found[0].measurement) for each in suggestions(found[0]))
-    yield roofline_records.explain_record(found[0], Difference(found[0], found[1], ratio), tried, "said")
-    (net, _) = floors(NETS, ceilings)
-    yield roofline_records.explain_record(
-        net, None, tuple(replace(each, problem="no") for each in suggestions(net)), "said"
-    )
+    """Of models that were measured, fast, and of one that was not."""
+    peaks = read_profile("a100-40gb")
+    (model, other), ratio = explain_measured(NETS, peaks, device="cpu", time_budget_s=0.01)
+    measured = tuple(replace(each, measurement=model.measurement) for each in suggest(model))
+    yield explain_record(model, TimeDifference(model, other, ratio), measured, "summary")
+    (model, _) = lower_bounds(NETS, peaks)
+    yield explain_record(model, None, tuple(replace(each, problem="no") for each in suggest(model)), "summary")
 
 
 SCHEMAS = re.findall(r"^## `resnet-cli/(.*)`", text_of("json.md"), re.MULTILINE)

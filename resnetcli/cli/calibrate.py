@@ -34,44 +34,43 @@ def calibrate(
 ) -> None:
     """Measure peak FLOP/s, memory bandwidth and launch overhead of a device (cached for `explain` and `estimate`)."""
     from resnetcli.bench.device import find
-    from resnetcli.roofline.peaks import cache_file, cached, write_profile
-    from resnetcli.roofline.record import ceilings_record
-    from resnetcli.roofline.tables import (
-        ceilings_heading,
-        ceilings_noise,
-        ceilings_sheet,
+    from resnetcli.roofline.peaks_table import (
+        bandwidth_sheet,
+        compute_sheet,
         launch_line,
+        noisy_lines,
+        peaks_heading,
         peaks_sheet,
-        rates_sheet,
     )
+    from resnetcli.roofline.profiles import cache_file, device_profile_record, read_cached, write_profile
 
     device = find(device)
+    cached = read_cached(device)
     if show:
-        kept = cached(device)
-        if kept is None:
-            raise UsageError(f"`{device}` was not calibrated here yet", f"`resnet-cli calibrate --device {device}`")
-        found = kept
+        if cached is None:
+            raise UsageError(f"`{device}` has not been calibrated", f"`resnet-cli calibrate --device {device}`")
+        peaks = cached
     else:
-        from resnetcli.roofline.calibrate import calibrate as measure
+        from resnetcli.roofline.calibrate import measure_device_peaks
 
-        found, kept = measure(device, report=report_step), cached(device)
+        peaks = measure_device_peaks(device, report=report_step)
         try:
-            if found.noisy and kept is not None and not kept.noisy:
-                complain("warning: not cached: these are noisy, and those from earlier are not")
+            if peaks.noisy and cached is not None and not cached.noisy:
+                complain("warning: not cached: this measurement is noisy, and the cached one is not")
             else:
-                write_profile(found, cache_file(device))
+                write_profile(peaks, cache_file(device))
         except OSError as error:
             complain(f"warning: not cached: {error.strerror or error}")
         except UsageError as error:
             complain(f"warning: not cached: {error.message}; {error.hint}")
-    noise = ceilings_noise(found)
+    noise = noisy_lines(peaks)
     output = Output(
-        lambda: ceilings_record(found),
+        lambda: device_profile_record(peaks),
         lambda: [
-            Section(peaks_sheet(found), ceilings_heading(found)),
-            Section(rates_sheet(found), after=[launch_line(found), *noise]),
+            Section(compute_sheet(peaks), peaks_heading(peaks)),
+            Section(bandwidth_sheet(peaks), after=[launch_line(peaks), *noise]),
         ],
-        lambda: [ceilings_sheet(found)],
+        lambda: [peaks_sheet(peaks)],
         warnings=noise, explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)

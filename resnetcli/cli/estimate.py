@@ -1,4 +1,4 @@
-"""Estimate the best-case latency on a GPU that is not here."""
+"""Best-case latency on a device that was not measured."""
 
 from __future__ import annotations
 
@@ -52,29 +52,30 @@ def estimate(
     """Estimate the best-case latency on a GPU you do not have (roofline lower bound)."""
     from resnetcli.failures import for_each
     from resnetcli.plan.lower import lower
-    from resnetcli.roofline.analysis import TESTED, Prediction, floors
-    from resnetcli.roofline.peaks import read_profile, shipped
-    from resnetcli.roofline.record import predict_record
-    from resnetcli.roofline.tables import ceilings_heading, ceilings_warning, prediction_notes, prediction_sheet
+    from resnetcli.roofline.analysis import lower_bounds
+    from resnetcli.roofline.estimate import estimate_notes, estimate_record, estimate_sheet
+    from resnetcli.roofline.peaks_table import noisy_warning, peaks_heading
+    from resnetcli.roofline.profiles import read_profile, read_validation
     from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    ceilings = read_profile(device_profile)
+    peaks = read_profile(device_profile)
 
-    def floor_of(name: str, given: Mapping[str, int]) -> Explanation:
-        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
-        return floors([(name, spec.title, lower(spec))], ceilings, dtype=dtype or "fp32", batch_size=batch_size)[0]
+    def analyze(name: str, parameters: Mapping[str, int]) -> Explanation:
+        spec = read(name, zoo=zoo, input=as_shape(input), parameters=parameters)
+        (explanation,) = lower_bounds(
+            [(name, spec.title, lower(spec))], peaks, dtype=dtype or "fp32", batch_size=batch_size
+        )
+        return explanation
 
-    nets, failures = for_each(asked_models(models, zoo), floor_of)
-    found = Prediction(ceilings, tuple(nets))
-    tested = TESTED.get(ceilings.name) if device_profile in shipped() else None  # those are what was tested
-    warnings = ceilings_warning(ceilings)
+    explanations, failures = for_each(asked_models(models, zoo), analyze)
+    warnings = noisy_warning(peaks)
+    notes = estimate_notes(explanations, read_validation(device_profile))
     output = Output(
-        lambda: predict_record(found),
-        lambda: [Section(prediction_sheet(found), ceilings_heading(ceilings)[:1], warnings,
-                         prediction_notes(found, tested))],
+        lambda: estimate_record(peaks, explanations),
+        lambda: [Section(estimate_sheet(explanations), peaks_heading(peaks)[:1], warnings, notes)],
         failures=failures, warnings=warnings, explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)

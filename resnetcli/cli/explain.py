@@ -32,7 +32,8 @@ from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan
-    from resnetcli.roofline.analysis import Difference, Explanation, Suggestion
+    from resnetcli.roofline.analysis import Explanation, TimeDifference
+    from resnetcli.roofline.suggestions import Suggestion
 
 
 app = typer.Typer(add_completion=False)
@@ -77,95 +78,92 @@ def explain(
     from resnetcli.failures import for_each
     from resnetcli.files import check_writable, write_output
     from resnetcli.plan.lower import lower
-    from resnetcli.roofline.analysis import (
-        Difference,
-        ceilings_of,
-        explain_measured,
-        floors,
-        measure_suggestions,
-        suggestions,
-    )
-    from resnetcli.roofline.peaks import read_profile
+    from resnetcli.roofline.analysis import TimeDifference, lower_bounds
+    from resnetcli.roofline.explain_record import explain_record
+    from resnetcli.roofline.explain_table import parts_sheet, unreliable
     from resnetcli.roofline.plot import roofline_svg
-    from resnetcli.roofline.record import explain_record
-    from resnetcli.roofline.tables import doubts, parts_sheet, summary
+    from resnetcli.roofline.profiles import read_profile
+    from resnetcli.roofline.suggestions import measure_suggestions, suggest
+    from resnetcli.roofline.summary import summarize
     from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    words = [] if vs is None else words_of(vs)
-    asked = asked_models([*models, *words], zoo)
-    if len(asked) != (1 if vs is None else 2):
-        raise UsageError("`explain` takes one model, and one more with `--vs`")
+    references = asked_models([*models, *([] if vs is None else words_of(vs))], zoo)
+    if len(references) != (1 if vs is None else 2):
+        raise UsageError("`explain` takes one model, and another one with `--vs`")
     if (device is None) == (device_profile is None):
-        raise UsageError("`explain` takes a device or a device's profile",
-                         "`--device cpu` measures, `--device-profile a100-80gb` does not")  # fmt: skip
-    if try_settings and device is None:
-        raise UsageError("`--measure` requires --device", "`--device cpu` or `--device cuda`")
-    require_device([flag for flag in options.flags if flag != "--dtype"], device)
+        raise UsageError("`explain` needs a device or a device profile",
+                         "`--device cpu` benchmarks the model, `--device-profile a100-80gb` does not")  # fmt: skip
+    flags = [flag for flag in options.flags if flag != "--dtype"]
+    require_device([*(["--measure"] if try_settings else []), *flags], device)
     seconds = budget(time_budget, device)
     if roofline is not None:
         check_writable(roofline, "--roofline")
         if roofline.suffix.lower() != ".svg":
-            raise UsageError(f"--roofline: `{clean(str(roofline), 80)}` is no name of an SVG", "end it in .svg")
+            raise UsageError(f"--roofline: `{clean(str(roofline), 80)}` is not an SVG file", "use the extension .svg")
 
-    def read_net(name: str, given: Mapping[str, int]) -> tuple[str, str, Plan]:
-        spec = read(name, zoo=zoo, input=as_shape(input), parameters=given)
+    def read_model(name: str, parameters: Mapping[str, int]) -> tuple[str, str, Plan]:
+        spec = read(name, zoo=zoo, input=as_shape(input), parameters=parameters)
         return name, spec.title, lower(spec)
 
-    nets, failures = for_each(asked, read_net)
+    plans, failures = for_each(references, read_model)
     ratio = None
     if device is None:
         assert device_profile is not None
-        ceilings = read_profile(device_profile)
-        found = floors(nets, ceilings, dtype=options.precision, batch_size=batch_size)
+        explanations = lower_bounds(plans, read_profile(device_profile), dtype=options.precision, batch_size=batch_size)
     else:
         from resnetcli.bench.device import find
         from resnetcli.bench.execution import require_supported
+        from resnetcli.roofline.measure import explain_measured, get_device_peaks
 
-        require_supported(options, find(device))  # before the device is calibrated, which takes a while
-        ceilings = ceilings_of(device, report_step)
-        report_step(" ".join(name for name, _ in asked))
-        found, ratio = explain_measured(
-            nets, ceilings, device=device, batch_size=batch_size, options=options, time_budget_s=seconds
+        require_supported(options, find(device))  # before calibration, which takes a while
+        peaks = get_device_peaks(
+            device, report=report_step,
+            before=lambda name: complain(f"`{name}` has not been calibrated: measuring its peaks (about 20 s)"),
+        )  # fmt: skip
+        report_step(" ".join(name for name, _ in references))
+        explanations, ratio = explain_measured(
+            plans, peaks, device=device, batch_size=batch_size, options=options, time_budget_s=seconds
         )
-    difference = Difference(found[0], found[1], ratio) if len(found) > 1 else None
-    tried = suggestions(found[0])
+    explanation, *others = explanations
+    difference = TimeDifference(explanation, others[0], ratio) if others else None
+    suggestions = suggest(explanation)
     if try_settings and device is not None:
-        tried = measure_suggestions(found[0], tried, device=device, time_budget_s=seconds)
+        suggestions = measure_suggestions(explanation, suggestions, device=device, time_budget_s=seconds)
     if roofline is not None:
-        write_output(roofline, roofline_svg(found[0]))
-        complain(f"drawn: {roofline}")
+        write_output(roofline, roofline_svg(explanation))
+        complain(f"wrote {roofline}")
     output = Output(
-        lambda: explain_record(found[0], difference, tried, summary(found[0], difference)),
-        lambda: _sections(found[0], difference, tried),
-        lambda: [parts_sheet("row", found[0].rows)],
-        failures=failures, warnings=doubts(found[0]), explain_columns=explain_columns,
+        lambda: explain_record(explanation, difference, suggestions, summarize(explanation, difference)),
+        lambda: _sections(explanation, difference, suggestions),
+        lambda: [parts_sheet("stage", explanation.stages)],
+        failures=failures, warnings=unreliable(explanation), explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)
     end_failed(failures)
 
 
 def _sections(
-    found: Explanation, difference: Difference | None, tried: tuple[Suggestion, ...]
-) -> Iterator[Section]:  # fmt: skip
-    from resnetcli.roofline.tables import (
+    explanation: Explanation, difference: TimeDifference | None, suggestions: tuple[Suggestion, ...]
+) -> Iterator[Section]:
+    from resnetcli.roofline.explain_table import (
         difference_lines,
         difference_sheet,
-        heading,
+        explain_heading,
+        layer_times_line,
         parts_sheet,
-        split_line,
         suggestions_sheet,
-        summary,
     )
+    from resnetcli.roofline.summary import summarize
 
-    lines = [summary(found, difference), *heading(found)]
+    lines = [summarize(explanation, difference), *explain_heading(explanation)]
     lines += difference_lines(difference) if difference else []
-    yield Section(parts_sheet("row", found.rows, legend=False), lines)
-    notes = [split_line(found)] if found.split else []
-    yield Section(parts_sheet("costliest", found.layers()), notes=notes)
+    yield Section(parts_sheet("stage", explanation.stages, legend=False), lines)
+    notes = [layer_times_line(explanation)] if explanation.layer_times else []
+    yield Section(parts_sheet("slowest layers", explanation.slowest_layers()), notes=notes)
     if difference and difference.kinds:
         yield Section(difference_sheet(difference))
-    if tried:
-        yield Section(suggestions_sheet(found, tried))
+    if suggestions:
+        yield Section(suggestions_sheet(explanation, suggestions))

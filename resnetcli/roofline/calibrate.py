@@ -1,6 +1,6 @@
-"""Measures a device's ceilings: large products, dense 3x3 convolutions, copies, sums and a chain of trivial operations.
+"""Measure a device's peaks: matrix products, dense 3x3 convolutions, copies, sums and a chain of trivial kernels.
 
-Of each the quickest of several is kept: a ceiling is what the device can do, not what it usually does.
+The fastest of several calls counts: a peak is what the device can do, not what it usually does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - what everybody calls it
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.environment import Ledger
@@ -24,18 +24,19 @@ from resnetcli.bench.runtimes import capture_stream
 from resnetcli.bench.sampling import Clock
 from resnetcli.errors import ResourceError
 from resnetcli.net.memory import fitting, is_device_lost, is_out_of_memory
-from resnetcli.roofline.peaks import Ceilings, Peak, Rate, processors
+from resnetcli.roofline.peaks import Bandwidth, DevicePeaks, Peak
+from resnetcli.roofline.profiles import count_processors
 
 SIZES = (256, 1024, 2048, 4096, 8192)
-"""Rows and columns of the products, but for those that would take too long."""
+"""Rows and columns of the matrices; those that would take too long are omitted."""
 CONVOLUTIONS = ((1, 128, 14), (16, 64, 56), (16, 128, 28), (16, 256, 14), (64, 256, 28), (256, 256, 28))
-"""Images, channels in and out, height and width of the convolutions, but for those that would take too long."""
+"""Batch size, channels, height and width of the convolutions; those that would take too long are omitted."""
 CHAIN = 1000
-"""Trivial operations, one after the other."""
+"""Trivial kernels in the chain that gives launch overhead."""
 CAPTURED = 20
 """Copies or sums per CUDA graph: launching a small one takes as long as running it."""
 ROUNDS = 2
-"""How often everything is measured; the better counts."""
+"""How often everything is measured; the faster counts."""
 LARGEST = 2**30
 """Bytes of the largest working set."""
 LARGEST_ON_GPU = 2**28
@@ -43,17 +44,17 @@ LARGEST_ON_GPU = 2**28
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def calibrate(
+def measure_device_peaks(
     device: str = "cpu",
     *,
     clock: Clock = time.perf_counter,
     budget_s: float = 20.0,
     report: Callable[[str], object] | None = None,
-) -> Ceilings:
-    """The ceilings of a device, measured in about `budget_s` seconds; `report` is told what is being measured.
+) -> DevicePeaks:
+    """Measure a device's peaks in about `budget_s` seconds; `report` is called with each step.
 
-    What else went on meanwhile is their `noisy`: the quickest of several does not help where all are disturbed.
-    Raises UsageError for a device there is not, ResourceError if it cannot compute in any dtype.
+    `noisy` has the reasons if other load made all calls slow. Raises UsageError for an unknown device, ResourceError
+    if no dtype works.
     """
     place = torch.device(devices.find(device))
     with on_device(place), fitting("calibration", place), torch.inference_mode(), _autotuned(place):
@@ -61,28 +62,30 @@ def calibrate(
         before = read_environment(place)
         launch, gap = bench.launches()
         peaks: dict[str, Peak] = {}
-        rates: tuple[Rate, ...] = ()
-        for _ in range(ROUNDS):  # of moments apart, lest somebody else's program be taken for a ceiling
-            rates = _quicker(rates, bench.rates(gap if place.type == "cuda" else launch))
+        rates: tuple[Bandwidth, ...] = ()
+        for _ in range(ROUNDS):  # some time apart, so that another program's load does not slow all of them
+            rates = _faster(rates, bench.bandwidth(gap if place.type == "cuda" else launch))
             for name in bench.dtypes:
                 if (peak := bench.peak(name)) is not None:
                     old = peaks.get(name, peak)
-                    peaks[name] = Peak(max(old.matmul, peak.matmul), max(old.conv, peak.conv))
+                    peaks[name] = Peak(
+                        max(old.matmul_flop_s, peak.matmul_flop_s), max(old.conv_flop_s, peak.conv_flop_s)
+                    )
         environment = Ledger(before, read_environment(place))
     if not peaks:
-        raise ResourceError(f"`{place}` could not be calibrated: no product of matrices ran to its end")
-    return Ceilings(
+        raise ResourceError(f"`{place}` could not be calibrated: no matrix multiplication succeeded")
+    return DevicePeaks(
         name=devices.describe(str(place)),
         device=place.type,
         source="measured",
         peaks=peaks,
-        rates=rates,
+        bandwidth=rates,
         launch_s=launch,
         gap_s=gap,
         conditions={
             "measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "threads": str(torch.get_num_threads()),
-            "processors": str(processors()),
+            "processors": str(count_processors()),
             "torch": str(torch.__version__),
             "last_cache_bytes": str(last_cache(place)),
         },
@@ -102,37 +105,34 @@ def _autotuned(place: torch.device) -> Iterator[None]:
 
 
 def last_cache(place: torch.device) -> int:
-    """Bytes of the cache nearest to memory; 32 MiB where nobody says."""
+    """Bytes of the last-level cache; 32 MiB if it is unknown."""
     if place.type == "cuda":
         return int(getattr(torch.cuda.get_device_properties(place), "L2_cache_size", 0)) or 2**25
-    found = [2**25]
+    cache_bytes = [2**25]
     with suppress(OSError, ValueError, KeyError):
         units = {"K": 2**10, "M": 2**20, "G": 2**30}
         sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-        found = [int(size[:-1]) * units[size[-1]] for size in sizes] or found
-    return max(found)
+        cache_bytes = [int(size[:-1]) * units[size[-1]] for size in sizes] or cache_bytes
+    return max(cache_bytes)
 
 
 def working_sets(cache: int, least: int = 2**20) -> list[int]:
-    """Sizes from 256 KiB to min(4 x the last cache, 1 GiB), or `least` if that is more.
-
-    Each is four times the one before, but for the last.
-    """
+    """Sizes from 256 KiB to max(least, min(4 x cache, 1 GiB)), each but the last four times the previous one."""
     most = max(least, min(4 * cache, LARGEST))
-    found = [2**18]
-    while found[-1] * 4 < most:
-        found.append(found[-1] * 4)
-    return [*found, most]
+    sizes = [2**18]
+    while sizes[-1] * 4 < most:
+        sizes.append(sizes[-1] * 4)
+    return [*sizes, most]
 
 
-def _quicker(some: tuple[Rate, ...], others: tuple[Rate, ...]) -> tuple[Rate, ...]:
-    """The better of two by working set, none slower than a larger one's: part of that would be as quick."""
-    found: dict[int, Rate] = {}
+def _faster(some: tuple[Bandwidth, ...], others: tuple[Bandwidth, ...]) -> tuple[Bandwidth, ...]:
+    """The faster of two by working set, none slower than a larger working set: part of that would be as fast."""
+    fastest: dict[int, Bandwidth] = {}
     copy = read = 0.0
-    for rate in sorted((*some, *others), key=lambda rate: -rate.working_set):
-        copy, read = max(copy, rate.copy), max(read, rate.read)
-        found[rate.working_set] = Rate(rate.working_set, copy, read)
-    return tuple(found[size] for size in sorted(found))
+    for rate in sorted((*some, *others), key=lambda rate: -rate.working_set_bytes):
+        copy, read = max(copy, rate.copy_bytes_s), max(read, rate.read_bytes_s)
+        fastest[rate.working_set_bytes] = Bandwidth(rate.working_set_bytes, copy, read)
+    return tuple(fastest[size] for size in sorted(fastest))
 
 
 def _computes(place: torch.device, dtype: str) -> bool:
@@ -143,7 +143,7 @@ def _computes(place: torch.device, dtype: str) -> bool:
 
 
 class _Bench:
-    """Times calls on one device, within a budget for all of them together."""
+    """Times calls on one device, within a total budget."""
 
     def __init__(self, place: torch.device, clock: Clock, budget_s: float, report: Callable[[str], object]) -> None:
         self.place, self.clock, self.budget_s, self.report = place, clock, budget_s, report
@@ -152,20 +152,20 @@ class _Bench:
         self.dtypes = tuple(name for name in DTYPES if _computes(place, name))
 
     def best(self, call: Callable[[], object], budget_s: float, least: int = 3) -> float:
-        """Seconds of the quickest call, of `least` or more within the budget; a sample is of calls lasting 1 ms."""
+        """Seconds of the fastest call. A sample is as many calls as take 1 ms; there are at least `least`."""
         call()
         calls = 1
         while (seconds := self.time(call, calls)) < 1e-3 and calls < 2**20:
             calls *= 2
-        found, start = [seconds / calls], self.clock()
-        while len(found) < least or self.clock() - start < budget_s:
-            found.append(self.time(call, calls) / calls)
+        samples, start = [seconds / calls], self.clock()
+        while len(samples) < least or self.clock() - start < budget_s:
+            samples.append(self.time(call, calls) / calls)
             if self.clock() - start > 4 * budget_s:
                 break
-        return min(found)
+        return min(samples)
 
     def time(self, call: Callable[[], object], calls: int) -> float:
-        """Seconds that so many calls take from the first to the end of the last, on a GPU by its own events."""
+        """Seconds from the start of the first call to the end of the last, on a GPU by CUDA events."""
         if self.place.type != "cuda":
             start = self.clock()
             for _ in range(calls):
@@ -196,7 +196,7 @@ class _Bench:
         return graph
 
     def random_tensor(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Never zeros: arithmetic on them draws less power and can be faster. A megabyte of numbers is repeated."""
+        """Random numbers, a megabyte of them repeated; not zeros, which draw less power and can be faster."""
         numbers = math.prod(shape)
         some = torch.randn(min(numbers, 2**18), device=self.place, generator=self.random).to(dtype)
         return some.repeat(-(-numbers // len(some)))[:numbers].view(shape)
@@ -204,8 +204,8 @@ class _Bench:
     # --- launches --------------------------------------------------------------------------------------------
 
     def launches(self) -> tuple[float, float]:
-        """Seconds to ask for an operation, and those a device that is asked early enough loses to it."""
-        self.report("launches")
+        """Time to launch a kernel, and the device's idle time between queued kernels."""
+        self.report("launch overhead")
         x = torch.zeros(1, device=self.place)
 
         def chain() -> None:
@@ -216,16 +216,16 @@ class _Bench:
         if self.place.type != "cuda":
             return launch, launch
         gap = launch
-        with suppress(RuntimeError):  # without graphs all one knows is that it is no more than this
+        with suppress(RuntimeError):  # without CUDA graphs the launch time is an upper limit
             gap = min(launch, self.best(self.graph(chain, 1).replay, self.budget_s / 20) / CHAIN)
         return launch, gap
 
     # --- memory ----------------------------------------------------------------------------------------------
 
-    def rates(self, launch_s: float) -> tuple[Rate, ...]:
+    def bandwidth(self, launch_s: float) -> tuple[Bandwidth, ...]:
         """Copy and read bandwidth by working set, without launch overhead."""
         sizes = working_sets(last_cache(self.place), LARGEST_ON_GPU if self.place.type == "cuda" else 2**20)
-        share, found = self.budget_s / 4 / ROUNDS / len(sizes) / 2, []
+        share, rates = self.budget_s / 4 / ROUNDS / len(sizes) / 2, []
 
         def seconds(call: Callable[[], object]) -> float:
             several, calls = self.captured(call)
@@ -242,58 +242,58 @@ class _Bench:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                break  # nor is there memory for a larger working set
+                break  # larger working sets do not fit either
             copied = size / max(copy - launch_s, copy / 2)
-            found.append(Rate(size, copied, max(copied, size / max(read - launch_s, read / 2))))
-        if not found:
-            raise ResourceError(f"`{self.place}` has no memory left to measure its bandwidth with")
-        return tuple(found)
+            rates.append(Bandwidth(size, copied, max(copied, size / max(read - launch_s, read / 2))))
+        if not rates:
+            raise ResourceError(f"`{self.place}` has too little free memory to measure its bandwidth")
+        return tuple(rates)
 
-    # --- arithmetic ------------------------------------------------------------------------------------------
+    # --- compute ---------------------------------------------------------------------------------------------
 
     def peak(self, name: str) -> Peak | None:
         """Peaks of one dtype; None if the device does not support it."""
         try:
             with rounding(name == "tf32"):
-                return Peak(self.products(name), self.convolutions(name))
+                return Peak(self.matmul_flop_s(name), self.conv_flop_s(name))
         except RuntimeError as error:
             if is_device_lost(error):
                 raise
-            return None  # not implemented, or not enough memory for the smallest
+            return None  # not implemented, or out of memory at the smallest size
 
-    def products(self, name: str) -> float:
-        return self.quickest(name, "matrix products", self.each_product(DTYPES[name]))
+    def matmul_flop_s(self, name: str) -> float:
+        return self.peak_flop_s(name, "matrix products", self.matmuls(DTYPES[name]))
 
-    def convolutions(self, name: str) -> float:
-        return self.quickest(name, "convolutions", self.each_convolution(DTYPES[name]))
+    def conv_flop_s(self, name: str) -> float:
+        return self.peak_flop_s(name, "convolutions", self.convolutions(DTYPES[name]))
 
-    def quickest(self, name: str, what: str, each: Iterator[tuple[int, Callable[[], object]]]) -> float:
-        """Floating-point operations a second, the most of several sizes.
+    def peak_flop_s(self, name: str, what: str, calls: Iterator[tuple[int, Callable[[], object]]]) -> float:
+        """FLOP/s of the fastest size; `calls` are pairs of FLOPs and the call.
 
-        All have an equal part of the time, since a fast device reaches its peak only in the largest. One is left out if
-        a single call takes longer than half of the time for all: a device that slow reaches its peak in smaller ones.
+        All sizes have an equal share of the time, since a fast device reaches its peak only in the largest. A size is
+        omitted if one call takes longer than half of the total time: a device that slow peaks at smaller sizes.
         """
         self.report(f"{what} in {name}")
-        share, found = self.budget_s / 2 / ROUNDS / len(self.dtypes) / 2, 0.0
+        share, peak = self.budget_s / 2 / ROUNDS / len(self.dtypes) / 2, 0.0
         parts = max(len(SIZES), 2 * len(CONVOLUTIONS))
         try:
-            for flops, call in each:
-                if not found or flops / found < share / 2:
-                    found = max(found, flops / self.best(call, share / parts, least=1))
+            for flops, call in calls:
+                if not peak or flops / peak < share / 2:
+                    peak = max(peak, flops / self.best(call, share / parts, least=1))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        if not found:
+        if not peak:
             raise RuntimeError(f"no {what} in {name}")
-        return found
+        return peak
 
-    def each_product(self, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
+    def matmuls(self, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
         for n in SIZES:
             a, b = (self.random_tensor(n, n, dtype=dtype) for _ in range(2))
             out = torch.empty_like(a)
             yield 2 * n**3, lambda a=a, b=b, out=out: torch.mm(a, b, out=out)  # type: ignore[misc]
 
-    def each_convolution(self, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
+    def convolutions(self, dtype: torch.dtype) -> Iterator[tuple[int, Callable[[], object]]]:
         for images, c, size in CONVOLUTIONS:
             for layout in (torch.contiguous_format, torch.channels_last):
                 x = self.random_tensor(images, c, size, size, dtype=dtype).contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""What each layer of a net takes: a pass that looks at the clock after every step, held to the time without looking."""
+"""Time of each layer: passes timed after every step, checked against passes timed as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from resnetcli.net.module import Net
 from resnetcli.plan.plan import Plan
 
 TOLERANCE = 0.1
-"""Beyond this disagreement with the time of the whole, the layers' times are not shown."""
+"""Maximum relative difference between the layers' sum and the whole; beyond it the layers' times are unreliable."""
 FASTEST_CLOCK = 2e9
 """Hz of the fastest GPU clocks: a GPU with a slower clock is kept busy for longer."""
 MOST_AHEAD_S = 0.25
@@ -30,33 +30,38 @@ MOST_AHEAD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """The seconds of one forward pass, step by step, and whether they are to be trusted."""
+class LayerTimes:
+    """Seconds of each step of a forward pass."""
 
-    every_s: tuple[float, ...] = field(repr=False)
-    """Each step's mean over the usual passes; the input's is 0."""
-    total_s: float
-    """The mean of the passes taken in turn with those, in which nobody looked at the clock."""
+    steps_s: tuple[float, ...] = field(repr=False)
+    """Each step's mean over the middle half of the passes; the input's is 0."""
+    whole_s: float
+    """Mean time of the passes interleaved with those and timed as a whole."""
     n: int
     """Passes of either kind."""
 
     @property
+    def total_s(self) -> float:
+        """The steps' sum."""
+        return sum(self.steps_s)
+
+    @property
     def ratio(self) -> float:
-        """The steps' sum to the total."""
-        return sum(self.every_s) / self.total_s
+        """The steps' sum / the whole."""
+        return self.total_s / self.whole_s
 
     @property
     def agrees(self) -> bool:
-        """Whether the sum is the total, to within a tenth."""
+        """Whether the sum differs from the whole by no more than the tolerance."""
         return abs(self.ratio - 1) <= TOLERANCE
 
     @property
-    def steps_s(self) -> tuple[float, ...] | None:
-        """The steps' times; None where they do not add up."""
-        return self.every_s if self.agrees else None
+    def reliable_s(self) -> tuple[float, ...] | None:
+        """The steps' times; None if they do not add up."""
+        return self.steps_s if self.agrees else None
 
 
-def split(
+def time_layers(
     plan: Plan,
     *,
     device: str = "cpu",
@@ -64,18 +69,18 @@ def split(
     options: RunOptions = DEFAULT,
     budget_s: float = 3.0,
     clock: Clock = time.perf_counter,
-) -> Split:
-    """The layers' times of a net built on `device` with random weights and run eagerly on random images.
+) -> LayerTimes:
+    """Time the layers of a model with random weights, run eagerly on random images.
 
-    Of the options the dtype and the layout count: what a compiler makes has no layers to be timed. Raises UsageError
-    for an impossible device or option, ResourceError if memory does not suffice.
+    Only dtype and memory format may be set: compiled models have no separate layers. Raises UsageError for an
+    unsupported device or option, ResourceError if memory does not suffice.
     """
     place = torch.device(devices.find(device))
     require_supported(options, str(place))
     if options.mode == "train":
-        raise UsageError("layers are timed in inference only", "use `--mode infer`")
+        raise UsageError("layers can only be timed in inference", "use `--mode infer`")
     if options.runtime != "eager" or options.fold_bn or options.cuda_graph:
-        raise UsageError("a net that is compiled or folded has no layers to be timed", "measure it eagerly")
+        raise UsageError("a compiled or folded model has no separate layers to time", "use eager mode")
     subject, hint = out_of_memory_message(plan, batch_size, place, options)
     with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
         net = weights(plan, place)
@@ -83,35 +88,33 @@ def split(
         calibrate(net, x, plan)
         x = transform(plan, net, options, x).images
         if place.type != "cuda":
-            return take_turns(lambda: _whole(net, x, clock), lambda: _steps(net, x, clock), clock, budget_s=budget_s)
+            return alternate(lambda: _whole(net, x, clock), lambda: _steps(net, x, clock), clock, budget_s=budget_s)
         queue = _Queue(net, x, len(plan.steps), place, clock)
-        return take_turns(queue.whole, queue.steps, clock, budget_s=budget_s)
+        return alternate(queue.whole, queue.steps, clock, budget_s=budget_s)
 
 
-def take_turns(
-    whole: Callable[[], float],
-    steps: Callable[[], list[float]],
+def alternate(
+    time_whole: Callable[[], float],
+    time_steps: Callable[[], list[float]],
     clock: Clock,
     *,
     budget_s: float,
     least: int = 5,
-) -> Split:
-    """A pass timed as a whole and one timed step by step, in turn, `least` times or until the budget ends."""
-    whole(), steps()  # what is done once is done now
-    totals: list[float] = []
-    found: list[list[float]] = []
+) -> LayerTimes:
+    """Time a pass as a whole and one step by step, in turn, `least` times or until the budget ends."""
+    time_whole(), time_steps()  # warm-up
+    pairs: list[tuple[float, list[float]]] = []
     start = clock()
-    while len(totals) < least or clock() - start < budget_s:
-        totals.append(whole())
-        found.append(steps())
-        if len(totals) >= 3 and clock() - start > 4 * budget_s:
+    while len(pairs) < least or clock() - start < budget_s:
+        pairs.append((time_whole(), time_steps()))
+        if len(pairs) >= 3 and clock() - start > 4 * budget_s:
             break
-    # Medians step by step would leave out what strikes now one step, now another, and never sum up to a pass. The usual
-    # pairs are the middle half of them, as long as both took: what slows a machine for a while slows both of a pair.
-    pairs = sorted(zip(totals, found, strict=True), key=lambda pair: pair[0] + sum(pair[1]))
-    usual = pairs[len(pairs) // 4 : len(pairs) - len(pairs) // 4]
-    each = tuple(sum(times) / len(usual) for times in zip(*(steps for _, steps in usual), strict=True))
-    return Split(each, sum(total for total, _ in usual) / len(usual), len(totals))
+    # Medians per step would drop stalls that hit a different step each time, and would not sum to a pass. The middle
+    # half of the pairs is taken by the time of both passes: a slow phase of the machine slows both.
+    pairs.sort(key=lambda pair: pair[0] + sum(pair[1]))
+    middle = pairs[len(pairs) // 4 : len(pairs) - len(pairs) // 4]
+    means = tuple(sum(times) / len(middle) for times in zip(*(steps for _, steps in middle), strict=True))
+    return LayerTimes(means, sum(whole for whole, _ in middle) / len(middle), len(pairs))
 
 
 def _whole(net: Net, x: Tensor, clock: Clock) -> float:
@@ -128,9 +131,9 @@ def _steps(net: Net, x: Tensor, clock: Clock) -> list[float]:
 
 
 class _Queue:
-    """Passes on a GPU that begin when all of their kernels are queued, so that events see the GPU's time alone.
+    """Passes on a GPU that begin when all of their kernels are queued, so that events measure the GPU alone.
 
-    Otherwise the GPU would wait for the CPU at small batches, and longer where it records an event after every step.
+    Otherwise the GPU would wait for the CPU at small batches, longer if it records an event after every step.
     """
 
     def __init__(self, net: Net, x: Tensor, steps: int, place: torch.device, clock: Clock) -> None:

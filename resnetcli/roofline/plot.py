@@ -1,4 +1,4 @@
-"""The steps of a net under the roof of a device (Williams et al. 2009), as a drawing."""
+"""Roofline plot: the steps of a model below a device's peaks (Williams et al. 2009)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import math
 from collections.abc import Iterator
 
 from resnetcli.errors import clean
-from resnetcli.roofline.analysis import Explanation, Floor, kind
-from resnetcli.roofline.tables import SHARES, device_name, flops_a_second, settings_text
+from resnetcli.roofline.analysis import Explanation
+from resnetcli.roofline.bounds import Bound
+from resnetcli.roofline.explain_table import CAUSES, execution_text
+from resnetcli.roofline.peaks_table import device_name, flops_per_second
 from resnetcli.table.numbers import duration, short, size_of
 from resnetcli.table.safe import xml
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 560, 110, 70, 60, 30
-COLOURS = {"compute": "#2563eb", "memory": "#d97706", "overhead": "#6b7280"}
+COLOURS: dict[Bound, str] = {"compute": "#2563eb", "memory": "#d97706", "overhead": "#6b7280"}
 
 
-def roofline_svg(found: Explanation) -> str:
-    """The steps under the roof: operations a byte across, operations a second upwards, both by powers of ten.
+def roofline_svg(explanation: Explanation) -> str:
+    """FLOP/s over arithmetic intensity (FLOPs/byte), both logarithmic.
 
-    A dot is a step with arithmetic, as large as its share of the time; it lies where it was measured, or on the roof
-    where it was not.
+    A dot is a step with FLOPs, its area the share of the time; without measured layers it lies on the roofline.
     """
-    floor, ceilings = found.executed, found.ceilings
-    peak, bandwidth = ceilings.peak(floor.dtype).best, ceilings.rates[-1].copy
-    near = max(entry.read for entry in ceilings.rates)
-    dots = list(_dots(found, floor))
+    device_peaks = explanation.device_peaks
+    peak, bandwidth = device_peaks.peak(explanation.eager.dtype).best, device_peaks.bandwidth[-1].copy_bytes_s
+    near = max(entry.read_bytes_s for entry in device_peaks.bandwidth)
+    dots = list(_dots(explanation))
     xs = [x for x, *_ in dots] or [1.0]
     ys = [y for _, y, *_ in dots] or [peak]
     x0, x1 = _decades(min(*xs, peak / near, 1), max(*xs, peak / bandwidth) * 2)
@@ -41,8 +42,8 @@ def roofline_svg(found: Explanation) -> str:
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
-        f"{xml(clean(found.title, 80))} on {xml(device_name(ceilings))}</text>",
-        f'<text x="{LEFT}" y="44" fill="#555">{xml(_under(found))}</text>',
+        f"{xml(clean(explanation.title, 80))} on {xml(device_name(device_peaks))}</text>",
+        f'<text x="{LEFT}" y="44" fill="#555">{xml(_subtitle(explanation))}</text>',
     ]
     for power in range(x0, x1 + 1):
         x = px(10.0**power)
@@ -62,8 +63,8 @@ def roofline_svg(found: Explanation) -> str:
         )
         out.append(f'<polyline points="{points}" fill="none" stroke="#111827" stroke-width="2"{dash}/>')
     out.append(
-        f'<text x="{WIDTH - RIGHT}" y="{py(peak) - 8}" text-anchor="end">{flops_a_second(peak)}, '
-        f"{size_of(round(bandwidth))}/s from memory</text>"
+        f'<text x="{WIDTH - RIGHT}" y="{py(peak) - 8}" text-anchor="end">{flops_per_second(peak)}, '
+        f"{size_of(round(bandwidth))}/s memory bandwidth</text>"
     )
     for x, y, radius, bound, label in sorted(dots, key=lambda dot: -dot[2]):
         out.append(
@@ -71,31 +72,29 @@ def roofline_svg(found: Explanation) -> str:
             f'stroke="{COLOURS[bound]}"><title>{xml(label)}</title></circle>'
         )
     middle = (LEFT + WIDTH - RIGHT) // 2
-    out.append(f'<text x="{middle}" y="{HEIGHT - 28}" text-anchor="middle">FLOPs a byte moved</text>')
+    out.append(f'<text x="{middle}" y="{HEIGHT - 28}" text-anchor="middle">FLOPs per byte</text>')
     for index, (bound, colour) in enumerate(COLOURS.items()):
         x = LEFT + 190 * index
         out.append(f'<circle cx="{x + 6}" cy="{HEIGHT - 12}" r="6" fill="{colour}"/>')
-        out.append(f'<text x="{x + 18}" y="{HEIGHT - 8}">{SHARES.get(bound, bound)}</text>')
+        out.append(f'<text x="{x + 18}" y="{HEIGHT - 8}">{CAUSES[bound]}</text>')
     if near > bandwidth:
         out.append(
-            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#555">'
-            "dashed: from the nearest cache</text>"
+            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end" fill="#555">dashed: cache bandwidth</text>'
         )
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
-def _dots(found: Explanation, floor: Floor) -> Iterator[tuple[float, float, float, str, str]]:
-    """Operations a byte, operations a second, radius, bound, what it is."""
-    times = found.split.steps_s if found.split else None
-    whole = sum(times) if times else floor.seconds
-    for index, step in enumerate(found.plan.steps):
-        work = floor.steps[index]
-        seconds = times[index] if times else work.floor_s
-        if not work.flops or seconds <= 0:
+def _dots(explanation: Explanation) -> Iterator[tuple[float, float, float, Bound, str]]:
+    """Intensity, FLOP/s, radius, bound and label of each step."""
+    times = explanation.layer_times.reliable_s if explanation.layer_times else None
+    whole = sum(times) if times else explanation.eager.seconds
+    for index, (step, cost) in enumerate(zip(explanation.plan.steps, explanation.eager.steps, strict=True)):
+        seconds = times[index] if times else cost.lower_bound_s
+        if not cost.flops or not cost.bound or seconds <= 0:
             continue
         radius = 3 + 40 * math.sqrt(seconds / whole) / 2
-        label = f"{step.path}: {kind(step)}, {short(work.flops)} FLOPs, {size_of(work.bytes)}, {duration(seconds)}"
-        yield work.intensity, work.flops / seconds, radius, work.bound, label
+        label = f"{step.path}: {step.op.label}, {short(cost.flops)} FLOPs, {size_of(cost.bytes)}, {duration(seconds)}"
+        yield cost.intensity, cost.flops / seconds, radius, cost.bound, label
 
 
 def _power(power: int) -> str:
@@ -105,15 +104,16 @@ def _power(power: int) -> str:
     return f"{10.0 ** (power - exponent):g} {prefixes[exponent]}FLOP/s"
 
 
-def _under(found: Explanation) -> str:
-    where = "measured" if found.split and found.split.agrees else "at their floors"
+def _subtitle(explanation: Explanation) -> str:
+    times = explanation.layer_times
+    where = "measured" if times and times.agrees else "at their lower bounds"
     return (
-        f"{settings_text(found)}, batch {found.executed.batch}; convolutions and fully connected layers {where}, "
-        "as large as their time"
+        f"{execution_text(explanation)}, batch {explanation.eager.batch_size}; convolutions and fully connected layers "
+        f"{where}, sized by time"
     )
 
 
 def _decades(low: float, high: float) -> tuple[int, int]:
-    low, high = (min(max(value, 1e-300), 1e300) for value in (low, high))  # somebody's file may say what it likes
+    low, high = (min(max(value, 1e-300), 1e300) for value in (low, high))  # a user's profile may have any
     bottom = math.floor(math.log10(low))
     return bottom, max(bottom + 1, math.ceil(math.log10(high)))

@@ -178,11 +178,11 @@ def test_a_broken_file_with_a_name_like_a_command_is_one_annotation(
 
 
 def test_a_devices_name_is_text_in_every_format_and_picture(hostile: str) -> None:
-    from resnetcli.roofline.peaks import read_profile, to_json
+    from resnetcli.roofline.profiles import device_profile_record, read_profile
 
-    record = to_json(read_profile("v100"))
+    record = device_profile_record(read_profile("v100"))
     record["name"] = hostile[:60]
-    record["conditions"] = [{"name": "measured", "value": hostile[:60]}, {"name": hostile[:40], "value": hostile[:40]}]
+    record["conditions"] = {"measured": hostile[:60], hostile[:40]: hostile[:40]}
     record["source"] = "measured"
     Path("device.json").write_text(json.dumps(record), encoding="utf-8")
     for command in ("estimate ./hostile.yaml", "explain ./hostile.yaml --roofline roof.svg"):

@@ -9,30 +9,30 @@ import torch
 
 from resnetcli.bench.options import RunOptions
 from resnetcli.errors import UsageError
-from resnetcli.roofline.layers import Split, _Queue, split, take_turns
+from resnetcli.roofline.layers import LayerTimes, _Queue, alternate, time_layers
 from tests.support.sketch import residual_net
 
 
-def test_layers_by_a_clock_that_ticks() -> None:
+def test_layers_by_a_ticking_clock_are_exact() -> None:
     plan = residual_net()
     ticks = count()
-    found = split(plan, clock=lambda: next(ticks) / 64, budget_s=0.01)
-    assert found.every_s == (0.0, *[1 / 64] * (len(plan.steps) - 1))
-    assert found.total_s == 1 / 64
+    found = time_layers(plan, clock=lambda: next(ticks) / 64, budget_s=0.01)
+    assert found.steps_s == (0.0, *[1 / 64] * (len(plan.steps) - 1))
+    assert found.whole_s == 1 / 64
     assert found.n >= 3
     assert found.ratio == len(plan.steps) - 1
     assert not found.agrees
-    assert found.steps_s is None
+    assert found.reliable_s is None
 
 
 @pytest.mark.parametrize(("total", "agrees"), [(1.0, True), (0.92, True), (1.1, True), (0.89, False), (1.2, False)])
-def test_layers_that_do_not_add_up_are_not_shown(total: float, agrees: bool) -> None:
-    found = Split((0.0, 0.25, 0.75), total, 5)
+def test_times_that_do_not_add_up_are_unreliable(total: float, agrees: bool) -> None:
+    found = LayerTimes((0.0, 0.25, 0.75), total, 5)
     assert found.agrees is agrees
-    assert found.steps_s == ((0.0, 0.25, 0.75) if agrees else None)
+    assert found.reliable_s == ((0.0, 0.25, 0.75) if agrees else None)
 
 
-def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
+def test_passes_alternate_and_the_middle_half_counts() -> None:
     log: list[str] = []
     wholes, steps = iter([9.0, 1.0, 1.0, 1.5]), iter([[9.0], [0.5], [0.625], [0.75]])
 
@@ -44,35 +44,35 @@ def test_passes_are_taken_in_turn_and_the_usual_ones_count() -> None:
         log.append("steps")
         return next(steps)
 
-    found = take_turns(whole, each, lambda: 0.0 if len(log) < 8 else 1.0, budget_s=0.5, least=3)
-    assert log == ["whole", "steps"] * 4  # the first pair is not counted
-    assert found == Split((0.625,), 3.5 / 3, 3)
+    found = alternate(whole, each, lambda: 0.0 if len(log) < 8 else 1.0, budget_s=0.5, least=3)
+    assert log == ["whole", "steps"] * 4  # the first pair is the warm-up
+    assert found == LayerTimes((0.625,), 3.5 / 3, 3)
 
 
-def test_layers_are_timed_under_settings_too() -> None:
+def test_layers_are_timed_with_options() -> None:
     plan = residual_net()
-    found = split(plan, batch_size=2, options=RunOptions(dtype="bf16", channels_last=True), budget_s=0.01)
-    assert len(found.every_s) == len(plan.steps)
-    with pytest.raises(UsageError, match="no layers to be timed"):
-        split(plan, options=RunOptions(fold_bn=True))
+    found = time_layers(plan, batch_size=2, options=RunOptions(dtype="bf16", channels_last=True), budget_s=0.01)
+    assert len(found.steps_s) == len(plan.steps)
+    with pytest.raises(UsageError, match="no separate layers"):
+        time_layers(plan, options=RunOptions(fold_bn=True))
 
 
-def test_a_machine_that_is_slow_for_a_while_slows_both_of_a_pair() -> None:
+def test_a_slow_phase_slows_both_passes_of_a_pair() -> None:
     wholes, steps = iter([0.0, 1.0, 2.0, 2.0, 1.0, 3.0]), iter([[0.0], [1.0], [2.0], [2.0], [1.0], [3.0]])
-    found = take_turns(lambda: next(wholes), lambda: next(steps), lambda: 0.0, budget_s=0, least=5)
-    assert found.every_s == ((2.0 + 2.0 + 1.0) / 3,)
+    found = alternate(lambda: next(wholes), lambda: next(steps), lambda: 0.0, budget_s=0, least=5)
+    assert found.steps_s == ((2.0 + 2.0 + 1.0) / 3,)
     assert found.ratio == 1
 
 
-def test_a_stall_now_here_now_there_is_shared_out_and_an_unusual_pass_is_left_out() -> None:
+def test_stalls_are_averaged_and_extreme_passes_dropped() -> None:
     passes = iter([[0.0, 0.0], [2.0, 1.0], [1.0, 2.0], [99.0, 1.0], [1.0, 1.0]])
-    found = take_turns(lambda: 3.0, lambda: next(passes), lambda: 0.0, budget_s=0, least=4)
+    found = alternate(lambda: 3.0, lambda: next(passes), lambda: 0.0, budget_s=0, least=4)
     assert found.n == 4
-    assert found.every_s == (1.5, 1.5)
+    assert found.steps_s == (1.5, 1.5)
     assert found.ratio == 1
 
 
-def test_on_a_gpu_a_pass_begins_when_all_of_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_pass_begins_when_all_of_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
     class Event:

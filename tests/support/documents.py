@@ -141,7 +141,8 @@ def documented(schema: str) -> dict[str, str]:
 
 OWN_NAMES = (
     "parameters",
-    "results[].conditions",
+    "conditions",
+    "peaks",
     "convention.parts",
     "conventions[].parts",
     "matches[].parts",
