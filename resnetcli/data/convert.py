@@ -1,4 +1,4 @@
-"""Other forms of a data set -> binary records in a new folder, all or nothing."""
+"""Convert a dataset to binary records in a new folder, atomically."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from resnetcli.data.arrays import read_arrays
 from resnetcli.data.cifar import OFFICIAL
-from resnetcli.data.custom import DESCRIPTION, describes, read_custom
+from resnetcli.data.custom import DESCRIPTION, is_custom, read_custom
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.read import Place, find, read_official, read_parts
-from resnetcli.data.records import joined
+from resnetcli.data.read import Location, find_location, read_official, read_parts
+from resnetcli.data.records import join_parts
 from resnetcli.data.write import write_custom, write_official
 from resnetcli.errors import ResourceError, UsageError, typed
 from resnetcli.files import is_directory, is_file, require_exists
@@ -22,10 +22,10 @@ from resnetcli.files import is_directory, is_file, require_exists
 def convert(
     source: Path, target: Path, *, share: float = 0.2, log: Callable[[str], object] = lambda line: None
 ) -> Dataset:
-    """Writes the records and returns the data set as it is read back from them.
+    """Write a dataset as binary records, and return it as read back from them.
 
-    The source is CIFAR-10 or -100 in the Python version (a folder or an archive), a folder with CIFAR's files of
-    another size, or a .npz file of images and labels; without test images, `share` of them become the test set, and
+    The source is the Python version of CIFAR-10 or -100 (a folder or an archive), a folder with CIFAR's files of
+    another size, or a .npz file of images and labels; without test images, `share` of them become the test set.
     `log` receives a line about unused arrays.
     Raises UsageError, DataError for a broken source, ResourceError if the disk is full.
     """
@@ -34,7 +34,7 @@ def convert(
     if is_file(target) or target.is_symlink():
         raise UsageError(f"`{target}` is not a directory", "give the name of a new directory")
     if not 0 < share < 1:
-        raise UsageError(f"{share:g} is no share of the images", "between 0 and 1, for example 0.2")
+        raise UsageError(f"--test must be between 0 and 1, not {share:g}", "for example 0.2")
     official, write = _writer(source, share, log)
     draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
     try:
@@ -49,57 +49,59 @@ def convert(
     except OSError as error:
         raise ResourceError(f"cannot write `{target}`: {error.strerror or error}") from None
     return (
-        read_custom(target) if official is None else read_official(Place(OFFICIAL[official], "binary", target, False))
+        read_custom(target)
+        if official is None
+        else read_official(Location(OFFICIAL[official], "binary", target, False))
     )
 
 
 def _writer(source: Path, share: float, log: Callable[[str], object]) -> tuple[str | None, Callable[[Path], None]]:
-    """Which published set it is to be, if one, and what writes it."""
+    """The name of the published dataset the result is, if it is one, and the function that writes it."""
     require_exists(source)
     if is_file(source) and source.suffix == ".npz":
         train, test, names = read_arrays(source, share=share, log=log)
         return None, lambda folder: write_custom(folder, train, test, names)
-    place = whereabouts(source)
-    official = place.official
-    parts, last = read_parts(place)
-    train, test = joined(parts), joined([last])
+    location = locate_dataset(source)
+    official = location.official
+    parts, last = read_parts(location)
+    train, test = join_parts(parts), join_parts([last])
     if not len(train) or not len(test):
-        raise UsageError(f"`{source}` has no images to train or none to test with")
+        raise UsageError(f"`{source}` has no training images or no test images")
     if (len(train), len(test)) != (official.train, official.test):
         return None, lambda folder: write_custom(folder, train, test, official.class_names)
-    if place.version == "binary":
+    if location.version == "binary":
         raise UsageError(
             f"`{source}` is already the binary version of {official.title}",
             f"train on it directly: `--data {official.name} --data-dir {typed(source)}`",
         )
     coarse = None
     if official.name == "cifar100":
-        layout = replace(place.layout, labels="coarse_labels")
-        again, test_again = read_parts(replace(place, official=replace(official, python=layout)))
-        coarse = joined(again).labels, test_again[1]
+        layout = replace(location.layout, labels="coarse_labels")
+        coarse_parts, coarse_test = read_parts(replace(location, official=replace(official, python=layout)))
+        coarse = join_parts(coarse_parts).labels, coarse_test[1]
     return official.name, lambda folder: write_official(folder, official, train, test, coarse)
 
 
-def whereabouts(source: Path) -> Place:
-    """The one published set at that place. Raises UsageError if there is none, or more than one."""
-    if describes(source):
+def locate_dataset(source: Path) -> Location:
+    """Find the published dataset in a directory or archive. Raises UsageError unless there is exactly one."""
+    if is_custom(source):
         raise UsageError(
             f"`{source}` is already a dataset of binary records with a {DESCRIPTION}",
             f"train on it directly: `--data custom --data-dir {typed(source)}`",
         )
-    places = published_at(source)
-    if not places:
-        raise UsageError(f"`{source}` is no data set", "the Python version of CIFAR-10 or CIFAR-100, or a .npz file")
-    if len(places) > 1:
-        raise UsageError(f"`{source}` has both CIFAR-10 and CIFAR-100 in it", "name the folder or archive of one")
-    return places[0]
+    locations = find_published(source)
+    if not locations:
+        raise UsageError(
+            f"`{source}` is not a supported dataset", "the Python version of CIFAR-10 or CIFAR-100, or a .npz file"
+        )
+    if len(locations) > 1:
+        raise UsageError(f"`{source}` contains CIFAR-10 and CIFAR-100", "give the folder or archive of one")
+    return locations[0]
 
 
-def published_at(path: Path) -> list[Place]:
-    """CIFAR-10, CIFAR-100 or both, as they lie there."""
+def find_published(path: Path) -> list[Location]:
+    """CIFAR-10 and CIFAR-100 in a directory or archive."""
+    published = list(OFFICIAL.values())
     if is_file(path):
-        by_name = [
-            each for each in OFFICIAL.values() if path.name in (each.binary.archive.name, each.python.archive.name)
-        ]
-        return [place for each in by_name if (place := find(each, path))]
-    return [place for each in OFFICIAL.values() if (place := find(each, path))]
+        published = [each for each in published if path.name in (each.binary.archive.name, each.python.archive.name)]
+    return [location for each in published if (location := find_location(each, path))]

@@ -1,4 +1,4 @@
-"""What a net is trained and tested on: images as bytes, labels, and a digest that says which ones they are."""
+"""A dataset: training and test images as bytes, labels, and a digest of both."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "synthetic": "synthetic", "custom": "custom"}
-"""The data sets there are, and what people call them."""
+"""Titles of the supported datasets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images and what each of them shows."""
+    """Images and their labels."""
 
     images: NDArray[np.uint8]  # (n, 3, h, w), contiguous
     labels: NDArray[np.int64]  # (n,), each from 0 to classes - 1
@@ -38,9 +38,9 @@ class Dataset:
     classes: int
     class_names: tuple[str, ...]
     digest: str
-    """SHA-256 over shapes, images and labels: what a resumed run is held to, whatever files they came from."""
+    """SHA-256 over shapes, images and labels, whatever files they came from; a resumed run requires the same."""
     verified: bool = False
-    """Whether every byte is known to be the published one."""
+    """Whether every byte is known to equal the published one."""
 
     @property
     def title(self) -> str:
@@ -55,7 +55,7 @@ class Dataset:
 
     @property
     def text(self) -> str:
-        """What it is and how far that is known, as every report of a run says it."""
+        """The dataset and whether it is verified, for reports of a run."""
         match self.name:
             case "synthetic":
                 return f"synthetic, {plural(len(self.train), 'random image')}"
@@ -66,7 +66,7 @@ class Dataset:
 
 
 def make_dataset(name: str, train: Split, test: Split, class_names: tuple[str, ...]) -> Dataset:
-    """The data set with its digest, its arrays as nobody can change them any more."""
+    """A dataset with its digest and read-only arrays."""
     for split in (train, test):
         split.images.flags.writeable = False
         split.labels.flags.writeable = False
@@ -74,10 +74,10 @@ def make_dataset(name: str, train: Split, test: Split, class_names: tuple[str, .
 
 
 def content_digest(train: Split, test: Split) -> str:
-    """SHA-256 over what is in the splits: `n,c,h,w;`, images, labels in little-endian 64 bits; training first."""
-    found = hashlib.sha256()
+    """SHA-256 over both splits, training first: `n,c,h,w;`, images, labels in little-endian 64 bits."""
+    digest = hashlib.sha256()
     for split in (train, test):
-        found.update(f"{','.join(map(str, split.images.shape))};".encode())
-        found.update(split.images.data)
-        found.update(split.labels.astype("<i8", copy=False).data)
-    return found.hexdigest()
+        digest.update(f"{','.join(map(str, split.images.shape))};".encode())
+        digest.update(split.images.data)
+        digest.update(split.labels.astype("<i8", copy=False).data)
+    return digest.hexdigest()

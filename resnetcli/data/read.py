@@ -1,4 +1,4 @@
-"""A data set by its name: found in a folder or an archive, fetched if it is not there, read and held to its digest."""
+"""Load a dataset by its name: locate it in a folder or archive, download it if missing, read and verify it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from resnetcli.data.archive import read_archive
 from resnetcli.data.cifar import IMAGE, OFFICIAL, Layout, Official, Version
-from resnetcli.data.custom import DESCRIPTION, describes, read_custom
+from resnetcli.data.custom import DESCRIPTION, is_custom, read_custom
 from resnetcli.data.dataset import TITLES, Dataset, make_dataset
 from resnetcli.data.errors import FETCH_HINT, DataError
-from resnetcli.data.records import binary_part, joined, python_part
+from resnetcli.data.records import decode_binary, decode_pickle, join_parts
 from resnetcli.data.synthetic import synthetic
 from resnetcli.errors import UsageError, did_you_mean, plural, typed
 from resnetcli.files import cache_dir, is_directory, is_file, read_bounded, require_directory_or_free
@@ -23,14 +23,14 @@ from resnetcli.files import cache_dir, is_directory, is_file, read_bounded, requ
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
 
-MOST_FILE = 256 * 2**20
-"""Bytes one file of a published set may have; the largest official one has 156 MB."""
+MAX_FILE = 256 * 2**20
+"""Maximum bytes of a file of a published dataset; the largest has 156 MB."""
 VERSIONS: tuple[Version, ...] = ("binary", "python")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a version of a published set lies: a folder with its files, or an archive."""
+class Location:
+    """A version of a published dataset on disk: a folder with its files, or an archive."""
 
     official: Official
     version: Version
@@ -39,7 +39,7 @@ class Place:
 
     @property
     def layout(self) -> Layout:
-        """What its files are called."""
+        """Its files."""
         return self.official.layout(self.version)
 
 
@@ -50,59 +50,59 @@ def load(
     download: bool = True,
     log: Callable[[str], object] = lambda line: None,
 ) -> Dataset:
-    """The data set: `cifar10`, `cifar100`, `custom` or `synthetic`.
+    """Load a dataset: `cifar10`, `cifar100`, `custom` or `synthetic`.
 
-    A folder may be an extracted archive, hold one or archives as they are published, or be such an archive itself; for
-    `custom` it is the one with `dataset.json`. A missing dataset is downloaded into it; `log` receives a line first.
-    Raises UsageError for what there is not, DataError for files that are broken, ResourceError if fetching fails.
+    A folder may be an extracted archive, contain one, contain archives, or be an archive; for `custom` it has a
+    `dataset.json`. A missing dataset is downloaded into it; `log` receives a line first. Raises UsageError for an
+    unknown or missing dataset, DataError for broken files, ResourceError if the download fails.
     """
     if name not in TITLES:
-        hint = did_you_mean(name, TITLES, f"there are {', '.join(f'`{each}`' for each in TITLES)}")
+        hint = did_you_mean(name, TITLES, f"known: {', '.join(f'`{each}`' for each in TITLES)}")
         if os.path.isdir(name):  # noqa: PTH112 - Path's raises for a name too long to exist
-            hint = f"a folder is named by `--data-dir`: `--data custom --data-dir {typed(name)}`"
-        raise UsageError(f"there is no data set `{name}`", hint)
+            hint = f"a folder is given by `--data-dir`: `--data custom --data-dir {typed(name)}`"
+        raise UsageError(f"unknown dataset `{name}`", hint)
     if name == "synthetic":
         return synthetic()
     if name == "custom":
         if folder is None:
-            raise UsageError("a custom data set needs its folder", f"`--data-dir`, where its {DESCRIPTION} is")
+            raise UsageError("a custom dataset needs `--data-dir`", f"the folder with its {DESCRIPTION}")
         if is_file(folder) and folder.name == DESCRIPTION:
             folder = folder.parent
         if is_file(folder) and folder.suffix == ".npz":
             raise UsageError(f"`{folder}` is not a folder", convert_hint(folder))
         require_directory_or_free(folder)
         if not is_directory(folder):
-            raise UsageError(f"there is no folder `{folder}`", "`--data-dir` says where the data set lies")
-        if not describes(folder):
+            raise UsageError(f"there is no folder `{folder}`", "`--data-dir` is the folder of the dataset")
+        if not is_custom(folder):
             raise UsageError(
                 f"`{folder}` has no {DESCRIPTION}", _hint_at(folder) or "`resnet-cli data convert` writes one"
             )
         return read_custom(folder)
     official = OFFICIAL[name]
-    place = find(official, folder or default_folder())
-    if place is None:
-        place = _fetched(official, folder or default_folder(), download, log, is_cache=folder is None)
-    return read_official(place)
+    location = find_location(official, folder or default_folder())
+    if location is None:
+        location = _download(official, folder or default_folder(), download, log, is_cache=folder is None)
+    return read_official(location)
 
 
 def default_name(folder: Path | None) -> str:
     """The default dataset: `custom` if the folder has a `dataset.json`, else `cifar10`."""
-    return "custom" if folder is not None and describes(folder) else "cifar10"
+    return "custom" if folder is not None and is_custom(folder) else "cifar10"
 
 
 def default_folder() -> Path:
-    """Where data sets are kept unless another place is given. Raises UsageError where there is no home."""
+    """The default directory of datasets. Raises UsageError without a home directory."""
     return cache_dir("give a directory by `--data-dir`, or set XDG_CACHE_HOME to one") / "data"
 
 
-def _fetched(
+def _download(
     official: Official, folder: Path, download: bool, log: Callable[[str], object], *, is_cache: bool
-) -> Place:  # fmt: skip
+) -> Location:  # fmt: skip
     """Download the dataset into the folder. Raises UsageError if the folder holds something else."""
     from resnetcli.data.fetch import fetch
 
-    if describes(folder):
-        raise UsageError(f"`{folder}` is a custom data set, not {official.title}", "`--data custom`")
+    if is_custom(folder):
+        raise UsageError(f"`{folder}` is a custom dataset, not {official.title}", "`--data custom`")
     others = [] if is_cache else _others(official, folder)
     fetching = f"download it there with `resnet-cli data fetch {official.name} --data-dir {typed(folder)}`"
     if not download:
@@ -115,10 +115,10 @@ def _fetched(
     if others:
         some = ", ".join(f"`{name}`" for name in others[:3]) + (" and more" if len(others) > 3 else "")
         raise UsageError(
-            f"`{folder}` does not hold {official.title} but {some}: nothing is downloaded into it",
+            f"`{folder}` contains {some}, not {official.title}: nothing is downloaded into it",
             _hint_at(folder) or f"{fetching}, or omit `--data-dir` to use the cache",
         )
-    return Place(official, "binary", fetch(official.binary.archive, folder, log=log), packed=True)
+    return Location(official, "binary", fetch(official.binary.archive, folder, log=log), packed=True)
 
 
 def _others(official: Official, folder: Path) -> list[str]:
@@ -138,15 +138,15 @@ def _hint_at(folder: Path) -> str:
     except OSError:
         return ""
     for official in OFFICIAL.values():
-        if find(official, folder) is not None:
-            return f"it holds {official.title}: `--data {official.name} --data-dir {typed(folder)}`"
+        if find_location(official, folder) is not None:
+            return f"it contains {official.title}: `--data {official.name} --data-dir {typed(folder)}`"
     for child in filter(is_directory, inside):
-        if describes(child):
-            return f"`{child.name}` in it is a custom data set: `--data custom --data-dir {typed(child)}`"
+        if is_custom(child):
+            return f"`{child.name}` in it is a custom dataset: `--data custom --data-dir {typed(child)}`"
         for official in OFFICIAL.values():
-            if find(official, child) is not None:
+            if find_location(official, child) is not None:
                 taken = f"`--data {official.name} --data-dir {typed(child)}`"
-                return f"`{child.name}` in it holds {official.title}: {taken}"
+                return f"`{child.name}` in it contains {official.title}: {taken}"
     for child in inside:
         if child.suffix == ".npz" and is_file(child):
             return convert_hint(child)
@@ -158,15 +158,15 @@ def convert_hint(file: Path) -> str:
     return f"`resnet-cli data convert {typed(file)} NEW`, then `--data custom --data-dir NEW`"
 
 
-def find(official: Official, path: Path) -> Place | None:
-    """Where in the folder the set lies: extracted before packed, binary before Python; None if it does not.
+def find_location(official: Official, path: Path) -> Location | None:
+    """Find a dataset in a folder: extracted before packed, binary before Python version; None without one.
 
-    Raises UsageError for a file that is none of its archives.
+    Raises UsageError for a file that is not one of its archives.
     """
     if is_file(path):
         for version in VERSIONS:
             if path.name == official.layout(version).archive.name:
-                return Place(official, version, path, packed=True)
+                return Location(official, version, path, packed=True)
         names = " or ".join(f"`{official.layout(version).archive.name}`" for version in VERSIONS)
         hint = f"its archives are named {names}"
         other = next(
@@ -181,87 +181,83 @@ def find(official: Official, path: Path) -> Place | None:
             hint = f"give the dataset's folder: `--data custom --data-dir {typed(path.parent)}`"
         raise UsageError(f"`{path}` is not an archive of {official.title}", hint)
     require_directory_or_free(path)
-    if describes(path):
+    if is_custom(path):
         return None
     for version in VERSIONS:
         layout = official.layout(version)
         if (path.name == layout.folder and is_directory(path)) or any(is_file(path / name) for name in layout.files):
-            return Place(official, version, path, packed=False)
+            return Location(official, version, path, packed=False)
     for version in VERSIONS:
         layout = official.layout(version)
         if is_directory(path / layout.folder):
-            return Place(official, version, path / layout.folder, packed=False)
+            return Location(official, version, path / layout.folder, packed=False)
     for version in VERSIONS:
         layout = official.layout(version)
         if is_file(path / layout.archive.name):
-            return Place(official, version, path / layout.archive.name, packed=True)
+            return Location(official, version, path / layout.archive.name, packed=True)
     return None
 
 
-def read_official(place: Place) -> Dataset:
-    """The published set at a place, with as many images as it has. Raises DataError for anything else."""
-    official, layout = place.official, place.layout
-    contents, archive_digest = _contents(place)
-    parts = [_part(place, name, contents[name]) for name in layout.files]
+def read_official(location: Location) -> Dataset:
+    """Read a published dataset. Raises DataError for any other files, such as those of another size."""
+    official, layout = location.official, location.layout
+    contents, archive_digest = _contents(location)
+    parts = [_decode(location, name, contents[name]) for name in layout.files]
     for number, name in enumerate(layout.files):
-        there, published = len(parts[number][1]), _published(official, layout, number)
-        if there != published:
+        images, published = len(parts[number][1]), _published(official, layout, number)
+        if images != published:
             raise DataError(
-                f"`{_label(place, name)}` has {plural(there, 'image')}; in {official.title} it has {published:,}",
-                f"describe a set of your own in {DESCRIPTION}, or have `resnet-cli data convert` do it",
+                f"`{_label(location, name)}` has {plural(images, 'image')}; in {official.title} it has {published:,}",
+                f"for a custom dataset, `resnet-cli data convert` writes a {DESCRIPTION}",
             )
     *train, test = parts
-    with ThreadPoolExecutor(1) as beside:  # both hash all of it, and neither holds the interpreter meanwhile
-        is_genuine = beside.submit(genuine, layout, {} if place.packed else contents)
-        data = make_dataset(official.name, joined(train), joined([test]), official.class_names)
-    verified = archive_digest == layout.archive.sha256 if place.packed else is_genuine.result()
+    with ThreadPoolExecutor(1) as thread:  # both hash all bytes, which releases the GIL
+        genuine = thread.submit(is_genuine, layout, {} if location.packed else contents)
+        data = make_dataset(official.name, join_parts(train), join_parts([test]), official.class_names)
+    verified = archive_digest == layout.archive.sha256 if location.packed else genuine.result()
     return replace(data, verified=verified)
 
 
-def read_parts(place: Place) -> tuple[list[Part], Part]:
-    """Training and test images of files in a published layout, however many there are. Raises DataError."""
-    contents, _ = _contents(place)
-    *train, test = (_part(place, name, contents[name]) for name in place.layout.files)
+def read_parts(location: Location) -> tuple[list[Part], Part]:
+    """Training and test images of files in a published layout, of any size. Raises DataError."""
+    contents, _ = _contents(location)
+    *train, test = (_decode(location, name, contents[name]) for name in location.layout.files)
     return train, test
 
 
 def _published(official: Official, layout: Layout, number: int) -> int:
-    """Images of the file of that number, the test's last."""
+    """Images of the file with that number; the last is the test file."""
     return official.test if number == len(layout.train) else official.train // len(layout.train)
 
 
-def _label(place: Place, name: str) -> str:
-    return f"{place.path}: {name}" if place.packed else str(place.path / name)
+def _label(location: Location, name: str) -> str:
+    return f"{location.path}: {name}" if location.packed else str(location.path / name)
 
 
-def _contents(place: Place) -> tuple[Mapping[str, bytes], str]:
-    """The bytes of each file with images, and the digest of the archive they came in, if in one."""
-    layout = place.layout
-    if not place.packed:
-        return {name: _read_file(place.path / name) for name in layout.files}, ""
+def _contents(location: Location) -> tuple[Mapping[str, bytes], str]:
+    """The bytes of each file with images, and the digest of their archive, if there is one."""
+    layout, path = location.layout, location.path
+    if not location.packed:
+        return {name: read_bounded(path / name, MAX_FILE, FETCH_HINT, error=DataError) for name in layout.files}, ""
     members = {f"{layout.folder}/{name}": name for name in layout.files}
-    found, digest = read_archive(place.path, members, MOST_FILE)
-    return {members[member]: raw for member, raw in found.items()}, digest
+    contents, digest = read_archive(path, members, MAX_FILE)
+    return {members[member]: raw for member, raw in contents.items()}, digest
 
 
-def _read_file(path: Path) -> bytes:
-    return read_bounded(path, MOST_FILE, FETCH_HINT, error=DataError)
+def _decode(location: Location, name: str, raw: bytes) -> Part:
+    layout, classes, label = location.layout, len(location.official.class_names), _label(location, name)
+    if location.version == "binary":
+        return decode_binary(raw, label, IMAGE, classes, label_bytes=layout.label_bytes)
+    return decode_pickle(raw, label, layout.labels, classes)
 
 
-def _part(place: Place, name: str, raw: bytes) -> Part:
-    layout, classes = place.layout, len(place.official.class_names)
-    if place.version == "binary":
-        return binary_part(raw, _label(place, name), IMAGE, classes, label_bytes=layout.label_bytes)
-    return python_part(raw, _label(place, name), layout.labels, classes)
-
-
-def genuine(layout: Layout, contents: Mapping[str, bytes]) -> bool:
-    """Whether the files are the published ones byte for byte; False where nothing is published to tell by."""
+def is_genuine(layout: Layout, contents: Mapping[str, bytes]) -> bool:
+    """Whether the files equal the published ones byte for byte; False if no digests are published."""
     if not contents:
         return False
     if layout.md5:
-        found = [hashlib.md5(contents[name], usedforsecurity=False).hexdigest() for name in layout.files]
-        return tuple(found) == layout.md5
+        digests = [hashlib.md5(contents[name], usedforsecurity=False).hexdigest() for name in layout.files]
+        return tuple(digests) == layout.md5
     if not layout.sha256:
         return False
     train = hashlib.sha256()

@@ -38,7 +38,7 @@ def own(folder: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("format", ["table", "md"])
-def test_a_sound_set_is_described(
+def test_a_valid_dataset_is_described(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_the_columns_of_classes_sum_to_the_images(tmp_path: Path) -> None:
 
 def test_mean_and_deviation_are_those_of_the_training_images(tmp_path: Path) -> None:
     data = own(tmp_path / "own")
-    (found,) = json.loads(run(f"data check {tmp_path / 'own'} --format json").stdout)["sets"]
+    (found,) = json.loads(run(f"data check {tmp_path / 'own'} --format json").stdout)["datasets"]
     scaled = data.train.images / 255
     assert found["mean"] == pytest.approx(scaled.mean((0, 2, 3)).tolist(), abs=1e-12)
     assert found["std"] == pytest.approx(scaled.std((0, 2, 3)).tolist(), abs=1e-12)
@@ -67,28 +67,30 @@ def test_mean_and_deviation_are_those_of_the_training_images(tmp_path: Path) -> 
 
 def test_every_key_of_the_json_is_documented(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "how-to" / "data.md").read_text(encoding="utf-8")
-    section = text[text.index("## `resnet-cli/data@1`") :]
+    section = text[text.index("## `resnet-cli/data@2`") :]
     known = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
     own(tmp_path / "own")
     record = json.loads(run(f"data check {tmp_path / 'own'} --format json").stdout)
-    (found,) = record["sets"]
-    keys = {*record, *(f"sets[].{key}" for key in found), *(f"sets[].labels[].{key}" for key in found["labels"][0])}
+    (found,) = record["datasets"]
+    keys = {
+        *record,
+        *(f"datasets[].{key}" for key in found),
+        *(f"datasets[].labels[].{key}" for key in found["labels"][0]),
+    }
     assert keys == known
-    assert record["schema"] == "resnet-cli/data@1"
+    assert record["schema"] == "resnet-cli/data@2"
 
 
 @tiny
-def test_what_has_the_published_bytes_is_verified_and_what_has_not_is_exit_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_bytes_are_verified_and_others_are_exit_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     official = OFFICIAL["cifar10"]
     write_binary(tmp_path / "out", official, small())
     path = packed(tmp_path / "out", official.binary, tmp_path)
     result = run(f"data check {path}")
     assert result.exit_code == 1
     assert "CIFAR-10 (not verified)   binary records, archive" in result.stdout
-    assert "not the published CIFAR-10: the size is the same, the bytes are not" in result.stdout
-    assert "is not CIFAR-10 as it is published" in result.stderr
+    assert "not the published CIFAR-10: its size is the same, its bytes differ" in result.stdout
+    assert "is not the published CIFAR-10" in result.stderr
     from dataclasses import replace
 
     publish(monkeypatch, "cifar10", "binary", archive=replace(official.binary.archive, sha256=sha256(path)))
@@ -98,15 +100,15 @@ def test_what_has_the_published_bytes_is_verified_and_what_has_not_is_exit_1(
 
 
 @tiny
-def test_what_cannot_be_verified_is_said_and_is_no_failure(tmp_path: Path) -> None:
+def test_an_unverifiable_dataset_is_reported_and_is_exit_0(tmp_path: Path) -> None:
     write_binary(tmp_path / "cifar-100-binary", OFFICIAL["cifar100"], small(100))
     result = run(f"data check {tmp_path} --format md")
     assert result.exit_code == 0, result.output
-    assert "only the archive can be verified" in result.stdout
+    assert "not verified: digests are published for the archive only" in result.stdout
 
 
 @tiny
-def test_a_broken_set_is_exit_1_and_none_at_all_exit_2(tmp_path: Path) -> None:
+def test_a_broken_dataset_is_exit_1_and_a_missing_one_exit_2(tmp_path: Path) -> None:
     write_binary(tmp_path / "cifar-10-batches-bin", OFFICIAL["cifar10"], small())
     (tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin").write_bytes(b"abc")
     result = run(f"data check {tmp_path}")
@@ -115,18 +117,18 @@ def test_a_broken_set_is_exit_1_and_none_at_all_exit_2(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run(f"data check {tmp_path / 'empty'}")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is no data set" in result.stderr
+    assert "is not a supported dataset" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["check none", "convert none.npz out", "convert none out"])
-def test_what_is_not_there_is_said_not_to_be(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_refused(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(f"data {command}")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"error: there is no file or directory `{command.split()[1]}`\n"
 
 
-def test_classes_that_no_image_is_of_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_without_images_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     images, labels = np.zeros((20, 4, 4), np.uint8), np.repeat([0, 9], 10)
     np.savez("set.npz", images=images, labels=labels)
@@ -145,7 +147,7 @@ def test_a_file_of_arrays_becomes_a_set_that_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(50) % 5)
     result = run(f"data convert {tmp_path / 'set.npz'} {tmp_path / 'out'} --test 0.1")
     assert result.exit_code == 0, result.output
-    assert "custom, 50 images, 45 images to train and 5 to test with, 5 classes" in result.stdout
+    assert "custom, 50 images: 45 for training, 5 for testing; 5 classes" in result.stdout
     assert len(load("custom", tmp_path / "out").test) == 5
 
 

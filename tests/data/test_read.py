@@ -1,4 +1,4 @@
-"""The data sets read: every form that CIFAR comes in, and what is wrong with files that are not."""
+"""Loading datasets: every published form of CIFAR, and the errors of other files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnetcli.errors import ResourceError, UsageError
 from tests.support.datasets import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
 
 tiny = pytest.mark.usefixtures("_tiny")
-every_set = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+every_dataset = pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 every_version = pytest.mark.parametrize("version", ["binary", "python"])
 
 
@@ -40,7 +40,7 @@ def same(a: Dataset, b: Dataset) -> bool:
 
 
 @tiny
-@every_set
+@every_dataset
 @every_version
 @pytest.mark.parametrize("form", ["folder above", "folder", "archive", "folder with the archive"])
 def test_every_published_form_is_read(name: str, version: Version, form: str, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_folder_under_another_name_is_known_by_its_files(tmp_path: Path) -> No
 
 
 @tiny
-@every_set
+@every_dataset
 @every_version
 def test_an_archive_with_the_published_digest_is_verified(
     name: str, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,13 +122,13 @@ def test_extracted_python_files_with_the_published_digests_are_verified(
     assert not load("cifar10", tmp_path).verified
 
 
-def test_only_official_sizes_are_taken_as_cifar(tmp_path: Path) -> None:
+def test_other_sizes_are_not_cifar(tmp_path: Path) -> None:
     made("cifar10", "binary", tmp_path)
     with pytest.raises(DataError, match=r"data_batch_1.bin` has 10 images; in CIFAR-10 it has 10,000"):
         load("cifar10", tmp_path)
 
 
-def test_the_table_of_digests_is_of_the_right_shape() -> None:
+def test_published_sizes_and_digests_are_plausible() -> None:
     for official in OFFICIAL.values():
         for version in ("binary", "python"):
             layout = official.layout(version)
@@ -161,7 +161,7 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[2 * 3073] = 10
     path.write_bytes(raw)
-    with pytest.raises(DataError, match=r"image 2 has label 10, and the classes are 0 to 9"):
+    with pytest.raises(DataError, match=r"image 2 has label 10, but the classes are 0 to 9"):
         load("cifar10", tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_a_missing_batch_is_named(version: Version, tmp_path: Path) -> None:
 
 
 @tiny
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     import os
 
     made("cifar10", "binary", tmp_path)
@@ -188,7 +188,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @tiny
-def test_a_file_larger_than_any_can_be_is_not_read(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     made("cifar10", "binary", tmp_path)
     with (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").open("ab") as file:
         file.truncate(2**40)  # sparse
@@ -198,14 +198,14 @@ def test_a_file_larger_than_any_can_be_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("cifar", "there is no data set `cifar`"), ("custom", "needs its folder"), ("", "no data set")],
+    [("cifar", "unknown dataset `cifar`"), ("custom", "needs `--data-dir`"), ("", "unknown dataset")],
 )
-def test_what_there_is_not_is_said(name: str, message: str) -> None:
+def test_an_unknown_dataset_is_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load(name)
 
 
-def test_without_downloading_a_missing_set_is_refused_with_its_place(
+def test_without_downloading_a_missing_dataset_is_refused_with_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -215,30 +215,30 @@ def test_without_downloading_a_missing_set_is_refused_with_its_place(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_relative_cache_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_cache_directory_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("HOME", "/somewhere")
     assert default_folder() == Path("/somewhere/.cache/resnet-cli/data")
 
 
-def test_a_file_that_is_no_archive_of_the_set_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_of_the_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.tar.gz").write_bytes(b"")
     with pytest.raises(UsageError, match="is not an archive of CIFAR-10"):
         load("cifar10", tmp_path / "data.tar.gz")
 
 
-def test_a_custom_set_is_not_taken_for_cifar(tmp_path: Path) -> None:
+def test_a_custom_dataset_is_not_read_as_cifar(tmp_path: Path) -> None:
     data = small()
     write_cifar10_binary(tmp_path, data.train.images, data.train.labels, data.test.images, data.test.labels)
-    with pytest.raises(UsageError, match="is a custom data set, not CIFAR-10"):
+    with pytest.raises(UsageError, match="is a custom dataset, not CIFAR-10"):
         load("cifar10", tmp_path, download=False)
     assert same(load("custom", tmp_path), data)
     assert load("custom", tmp_path).text == "custom, 57 images"
 
 
 @tiny
-@every_set
-def test_the_set_is_fetched_where_it_is_not(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_dataset
+def test_a_missing_dataset_is_downloaded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = made(name, "binary", tmp_path / "out")
     layout = OFFICIAL[name].binary
     asked: list[tuple[cifar.Archive, Path]] = []
@@ -254,7 +254,7 @@ def test_the_set_is_fetched_where_it_is_not(name: str, tmp_path: Path, monkeypat
     assert asked == [(layout.archive, tmp_path / "in")]
 
 
-def test_a_digest_tells_labels_images_shapes_and_splits_apart() -> None:
+def test_a_digest_depends_on_labels_images_shapes_and_splits() -> None:
     from resnetcli.data.dataset import Split, content_digest
 
     rng = np.random.default_rng(1)
@@ -273,7 +273,7 @@ def test_a_digest_tells_labels_images_shapes_and_splits_apart() -> None:
     assert len(found) == 6
 
 
-def test_the_synthetic_set_is_the_same_every_time_and_says_what_it_is() -> None:
+def test_the_synthetic_dataset_is_reproducible_and_labeled_as_such() -> None:
     from resnetcli.data.synthetic import synthetic
 
     one, two, three = synthetic(100, 20), synthetic(100, 20), synthetic(100, 20, seed=1)
@@ -300,9 +300,9 @@ def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
         (["sub/a.png"], "download it there with `resnet-cli data fetch cifar10 --data-dir DIR`"),
         (["digits.npz", "notes"], "`resnet-cli data convert DIR/digits.npz NEW`, then `--data custom --data-dir NEW`"),
         (["digits/dataset.json"], "`--data custom --data-dir DIR/digits`"),
-        (["cifar-100-binary.tar.gz"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
-        (["cifar-100-python/train"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
-        (["train.bin", "test.bin"], "it holds CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["cifar-100-binary.tar.gz"], "it contains CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["cifar-100-python/train"], "it contains CIFAR-100: `--data cifar100 --data-dir DIR`"),
+        (["train.bin", "test.bin"], "it contains CIFAR-100: `--data cifar100 --data-dir DIR`"),
         (["sets/cifar-10-batches-bin/data_batch_1.bin"], "`--data cifar10 --data-dir DIR/sets`"),
         (["cifar-10-batches-bin.zip"], "download it there with `resnet-cli data fetch cifar10 --data-dir DIR`"),
         (["cifar-10-binary.tar.gz.part", "mine"], "with `resnet-cli data fetch cifar10 --data-dir DIR`"),
@@ -337,7 +337,7 @@ def test_an_empty_or_missing_folder_is_downloaded_into(
 
 
 @pytest.mark.parametrize("name", ["cifar10", "custom"])
-def test_a_file_in_the_place_of_a_folder_is_answered_with_what_to_type(tmp_path: Path, name: str) -> None:
+def test_a_file_in_place_of_a_folder_is_refused_with_the_command(tmp_path: Path, name: str) -> None:
     for file, hint in (
         ("digits.npz", f"`resnet-cli data convert {tmp_path}/digits.npz NEW`, then `--data custom --data-dir NEW`"),
         ("dataset.json", f"`--data custom --data-dir {tmp_path}`"),
@@ -350,7 +350,7 @@ def test_a_file_in_the_place_of_a_folder_is_answered_with_what_to_type(tmp_path:
             assert hint in caught.value.hint
 
 
-def test_the_folder_of_a_custom_set_is_known_by_its_description(tmp_path: Path) -> None:
+def test_the_default_dataset_is_custom_for_a_folder_with_a_description(tmp_path: Path) -> None:
     assert default_name(None) == "cifar10"
     assert default_name(tmp_path) == "cifar10"
     (tmp_path / "dataset.json").touch()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from resnetcli.data.errors import DataError
-from resnetcli.data.records import python_part
+from resnetcli.data.records import decode_pickle
 from resnetcli.data.unpickle import Pickled, unpickle
 from tests.support.datasets import Pickler2, batch
 
@@ -23,7 +23,7 @@ LABELS = [number % 10 for number in range(30)]
 @pytest.mark.parametrize("fortran", [False, True])
 def test_a_batch_of_python_2_is_read(fortran: bool) -> None:
     raw = batch(IMAGES, {b"labels": LABELS}, fortran=fortran)
-    images, labels = python_part(raw, "batch", "labels", 10)
+    images, labels = decode_pickle(raw, "batch", "labels", 10)
     assert np.array_equal(images, IMAGES)
     assert labels.tolist() == LABELS
 
@@ -43,7 +43,7 @@ def test_a_batch_pickled_again_by_this_numpy_is_read(protocol: int) -> None:
         "filenames": ["a"] * 30,
         "more": (None, True, -5, 2**40),
     }
-    images, labels = python_part(pickle.dumps(said, protocol), "batch", "labels", 10)
+    images, labels = decode_pickle(pickle.dumps(said, protocol), "batch", "labels", 10)
     assert np.array_equal(images, IMAGES)
     assert labels.tolist() == LABELS
 
@@ -86,7 +86,7 @@ def test_a_batch_pickled_again_in_whatever_form_is_read(protocol: int, name: str
     expected = said.get("data", IMAGES).reshape(30, 3, 32, 32)
     for module in (b"numpy._core.", b"numpy.core."):  # numpy 2 and numpy 1
         text = raw.replace(b"numpy._core.", module) if protocol < 4 else raw
-        images, labels = python_part(text, "batch", "labels", 10)
+        images, labels = decode_pickle(text, "batch", "labels", 10)
         assert np.array_equal(images, expected)
         assert labels.tolist() == LABELS
         assert labels.dtype == np.int64
@@ -100,7 +100,7 @@ def test_a_batch_whose_keys_are_bytes_is_read(protocol: int) -> None:
         b"coarse_labels": LABELS,
         b"filenames": [b"a"] * 30,
     }
-    images, labels = python_part(pickle.dumps(said, protocol), "batch", "fine_labels", 10)
+    images, labels = decode_pickle(pickle.dumps(said, protocol), "batch", "fine_labels", 10)
     assert np.array_equal(images, IMAGES)
     assert labels.tolist() == LABELS
 
@@ -112,7 +112,7 @@ def test_as_many_instructions_as_a_whole_set_takes_are_followed(protocol: int) -
         b"data": np.zeros((n, 3072), np.uint8), b"filenames": [b"image %d" % k for k in range(n)],
         b"fine_labels": list(np.arange(n) % 100), b"coarse_labels": list(np.arange(n) % 20),
     }  # fmt: skip
-    _, labels = python_part(pickle.dumps(said, protocol), "batch", "fine_labels", 100)
+    _, labels = decode_pickle(pickle.dumps(said, protocol), "batch", "fine_labels", 100)
     assert labels.tolist() == [k % 100 for k in range(n)]
 
 
@@ -296,7 +296,7 @@ def test_every_cut_and_every_changed_byte_is_read_or_refused_and_nothing_else() 
     for place in [*range(0, 400), head, len(raw) - 1]:
         for changed in (raw[:place], raw[:place] + bytes([int(rng.integers(256))]) + raw[place + 1 :]):
             try:
-                images, labels = python_part(changed, "batch", "labels", 10)
+                images, labels = decode_pickle(changed, "batch", "labels", 10)
             except DataError:
                 continue
             assert (images.shape, labels.shape) == ((1, 3, 32, 32), (1,))
@@ -306,15 +306,15 @@ def test_every_cut_and_every_changed_byte_is_read_or_refused_and_nothing_else() 
     ("said", "message"),
     [
         ([1], "a dict was expected"),
-        ({"labels": [1]}, "has not both"),
+        ({"labels": [1]}, "it needs `data` and"),
         ({"data": IMAGES.reshape(30, 3072), "labels": LABELS[:-1]}, "29 labels and `data` of 30 x 3072"),
         ({"data": IMAGES.reshape(60, 1536), "labels": LABELS * 2}, "not n x 3072"),
         ({"data": IMAGES.reshape(30, 3072), "labels": ["a"] * 30}, "not numbers"),
         ({"data": IMAGES.reshape(30, 3072), "labels": [10] * 30}, "has label 10"),
         ({"data": IMAGES.reshape(30, 3072), "labels": [-1] * 30}, "not numbers"),
-        ({"data": b"abc", "labels": [1]}, "has not both"),
+        ({"data": b"abc", "labels": [1]}, "it needs `data` and"),
     ],
 )  # fmt: skip
 def test_a_pickle_that_is_no_batch_is_refused(said: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        python_part(pickle.dumps(said, 4), "batch", "labels", 10)
+        decode_pickle(pickle.dumps(said, 4), "batch", "labels", 10)
