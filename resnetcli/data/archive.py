@@ -42,7 +42,7 @@ def read_archive(path: Path, wanted: Collection[str], limit: int) -> tuple[dict[
 
 
 class _Hashed:
-    """A file that hashes what is read from it."""
+    """A file that hashes all bytes read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()

@@ -24,7 +24,7 @@ from resnetcli.files import is_file, require_directory_or_free
 
 CHUNK = 2**18
 TRIES = 32
-"""Maximum requests to one host, which is asked again as long as each answer brings something."""
+"""Maximum requests to one host; another one follows only if the last answer had new bytes."""
 PROGRESS_S = 10.0
 """Seconds between two progress lines."""
 
@@ -33,11 +33,11 @@ Log = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class DownloadOptions:
-    """Hosts in the order they are tried, and how long to wait for one."""
+    """Hosts in the order they are tried, and the timeout."""
 
     hosts: Sequence[str] = HOSTS
     timeout_s: float = 30.0
-    """Without a byte for this long, a host is given up."""
+    """Maximum time without new bytes."""
     handlers: Sequence[urllib.request.BaseHandler] = ()
     """Used in addition to urllib's own."""
 
@@ -45,7 +45,7 @@ class DownloadOptions:
 class _HostError(Exception):
     """Why a host's answer is not, or not yet, the whole file.
 
-    `retry`: whether to ask the host for the rest; `stalled`: whether another host should be asked first.
+    `retry`: whether to request the rest from it; `stalled`: whether to try another host first.
     """
 
     def __init__(self, reason: str, *, retry: bool = False, stalled: bool = False) -> None:
@@ -56,7 +56,7 @@ class _HostError(Exception):
 def fetch(
     archive: Archive, folder: Path, *, log: Log = lambda line: None, options: DownloadOptions | None = None
 ) -> Path:
-    """The archive's path in the folder; it is downloaded unless it is there. `log` receives progress lines.
+    """Download an archive into a folder unless it is there; return its path. `log` receives progress lines.
 
     An unfinished download (`NAME.part`) is resumed. Only a file with the published digest gets the archive's name.
     Raises UsageError if the folder is not a directory, ResourceError if no host has the file or the disk is full.
@@ -161,7 +161,7 @@ def _from_host(
 
 
 def _append_rest(archive: Archive, url: str, part: Path, start: int, log: Log, options: DownloadOptions) -> None:
-    """Append what is missing. Raises _HostError if not all of it came, OSError only if it cannot be written."""
+    """Append the missing bytes. Raises _HostError if the answer is incomplete, OSError only if writing fails."""
     with _request(url, start, options) as response, part.open("ab") as file:
         skip = _check_answer(response, archive, start)
         done, began = start, time.monotonic()
@@ -228,7 +228,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_answer(response: http.client.HTTPResponse, archive: Archive, start: int) -> int:
-    """How many bytes at the answer's beginning are there already. Raises _HostError if it cannot be the file."""
+    """Bytes to skip at the beginning of an answer. Raises _HostError if it cannot be the file."""
     kind = response.headers.get_content_type()
     if kind in ("text/html", "application/xhtml+xml"):
         raise _HostError(f"it sends a web page ({kind}), not the file")
@@ -239,7 +239,7 @@ def _check_answer(response: http.client.HTTPResponse, archive: Archive, start: i
         text = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text.strip())
         if not match or int(match[1]) != start or match[3] not in (str(archive.bytes), "*"):
-            raise _HostError(f"it was asked for the bytes from {start:,} on and sends `{text}`")
+            raise _HostError(f"the bytes from {start:,} on were requested, it sends `{text}`")
         skip = 0
     elif response.status != 200:
         raise _HostError(f"it answers {response.status} {response.reason}")

@@ -255,7 +255,7 @@ FAULTS = {
     "page": "sends a web page (text/html), not the file",
     "encoded": "sends the file encoded (gzip)",
     "another": "does not have the published SHA-256",
-    "wrong_range": "was asked for the bytes from 0 on and sends `bytes 10-",
+    "wrong_range": "the bytes from 0 on were requested, it sends `bytes 10-",
     "broken": "answers 503 Service Unavailable",
     "unsatisfied": "answers 503",
     "missing": "answers 404 Not Found",
