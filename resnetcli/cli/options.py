@@ -27,7 +27,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in signature.parameters.values():
         kind: Any = parameter.annotation
         select: Callable[[Field[Any]], bool] | None = None
-        if get_origin(kind) is Annotated:
+        if get_origin(kind) is Annotated and callable(kind.__metadata__[0]):
             kind, select = kind.__origin__, kind.__metadata__[0]
         if not (isinstance(kind, type) and issubclass(kind, RunOptions | BenchmarkOptions)):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
