@@ -1,4 +1,4 @@
-"""How quickly a net is counted: resnet-cli beside a bare program and beside what one would use instead.
+"""Speed of counting: resnet-cli compared with an empty program, a bare one, and other counting tools.
 
 `python -m benchmarks.counting` measures and writes its part of docs/why/benchmarks.md; `--quick` takes one round of
 everything and prints it.
@@ -37,16 +37,17 @@ COMMANDS = ("profile resnet50", "compare", "list", "compare --all", "verify", "p
 OURS = "resnet-cli"
 PROFILE = "resnet-cli profile resnet50"
 BUDGET_S = 120.0
-"""A tool that has taken longer than this over the zoo sits the remaining nets out."""
+"""Time limit of a tool over the zoo: it skips the remaining models."""
 
-INTRO = """How long it takes to count a net, and how much memory: resnet-cli, which reads a table, beside tools that
-build the net with PyTorch and run or trace it. Written by `python -m benchmarks.counting`.
+INTRO = """CPU time and memory to count a model: resnet-cli, which reads a spec, and tools that build the model in
+PyTorch and run or trace it. Goals are ratios to programs measured in the same run: `python -c pass` (empty), and a bare
+typer + rich program that prints a table of eight rows. Written by `python -m benchmarks.counting`.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What one figure is meant to stay below."""
+    """An upper limit for one figure."""
 
     what: str
     limit: str
@@ -56,7 +57,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of the page, what its figures are, and the goals it decides."""
+    """A table, its note, and the goals it measures."""
 
     title: str
     note: str
@@ -79,7 +80,7 @@ def times(value: float) -> Cell:
 
 
 def seconds_goal(what: str, samples: Sequence[Sample], limit: float) -> Goal:
-    """A goal for the median."""
+    """A limit for the median."""
     seconds = median([sample.seconds for sample in samples])
     return Goal(what, duration(limit), duration(seconds), seconds < limit)
 
@@ -88,7 +89,7 @@ def seconds_goal(what: str, samples: Sequence[Sample], limit: float) -> Goal:
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Lays the package out as its wheel does, compiled as pip does; the environment that finds it there."""
+    """Lay the package out as its wheel does, compiled as pip does, and return the environment that imports it."""
     shutil.copytree(ROOT / "resnetcli", folder / "resnetcli", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "specs", folder / "resnetcli" / "specs")
     compileall.compile_dir(folder, quiet=2)
@@ -156,7 +157,7 @@ def processes(rounds: int) -> Section:
 
 
 def parse_to_totals(name: str) -> int:
-    """MACs from the spec's text, nothing remembered from an earlier call."""
+    """MACs from the spec's text, without caches of an earlier call."""
     parse_cell.cache_clear()
     parse_layers.cache_clear()
     parse_head.cache_clear()
@@ -164,12 +165,12 @@ def parse_to_totals(name: str) -> int:
 
 
 def build_on_meta(plan: Plan) -> int:
-    """Parameter tensors of the net, which has no values."""
+    """Number of parameter tensors of the model, built on the meta device."""
     return len(list(rc.build(plan, device="meta").parameters()))
 
 
 def inside(rounds: int) -> Section:
-    """One net each, torch imported and the net built before the clock starts."""
+    """Single models; importing torch and building the model are not timed."""
     import torch
 
     from benchmarks.tools import TOOLS
@@ -190,7 +191,7 @@ def inside(rounds: int) -> Section:
         if limit is not None:
             goals.append(seconds_goal(f"parse to totals, {name}", found[OURS], limit))
     columns = (
-        Column("net", "net", "left"),
+        Column("model", "model", "left"),
         Column("counted by", "tool", "left"),
         *SPREAD,
         Column("to resnet-cli", "to_resnet_cli"),
@@ -198,10 +199,9 @@ def inside(rounds: int) -> Section:
     )
     return Section(
         "Inside a process",
-        f"n = {rounds}. resnet-cli from the spec's text to the totals, nothing cached; the tools on the module built "
-        "of the same spec, on the CPU and in evaluation mode, the building not timed. What takes less than "
-        f"{duration(LEAST_S)} is repeated for as long. The tools' MACs differ by what they count besides convolutions "
-        "and fully connected layers.",
+        f"n = {rounds}. resnet-cli: from the spec's text to the totals, nothing cached. Tools: on the module built "
+        "from the same spec, on the CPU, in evaluation mode; building is not timed. Calls are repeated for at least "
+        f"{duration(LEAST_S)}. The tools' MACs include more than convolutions and fully connected layers.",
         Sheet(columns, tuple(rows)),
         tuple(goals),
     )
@@ -211,7 +211,7 @@ def inside(rounds: int) -> Section:
 
 
 def zoo(rounds: int) -> Section:
-    """Every net, in an order drawn once, so that a tool that does not get through has seen a fair choice."""
+    """Every model, in a random order, so that a tool that reaches its time limit has counted a fair sample."""
     import torch
 
     from benchmarks.tools import TOOLS
@@ -246,24 +246,24 @@ def zoo(rounds: int) -> Section:
         )
     columns = (
         Column("counted by", "tool", "left"),
-        Column("nets", "nets"),
+        Column("models", "models"),
         *SPREAD,
         Column("to resnet-cli", "to_resnet_cli"),
-        Column("slowest net", "slowest", "left"),
+        Column("slowest model", "slowest", "left"),
         Column("its median", "slowest_s"),
     )
     return Section(
-        f"The whole zoo, {len(names)} nets",
-        f"n = {rounds}, without a warm-up; as above, summed over the nets. A tool that has taken {BUDGET_S:.0f} s in "
-        "all sits the remaining nets of a shuffled order out, and is set against resnet-cli over those it did. The "
-        "second line is how long `build` takes where weights have no values.",
+        f"The whole zoo, {len(names)} models",
+        f"n = {rounds}, without warm-up; as above, summed over the models. A tool skips the remaining models after "
+        f"{BUDGET_S:.0f} s, and is compared with resnet-cli over those it counted. The second row is the time of "
+        "`build` on the meta device.",
         Sheet(columns, tuple(rows)),
-        (seconds_goal("build on meta, slowest net", max(found[meta].values(), key=slowness), 1),),
+        (seconds_goal("build on meta, slowest model", max(found[meta].values(), key=slowness), 1),),
     )
 
 
 def slowness(samples: Sequence[Sample]) -> float:
-    """What the slowest of several is found by."""
+    """The median time."""
     return median([sample.seconds for sample in samples])
 
 
@@ -276,7 +276,7 @@ def totals(by_net: Sequence[Sequence[Sample]]) -> list[Sample]:
 
 
 def goals_sheet(goals: Sequence[Goal]) -> Sheet:
-    """Every goal with what was measured."""
+    """A table of the goals and the measured figures."""
     columns = (
         Column("goal", "goal", "left"),
         Column("below", "limit"),
@@ -290,14 +290,14 @@ def goals_sheet(goals: Sequence[Goal]) -> Sheet:
 def conditions(before: float) -> str:
     """Machine, versions, load."""
     return (
-        f"{machine(PACKAGES, before)} What a table compares ran together, in turn and in an order drawn anew each "
-        "round, after a round that does not count. Ratios are the medians of the ratios by round. MACs are counted, "
-        "all else is measured. OMP_WAIT_POLICY is passive, so that torch's threads do not fight over a busy machine."
+        f"{machine(PACKAGES, before)} The programs of a table ran interleaved, in a random order in each round, after "
+        "a warm-up round. Ratios are medians of the ratios by round. OMP_WAIT_POLICY is passive: on a busy machine "
+        "spinning threads would slow the tools down."
     )
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure, and write or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of everything, printed")
     asked = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Whether measured times can be relied upon, and what is gained: each claim of docs/how-to/measuring.md as a table.
+"""Reliability of measured latencies, and the gain of `--best`: each claim of docs/how-to/measuring.md as a table.
 
 `python -m benchmarks.latency` measures everything and writes its parts of docs/why/benchmarks.md; `--only NAME`
-one table; `--quick` is short and only prints. To be run on a quiet machine: it says what the load was.
+writes one table; `--quick` is short and only prints. Run it on a quiet machine: it prints the load average.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
 
 NETS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
-"""Named alike in the zoo and in torchvision."""
+"""Models with the same name in the zoo and in torchvision."""
 BATCHES = (1, 16)
 KEPT = rc.RunOptions(keep_memory=True)
-"""What times are compared under: else a third of a batch of 16 is for pages that the kernel gives and takes at will."""
+"""Otherwise a third of the time of a batch of 16 is spent in page faults, which vary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table, and under it what it shows and how."""
+    """A table and its note."""
 
     title: str
     note: str
@@ -56,7 +56,7 @@ class Section:
 
     @property
     def markdown(self) -> str:
-        """For the page."""
+        """The section in Markdown."""
         return f"### {self.title}\n\n{to_markdown(self.sheet)}\n{self.note}\n"
 
 
@@ -71,7 +71,7 @@ def limits(interval: tuple[float, float]) -> Cell:
 
 
 def image(plan: rc.Plan, batch: int) -> Tensor:
-    """Random images for a net."""
+    """Random images for a model."""
     return torch.randn(batch, plan.input.c, plan.input.h, plan.input.w)
 
 
@@ -79,7 +79,7 @@ def image(plan: rc.Plan, batch: int) -> Tensor:
 
 
 def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
-    """What one would write: warm up, look at the clock around each call, take the median."""
+    """A hand-written loop: warm up, time each call, take the median."""
     with torch.inference_mode():
         for _ in range(3):
             net(x)
@@ -128,7 +128,7 @@ def in_turn(plan: rc.Plan, batch: int, seconds: float, rounds: int) -> dict[str,
 
 
 def plain_loop(quick: bool) -> Section:
-    """Our median beside the loop's, and the loop's beside itself."""
+    """Our median relative to the loop's, and the loop's relative to itself."""
     rows = []
     for batch in BATCHES:
         for name in NETS:
@@ -145,22 +145,22 @@ def plain_loop(quick: bool) -> Section:
                 )
             )  # fmt: skip
     columns = (
-        Column("net", "net", "left"), Column("batch", "batch"), Column("loop", "loop"), Column("resnet-cli", "ours"),
-        Column("ratio", "ratio"), Column("95%", "interval"), Column("loop against itself", "floor"),
-        Column("within max(2%, that)", "within", "left"),
+        Column("model", "model", "left"), Column("batch size", "batch"), Column("loop", "loop"),
+        Column("resnet-cli", "ours"), Column("ratio", "ratio"), Column("95% CI", "interval"), Column("A/A", "floor"),
+        Column("within max(2%, A/A)", "within", "left"),
     )  # fmt: skip
     note = (
-        "Eager fp32 with `--keep-memory`, medians of 9 rounds. In each the loop (warm up, a clock around each call, "
-        "the median), the loop again, and what `measure` does took turns in a random order, with one and the same net."
+        "Eager fp32 with `--keep-memory`, medians of 9 rounds. Each round interleaves a hand-written loop (warm up, "
+        "time each call, take the median), the same loop again (A/A), and `measure`, in random order, on one module."
     )
-    return Section("Against a loop written by hand", note, Sheet(columns, tuple(rows)))
+    return Section("Compared with a hand-written loop", note, Sheet(columns, tuple(rows)))
 
 
 # --- run to run --------------------------------------------------------------------------------------------------
 
 
 def runs(quick: bool) -> Section:
-    """How far the ratio of two nets moves from one run of `compare` to the next."""
+    """Deviation of the ratio of two models from one run of `compare` to the next."""
     rows = []
     count = 3 if quick else 4
     plans = [rc.load(name) for name in NETS]
@@ -187,13 +187,13 @@ def runs(quick: bool) -> Section:
                 )
             )  # fmt: skip
     columns = (
-        Column("ratio of", "net", "left"), Column("batch", "batch"), Column("median", "ratio"),
-        Column("furthest run", "apart"), Column("A/A floor", "floor"), Column("within max(2%, that)", "within", "left"),
-        Column("its time's furthest run", "time_apart"),
+        Column("ratio of", "models", "left"), Column("batch size", "batch"), Column("median", "ratio"),
+        Column("largest deviation", "deviation"), Column("A/A floor", "floor"),
+        Column("within max(2%, A/A)", "within", "left"), Column("largest deviation of the time", "time_deviation"),
     )  # fmt: skip
     note = (
-        f"{count} runs of what `compare --keep-memory` does with all five nets; how far the furthest run's ratio was "
-        "from the median one, beside the largest noise floor that a run printed, and how far the time itself moved."
+        f"{count} runs of `compare --keep-memory` with all five models: the largest deviation of a run's ratio from "
+        "the median ratio, next to the largest noise floor that a run printed, and the deviation of the time itself."
     )
     return Section("From run to run", note, Sheet(columns, tuple(rows)))
 
@@ -202,7 +202,7 @@ def runs(quick: bool) -> Section:
 
 
 def floors(quick: bool) -> Section:
-    """The lower bound's share of the measured time, and whether the layers' times add up."""
+    """The roofline lower bound as a share of the measured time, and whether the layers' times add up."""
     device_peaks = measure_device_peaks("cpu")
     rows = []
     for dtype in ("fp32", "bf16"):
@@ -226,17 +226,17 @@ def floors(quick: bool) -> Section:
                     )
                 )  # fmt: skip
     columns = (
-        Column("net", "net", "left"), Column("dtype", "dtype", "left"), Column("batch", "batch"),
+        Column("model", "model", "left"), Column("dtype", "dtype", "left"), Column("batch size", "batch"),
         Column("measured", "measured"), Column("lower bound", "lower_bound"), Column("attained", "attained"),
         Column("compute", "compute"), Column("memory", "memory"), Column("overhead", "overhead"),
-        Column("unexplained", "unexplained"), Column("layers' sum to whole", "layers"),
+        Column("unexplained", "unexplained"), Column("sum of layers / whole", "layers"),
     )  # fmt: skip
     peaks = ", ".join(f"{dtype} {peak.best / 1e12:.2f} TFLOP/s" for dtype, peak in device_peaks.peaks.items())
     return Section(
-        "Lower bounds and layers",
-        f"Eager with `--keep-memory`; peaks measured just before: {peaks}. Attained: lower bound / measured time; "
-        "compute, memory, overhead and unexplained sum to 1. The last column is the sum of the layers' times, from "
-        "separate passes, relative to whole passes interleaved with them.",
+        "Roofline and layers",
+        f"Eager with `--keep-memory`; peaks measured just before: {peaks}. Attained: the roofline lower bound as a "
+        "share of the measured time; compute, memory, overhead and unexplained sum to 1. The layers' times come from "
+        "separate passes, interleaved with whole passes.",
         Sheet(columns, tuple(rows)),
     )
 
@@ -245,7 +245,7 @@ def floors(quick: bool) -> Section:
 
 
 def modules(quick: bool) -> Section:
-    """Built modules beside torchvision's."""
+    """Built modules compared with torchvision's."""
     import torchvision
 
     keep_freed_memory()
@@ -275,19 +275,19 @@ def modules(quick: bool) -> Section:
                 )
             )  # fmt: skip
     columns = (
-        Column("net", "net", "left"), Column("batch", "batch"), Column("torchvision", "torchvision"),
-        Column("resnet-cli", "ours"), Column("ratio", "ratio"), Column("95%", "interval"),
+        Column("model", "model", "left"), Column("batch size", "batch"), Column("torchvision", "torchvision"),
+        Column("resnet-cli", "ours"), Column("ratio", "ratio"), Column("95% CI", "interval"),
         Column("A/A floor", "floor"), Column("n", "n"),
     )  # fmt: skip
     note = (
-        "Eager fp32 in evaluation with `--keep-memory`, both in one process, timed in turns; the ratio is the median "
-        "of the rounds'."
+        "Eager fp32 in evaluation mode with `--keep-memory`, both in one process, interleaved; the ratio is the median "
+        "over the rounds."
     )
-    return Section("Built modules against torchvision's", note, Sheet(columns, tuple(rows)))
+    return Section("Built modules compared with torchvision's", note, Sheet(columns, tuple(rows)))
 
 
 def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
-    """Seconds of so many calls."""
+    """A function that returns the seconds of n calls."""
 
     def run(calls: int) -> float:
         start = perf_counter()
@@ -302,7 +302,7 @@ def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
 
 
 def ladder(quick: bool) -> Section:
-    """What `--best` finds."""
+    """The speedup of each setting that `--best` tries."""
     nets = NETS[1:2]
     searches = {
         (name, batch): search(rc.load(name), batch_size=batch, time_budget_s=0.5 if quick else 3.0)
@@ -325,14 +325,14 @@ def ladder(quick: bool) -> Section:
         cell(None, duration(m.median_s)) if (m := found.trials[0].measurement) else cell(None)
         for found in searches.values()
     )
-    rows.insert(0, (cell("eager fp32 takes"), *first))
+    rows.insert(0, (cell("eager fp32, time"), *first))
     columns = (
-        Column("times as quick", "settings", "left"),
+        Column("speedup", "settings", "left"),
         *(Column(f"{name}, batch {batch}", f"{name}_{batch}") for name, batch in searches),
     )
     note = (
-        "Each trial in a separate process, checked against eager fp32; what `--best` keeps is in bold. "
-        "A dash: its outputs deviated, or it could not be run."
+        "Each setting in a separate process, its outputs checked against eager fp32; the one that `--best` reports is "
+        "in bold. A dash: the outputs differ, or it does not run."
     )
     return Section("`--best`", note, Sheet(columns, tuple(rows)))
 
@@ -347,7 +347,7 @@ SECTIONS: dict[str, Callable[[bool], Section]] = {
 
 
 def main() -> None:
-    """Measures, and writes or prints."""
+    """Measure, and write or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, help="one table")
     parser.add_argument("--quick", action="store_true", help="short, printed")

@@ -1,4 +1,4 @@
-"""How quickly CIFAR nets train: our loop beside the one that popular repositories have, in turns.
+"""Training speed on CIFAR: our loop compared with the one that popular repositories have, interleaved.
 
 `python -m benchmarks.training` writes its part of docs/why/benchmarks.md; `--quick` takes a few and prints them. To be
 run on a quiet machine. Every loop has a process of its own, as one that keeps its memory would help the others too.
@@ -193,7 +193,7 @@ def turns(net_name: str, steps: int, rounds: int) -> dict[str, list[float]]:
 
 
 def speeds(quick: bool) -> str:
-    """The table and its note."""
+    """A table of training speeds and its note."""
     rounds = 2 if quick else 5
     rows = []
     for net_name, steps in NETS.items():
@@ -211,12 +211,12 @@ def speeds(quick: bool) -> str:
                 )
             )  # fmt: skip
     columns = (
-        Column("net", "net", "left"), Column("loop", "loop", "left"), Column("a step", "step_s"),
-        Column("images/s", "images_per_s"), Column("times as quick", "ratio"), Column("95%", "interval"),
+        Column("model", "model", "left"), Column("loop", "loop", "left"), Column("step", "step_s"),
+        Column("images/s", "images_per_s"), Column("speedup", "ratio"), Column("95% CI", "interval"),
     )  # fmt: skip
     note = (
         f"Batch {BATCH}, the whole training step with its data; medians of {rounds} rounds of "
-        f"{', '.join(f'{steps} steps ({net})' for net, steps in NETS.items())}, every loop in a process of its own. "
+        f"{', '.join(f'{steps} steps ({net})' for net, steps in NETS.items())}, each loop in a separate process. "
         "The conventional loop: PyTorch's DataLoader with two workers, torchvision's RandomCrop, RandomHorizontalFlip, "
         "ToTensor and Normalize on each image as PIL's, and `.item()` for loss and accuracy after every step."
     )
@@ -224,7 +224,7 @@ def speeds(quick: bool) -> str:
 
 
 def data_share(quick: bool) -> str:
-    """How much of a step the data take."""
+    """The share of a step that is spent on data."""
     import resnetcli as rc
     from resnetcli.data.read import load
     from resnetcli.recipes.text import read_recipe
@@ -254,10 +254,10 @@ def data_share(quick: bool) -> str:
             )
         )  # fmt: skip
     columns = (
-        Column("net", "net", "left"), Column("a batch", "batch_s"), Column("images/s", "images_per_s"),
-        Column("a step", "step_s"), Column("share", "share"),
+        Column("model", "model", "left"), Column("batch", "batch_s"), Column("images/s", "images_per_s"),
+        Column("step", "step_s"), Column("share", "share"),
     )  # fmt: skip
-    note = "A batch chosen, cropped, flipped and normalised by itself, beside the whole step, bf16 channels_last."
+    note = "Batch: selecting, cropping, flipping and normalising it alone. Step: the whole step, bf16 channels_last."
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
 
@@ -308,7 +308,7 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
 
 
 def kernels() -> str:
-    """Nodes of a step's graph by settings and net."""
+    """Nodes of a step's graph by settings and model."""
     import torch
 
     rows = [
@@ -318,15 +318,15 @@ def kernels() -> str:
     columns = (Column("settings", "settings", "left"), *(Column(net, net) for net in NETS))
     version = torch.__version__.partition("+")[0]
     note = (
-        f"Counted from the CUDA launches of PyTorch {version} in one training step at batch {BATCH}: kernels, copies "
-        "and fills of the recorded graph, the batch cut out and augmented among them. Counts, no times; what a kernel "
-        "of cuDNN launches within itself is not seen."
+        f"Nodes of the CUDA graph of one training step, PyTorch {version}, batch size {BATCH}: kernels, copies and "
+        "fills, those that select and augment the batch included. Kernels that cuDNN launches from within a kernel are "
+        "not counted."
     )
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
 
 def main() -> None:
-    """Measures, and writes or prints."""
+    """Measure, and write or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps, printed")
     parser.add_argument("--kernels", action="store_true", help="count a step's kernels on a GPU instead")
@@ -336,7 +336,7 @@ def main() -> None:
         print(text) if asked.quick else put("training kernels", text)
         return
     before = os.getloadavg()[0]
-    text = f"### A step\n\n{speeds(asked.quick)}\n### The data\n\n{data_share(asked.quick)}"
+    text = f"### Training step\n\n{speeds(asked.quick)}\n### Data\n\n{data_share(asked.quick)}"
     if asked.quick:
         print(text)
     else:
