@@ -1,4 +1,4 @@
-"""What every command shares: its options, how errors end it, how a result is printed."""
+"""Shared by the commands: options, error handling, progress and output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FormatChoice(TyperChoice[Format]):
 
 
 def examples(*commands: str) -> str:
-    """The end of a command's help: command lines to copy."""
+    """The examples at the end of a command's help."""
     return "[bold]Examples[/bold]\n\n" + "\n".join(f"resnet-cli {command}" for command in commands)
 
 
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """The command with every error a user can cause as a message and an exit code: 2 bad input, 3 not finished."""
+    """Decorate a command: report errors as a message and an exit code, 2 for bad input, 3 for lack of resources."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -62,11 +62,11 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except MemoryError:
             complain("error: out of memory")
             raise typer.Exit(3) from None
-        except BrokenPipeError:  # the reader has seen enough, as in `| head`
+        except BrokenPipeError:  # as in `| head`
             from resnetcli.table.output import stream
 
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream().fileno())
-            raise typer.Exit(141) from None  # as whatever else a closed pipe ends: nobody has seen a verdict
+            raise typer.Exit(141) from None  # as a shell reports SIGPIPE: the output was not read to its end
         except OSError as error:
             complain(f"error: {error.strerror or error}")
             raise typer.Exit(3) from None
@@ -87,7 +87,7 @@ def complain(message: str) -> None:
     from resnetcli.table.safe import no_commands, printable
 
     _flush()
-    with contextlib.suppress(OSError):  # where nobody can be told, the exit code still tells
+    with contextlib.suppress(OSError):  # stderr may be closed; the exit code remains
         print(no_commands(printable(message, "\n\t")), file=sys.stderr)
 
 
@@ -108,23 +108,19 @@ def worse(a: int, b: int) -> int:
     return max(a, b, key=(0, 1, 3, 2).index)
 
 
+MODEL_KINDS = "Zoo name (see `list`), spec.yaml, file.py:Class, torchvision:NAME or timm:NAME."
+SETTINGS = "NAME=VALUE sets a parameter of the preceding model."
 Models = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL [NAME=VALUE]...",
-        help="Zoo name or glob (see `list`), or spec.yaml. NAME=VALUE sets a parameter of the preceding model.",
+        help=f"Zoo name or glob (see `list`), or spec.yaml. {SETTINGS}",
         autocompletion=complete_model,
     ),
 ]
-MODEL_KINDS = "Zoo name (see `list`), spec.yaml, file.py:Class, torchvision:NAME or timm:NAME."
-SETTINGS = "NAME=VALUE sets a parameter of the preceding model."
 AnyModels = Annotated[
     list[str],
-    typer.Argument(
-        metavar="MODEL [NAME=VALUE]...",
-        help=f"{MODEL_KINDS} {SETTINGS}",
-        autocompletion=complete_model,
-    ),
+    typer.Argument(metavar="MODEL [NAME=VALUE]...", help=f"{MODEL_KINDS} {SETTINGS}", autocompletion=complete_model),
 ]
 Input = Annotated[
     list[str] | None,
@@ -142,12 +138,7 @@ TimeBudget = Annotated[
 Flops = Annotated[bool, typer.Option("--flops", help="Print FLOPs (2 x MACs) instead of MACs.")]
 Counting = Annotated[
     str | None,
-    typer.Option(
-        "--convention",
-        metavar="NAME",
-        help=option_help(),
-        autocompletion=complete_convention,
-    ),
+    typer.Option("--convention", metavar="NAME", help=option_help(), autocompletion=complete_convention),
 ]
 DeviceProfile = typer.Option(
     "--device-profile",
@@ -176,15 +167,15 @@ def budget(time: str | None, device: str | None) -> float:
 
 
 def counting(convention: str | None, flops: bool) -> str:
-    """The convention asked for; `--flops` is one of them. Raises UsageError where they contradict each other."""
+    """The name of the convention. Raises UsageError for `--flops`, a convention itself, with another one."""
     if flops and convention not in (None, "flops"):
-        raise UsageError("`--flops` is `--convention flops`", "one of the two")
+        raise UsageError(f"`--flops` cannot be used with `--convention {convention}`", "omit one of them")
     return find_convention(("flops" if flops else DEFAULT) if convention is None else convention).name
 
 
 @contextlib.contextmanager
 def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]]:
-    """Draws on a terminal how much of the measuring is done, as it is told, from 0 to 1; nothing where none is."""
+    """Context manager: a progress bar on a terminal, if a device is measured. Yields a function of the share done."""
     if device is None or not sys.stderr.isatty():
         yield lambda share: None
         return
@@ -193,17 +184,17 @@ def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]
 
     text = TextColumn("measuring {task.description} on " + clean(device), markup=False)
     columns = (text, BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(clean(names, 40), total=1.0)
-        yield lambda share: shown.update(task, completed=share)
-        shown.update(task, completed=1.0)  # what is precise early is done, too
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(clean(names, 40), total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+        bar.update(task, completed=1.0)  # also if the precision was reached early
 
 
-def announce_files(asked: Sequence[tuple[str, object]]) -> None:
-    """Says which of a user's own files will be run, before they are."""
+def announce_files(models: Sequence[tuple[str, object]]) -> None:
+    """Report the user's files that will be executed."""
     from resnetcli.spec.reference import origin_of
 
-    origins = [origin_of(name) for name, _ in asked]
+    origins = [origin_of(name) for name, _ in models]
     for file in dict.fromkeys(origin.source for origin in origins if origin.kind in ("file", "module") and origin.name):
         complain(f"running {file}")
 
@@ -217,7 +208,7 @@ def end_failed(failures: Sequence[ModelFailure]) -> None:
 
 
 def print_output(output: Output, format: Format) -> None:
-    """Print what a command found."""
+    """Print a command's output, and its warnings to stderr if the format has no place for them."""
     format.write(output)
     if not format.has_sections:
         warn(output.warnings)

@@ -111,7 +111,7 @@ def compare(
 
     zoo = Zoo()
     if all_models and models:
-        raise UsageError("`--all` and models exclude each other")
+        raise UsageError("`--all` cannot be used with models", "omit one of them")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)
     announce_files(asked)
     most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))

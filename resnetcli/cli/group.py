@@ -122,7 +122,7 @@ class Group(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def report(self, error: UsageError) -> None:
-        """Prints an error."""
+        """Print an error."""
         print(error, file=sys.stderr)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -154,7 +154,7 @@ def _check_value(param: Any) -> None:
     of_type: dict[str, Callable[[str], Any]] = {"int": values.whole, "float": values.real}
     parser = of_type.get(param.type.name) or values.PARSERS.get(param.opts[0])
 
-    def checked(value: Any) -> Any:
+    def normalise(value: Any) -> Any:
         if not isinstance(value, str):
             return value
         try:
@@ -166,7 +166,7 @@ def _check_value(param: Any) -> None:
 
     def process_value(ctx: Any, value: Any) -> Any:
         several = isinstance(value, list | tuple)
-        return convert(ctx, [checked(each) for each in value] if several else checked(value))
+        return convert(ctx, [normalise(item) for item in value] if several else normalise(value))
 
     if (has_choices or parser is not None) and not getattr(param, "is_flag", False):
         param.process_value = process_value

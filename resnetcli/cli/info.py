@@ -40,7 +40,7 @@ def info(
 
     found = report.info(model)
     if source and format is not TABLE:
-        raise UsageError("`--yaml` prints the file itself", "leave `--format` out")
+        raise UsageError("`--yaml` prints the spec as it is", "omit `--format`")
     if source:
         write_verbatim(report.starter(found.source))
         return

@@ -1,10 +1,10 @@
-"""Console script: prepares the environment so that nothing in it ends in a traceback."""
+"""Console script: prepare the environment, run the command line, and never show a traceback."""
 
 from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False  # as in `typing`, which takes a while to import: until `main` runs, Ctrl-C shows a traceback
+TYPE_CHECKING = False  # `typing` is slow to import, and until `main` runs Ctrl-C shows a traceback
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resnetcli.cli.root import app as app
 
 COMPLETE = "_RESNET_CLI_COMPLETE"
-"""Set by the script that completes commands in a shell."""
+"""Set by the shell's completion script."""
 WIDEST = 10_000
 """Largest plausible terminal size, in columns or lines."""
 
@@ -30,11 +30,11 @@ def tidy(environ: MutableMapping[str, str]) -> None:
 
 
 class CollectOnceTorchLoads:
-    """An import hook: enable the garbage collector when torch is imported, for its objects form cycles."""
+    """An import hook that enables the garbage collector when torch is imported: its objects form cycles."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:
-        """Find nothing, so that the others do."""
+        """Enable the collector; leave the import to the other finders."""
         if name == "torch":
             import gc
 
@@ -55,7 +55,7 @@ def _main() -> None:
     import os
     from functools import partial
 
-    gc.disable()  # reading and counting make no cycles, and looking for some takes a fifth of the time
+    gc.disable()  # parsing and counting make no cycles; searching for cycles takes a fifth of the time
     sys.meta_path.insert(0, CollectOnceTorchLoads)
 
     tidy(os.environ)
@@ -66,17 +66,17 @@ def _main() -> None:
 
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
+        if stream is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - stays open
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ENCODING_ERRORS)  # a terminal without × still gets its table
+            stream.reconfigure(errors=ENCODING_ERRORS)  # for a terminal without ×
     command = partial(app, prog_name="resnet-cli")
     try:
         if code := code_in(sys.argv[1:]):
             supervised(command, code)
         else:
             command()
-    except OSError as error:  # help on a full disk: whatever is printed outside a command
+    except OSError as error:  # printed outside a command, such as help on a full disk
         complain(f"error: {error.strerror or error}")
         sys.exit(3)
     except (KeyError, ValueError, IndexError):

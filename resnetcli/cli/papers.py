@@ -44,7 +44,7 @@ def papers(
     )
 
     if only_list and format.name == "json":
-        raise UsageError("`--list` is not for JSON", "without it, the JSON has every table")
+        raise UsageError("`--list` cannot be used with `--format json`", "omit `--list`")
     tables = paper_tables(*(table or []))
     if only_list:
         output = Output(lambda: papers_record(tables), lambda: [Section(tables_sheet(tables))])

@@ -1,4 +1,4 @@
-"""The application: every command by its panel, imported when it is used."""
+"""The application: commands by panel, each imported on first use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PANELS = {
 
 
 class Commands(Group):
-    """The commands of `PANELS`; only the one that is used is imported."""
+    """The commands of `PANELS`, imported on first use."""
 
     def report(self, error: UsageError) -> None:
         """Print an error as every command does."""
@@ -32,7 +32,7 @@ class Commands(Group):
 
     @property
     def names(self) -> list[str]:
-        """Every name, without importing its command."""
+        """The names of all commands, without importing them."""
         return [name for names in PANELS.values() for name in names]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -65,8 +65,8 @@ EXAMPLES = examples(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         print(f"resnet-cli {__version__}")
         raise typer.Exit
 

@@ -55,10 +55,10 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
         os._exit(status)
     os.close(writer)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both
-    told: list[int] = []
+    signals: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        signals.append(number)
         os.kill(child, number)
 
     signal.signal(signal.SIGTERM, forward)
@@ -68,10 +68,10 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
         if finished := os.read(reader, 1):
             sys.exit(finished[0])
     ended = os.waitstatus_to_exitcode(how)
-    if ended == -signal.SIGTERM and told:
+    if ended == -signal.SIGTERM and signals:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-    names = " or ".join(f"`{each}`" for each in code)
+    names = " or ".join(f"`{name}`" for name in code)
     if ended == -signal.SIGKILL:
         complain(f"error: the system killed the process while it ran {names}, probably because memory ran out")
         sys.exit(3)
@@ -91,7 +91,7 @@ def _status_of(command: Callable[[], None]) -> int:
         status = 1
     from resnetcli.table.output import stream
 
-    for each in (stream(), sys.stderr):
+    for file in (stream(), sys.stderr):
         with suppress(OSError, ValueError):
-            each.flush()
+            file.flush()
     return status

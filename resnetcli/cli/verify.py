@@ -42,7 +42,7 @@ def verify(
     asked = asked_models(models or [], zoo)
     for name, settings in asked:
         if settings:
-            raise UsageError(f"printed figures are of `{name}` as the paper has it", "leave the settings out")
+            raise UsageError(f"published figures are for the default parameters of `{name}`", "omit NAME=VALUE")
     found = report.verify(*(name for name, _ in asked), zoo=zoo)
     output = Output(
         lambda: verify_record(found),
