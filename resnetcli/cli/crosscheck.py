@@ -22,7 +22,7 @@ from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
-    from resnetcli.reports.crosscheck import Crosschecked
+    from resnetcli.reports.crosscheck import Crosscheck
 
 
 app = typer.Typer(add_completion=False)
@@ -48,31 +48,30 @@ def crosscheck(
     import sys
 
     from resnetcli.failures import for_each
-    from resnetcli.reports.crosscheck import crosscheck as check
-    from resnetcli.reports.crosscheck import crosscheck_record
+    from resnetcli.reports.crosscheck import crosscheck as crosscheck_model
+    from resnetcli.reports.crosscheck import crosscheck_lines, crosscheck_notes, crosscheck_record, crosscheck_sheet
     from resnetcli.reports.profile import profile_model
-    from resnetcli.reports.reconcile_table import crosscheck_lines, crosscheck_notes, crosscheck_sheet
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
 
-    def checked(name: str, given: Mapping[str, int]) -> Crosschecked:
-        profile = profile_model(name, given, input=input, aux=aux, zoo=zoo)
+    def run(name: str, parameters: Mapping[str, int]) -> Crosscheck:
+        profile = profile_model(name, parameters, input=input, aux=aux, zoo=zoo)
         if sys.stderr.isatty():
             complain(f"building and counting {profile.model}")
-        return check(profile)
+        return crosscheck_model(profile)
 
-    found, failures = for_each(asked_models(models, zoo), checked)
-    nets = tuple(found)
+    checks, failures = for_each(asked_models(models, zoo), run)
+    results = tuple(checks)
     output = Output(
-        lambda: crosscheck_record(nets),
-        lambda: [Section(crosscheck_sheet(nets), (), crosscheck_lines(nets), crosscheck_notes(nets))],
+        lambda: crosscheck_record(results),
+        lambda: [Section(crosscheck_sheet(results), (), crosscheck_lines(results), crosscheck_notes(results))],
         failures=failures, explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)
-    if all(tool.reading.counted is None for net in nets for tool in net.tools):
+    if all(tool.report.counted is None for result in results for tool in result.tools):
         complain("no counter could be run: pip install fvcore thop")
         raise typer.Exit(3)
     end_failed(failures)
-    if not all(net.agrees for net in nets):
+    if not all(result.agrees for result in results):
         raise typer.Exit(1)

@@ -38,6 +38,9 @@ def reconcile(
     ],
     input: Input = None,
     aux: Aux = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every match, and every tool's figure for the model.")
+    ] = False,
     format: Formats = TABLE,
     explain_columns: ExplainColumns = False,
 ) -> None:
@@ -59,18 +62,21 @@ def reconcile(
     if len(asked) != 1:
         raise UsageError(f"`reconcile` takes one model and one figure, not {len(asked)} models", "the figure is last")
     ((name, given),) = asked
-    found = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
+    result = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
+
+    def sections() -> list[Section]:
+        matches = candidates_sheet(result, everything=everything), reconcile_heading(result)
+        notes = reconcile_notes(result, everything=everything)
+        if result.matches and not everything:
+            return [Section(*matches, (), notes)]
+        return [Section(*matches), Section(own_sheet(result), [own_heading(result)], (), notes)]
+
     output = Output(
-        lambda: reconcile_record(found),
-        lambda: [
-            Section(candidates_sheet(found), reconcile_heading(found)),
-            Section(own_sheet(found), [own_heading(found)], (), reconcile_notes(found)),
-        ],
-        lambda: [candidates_sheet(found, most=None)],
+        lambda: reconcile_record(result), sections, lambda: [candidates_sheet(result, everything=True)],
         explain_columns=explain_columns,
-    )
+    )  # fmt: skip
     print_output(output, format)
-    if not found.matches:
+    if not result.matches:
         raise typer.Exit(1)
 
 

@@ -25,11 +25,11 @@ from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 
 NEAREST = 5
-"""Candidates named for a figure that nothing gives."""
+"""Candidates listed for an unexplained figure."""
 BINARY = {1: "1024", 2: "1024^2", 3: "1024^3", 4: "1024^4"}
-"""Power of a prefix -> what K, M, G and T are in binary units."""
+"""Power of a prefix -> K, M, G and T in binary units."""
 DIGITS = {1: 3, 2: 4}
-"""Deviations from the usual reading of the model itself -> significant digits from which a match is no coincidence."""
+"""Deviations from the usual reading of the model itself -> significant digits needed to exclude a coincidence."""
 MANY_DIGITS = 6
 """The same for more deviations."""
 _FIGURE = re.compile(
@@ -42,19 +42,19 @@ _FIGURE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number as somebody printed it."""
+    """A published number."""
 
-    printed: str
+    text: str
     value: Decimal
     """4130000000 for `4.13G`."""
     quantum: Decimal
-    """What its last digit stands for: 10000000."""
+    """The unit of its last digit: 10000000."""
     digits: int
     """Significant digits."""
     power: int = 0
-    """Of a thousand in its prefix: 3 for `G`."""
+    """The prefix as a power of 1000: 3 for `G`."""
     quantity: Quantity | None = None
-    """What it says it counts: `25.6M params`. Papers write `4.1 GFLOPs` for MACs too, so both are work."""
+    """The quantity of its label, as in `25.6M params`. Papers also write `4.1 GFLOPs` for MACs, so both are work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +62,37 @@ class Candidate:
     """A reading of a variant, compared with the figure."""
 
     variant: Variant
-    of: Reading
+    counted: Reading
     figure: Figure
     binary: bool = False
-    """Whether the figure's prefix is taken as a power of 1024."""
+    """Whether the figure's prefix is read as a power of 1024."""
     rank: int = 0
-    """Its place among the readings of the variant, the likeliest first."""
+    """Its position among the variant's readings, the likeliest first."""
 
     @property
     def reading(self) -> str:
-        """What is counted: `thop`, `2 x fvcore`, `parameters in units of 1024^2`."""
-        return f"{self.of.name} in units of {BINARY[self.figure.power]}" if self.binary else self.of.name
+        """`thop`, `2 x fvcore`, `parameters in units of 1024^2`."""
+        return f"{self.counted.name} in units of {BINARY[self.figure.power]}" if self.binary else self.counted.name
 
     @property
     def conventions(self) -> tuple[str, ...]:
-        """Those whose total this is; empty for another reading."""
-        return self.of.conventions
+        """The conventions with this total; empty for other readings."""
+        return self.counted.conventions
 
     @property
     def parts(self) -> Mapping[str, int]:
-        """They sum to the total."""
-        return self.of.parts
+        """The terms of the total."""
+        return self.counted.parts
 
     @property
     def text(self) -> str:
-        """The sum as it is written."""
-        return self.of.text
+        """The sum written out."""
+        return self.counted.text
 
     @property
     def total(self) -> int:
         """The sum of the parts."""
-        return self.of.total
+        return self.counted.total
 
     @property
     def target(self) -> Decimal:
@@ -101,12 +101,12 @@ class Candidate:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the number as it is printed rounds or truncates to the figure, or differs."""
-        return judge(_Scaled(self.target, self.figure.quantum * self._unit), self.of.printed)
+        """Whether the total, as the tool prints it, rounds or truncates to the figure, or differs."""
+        return judge(_Scaled(self.target, self.figure.quantum * self._unit), self.counted.printed)
 
     @property
     def matches(self) -> bool:
-        """Whether it gives the figure and is worth naming."""
+        """Whether it gives the figure and is worth listing."""
         return self.possible and self.verdict != "differs"
 
     @property
@@ -117,15 +117,15 @@ class Candidate:
     @property
     def deviations(self) -> int:
         """How far it is from the usual reading of the model itself."""
-        return self.variant.distance + self.of.oddity + 2 * self.binary
+        return self.variant.distance + self.counted.oddity + 2 * self.binary
 
     @property
     def likely(self) -> bool:
-        """Whether a match is the cause, and not a coincidence.
+        """Whether a match is probably not a coincidence.
 
-        Hundreds of candidates are compared, so some match a figure of few digits by chance: what deviates must round to
-        the figure, and agree in the more digits the further it deviates. Of the model itself, one digit more makes up
-        for a truncation.
+        Hundreds of candidates are compared, so some match a figure of few digits by chance. A candidate that deviates
+        must round to the figure, and match more digits the more it deviates. For the model itself a truncation is
+        accepted with one digit more.
         """
         needed = MANY_DIGITS if self.variant.distance > 1 else DIGITS.get(self.deviations, MANY_DIGITS)
         needed += self.verdict == "truncates" and not self.variant.distance
@@ -134,7 +134,7 @@ class Candidate:
 
     @property
     def possible(self) -> bool:
-        """Whether a match is worth naming: what deviates far is not, for a figure of few digits."""
+        """Whether a match is worth listing: not if it deviates much and the figure has few digits."""
         if self.deviations < 2 or not (self.variant.distance or self.binary):
             return True
         return self.figure.digits >= DIGITS.get(self.deviations - 1, MANY_DIGITS)
@@ -152,16 +152,16 @@ class _Scaled:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The answer."""
+    """The candidates that give a figure, or are nearest to it."""
 
     variant: Variant
     title: str
     parameters: Mapping[str, int]
     figure: Figure
     matches: tuple[Candidate, ...] = field(repr=False)
-    """What gives the figure, the likeliest first. Empty: unexplained."""
+    """Candidates that give the figure, the likeliest first; empty if it is unexplained."""
     nearest: tuple[Candidate, ...] = field(repr=False)
-    """What comes nearest to an unexplained figure."""
+    """The candidates nearest to an unexplained figure."""
     tools: Mapping[str, Tally] = field(repr=False)
     """The model itself under every convention."""
     own: tuple[Candidate, ...] = field(repr=False)
@@ -169,20 +169,20 @@ class Reconciliation:
 
     @property
     def explained(self) -> bool:
-        """Whether something gives the figure that is likely to be its cause."""
+        """Whether a match is likely to be the cause."""
         return any(match.likely for match in self.matches)
 
     @property
     def answer(self) -> Literal["explained", "possible", "unexplained"]:
-        """How sure the answer is: `possible` where what gives the figure may do so by chance."""
+        """`possible` if all matches may be coincidences."""
         return "explained" if self.explained else "possible" if self.matches else "unexplained"
 
     @property
     def quantity(self) -> Quantity:
-        """What the figure says it counts, or what the best candidate counts."""
+        """The quantity of the figure's label, or else of the best candidate."""
         if self.figure.quantity or not (best := self.matches or self.nearest):
             return self.figure.quantity or "work"
-        return best[0].of.quantity
+        return best[0].counted.quantity
 
     @cached_property
     def itself(self) -> tuple[Candidate, ...]:
@@ -191,20 +191,20 @@ class Reconciliation:
 
 
 def parse_figure(figure: str | int) -> Figure:
-    """`4.13G`, `4133742592`, `25.6M`, `8.2 GFLOPs`. Raises UsageError for what is no figure."""
+    """Parse `4.13G`, `4133742592`, `25.6M` or `8.2 GFLOPs`. Raises UsageError for other text."""
     text = str(figure)
     if re.fullmatch(r"[0-9.]{1,4}", text.strip()):
         raise UsageError(f"`{text}` has no unit", f"`{text.strip()}G`, or `{text.strip()}M`?")
-    found = _FIGURE.fullmatch(text.strip())
-    if found is None or len(text) > 40:
-        raise UsageError(f"`{text}` is not a figure", "digits as printed and K, M, G, T or B: 4.13G, 4133742592, 25.6M")
-    number, last = printed_figure(re.sub("[_,]", "", found[1]), found[4].upper())
+    match = _FIGURE.fullmatch(text.strip())
+    if match is None or len(text) > 40:
+        raise UsageError(f"`{text}` is not a figure", "for example 4.13G, 4133742592 or 25.6M")
+    number, last = printed_figure(re.sub("[_,]", "", match[1]), match[4].upper())
     if not number:
         raise UsageError(f"`{text}` is zero: nothing to explain")
-    factor = 10 ** int(found[2] or found[3] or 0)
-    quantity: Quantity | None = "work" if found[5] else "params" if found[6] else "activations" if found[7] else None
-    digits = len(re.sub("[^0-9]", "", found[1]).lstrip("0"))
-    power = " KMGT".index(found[4].upper().replace("B", "G") or " ")
+    factor = 10 ** int(match[2] or match[3] or 0)
+    quantity: Quantity | None = "work" if match[5] else "params" if match[6] else "activations" if match[7] else None
+    digits = len(re.sub("[^0-9]", "", match[1]).lstrip("0"))
+    power = " KMGT".index(match[4].upper().replace("B", "G") or " ")
     return Figure(text.strip(), number * factor, last * factor, digits, power, quantity)
 
 
@@ -217,32 +217,32 @@ def reconcile(
     aux: bool = False,
     zoo: Zoo | None = None,
 ) -> Reconciliation:
-    """What gives a published figure of a model: conventions, and variants of the model.
+    """Find the conventions and the variants of a model that give a published figure.
 
-    Raises UsageError and SpecError as `load` does, UsageError for what is not a figure.
+    Raises UsageError and SpecError as `load` does, UsageError for an invalid figure.
     """
-    zoo, wanted, settings = zoo or Zoo(), parse_figure(figure), dict(parameters or {})
+    zoo, target, settings = zoo or Zoo(), parse_figure(figure), dict(parameters or {})
     spec = read(model, zoo=zoo, input=as_shape(input), parameters=settings)
     plan = lower(spec, aux=aux)
     itself = Variant(model, settings_text(settings), plan.input, aux and bool(spec.aux), "as asked")
-    own = _candidates(itself, plan, wanted)
-    found = [*own]
+    own = _candidates(itself, plan, target)
+    candidates = [*own]
     for variants in (near_variants, far_variants):
-        if variants is far_variants and any(candidate.matches for candidate in found):
+        if variants is far_variants and any(candidate.matches for candidate in candidates):
             break
         for variant, other in variants(itself, settings, spec, zoo):
-            found += _candidates(variant, other, wanted)
-    found = _distinct(found)
-    matches = sorted((candidate for candidate in found if candidate.matches), key=_order)
-    near = [candidate for candidate in found if candidate.deviations < 2 and not matches]
+            candidates += _candidates(variant, other, target)
+    candidates = _distinct(candidates)
+    matches = sorted((candidate for candidate in candidates if candidate.matches), key=_order)
+    near = [candidate for candidate in candidates if candidate.deviations < 2 and not matches]
     nearest = sorted(near, key=lambda candidate: abs(candidate.difference))[:NEAREST]
     return Reconciliation(
-        itself, spec.title, plan.parameters, wanted, tuple(matches), tuple(nearest), tallies(plan), tuple(own)
+        itself, spec.title, plan.parameters, target, tuple(matches), tuple(nearest), tallies(plan), tuple(own)
     )
 
 
 def _candidates(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]:
-    """The readings of a model that count what the figure counts, in both kinds of units."""
+    """The readings of the figure's quantity, in decimal and in binary units."""
     return [
         Candidate(variant, reading, figure, binary, rank)
         for rank, reading in enumerate(readings(plan))
@@ -253,35 +253,35 @@ def _candidates(variant: Variant, plan: Plan, figure: Figure) -> list[Candidate]
 
 
 def _order(candidate: Candidate) -> tuple[bool, int, int, int, bool]:
-    """The likeliest first."""
+    """Sort key: the likeliest first."""
     likely, rounds = candidate.likely, candidate.verdict == "rounds"
     return not likely, candidate.deviations, candidate.variant.distance, candidate.rank, not rounds
 
 
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """Without what only repeats another candidate: parameters are the same at any size."""
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    """Without repetitions: a model has the same parameters at any input size."""
     first: dict[tuple[str, tuple[tuple[str, int], ...]], Candidate] = {}
-    for candidate in found:
+    for candidate in candidates:
         first.setdefault((candidate.reading, tuple(candidate.parts.items())), candidate)
     return list(first.values())
 
 
-def reconcile_record(found: Reconciliation) -> Record:
+def reconcile_record(result: Reconciliation) -> Record:
     """`resnet-cli/reconcile@1`."""
     return {
         "schema": "resnet-cli/reconcile@1",
-        "model": found.variant.model,
-        "parameters": dict(found.parameters),
-        "name": found.title,
-        "input": sizes(found.variant.input),
-        "figure": found.figure.printed,
-        "value": int(found.figure.value),
-        "quantity": found.quantity,
-        "answer": found.answer,
-        "explained": found.explained,
-        "matches": [_candidate(candidate) for candidate in found.matches],
-        "nearest": [_candidate(candidate) for candidate in found.nearest],
-        "conventions": [tally_record(tally) for tally in found.tools.values()],
+        "model": result.variant.model,
+        "parameters": dict(result.parameters),
+        "name": result.title,
+        "input": sizes(result.variant.input),
+        "figure": result.figure.text,
+        "value": int(result.figure.value),
+        "quantity": result.quantity,
+        "answer": result.answer,
+        "explained": result.explained,
+        "matches": [_candidate(candidate) for candidate in result.matches],
+        "nearest": [_candidate(candidate) for candidate in result.nearest],
+        "conventions": [tally_record(tally) for tally in result.tools.values()],
     }
 
 
@@ -293,7 +293,7 @@ def _candidate(candidate: Candidate) -> Record:
         "aux": variant.aux,
         "variant": variant.text,
         "reading": candidate.reading,
-        "quantity": candidate.of.quantity,
+        "quantity": candidate.counted.quantity,
         "conventions": list(candidate.conventions),
         "total": candidate.total,
         "parts": dict(candidate.parts),

@@ -1,75 +1,47 @@
-"""Conventions of counting as a person reads them: captions, what gives a figure, what the tools say."""
+"""A reconciliation as tables and text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from resnetcli.counting.tally import Tally
-from resnetcli.errors import plural
-from resnetcli.table.numbers import exact, short, signed_percent
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.reports.reconcile import Candidate, Reconciliation
+from resnetcli.reports.variants import Variant
+from resnetcli.table.fields import Field
+from resnetcli.table.numbers import exact, signed_percent
+from resnetcli.table.sheet import Sheet
 
-if TYPE_CHECKING:
-    from resnetcli.reports.crosscheck import Crosscheck, Crosschecked
-    from resnetcli.reports.reconcile import Candidate, Reconciliation
-    from resnetcli.reports.variants import Variant
-
-MOST = 12
-"""Explanations that a table shows."""
+MAX_MATCHES = 5
+"""Matches in a table that is not of all."""
 _QUANTITIES = {"params": "parameters", "activations": "activations"}
 
 
-def reconcile_heading(found: Reconciliation) -> list[str]:
-    """The question, and the answer in one sentence."""
-    variant, figure = found.variant, found.figure.printed
+def reconcile_heading(result: Reconciliation) -> list[str]:
+    """The model, and the answer in one sentence."""
+    variant, figure = result.variant, result.figure.text
     name = " ".join(filter(None, (variant.model, variant.settings)))
-    heads = ", with auxiliary heads" if variant.aux else ""
-    title = f"{found.title}   {name}   {variant.input}{heads}"
-    if found.answer == "unexplained":
-        return [title, f"{figure} is unexplained: no convention gives it, for this model or a variant; nearest"]
-    best, others = found.matches[0], len(found.matches) - 1
-    more = f"; {others} more below" if others else ""
-    verb = "equals" if not best.difference else best.verdict
-    single = " in single precision" if best.of.printed != best.total else ""
-    end = f"{exact(best.total)} {verb} {'it' if verb == 'equals' else 'to it'}{single}{more}"
-    if found.explained:
-        return [title, f"{figure} is explained: {best.reading}{_of(best.variant, variant)}, {end}"]
-    answer = f"{figure} may be {best.reading}{_of(best.variant, variant)}: {end}"
-    return [
-        title,
-        answer,
-        "it may be a coincidence: hundreds of numbers are compared, and this one is not the usual one",
-    ]
+    heads = ", with auxiliary classifiers" if variant.aux else ""
+    title = f"{result.title}   {name}   {variant.input}{heads}"
+    if result.answer == "unexplained":
+        return [title, f"{figure} is unexplained: no convention gives it, for this model or a variant; nearest:"]
+    best = result.matches[0]
+    reading = best.reading + _suffix(best.variant, variant)
+    single = " in single precision" if best.counted.printed != best.total else ""
+    end = f"{exact(best.total)} {f'{best.verdict} to it' if best.difference else 'equals it'}{single}"
+    if result.explained:
+        return [title, f"{figure} is explained: {reading}, {end}"]
+    chance = "but this may be a coincidence: hundreds of numbers are compared, and the figure has few digits"
+    return [title, f"{figure} may be {reading}: {end}", chance]
 
 
-def candidates_sheet(found: Reconciliation, most: int | None = MOST) -> Sheet:
-    """What gives the figure, or comes nearest: the convention, the variant, the total and its parts; `most` of it."""
-    listed = (found.matches or found.nearest)[:most]
-    columns = (
-        Column("counted as", "reading", "left", "bold"),
-        Column("net", "variant", "left", shown=False),
-        Column("total", "total"),
-        Column("verdict", "verdict", "left", shown=bool(found.matches)),
-        Column("off by", "difference", spare=1),
-        Column("sum of", "sum", "left", "dim", wrap=True),
-    )
+def listed_matches(result: Reconciliation, *, everything: bool = False) -> tuple[Candidate, ...]:
+    """The rows of the table: matches of the model itself if it explains the figure, else all, up to MAX_MATCHES.
 
-    def line(candidate: Candidate) -> tuple[Cell, ...]:
-        return (
-            cell(candidate.reading, candidate.reading + _of(candidate.variant, found.variant)),
-            cell(candidate.variant.text),
-            cell(candidate.total, exact(candidate.total)),
-            cell(candidate.verdict),
-            cell(candidate.difference, _off(candidate.difference, candidate.total)),
-            cell(candidate.text),
-        )
-
-    return Sheet(columns, tuple(map(line, listed)))
-
-
-def _of(variant: Variant, asked: Variant) -> str:
-    """The variant, if it is not the model as asked."""
-    return "" if variant == asked else f", {variant.text}"
+    The nearest candidates if there is no match; every match if `everything`.
+    """
+    if everything or not result.matches:
+        return result.matches or result.nearest
+    own = tuple(match for match in result.itself if match.likely)
+    likely = tuple(match for match in result.matches if match.likely)
+    return (own or likely or result.matches)[:MAX_MATCHES]
 
 
 def _off(difference: int, total: int) -> str:
@@ -79,129 +51,55 @@ def _off(difference: int, total: int) -> str:
     return signed_percent(difference / reference, 2) if reference else f"{difference:+,}"
 
 
-def own_sheet(found: Reconciliation) -> Sheet:
-    """Figures of the model as asked, for the quantity that the figure counts."""
-    return tools_sheet(found) if found.quantity == "work" else readings_sheet(found)
+def _suffix(variant: Variant, itself: Variant) -> str:
+    return "" if variant == itself else f", {variant.text}"
 
 
-def own_heading(found: Reconciliation) -> str:
-    """The heading of that table."""
-    work = "every tool's figure for the model as asked"
-    return work if found.quantity == "work" else f"{_QUANTITIES[found.quantity]} of the model as asked"
+def _fields(result: Reconciliation) -> list[Field[Candidate]]:
+    return [
+        Field("reading", "counted as", row_text=lambda c: c.reading + _suffix(c.variant, result.variant), align="left",
+              style="bold", help="conventions or quantity, and the variant of the model"),
+        Field("variant", "model", lambda c: c.variant.text, align="left", shown=False),
+        Field("total", "total", text=exact),
+        Field("verdict", "verdict", align="left", shown=lambda rows: any(c.matches for c in rows),
+              help="how the total gives the figure"),
+        Field("difference", "off by", row_text=lambda c: _off(c.difference, c.total), priority=1,
+              help="difference from the figure"),
+        Field("sum", "sum of", lambda c: c.text, align="left", style="dim", wrap=True,
+              help="terms of the total, see docs/why/counting.md"),
+    ]  # fmt: skip
 
 
-def tools_sheet(found: Reconciliation) -> Sheet:
-    """The model as asked, under every convention."""
-    columns = (
-        Column("convention", "convention", "left", "bold"),
-        Column("says", "total"),
-        Column("exactly", "exact", spare=2, exported=False),
-        Column("from the figure", "difference", spare=1),
-        Column("formula", "formula", "left", "dim", wrap=True),
-    )
-
-    def line(tally: Tally) -> tuple[Cell, ...]:
-        difference = int(tally.total - found.figure.value)
-        return (
-            cell(tally.name),
-            cell(tally.total, short(tally.total)),
-            cell(tally.total, exact(tally.total)),
-            cell(difference, _off(difference, tally.total)),
-            cell(tally.formula),
-        )
-
-    return Sheet(columns, tuple(map(line, found.tools.values())))
+def candidates_sheet(result: Reconciliation, *, everything: bool = False) -> Sheet:
+    """The convention, the variant, the total and its terms, of each listed match."""
+    return Sheet.of(_fields(result), listed_matches(result, everything=everything))
 
 
-def readings_sheet(found: Reconciliation) -> Sheet:
-    """The model as asked: each way to count the quantity."""
-    columns = (
-        Column("counted as", "reading", "left", "bold"),
-        Column("total", "total"),
-        Column("from the figure", "difference", spare=1),
-        Column("sum of", "sum", "left", "dim", wrap=True),
-    )
-    own = [each for each in found.own if each.of.quantity == found.quantity and not each.binary]
-    return Sheet(
-        columns,
-        tuple(
-            (
-                cell(each.reading),
-                cell(each.total, exact(each.total)),
-                cell(each.difference, _off(each.difference, each.total)),
-                cell(each.text),
-            )
-            for each in own
-        ),
-    )
+def own_heading(result: Reconciliation) -> str:
+    """The heading of `own_sheet`."""
+    work = "every tool's figure for this model"
+    return work if result.quantity == "work" else f"{_QUANTITIES[result.quantity]} of this model"
 
 
-def reconcile_notes(found: Reconciliation) -> list[str]:
-    """What was left out, and what it all holds for."""
-    lines = []
-    if (left := len(found.matches) - MOST) > 0:
-        lines.append(f"{left} more give it (--format json lists all): many numbers fit a figure of few digits")
-    return [*lines, "counted for one image; kinds of elements and conventions: docs/why/counting.md"]
+def own_sheet(result: Reconciliation) -> Sheet:
+    """The model itself under every convention; or its parameters or activations, if the figure counts these."""
+    if result.quantity != "work":
+        own = [c for c in result.own if c.counted.quantity == result.quantity and not c.binary]
+        return Sheet.of([f for f in _fields(result) if f.key not in ("variant", "verdict")], own)
+    target = int(result.figure.value)
+    fields: list[Field[Tally]] = [
+        Field("convention", "convention", lambda tally: tally.name, align="left", style="bold"),
+        Field("total", "total", text=exact),
+        Field("difference", "off by", lambda tally: tally.total - target, priority=1,
+              row_text=lambda tally: _off(tally.total - target, tally.total), help="difference from the figure"),
+        Field("formula", "formula", align="left", style="dim", wrap=True),
+    ]  # fmt: skip
+    return Sheet.of(fields, list(result.tools.values()))
 
 
-def crosscheck_sheet(found: tuple[Crosschecked, ...]) -> Sheet:
-    """A row a tool: its figure, ours, the verdict."""
-    columns = (
-        Column("model", "model", "left", shown=False),
-        Column("convention", "convention", "left", "bold"),
-        Column("tool", "tool", "left", spare=2),
-        Column("says", "counted"),
-        Column("we say", "ours"),
-        Column("its params", "params", spare=1),
-        Column("verdict", "verdict", "left"),
-        Column("", "problem", shown=False),
-    )
-
-    def line(model: str, tool: Crosscheck) -> tuple[Cell, ...]:
-        reading = tool.reading
-        return (
-            cell(model),
-            cell(reading.convention),
-            cell(f"{reading.package} {reading.version}".strip()),
-            cell(reading.counted, "" if reading.counted is None else exact(reading.counted)),
-            cell(tool.ours.total, exact(tool.ours.total)),
-            cell(reading.params, "" if reading.params is None else exact(reading.params)),
-            cell(tool.verdict),
-            cell(reading.problem),
-        )
-
-    rows: list[tuple[Cell, ...]] = []
-    headings: dict[int, str] = {}
-    for net in found:
-        size = net.profile.plan.input
-        headings[len(rows)] = f"{net.profile.model}, {size}, {exact(net.profile.counts.params)} parameters"
-        rows += [line(net.profile.model, tool) for tool in net.tools]
-    return Sheet(columns, tuple(rows), headings=headings)
-
-
-def crosscheck_lines(found: tuple[Crosschecked, ...]) -> list[str]:
-    """The results, and why a figure is missing."""
-    verdicts = [tool.verdict for net in found for tool in net.tools]
-    said = {verdict: verdicts.count(verdict) for verdict in ("agrees", "differs", "no figure")}
-    agree, differ = said["agrees"], said["differs"]
-    counted = (
-        f"{plural(len(found), 'net')}: {plural(agree, 'figure agrees', 'figures agree')} to the last digit, "
-        f"{plural(differ, 'differs', 'differ')}"
-    )
-    missing = f", {said['no figure']} could not be had" if said["no figure"] else ""
-    problems = dict.fromkeys(
-        f"{tool.reading.convention}: {tool.reading.problem}"
-        for net in found
-        for tool in net.tools
-        if tool.reading.problem
-    )
-    return [counted + missing, *problems]
-
-
-def crosscheck_notes(found: tuple[Crosschecked, ...]) -> list[str]:
-    """The known defects of the tools that show here, each once."""
-    whose: dict[str, dict[str, None]] = {}
-    for tool in (tool for net in found for tool in net.tools if tool.reading.counted is not None):
-        for text in tool.defects:
-            whose.setdefault(text, {})[tool.reading.convention] = None
-    return [f"known issue of {', '.join(names)}: {text}" for text, names in whose.items()]
+def reconcile_notes(result: Reconciliation, *, everything: bool = False) -> list[str]:
+    """How many matches are not listed."""
+    hidden = len(result.matches) - len(listed_matches(result, everything=everything)) if result.matches else 0
+    more = f"{hidden} less likely {'match' if hidden == 1 else 'matches'} and " if hidden else ""
+    listed = [] if everything or not result.matches else [f"use --all to list {more}every tool's figure"]
+    return [*listed, "counted for one image; conventions: docs/why/counting.md"]

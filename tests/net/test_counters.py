@@ -173,9 +173,9 @@ def test_a_tool_that_is_missing_or_fails_is_a_line_and_no_failure(monkeypatch: p
     tools["torch"] = replace(tools["torch"], run=broken)
     tools["torchinfo"] = replace(tools["torchinfo"], package="nothing_of_that_name", run=broken)
     monkeypatch.setattr("resnetcli.counting.tools.CONVENTIONS", tools)
-    found = {tool.reading.convention: tool for tool in crosscheck(rc.profile("inception_3a", input="192x8x8")).tools}
-    assert found["torch"].reading.problem == "failed: RuntimeError: no such thing"
-    assert found["torchinfo"].reading.problem == "not installed"
+    found = {tool.report.convention: tool for tool in crosscheck(rc.profile("inception_3a", input="192x8x8")).tools}
+    assert found["torch"].report.problem == "failed: RuntimeError: no such thing"
+    assert found["torchinfo"].report.problem == "not installed"
     assert {found[name].verdict for name in ("torch", "torchinfo")} == {"no figure"}
     assert found["thop"].verdict == "agrees"
 

@@ -12,7 +12,7 @@ from resnetcli.errors import UsageError
 from resnetcli.reports import reconcile as reconciling
 from resnetcli.reports.readings import readings
 from resnetcli.reports.reconcile import Reconciliation, parse_figure, reconcile
-from resnetcli.reports.reconcile_table import own_sheet
+from resnetcli.reports.reconcile_table import listed_matches, own_sheet, reconcile_notes
 from tests.support.written import plan_of
 
 
@@ -104,11 +104,19 @@ def test_the_net_itself_comes_before_its_variants() -> None:
     assert len(found.itself) == 2
 
 
+def test_the_table_lists_what_answers_the_question_and_all_on_request() -> None:
+    result = reconcile("resnet50", "4.13G")
+    assert [match.reading for match in listed_matches(result)] == ["thop", "ptflops"]
+    assert reconcile_notes(result)[0] == "use --all to list 3 less likely matches and every tool's figure"
+    assert listed_matches(result, everything=True) == result.matches
+    assert len(reconcile_notes(result, everything=True)) == 1
+
+
 def test_the_parts_of_whatever_is_found_sum_to_a_total_that_gives_the_figure() -> None:
     for model, figure, *_ in KNOWN[::5]:
         found = reconcile(model, figure)
         for match in (match for match in found.matches if not match.binary):
-            quotient = Decimal(match.of.printed) / found.figure.quantum
+            quotient = Decimal(match.counted.printed) / found.figure.quantum
             value = found.figure.value / found.figure.quantum
             assert abs(quotient - value) < 1
             assert match.difference == match.total - found.figure.value
@@ -186,7 +194,9 @@ def test_a_figure_is_compared_with_its_own_quantity_alone(figure: str, quantity:
     where = [column.key for column in sheet.columns].index("total")
     totals = [row[where].value for row in sheet.rows]
     assert totals
-    own = {each.total for each in found.own if each.of.quantity == quantity} | {t.total for t in found.tools.values()}
+    own = {each.total for each in found.own if each.counted.quantity == quantity} | {
+        t.total for t in found.tools.values()
+    }
     assert set(totals) <= own
     if quantity != "work":
         assert not set(totals) & {t.total for t in found.tools.values()}
