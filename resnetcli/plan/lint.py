@@ -36,6 +36,20 @@ def outputs(plan: PlanBuilder, spec: Spec, outputs: Sequence[int]) -> None:
         )  # fmt: skip
 
 
+def vgg_without_norm(plan: PlanBuilder, spec: Spec) -> None:
+    """Warn that `conv3-64`, the spelling of VGG's table, has the default BN unless the file has `conv:`."""
+    if not any(isinstance(op, Norm) for op in (*spec.style.before, *spec.style.after)):
+        return
+    for step, at in zip(plan.steps, plan.places, strict=True):
+        if at is None or not isinstance(step.op, Conv) or re.search(r"(?m)^conv\s*:", at.source.text):
+            continue
+        text = at.source.line(at.line)[at.column - 1 : at.column - 1 + at.length]
+        if re.match(r"conv[0-9]+-[0-9]+", text, re.IGNORECASE):
+            hint = "VGG has none: add `conv: conv relu`; otherwise add `conv: conv bn relu`"
+            plan.warn(f"`{text}` has a BN, which is the default", at, hint)
+            return
+
+
 def second_norm(plan: PlanBuilder, spec: Spec, op: Op, x: int) -> None:
     """Warn of a normalisation of a normalised input."""
     if isinstance(op, Norm) and plan.normed[x]:

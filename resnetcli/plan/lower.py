@@ -86,6 +86,7 @@ class _Lowering(PlanBuilder):
             pass
         self.problems.close()
         lint.outputs(self, spec, outputs)
+        lint.vgg_without_norm(self, spec)
         warnings = tuple(self.warnings.values())
         return Plan(
             spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters,

@@ -50,6 +50,9 @@ def warnings_of(text: str) -> list[str]:
         ("{c: [residual: [3x3 3, aside: [global avg, 1x1 2, 1x1 3]]], h: [global avg, fc classes]}",
          ["the weights of 4 layers in row `c` influence no output"]),
         ("{c: [aside: [relu], 3x3 4], h: [global avg, fc classes]}", []),
+        ("{c: [conv3-64, conv3-64, 2x2 max /2], h: [FC-4096, FC-10]}", ["`conv3-64` has a BN, which is the default"]),
+        ("{c: [conv3-64], h: [FC-10]}\nconv: conv bn relu", []),
+        ("{c: [conv3-64], h: [FC-10]}\nconv: conv relu", []),
     ],
 )  # fmt: skip
 def test_a_net_is_warned_of(table: str, messages: list[str]) -> None:
