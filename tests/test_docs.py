@@ -196,7 +196,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield compare_record(timed(), held(timed()))
         case "saved@1":
             yield saved_record(timed())
-        case "diff@1":
+        case "diff@2":
             yield from (diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
         case "max-batch@1":
             for mode in ("infer", "train"):
@@ -207,7 +207,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
             yield crosscheck_record((rc.crosscheck("cifar_resnet20"),))
         case "list@1":
             yield list_record(every)
-        case "show@1":
+        case "show@2":
             yield show_record(the_profiles())
         case "info@2":
             yield from (info_record(info(model)) for model in ("googlenet", "resnet50", "cifar_resnet20"))

@@ -55,18 +55,18 @@ def diff(
     asked = asked_models(models, zoo)
     if len(asked) != 2:
         raise UsageError(f"`diff` takes two models, not {len(asked)}", "for example `resnet-cli diff vgg16 vgg19`")
-    found = report.diff(*asked, input=input, zoo=zoo)
+    result = report.diff(*asked, input=input, zoo=zoo)
 
     def sections() -> Iterator[Section]:
-        if not found.differs:
-            yield Section(before=[no_difference(found)])
+        if not result.differs:
+            yield Section(before=[no_difference(result)])
             return
-        yield Section(diff_sheet(found), diff_heading(found), (), diff_notes(found))
-        yield Section(totals_sheet(found))
+        yield Section(diff_sheet(result), diff_heading(result), (), diff_notes(result))
+        yield Section(totals_sheet(result))
 
     output = Output(
-        lambda: diff_record(found), sections, lambda: [diff_sheet(found)], explain_columns=explain_columns
+        lambda: diff_record(result), sections, lambda: [diff_sheet(result)], explain_columns=explain_columns
     )  # fmt: skip
     print_output(output, format)
-    if exit_code and found.differs:
+    if exit_code and result.differs:
         raise typer.Exit(1)

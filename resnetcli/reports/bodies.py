@@ -1,4 +1,4 @@
-"""What differs between two bodies as they are written, item by item: which corresponds to which, and in words."""
+"""Align the items of two bodies, and describe their differences in words."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from resnetcli import ops
 from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence
 from resnetcli.spec.words import body_text, decimal_text, head_text, item_text, layer_text
 
-MANY = 250_000
-"""Pairs of layers beyond which it is not searched what corresponds to what."""
+MAX_ALIGNMENT_PAIRS = 250_000
+"""Above this many pairs of layers, bodies are compared position by position instead of aligned."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One property of one item that differs."""
+    """A difference in one property of an item."""
 
     what: str
-    """`width`, `stride`, ...; empty for an item that is only on one side."""
+    """`width`, `stride`, ...; empty for an item of one side only."""
     before: str
     after: str
     place: str
-    """Which item: `first 1x1`, `branch 2: 3x3`."""
+    """The item: `first 1x1`, `branch 2: 3x3`."""
 
 
 def body_changes(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[str, ...]:
-    """What differs between two bodies in words; empty if they mean the same."""
+    """The differences of two bodies in words; empty if they are equivalent."""
     old, new = _spliced(a), _spliced(b)
     if old == new:
         return ()
@@ -41,7 +41,7 @@ def body_changes(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[str, ...]:
 
 
 def _worded(changes: list[Change]) -> tuple[str, ...]:
-    """As few words as will do: equal changes of several layers are one, a stride that moved is one."""
+    """Combine equal changes of several layers, and a stride that moved."""
     words, changes = _moved(changes)
     told: dict[tuple[str, str, str], list[str]] = {}
     for change in changes:
@@ -57,7 +57,7 @@ def _worded(changes: list[Change]) -> tuple[str, ...]:
 
 
 def _moved(changes: list[Change]) -> tuple[list[str], list[Change]]:
-    """Strides that one layer lost and another gained, in words, and the other changes."""
+    """Strides that moved from one layer to another, in words, and the other changes."""
     lost = [change for change in changes if change.what == "stride" and change.after == "1"]
     words, rest = [], list(changes)
     for one in lost:
@@ -72,23 +72,23 @@ def _moved(changes: list[Change]) -> tuple[list[str], list[Change]]:
 
 
 def _spliced(items: Many[Item]) -> tuple[Item, ...]:
-    """The items with those of sequences and named blocks in their place, as deep as they are written once."""
-    found: list[Item] = []
+    """The items with sequences and named blocks expanded inline, unless they are repeated."""
+    expanded: list[Item] = []
     for item in items:
         times = None if item.times == 1 else item.times
         match item.what:
             case Sequence(body=body) | Call(body=body):
                 inner = _spliced(body)
-                found += inner if times is None else [Item(Sequence(inner), times)]
+                expanded += inner if times is None else [Item(Sequence(inner), times)]
             case Residual(body=body, scale=scale, linear=linear):
-                found.append(Item(Residual(_spliced(body), scale, linear), times))
+                expanded.append(Item(Residual(_spliced(body), scale, linear), times))
             case Aside(body=body):
-                found.append(Item(Aside(_spliced(body)), times))
+                expanded.append(Item(Aside(_spliced(body)), times))
             case Branches(kind=kind, branches=branches, of=of):
-                found.append(Item(Branches(kind, tuple(map(_spliced, branches)), of), times))
+                expanded.append(Item(Branches(kind, tuple(map(_spliced, branches)), of), times))
             case _:
-                found.append(Item(item.what, times))
-    return tuple(found)
+                expanded.append(Item(item.what, times))
+    return tuple(expanded)
 
 
 def _bodies(item: Item) -> tuple[tuple[Item, ...], ...]:
@@ -102,38 +102,40 @@ def _bodies(item: Item) -> tuple[tuple[Item, ...], ...]:
 
 
 def _weight(items: Many[Item]) -> int:
-    """Layers as written, repetitions once, in tenths."""
+    """The number of layers in the text, in tenths; repetitions count once."""
     return sum(sum(map(_weight, bodies)) if (bodies := _bodies(item)) else 10 for item in items)
 
 
-def likeness(a: tuple[Item, ...], b: tuple[Item, ...]) -> int | None:
-    """How unlike two bodies are, from 0 to 100; None if they are not taken for one another."""
+def dissimilarity(a: tuple[Item, ...], b: tuple[Item, ...]) -> int | None:
+    """From 0 to 35 percent; None for bodies that do not correspond."""
     weight = _weight(a) + _weight(b)
     unlike = 100 * _distance(_spliced(a), _spliced(b)) // weight if weight else 0
     return unlike if unlike <= 35 else None
 
 
 def align(
-    a: Many[T], b: Many[T], unlike: Callable[[T, T], int | None], weight: Callable[[T], int], *, searched: bool = True
+    a: Many[T], b: Many[T], unlike: Callable[[T, T], int | None], weight: Callable[[T], int], *, optimal: bool = True
 ) -> tuple[int, list[tuple[int | None, int | None]]]:
-    """How unlike two lists are at least, and indices of what then corresponds, in order, None where nothing does.
+    """The minimum edit distance of two lists, and index pairs of corresponding elements in order, None for none.
 
-    `unlike` is None for what never corresponds; what is alone costs its `weight`. Of equally good ways that which pairs
-    early. Not `searched`: what stands at the same place corresponds, if it can.
+    `unlike` is the distance of two elements, None if they never correspond; an unpaired element costs its `weight`.
+    Among equally good alignments, the earliest pairs win. Unless `optimal`, elements correspond by position.
     """
     rows, columns = len(a), len(b)
-    if not searched:
-        total, pairs = 0, list[tuple[int | None, int | None]]()
+    pairs: list[tuple[int | None, int | None]] = []
+    if not optimal:
+        total = 0
         for k in range(max(rows, columns)):
             here = unlike(a[k], b[k]) if k < min(rows, columns) else None
             if here is not None:
-                total, pairs = total + here, [*pairs, (k, k)]
+                total += here
+                pairs.append((k, k))
                 continue
             total += (weight(a[k]) if k < rows else 0) + (weight(b[k]) if k < columns else 0)
             pairs += [(k, None)] * (k < rows) + [(None, k)] * (k < columns)
         return total, pairs
     alone_a, alone_b = list(map(weight, a)), list(map(weight, b))
-    cost = [[0] * (columns + 1) for _ in range(rows + 1)]  # of what is left from here on
+    cost = [[0] * (columns + 1) for _ in range(rows + 1)]  # cost[i][j]: distance of a[i:] and b[j:]
     paired: dict[tuple[int, int], int | None] = {}
     for i in range(rows, -1, -1):
         for j in range(columns, -1, -1):
@@ -147,49 +149,48 @@ def align(
                 if here is not None:
                     ways.append(cost[i + 1][j + 1] + here)
             cost[i][j] = min(ways, default=0)
-    found: list[tuple[int | None, int | None]] = []
     i = j = 0
     while i < rows or j < columns:
         here = paired.get((i, j))
         if here is not None and cost[i][j] == cost[i + 1][j + 1] + here:
-            found.append((i, j))
+            pairs.append((i, j))
             i, j = i + 1, j + 1
         elif i < rows and cost[i][j] == cost[i + 1][j] + alone_a[i]:
-            found.append((i, None))
+            pairs.append((i, None))
             i += 1
         else:
-            found.append((None, j))
+            pairs.append((None, j))
             j += 1
-    return cost[0][0], found
+    return cost[0][0], pairs
 
 
-def few(a: Many[tuple[Item, ...]], b: Many[tuple[Item, ...]]) -> bool:
-    """Whether two lists of bodies are short enough to be searched for what corresponds to what."""
-    return sum(map(_weight, a)) * sum(map(_weight, b)) <= 100 * MANY
+def can_align(a: Many[tuple[Item, ...]], b: Many[tuple[Item, ...]]) -> bool:
+    """Whether two lists of bodies are short enough for an optimal alignment."""
+    return sum(map(_weight, a)) * sum(map(_weight, b)) <= 100 * MAX_ALIGNMENT_PAIRS
 
 
 def _aligned(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[int, list[tuple[int | None, int | None]]]:
-    return align(a, b, _unlike, lambda item: _weight((item,)), searched=few((a,), (b,)))
+    return align(a, b, _unlike, lambda item: _weight((item,)), optimal=can_align((a,), (b,)))
 
 
 def _distance(a: tuple[Item, ...], b: tuple[Item, ...]) -> int:
-    """How unlike two bodies are, at most as much as they weigh together."""
+    """The distance of two bodies, at most the sum of their weights."""
     return 0 if a == b else _aligned(a, b)[0]
 
 
 def _unlike(a: Item, b: Item) -> int | None:
-    """How unlike two items are, in tenths of a layer; None if one never is what became of the other."""
+    """The distance of two items in tenths of a layer; None if they never correspond."""
     if _sort(a) is not _sort(b):
         return None
     inside = _bodies(a), _bodies(b)
     differ = sum(4 if what in ("kernel", "kind") else 2 for what, _, _ in _properties(a, b))
     if not inside[0]:
         return differ
-    return differ + align(*inside, _distance, _weight, searched=few(*inside))[0]
+    return differ + align(*inside, _distance, _weight, optimal=can_align(*inside))[0]
 
 
 def _sort(item: Item) -> type:
-    """What an item can be replaced by and still be the same item: an activation by any other."""
+    """The class of items that an item corresponds to: any activation to any other."""
     return ops.Activation if isinstance(item.what, ops.Activation) else type(item.what)
 
 
@@ -199,7 +200,7 @@ _ORDINALS = ("first", "second", "third")
 def _changes(
     a: tuple[Item, ...], b: tuple[Item, ...], prefix: str, suffix: str = "", *, named: bool
 ) -> Iterator[Change]:
-    """What differs between the items of two bodies. `named`: whether a layer is told from others of its row."""
+    """The changes between two bodies. `named`: whether to say which layer of the stage changed."""
     for i, j in _aligned(a, b)[1]:
         if i is None or j is None:
             side, other = (item_text(a[i]) if i is not None else ""), (item_text(b[j]) if j is not None else "")
@@ -225,7 +226,7 @@ def _changes(
 
 
 def _branch_changes(a: tuple[tuple[Item, ...], ...], b: tuple[tuple[Item, ...], ...], prefix: str) -> Iterator[Change]:
-    for i, j in align(a, b, _distance, _weight, searched=few(a, b))[1]:
+    for i, j in align(a, b, _distance, _weight, optimal=can_align(a, b))[1]:
         if i is not None and j is not None:
             where = f"{prefix}branch {i + 1}: " if len(a) > 1 else prefix
             yield from _changes(a[i], b[j], where, named=True)
@@ -235,7 +236,7 @@ def _branch_changes(a: tuple[tuple[Item, ...], ...], b: tuple[tuple[Item, ...], 
 
 
 def _place(items: tuple[Item, ...], index: int) -> str:
-    """What tells an item from others of its body: `3x3`, `first 1x1`, `second residual`."""
+    """The name of an item within its body: `3x3`, `first 1x1`, `second residual`."""
     names = list(map(_name, items))
     name, earlier = names[index], names[:index].count(names[index])
     if names.count(name) == 1:
@@ -254,7 +255,7 @@ def _name(item: Item) -> str:
 
 
 def _properties(a: Item, b: Item) -> Iterator[tuple[str, str, str]]:
-    """What two items of one type do not have in common, what is inside them aside: (what, before, after)."""
+    """Properties that differ between two items of one type, their bodies excluded: (what, before, after)."""
     for (what, before), (_, after) in zip(_facts(a), _facts(b), strict=True):
         if before != after:
             yield what, before, after

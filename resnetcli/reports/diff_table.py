@@ -1,106 +1,105 @@
-"""How two nets differ, as a person reads it."""
+"""A diff of two models as tables and text."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from resnetcli.errors import plural
-from resnetcli.reports.diff import Amounts, Diff, RowDiff, names_of
+from resnetcli.reports.diff import FIGURES, Diff, StageDiff
+from resnetcli.table.fields import Field
 from resnetcli.table.numbers import change, exact, percent, short, size_of
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.table.sheet import Sheet
 
-_HEADS = {"params": "params", "macs": "MACs", "activations": "acts", "memory_bytes": "memory"}
-LEGENDS = {
-    "activations": "acts: outputs of convolutions and fc",
-    "memory_bytes": "memory (derived): every step's output in float32",
+MAX_TEXT = 160
+"""Characters shown of a change; CSV and JSON have all of it."""
+_COLUMNS = {
+    "params": ("params", "learnable parameters"),
+    "macs": ("MACs", "multiply-accumulates of convolutions and fc, for one image"),
+    "activations": ("acts", "outputs of convolutions and fc"),
+    "memory_bytes": ("memory", "the outputs of all steps in float32 (derived)"),
 }
-SHARE = "share: of the total difference"
-LONGEST = 160
-"""Characters of one change that are shown; programs get all of it."""
+"""Figure -> its head and its meaning."""
+_LEGENDS = ("activations", "memory_bytes")
 
 
-def diff_heading(found: Diff) -> list[str]:
-    """What is compared, and what the headers say differently."""
-    before, after = names_of(found)
-    return [f"{before} -> {after}", *(f"  {_clipped(text)}" for text in found.header)]
+def diff_heading(diff: Diff) -> list[str]:
+    """The two models, and the differences of their headers."""
+    return [f"{diff.before.label} -> {diff.after.label}", *(f"  {_clip(text)}" for text in diff.header)]
 
 
-def diff_sheet(found: Diff) -> Sheet:
-    """A line a row that differs: what changed, what it costs more or less, and its share of the whole difference."""
-    columns = [
-        Column("row", "row", "left", "bold"),
-        Column("in the first", "row_before", shown=False),
-        Column("status", "status", shown=False),
-        Column("what changed", "changes", "left", wrap=True),
-    ]
-    for spare, (key, head) in enumerate(_HEADS.items(), start=2):
-        columns.append(Column(head, key, legend=LEGENDS.get(key, "")))
-        columns.append(Column(f"share of\n{head}", f"{key}_share", style="cyan", spare=2 * spare, legend=SHARE))
-    return Sheet(tuple(columns), tuple(_line(found, row) for row in found.rows), _foot(found))
+def diff_sheet(diff: Diff) -> Sheet:
+    """One row per stage that differs: its changes, and for each figure the difference and its share of the total's."""
+    total = StageDiff(None, "total", (), diff.total_before, diff.total_after)
+    fields: list[Field[StageDiff]] = [
+        Field("stage", "stage", lambda s: s.after, row_text=lambda s: s.name, align="left", style="bold"),
+        Field("stage_before", "stage of the first model", lambda s: s.before, shown=False),
+        Field("status", "status", lambda s: None if s is total else s.status, shown=False),
+        Field("changes", "what changed", lambda s: None if s is total else "; ".join(s.changes),
+              row_text=lambda s: "" if s is total else "; ".join(map(_clip, s.changes)) or "only by the header",
+              align="left", wrap=True),
+    ]  # fmt: skip
+    for place, key in enumerate(_COLUMNS):
+        fields += _cost_fields(diff, key, 2 * place + 4)
+    return Sheet.of(fields, diff.stages, total)
 
 
-def _line(found: Diff, row: RowDiff) -> tuple[Cell, ...]:
-    cells = [
-        cell(row.after, row.name),
-        cell(row.before),
-        cell(row.status),
-        cell("; ".join(row.changes), "; ".join(map(_clipped, row.changes)) or "by the header alone"),
-    ]
-    for key in _HEADS:
-        share = found.share(row, key)
-        cells += [_signed(row.difference, key), cell(share and round(share, 6), _share(share))]
-    return tuple(cells)
+def _cost_fields(diff: Diff, key: str, priority: int) -> list[Field[StageDiff]]:
+    head, meaning = _COLUMNS[key]
+    return [
+        Field(key, head, lambda s: s.difference.figure(key), partial(_signed, key),
+              legend=f"{head}: {meaning}" if key in _LEGENDS else "", help=f"difference in {meaning}"),
+        Field(f"{key}_share", f"share of\n{head}", partial(_share, diff, key), _percent, style="cyan",
+              priority=priority, help="part of the total difference"),
+    ]  # fmt: skip
 
 
-def _share(share: float | None) -> str:
+def _share(diff: Diff, key: str, stage: StageDiff) -> float | int | None:
+    share = diff.share(stage, key)
+    return share if share is None else 1 if share == 1 and stage.after == "total" else round(share, 6)
+
+
+def _percent(share: float) -> str:
     text = percent(share) if share else ""
     return "0.0%" if text == "-0.0%" else text
 
 
-def _foot(found: Diff) -> tuple[Cell, ...]:
-    cells = [cell("total"), cell(None), cell(None), cell(None)]
-    for key in _HEADS:
-        some = bool(found.difference.figure(key))
-        cells += [_signed(found.difference, key), cell(1 if some else None, percent(1) if some else "")]
-    return tuple(cells)
-
-
-def _signed(amounts: Amounts, key: str) -> Cell:
-    value = amounts.figure(key)
+def _signed(key: str, value: int) -> str:
     text = size_of(abs(value)) if key == "memory_bytes" else short(abs(value))
-    return cell(value, f"{'+' if value > 0 else '-'}{text}" if value else "=")
+    return f"{'+' if value > 0 else '-'}{text}" if value else "="
 
 
-def totals_sheet(found: Diff) -> Sheet:
-    """Exact figures of both models, and the difference."""
-    before, after = names_of(found)
+_Total = tuple[str, int, int]
+"""A figure's name, and its values in both models."""
+
+
+def totals_sheet(diff: Diff) -> Sheet:
+    """Exact figures of both models, and the differences."""
     names = {"params": "parameters", "macs": "MACs", "activations": "activations", "memory_bytes": "bytes of memory"}
-    pairs = {name: (found.total_before.figure(key), found.total_after.figure(key)) for key, name in names.items()}
-    pairs["depth"] = found.before.counts.depth, found.after.counts.depth
-    pairs["peak memory (derived)"] = found.peaks
-    columns = (
-        Column("in total", "figure", "left", "bold"),
-        Column(before, "before"),
-        Column(after if after != before else f"{after} (second)", "after"),
-        Column("difference", "difference"),
-        Column("change", "change", style="cyan"),
-    )
-    rows = [(cell(name), cell(old, exact(old)), cell(new, exact(new)),
-             cell(new - old, f"{new - old:+,}" if new != old else "="),
-             cell(new / old if old else None, change(new, old) if new != old else ""))
-            for name, (old, new) in pairs.items()]  # fmt: skip
-    return Sheet(columns, tuple(rows))
+    totals = [(names[key], diff.total_before.figure(key), diff.total_after.figure(key)) for key in FIGURES]
+    totals += [("depth", diff.before.counts.depth, diff.after.counts.depth), ("peak memory (derived)", *diff.peaks)]
+    before, after = diff.before.label, diff.after.label
+    fields: list[Field[_Total]] = [
+        Field("figure", "in total", lambda t: t[0], align="left", style="bold"),
+        Field("before", before, lambda t: t[1], exact),
+        Field("after", after if after != before else f"{after} (second)", lambda t: t[2], exact),
+        Field("difference", "difference", lambda t: t[2] - t[1], lambda value: f"{value:+,}" if value else "="),
+        Field("change", "change", lambda t: t[2] / t[1] if t[1] else None,
+              row_text=lambda t: change(t[2], t[1]) if t[2] != t[1] else "", style="cyan"),
+    ]  # fmt: skip
+    return Sheet.of(fields, totals)
 
 
-def diff_notes(found: Diff) -> list[str]:
-    """The number of different and of identical rows."""
-    rows = plural(len(found.rows), "row differs", "rows differ")
-    return [f"{rows}, {plural(found.equal, 'identical row')} omitted; counted for one image"]
+def diff_notes(diff: Diff) -> list[str]:
+    """The numbers of different and identical stages."""
+    stages = plural(len(diff.stages), "stage differs", "stages differ")
+    return [f"{stages}, {plural(diff.equal_stages, 'identical stage')} omitted; counted for one image"]
 
 
-def no_difference(found: Diff) -> str:
-    """For two nets that are alike."""
-    before, after = names_of(found)
-    return f"no difference between {before} and {after}: {plural(found.equal, 'row')} written alike at the same cost"
+def no_difference(diff: Diff) -> str:
+    """The result for two equal models."""
+    before, after = diff.before.label, diff.after.label
+    return f"no difference between {before} and {after}: {plural(diff.equal_stages, 'identical stage')}"
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+def _clip(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 4]} ..."

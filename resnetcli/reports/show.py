@@ -1,4 +1,4 @@
-"""The papers' Table 1: stages down, nets across, a bracket for each repeated block."""
+"""Architecture tables side by side, like Table 1 of the ResNet paper: a bracket for each repeated block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnetcli.ops import Linear, PoolTo, Shape
 from resnetcli.reports.profile import Profile
-from resnetcli.reports.records import Record, sizes
+from resnetcli.reports.records import Record, model_head, pick, sizes
 from resnetcli.spec.spec import (
     Aside,
     Branches,
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
 
 def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
-    """Stage, output size, one column a net, with parameters and FLOPs at the foot."""
-    columns = [Column("stage", "row", "left", "bold"), Column("output", "output")]
+    """Stage, output size and one column per model; parameters and MACs (or FLOPs) in the last rows."""
+    columns = [
+        Column("stage", "stage", "left", "bold", help="stage of the architecture table"),
+        Column("output", "output", help="height and width of the output feature map"),
+    ]
     labels = [p.label for p in profiles]
     for place, (p, name) in enumerate(zip(profiles, labels, strict=True)):
-        again = labels[:place].count(name)  # the same net twice: two columns all the same
+        again = labels[:place].count(name)  # the same model twice
         name += f" ({again + 1})" if again else ""
         columns.append(Column(f"{printable(p.spec.title)}\n{printable(name)}", name, "left"))
     rows: list[tuple[Cell, ...]] = []
-    for row in _rows(profiles):
-        sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[row]].shape) for p in profiles if row in p.plan.rows)
-        bodies = [_body(p.spec.rows.get(row, ())) for p in profiles]
-        rows.append((cell(row), cell(" / ".join(sizes).replace("×", "x"), " / ".join(sizes)), *bodies))
+    for stage in _stages(profiles):
+        sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[stage]].shape) for p in profiles if stage in p.plan.rows)
+        bodies = [_body(p.spec.rows.get(stage, ())) for p in profiles]
+        rows.append((cell(stage), cell(" / ".join(sizes).replace("×", "x"), " / ".join(sizes)), *bodies))
     work = "FLOPs" if flops else "MACs"
     rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
     costs = [p.counts.flops if flops else p.counts.macs for p in profiles]
@@ -49,8 +52,8 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
 
 
 def table1_pages(profiles: Sequence[Profile], width: int, *, flops: bool = False) -> list[Table]:
-    """The nets beside each other, as many in a table as fit into so many characters, and at least one."""
-    pages: list[tuple[int, Table]] = []  # the first net of each
+    """Tables of at most `width` characters, with as many models as fit, at least one."""
+    pages: list[tuple[int, Table]] = []  # with the first model of each
     for end in range(1, len(profiles) + 1):
         start = pages[-1][0] if pages else 0
         table = table1_rich(table1_sheet(profiles[start:end], flops=flops))
@@ -62,7 +65,7 @@ def table1_pages(profiles: Sequence[Profile], width: int, *, flops: bool = False
 
 
 def table1_rich(sheet: Sheet) -> Table:
-    """For a terminal, a line between stages as the papers draw it."""
+    """The table for a terminal, with lines between stages."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
@@ -80,20 +83,20 @@ def table1_rich(sheet: Sheet) -> Table:
 
 
 def _body(items: Sequence[Item]) -> Cell:
-    """Drawn for people, phrases of the grammar for programs."""
+    """Brackets for people, phrases of the grammar for programs."""
     return cell("; ".join(map(item_text, items)), "\n".join(cell_lines(items)))
 
 
-def _rows(profiles: Sequence[Profile]) -> list[str]:
-    """The rows of all nets, each net's order kept where the nets agree."""
+def _stages(profiles: Sequence[Profile]) -> list[str]:
+    """The stages of all models, in an order that agrees with each model's where possible."""
     merged: list[str] = []
     for profile in profiles:
         place = 0
-        for row in profile.spec.rows:
-            if row in merged:
-                place = merged.index(row) + 1
+        for stage in profile.spec.rows:
+            if stage in merged:
+                place = merged.index(stage) + 1
             else:
-                merged.insert(place, row)
+                merged.insert(place, stage)
                 place += 1
     return merged
 
@@ -103,7 +106,7 @@ def _size(shape: Shape) -> str:
 
 
 def cell_lines(items: Sequence[Item]) -> list[str]:
-    """The items of one row as the lines of a cell."""
+    """The items of a stage as lines of a cell."""
     return [line for item in items for line in _item_lines(item)]
 
 
@@ -113,7 +116,7 @@ def _item_lines(item: Item) -> list[str]:
         case Residual(body=body) | Seq(body=body):
             note = head_text(item).removeprefix("residual").removeprefix("seq").strip()
             suffix = times or (" × 1" if isinstance(item.what, Residual) else "")
-            inner = [line.replace(", stride ", ", /") for line in cell_lines(body)]  # room for two nets in 80 columns
+            inner = [line.replace(", stride ", ", /") for line in cell_lines(body)]  # two models fit in 80 columns
             return _bracketed(inner, suffix + (f"  ({note})" if note else ""))
         case Branches(kind=kind, branches=branches, of=of):
             if of is not None:
@@ -138,15 +141,15 @@ def _bracketed(lines: list[str], suffix: str) -> list[str]:
     """The lines in square brackets, `× N` behind the middle one."""
     width = max(map(len, lines), default=0)
     last, middle = len(lines) - 1, len(lines) // 2
-    found = []
+    bracketed = []
     for index, line in enumerate(lines):
         left, right = ("[", "]") if last == 0 else ("⎡⎤" if index == 0 else "⎣⎦" if index == last else "⎢⎥")
-        found.append(f"{left} {line:{width}} {right}{suffix if index == middle else ''}")
-    return found
+        bracketed.append(f"{left} {line:{width}} {right}{suffix if index == middle else ''}")
+    return bracketed
 
 
 def _layer_words(layer: Layer) -> str:
-    """A layer in the papers' own words: `3×3, 128, C=32, stride 2`."""
+    """A layer as papers write it: `3×3, 128, C=32, stride 2`."""
     match layer:
         case PoolTo(kind="avg", size=(1, 1)):
             return "global average pool"
@@ -164,24 +167,21 @@ def _layer_words(layer: Layer) -> str:
 
 
 def show_record(profiles: tuple[Profile, ...]) -> Record:
-    """`resnet-cli/show@1`: each row's layers as phrases of the grammar, all numbers put in."""
+    """`resnet-cli/show@2`: the layers of each stage as phrases of the grammar, with all numbers."""
     return {
-        "schema": "resnet-cli/show@1",
+        "schema": "resnet-cli/show@2",
         "models": [
             {
-                "model": profile.model,
-                "parameters": dict(profile.plan.parameters),
+                **model_head(profile),
                 "name": profile.spec.title,
-                "input": list(profile.plan.input_sizes),
-                "params": profile.counts.params,
-                "macs": profile.counts.macs,
-                "rows": [
+                **pick(profile.counts, "params", "macs"),
+                "stages": [
                     {
-                        "row": row,
-                        "output": sizes(profile.plan.steps[profile.plan.rows[row]].shape),
+                        "stage": stage,
+                        "output": sizes(profile.plan.steps[profile.plan.rows[stage]].shape),
                         "layers": [item_text(item) for item in items],
                     }
-                    for row, items in profile.spec.rows.items()
+                    for stage, items in profile.spec.rows.items()
                 ],
             }
             for profile in profiles

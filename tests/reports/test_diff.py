@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from resnetcli.errors import Source, SpecError, UsageError
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
-from resnetcli.reports.diff import FIGURES, Amounts, Diff, diff, diff_profiles, match_rows
+from resnetcli.reports.diff import FIGURES, Amounts, Diff, diff, diff_profiles, match_stages
 from resnetcli.reports.profile import Profile
 from resnetcli.spec.read import read
 from tests.spec.strategies import specs
@@ -34,22 +34,24 @@ def net(*rows: str, **header: str) -> Profile:
 
 
 def changes(found: Diff) -> dict[str, tuple[str, ...]]:
-    return {row.name: row.changes for row in found.rows}
+    return {stage.name: stage.changes for stage in found.stages}
 
 
 def sums(found: Diff) -> None:
     """What must hold for any two nets."""
     for figure in FIGURES:
-        assert sum(row.difference.figure(figure) for row in found.rows) == found.difference.figure(figure)
+        assert sum(stage.difference.figure(figure) for stage in found.stages) == found.difference.figure(figure)
     for profile, total in ((found.before, found.total_before), (found.after, found.total_after)):
         cost = profile.counts.total
         assert (total.params, total.macs, total.activations) == (cost.params, cost.macs, cost.activations)
         assert total.memory_bytes == 4 * sum(step.shape.elements for step in profile.plan.steps[1:])
     olds, news = list(found.before.spec.rows), list(found.after.spec.rows)
-    assert [row.after for row in found.rows if row.after] == [n for n in news if n in {r.after for r in found.rows}]
-    both = sum(row.status == "changed" for row in found.rows) + found.equal
-    assert both + sum(row.status == "dropped" for row in found.rows) == len(olds)
-    assert both + sum(row.status == "added" for row in found.rows) == len(news)
+    assert [stage.after for stage in found.stages if stage.after] == [
+        n for n in news if n in {r.after for r in found.stages}
+    ]
+    both = sum(stage.status == "changed" for stage in found.stages) + found.equal_stages
+    assert both + sum(stage.status == "dropped" for stage in found.stages) == len(olds)
+    assert both + sum(stage.status == "added" for stage in found.stages) == len(news)
 
 
 # --- pairs of the zoo ------------------------------------------------------------------------------------------------
@@ -58,7 +60,7 @@ def sums(found: Diff) -> None:
 def test_resnext_is_wider_in_groups() -> None:
     found = diff("resnet50", "resnext50_32x4d")
     assert found.header == ()
-    assert found.equal == 2  # conv1 and head
+    assert found.equal_stages == 2  # conv1 and head
     assert changes(found) == {
         f"conv{stage}_x": (f"width {width} -> {2 * width} (first 1x1, 3x3)", "groups 1 -> 32 (3x3)")
         for stage, width in ((2, 64), (3, 128), (4, 256), (5, 512))
@@ -69,21 +71,21 @@ def test_resnext_is_wider_in_groups() -> None:
     entry = (64 + 256 + 256) * 64  # 1x1 in
     leave = 3 * 64 * 256  # 1x1 out
     bn = 3 * 2 * 2 * 64
-    assert found.rows[0].difference.params == entry + leave + bn + 3 * (9 * 128 * 4 - 9 * 64 * 64)
+    assert found.stages[0].difference.params == entry + leave + bn + 3 * (9 * 128 * 4 - 9 * 64 * 64)
     # two maps an block more by 64 channels of 56 x 56, each put out by conv, bn and relu, in float32
-    assert found.rows[0].difference.activations == 3 * 2 * 64 * 56 * 56
-    assert found.rows[0].difference.memory_bytes == 3 * 4 * found.rows[0].difference.activations
+    assert found.stages[0].difference.activations == 3 * 2 * 64 * 56 * 56
+    assert found.stages[0].difference.memory_bytes == 3 * 4 * found.stages[0].difference.activations
 
 
 def test_the_stride_moved_between_the_versions_of_resnet50() -> None:
     found = diff("resnet50_v1", "resnet50")
     words = ("stride 2 moved from the first 1x1 to the 3x3 of the first block",)
     assert changes(found) == {"conv3_x": words, "conv4_x": words, "conv5_x": words}
-    assert found.equal == 3
+    assert found.equal_stages == 3
     # conv3_x: the first 1x1 has four times the positions, 256 -> 128 channels
-    assert [row.difference.macs for row in found.rows] == [3 * 28 * 28 * 256 * 128] * 3
-    assert [found.share(row, "macs") for row in found.rows] == [pytest.approx(1 / 3)] * 3
-    assert found.share(found.rows[0], "params") is None  # there is none to have a share of
+    assert [stage.difference.macs for stage in found.stages] == [3 * 28 * 28 * 256 * 128] * 3
+    assert [found.share(stage, "macs") for stage in found.stages] == [pytest.approx(1 / 3)] * 3
+    assert found.share(found.stages[0], "params") is None  # there is none to have a share of
 
 
 def test_resnet_d_has_another_stem_and_pools_in_its_shortcuts() -> None:
@@ -97,7 +99,7 @@ def test_resnet_d_has_another_stem_and_pools_in_its_shortcuts() -> None:
         "conv5_x": pooled,
     }
     # the pools read 256, 512 and 1024 channels and put out 28, 14 and 7 squared
-    assert [row.difference for row in found.rows[1:]] == [
+    assert [stage.difference for stage in found.stages[1:]] == [
         Amounts(memory_bytes=4 * channels * size * size) for channels, size in ((256, 28), (512, 14), (1024, 7))
     ]
 
@@ -106,7 +108,7 @@ def test_vgg19_repeats_a_convolution_more() -> None:
     found = diff("vgg16", "vgg19")
     words = ("repeats 3 -> 4 (3x3)",)
     assert changes(found) == {"conv3": words, "conv4": words, "conv5": words}
-    assert [row.difference.params for row in found.rows] == [9 * c * c + c for c in (256, 512, 512)]
+    assert [stage.difference.params for stage in found.stages] == [9 * c * c + c for c in (256, 512, 512)]
 
 
 def test_normalisation_comes_with_every_convolution() -> None:
@@ -114,7 +116,7 @@ def test_normalisation_comes_with_every_convolution() -> None:
     assert len(found.header) == 1
     assert "bn added" in found.header[0]
     assert changes(found)["conv3"][0] == "bn 0 -> 3"
-    assert found.rows[2].difference.params == 3 * 2 * 256
+    assert found.stages[2].difference.params == 3 * 2 * 256
 
 
 def test_googlenet_with_batch_normalisation() -> None:
@@ -123,12 +125,12 @@ def test_googlenet_with_batch_normalisation() -> None:
     assert found.header[1] == "auxiliary head at 4a (not counted): dropped 5x5 avg /3 V; added avg to 4x4"
     assert changes(found)["3a"] == ("kernel 5x5 -> 3x3 (branch 3: 5x5)", "bias 6 -> 0", "bn 0 -> 6")
     outputs = 64 + 96 + 128 + 16 + 32 + 32  # of 3a's six convolutions: bn has two parameters where a bias had one
-    assert found.rows[3].difference == Amounts(
+    assert found.stages[3].difference == Amounts(
         params=(9 - 25) * 16 * 32 + outputs, macs=(9 - 25) * 16 * 32 * 28 * 28, memory_bytes=4 * outputs * 28 * 28
     )
     assert changes(found)["pool4"] == ("kernel 3x3 -> 2x2", "padding none -> same")
     assert changes(found)["head"] == ("p 0.4 -> 0.2 (dropout)",)
-    assert found.equal == 2
+    assert found.equal_stages == 2
 
 
 def test_deeper_and_shortcuts_without_parameters() -> None:
@@ -138,7 +140,7 @@ def test_deeper_and_shortcuts_without_parameters() -> None:
     found = diff("resnet34", "resnet34_a")
     assert found.header == ("shortcut: project -> pad",)
     assert changes(found) == {f"conv{stage}_x": ("shortcut conv bn -> pad",) for stage in (3, 4, 5)}
-    assert [row.difference.params for row in found.rows] == [-(c * 2 * c + 2 * 2 * c) for c in (64, 128, 256)]
+    assert [stage.difference.params for stage in found.stages] == [-(c * 2 * c + 2 * 2 * c) for c in (64, 128, 256)]
     assert changes(diff("resnet34_a", "resnet34_c"))["conv2_x"] == ("shortcut identity -> 3 x conv bn",)
     assert changes(diff("resnet34", "plain34"))["conv3_x"] == ("sum 4 -> 0", "shortcut conv bn -> none")
 
@@ -182,8 +184,8 @@ def test_the_differences_sum_to_the_totals_all_over_the_zoo() -> None:
 @pytest.mark.parametrize("model", list(ZOO.files))
 def test_a_net_does_not_differ_from_itself(model: str) -> None:
     found = diff(model, model, zoo=ZOO)
-    assert (found.differs, found.header, found.rows, found.difference) == (False, (), (), Amounts())
-    assert found.equal == len(found.before.spec.rows)
+    assert (found.differs, found.header, found.stages, found.difference) == (False, (), (), Amounts())
+    assert found.equal_stages == len(found.before.spec.rows)
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -224,30 +226,30 @@ def test_rows_are_matched_by_name_then_by_order_where_they_are_alike() -> None:
             "head: [global avg, fc 2]")  # fmt: skip
     b = net("stem: 7x7 8 /2", "pool: 3x3 max /2", "stage1: [residual x 2: [3x3 8, 3x3 8]]",
             "stage2: [residual x 3: [3x3 32 /2, 3x3 32]]", "head: [global avg, fc 2]")  # fmt: skip
-    assert match_rows(a.spec.rows, b.spec.rows) == [
+    assert match_stages(a.spec.rows, b.spec.rows) == [
         ("stem", "stem"), (None, "pool"), ("conv2_x", "stage1"), ("conv3_x", "stage2"), ("head", "head"),
     ]  # fmt: skip
     found = diff_profiles(a, b)
     sums(found)
-    assert [(row.name, row.status) for row in found.rows] == [
+    assert [(stage.name, stage.status) for stage in found.stages] == [
         ("pool", "added"), ("conv2_x -> stage1", "changed"), ("conv3_x -> stage2", "changed"), ("head", "changed"),
     ]  # fmt: skip
-    assert found.rows[0].changes == ("row added: [3x3 max /2]",)
+    assert found.stages[0].changes == ("stage added: [3x3 max /2]",)
     back = diff_profiles(b, a)
-    assert [row.status for row in back.rows] == ["dropped", "changed", "changed", "changed"]
+    assert [stage.status for stage in back.stages] == ["dropped", "changed", "changed", "changed"]
     assert back.difference == Amounts() - found.difference
 
 
 def test_a_name_is_the_same_row_however_much_else_differs_unless_rows_changed_places() -> None:
     a, b = net("x: 3x3 8", "y: 1x1 8", "z: fc 2").spec.rows, net("y: [3x3 max, 5x5 8]", "x: 3x3 8", "z: fc 2").spec.rows
-    assert match_rows(a, b) == [(None, "y"), ("x", "x"), ("y", None), ("z", "z")] or match_rows(a, b) == [
+    assert match_stages(a, b) == [(None, "y"), ("x", "x"), ("y", None), ("z", "z")] or match_stages(a, b) == [
         ("x", None), ("y", "y"), (None, "x"), ("z", "z"),
     ]  # fmt: skip
 
 
 def test_rows_under_other_names_alone_are_a_difference() -> None:
     found = diff_profiles(net("a: 3x3 8", "b: 5x5 4"), net("a: 3x3 8", "c: 5x5 4"))
-    assert [(row.name, row.changes, row.difference) for row in found.rows] == [("b -> c", (), Amounts())]
+    assert [(stage.name, stage.changes, stage.difference) for stage in found.stages] == [("b -> c", (), Amounts())]
     assert found.differs
 
 
