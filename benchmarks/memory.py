@@ -1,4 +1,4 @@
-"""Measured peaks of memory beside those worked out, into docs/how-to/memory.md.
+"""Measured peaks of memory beside the derived ones, into docs/how-to/memory.md.
 
 python benchmarks/memory.py           # measure, write
 python benchmarks/memory.py --cuda    # measure on the GPU too
@@ -76,7 +76,7 @@ def table(device: str) -> str:
     """A Markdown table of all cases, each in a process of its own."""
     lines = [
         f"{conditions(device)}\n",
-        "| model | input | mode | worked out | allocated | ratio | resident | ratio |",
+        "| model | input | mode | derived | allocated | ratio | resident | ratio |",
         "|:--|--:|:--|--:|--:|--:|--:|--:|",
     ]
     for model, size in CASES:
