@@ -22,7 +22,14 @@ from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.bench.versus import paired
 from resnetcli.errors import Problem
 from resnetcli.reports import records
-from resnetcli.reports.baseline import Changes, Kept, Saved, changes, conditions_of, measurement_records, saved_record
+from resnetcli.reports.baseline import (
+    Baseline,
+    BaselineDiff,
+    BaselineEntry,
+    baseline_record,
+    diff_baseline,
+    measured_conditions,
+)
 from resnetcli.reports.compare_record import compare_record
 from resnetcli.reports.comparison import Comparison
 from resnetcli.reports.crosscheck import crosscheck_record
@@ -30,6 +37,7 @@ from resnetcli.reports.diff import diff, diff_record
 from resnetcli.reports.info import info, info_record
 from resnetcli.reports.listing import Listing, list_record, listing
 from resnetcli.reports.max_batch import max_batch_record
+from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.papers import paper_tables, papers_record
 from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.reconcile import reconcile_record
@@ -167,12 +175,11 @@ def timed() -> Comparison:
     return Comparison(profiles, contests=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
 
 
-def held(comparison: Comparison) -> Changes:
-    """What that run says against itself."""
-    kept = Kept("resnet18", {"classes": 1000}, (3, 224, 224), 2, 1, 1, {}, 0.1, (0.1, 0.1), 0.0, "1")
-    conditions = conditions_of(measurement_records(comparison)[0][0])
-    saved = Saved("old.json", (replace(kept, conditions=conditions), replace(kept, batch=8, conditions=conditions)))
-    return changes(comparison, measurement_records(comparison), saved)
+def held(comparison: Comparison) -> BaselineDiff:
+    """That run compared with itself."""
+    conditions = measured_conditions(measurement_record(comparison.profiles[0].measurements[0]))
+    entry = BaselineEntry("resnet18", {"classes": 1000}, (3, 224, 224), 2, 1, 1, conditions, 0.1, (0.1, 0.1), "1")
+    return diff_baseline(comparison, Baseline("old.json", (entry, replace(entry, batch=8))))
 
 
 @lru_cache(maxsize=1)
@@ -194,8 +201,8 @@ def the_records(schema: str) -> Iterator[records.Record]:
         case "compare@2":
             yield compare_record(Comparison(the_profiles()))
             yield compare_record(timed(), held(timed()))
-        case "saved@1":
-            yield saved_record(timed())
+        case "baseline@1":
+            yield baseline_record(timed())
         case "diff@2":
             yield from (diff_record(diff(*pair)) for pair in (("resnet50", "resnet50d"), ("vgg16", "resnet18")))
         case "max-batch@1":

@@ -32,7 +32,7 @@ from resnetcli.failures import exit_code, messages
 from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
-    from resnetcli.reports.baseline import Net, Saved
+    from resnetcli.reports.baseline import Baseline, NamedPlan
 
 
 app = typer.Typer(add_completion=False)
@@ -93,10 +93,9 @@ def compare(
     explain_columns: ExplainColumns = False,
 ) -> None:
     """Compare models side by side (params, MACs, activations, depth; latency with --device)."""
-    import resnetcli.reports.baseline as saved
     import resnetcli.reports.compare as report
     from resnetcli.quantities import parse_count
-    from resnetcli.reports.baseline import measurement_records, saved_record
+    from resnetcli.reports.baseline import diff_baseline, named_plans, save_baseline
     from resnetcli.reports.compare_record import compare_record
     from resnetcli.reports.compare_table import (
         caption,
@@ -116,15 +115,15 @@ def compare(
     announce_files(asked)
     most = {name: parse_count(text, f"--max-{name}") for name, text in (("params", max_params), ("macs", max_macs))
             if text is not None}  # fmt: skip
-    nets = partial(saved.nets_of, asked, input=input, zoo=zoo, most=most)
-    kept = _kept(save, against, benchmark, nets)
+    plans = partial(named_plans, asked, input=input, zoo=zoo, most=most)
+    saved = _read_baseline(save, against, benchmark, plans)
     with progress(benchmark.device, " ".join(name for name, _ in asked)) as report_share:
         found = report.compare_models(
             asked, benchmark=benchmark, input=input, sort=sort, baseline=baseline, accuracy=accuracy,
             protocol=protocol, zoo=zoo, convention=counting(convention, flops), max_params=most.get("params"),
             max_macs=most.get("macs"), keep_going=True, progress=report_share,
         )  # fmt: skip
-    changes = saved.changes(found, measurement_records(found), kept) if kept else None
+    changes = diff_baseline(found, saved) if saved else None
     failed = failure_lines([failure for p in found.profiles for failure in p.failures])
 
     def sections() -> Iterator[Section]:
@@ -149,28 +148,28 @@ def compare(
         complain("slower than before: " + ", ".join(f"{c.model} at batch {c.batch}" for c in changes.regressed))
         raise typer.Exit(1)
     if save is not None:
-        saved.save(saved_record(found), found, save)
+        save_baseline(found, save)
     if changes and changes.undecided:
-        raise ResourceError("the run was noisy, so nothing is said of some nets", "measure again on a quiet machine")
+        raise ResourceError("the run was noisy: some models are undecided", "measure again on an idle machine")
     if found.failed:
         raise typer.Exit(exit_code(found.failed))
 
 
-def _kept(
-    save: str | None, against: str | None, benchmark: BenchmarkOptions, nets: Callable[[], Sequence[Net]]
-) -> Saved | None:
+def _read_baseline(
+    save: str | None, against: str | None, benchmark: BenchmarkOptions, plans: Callable[[], Sequence[NamedPlan]]
+) -> Baseline | None:
     """The saved baseline. Raises UsageError for files that do not suit, before anything is measured."""
-    import resnetcli.reports.baseline as saved
     from resnetcli.files import check_writable
+    from resnetcli.reports.baseline import check_machine, check_models, check_unique, read_baseline
 
     files = (("--save", save), ("--against", against))
     require_device([option for option, file in files if file is not None], benchmark.device)
     if save is not None:
         check_writable(save, "--save")
-        saved.check_once(nets())
+        check_unique(plans())
     if against is None or benchmark.device is None:
         return None
-    kept = saved.read_saved(against)
-    saved.check_machine(kept, benchmark.device)
-    saved.check_nets(kept, nets(), benchmark.batch_sizes)
-    return kept
+    baseline = read_baseline(against)
+    check_machine(baseline, benchmark.device)
+    check_models(baseline, plans(), benchmark.batch_sizes)
+    return baseline

@@ -1,14 +1,13 @@
-"""Measured times as a file that one keeps, and a later run held against it."""
+"""Save measured latencies as a baseline file, and compare a later run with one."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from resnetcli.bench.options import DEFAULT, option_of
 from resnetcli.errors import ResourceError, UsageError, clean
@@ -21,69 +20,80 @@ from resnetcli.reports.comparison import Comparison
 from resnetcli.reports.foreign import of_reference
 from resnetcli.reports.measured import measurement_record
 from resnetcli.reports.profile import Profile
-from resnetcli.reports.records import Record
+from resnetcli.reports.records import Record, model_head, pick
 from resnetcli.spec.inputs import Size, as_inputs, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.reference import origin_of
 from resnetcli.spec.zoo import Zoo
+from resnetcli.structure import Bounds, Check, Count, Positive, StructureError, structure
 
 if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
     from resnetcli.bench.versus import Ratio
 
-Net = tuple[str, Plan]
-"""A model as it was asked for, and its plan."""
-SCHEMA = "resnet-cli/saved@1"
-MAX_SAVED = 16 * 2**20
-"""Bytes of a file; a net at one batch takes 1 KB."""
+NamedPlan = tuple[str, Plan]
+"""A model as the user named it, and its plan."""
+SCHEMA = "resnet-cli/baseline@1"
+MAX_BYTES = 16 * 2**20
+"""Size of a baseline file; an entry is 1 KB."""
 DRIFT = 0.02
-"""Below this, relative, no time is called different from one of another day, however narrow the intervals are."""
+"""Times of two runs that differ by less, relatively, are equal, however narrow their intervals are."""
 OPTIONS = DEFAULT.record()
-"""The options of a run and their defaults, which files saved before an option existed were measured with."""
+"""The options of a run and their defaults, which apply to files saved before an option existed."""
 CONDITIONS = tuple(dict.fromkeys(("device", "device_name", "processors", "tf32", "cudnn_benchmark", *OPTIONS)))
-"""What must be the same for two times to be comparable."""
-WAY = frozenset({"dtype", "tf32", "settings"} | {f.name for f in fields(DEFAULT) if option_of(f).searched})
+"""Keys of a measurement that must be equal for two times to be comparable."""
+SEARCHED = frozenset({"dtype", "tf32", "settings"} | {f.name for f in fields(DEFAULT) if option_of(f).searched})
 """The conditions that `--best` chooses, and may choose differently another day."""
-_HINT = "save one with `resnet-cli compare NET... --device cpu --save FILE`"
-_SHORTEST_S, _LONGEST_S, _LARGEST = 1e-9, 1e6, 10**24
+_HINT = "save one with `resnet-cli compare MODEL... --device cpu --save FILE`"
+_FIGURES = (
+    "median_s", "interval_s", "iqr_s", "min_s", "p90_s", "p99_s", "n", "stopped", "throughput_img_s",
+    "peak_memory_bytes", "torch",
+)  # fmt: skip
+Seconds = Annotated[float, Bounds(1e-9, 1e6)]
+Scalar = Annotated[Any, Check(lambda value: not isinstance(value, list | dict), "a number, text, true, false or null")]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One net's times at one batch, as saved before."""
+class BaselineEntry:
+    """The latency of one model at one batch size."""
 
     model: str
     parameters: Mapping[str, int]
-    input: tuple[int, ...]
-    batch: int
-    params: int
-    macs: int
-    conditions: Mapping[str, Any]
-    median_s: float
-    interval_s: tuple[float, float]
-    floor: float
-    """What that run could not have told from nothing, relative; 0 where it had no pair to learn it from."""
+    input: tuple[int, int, int]
+    batch: Positive
+    params: Count
+    macs: Count
+    conditions: Mapping[str, Scalar]
+    median_s: Seconds
+    interval_s: tuple[Seconds, Seconds]
     torch: str
+    noise_floor: Annotated[float, Bounds(0)] | None = None
+    """The relative noise floor of that run; None if it was not measured."""
     best: bool = False
-    """Whether its settings were the quickest that a ladder found."""
+    """Whether `--best` chose the settings."""
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What a later result must have to be of the same net."""
+        """What identifies the model and batch size in a later run."""
         return self.model, tuple(sorted(self.parameters.items())), self.input, self.batch
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A file of results."""
-
-    file: str
-    kept: tuple[Kept, ...]
+class _Content:
+    results: Annotated[tuple[BaselineEntry, ...], Bounds(1)]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A net's time now against its time then."""
+class Baseline:
+    """The entries of a baseline file."""
+
+    file: str
+    entries: tuple[BaselineEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryDiff:
+    """A model's latency now, compared with the baseline."""
 
     model: str
     batch: int
@@ -91,13 +101,13 @@ class Change:
     now_s: float
     ratio: Ratio
     noisy: bool
-    """Whether the run now is not to be relied upon."""
+    """Whether the present run is noisy."""
     notes: tuple[str, ...]
-    """What else is different."""
+    """Other differences."""
 
     @property
     def verdict(self) -> Literal["regressed", "improved", "same", "undecided"]:
-        """Undecided where a noisy run looks different, or cannot be trusted to be the same."""
+        """`undecided` for a noisy run."""
         if self.noisy:
             return "undecided"
         outcome = self.ratio.outcome
@@ -105,137 +115,179 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """A run against a file."""
+class BaselineDiff:
+    """A run compared with a baseline."""
 
     file: str
-    changes: tuple[Change, ...]
+    changes: tuple[EntryDiff, ...]
     unsaved: tuple[str, ...]
     """What was measured now and is not in the file."""
     unmeasured: tuple[str, ...]
     """What is in the file and was not measured now."""
 
     @property
-    def regressed(self) -> tuple[Change, ...]:
-        """Those that are slower than they were."""
+    def regressed(self) -> tuple[EntryDiff, ...]:
+        """Models that have become slower."""
         return tuple(change for change in self.changes if change.verdict == "regressed")
 
     @property
-    def undecided(self) -> tuple[Change, ...]:
-        """Those that a noisy run says nothing of."""
+    def undecided(self) -> tuple[EntryDiff, ...]:
+        """Models whose run was noisy."""
         return tuple(change for change in self.changes if change.verdict == "undecided")
 
 
-def conditions_of(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a measurement as a record those that matter here."""
-    found = {name: measured[name] for name in CONDITIONS if name in measured}
-    return found | {"processors": measured["environment"]["after"]["processors"]}
+def measured_conditions(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditions of a measurement, given as a record."""
+    conditions = {name: measurement[name] for name in CONDITIONS if name in measurement}
+    return conditions | {"processors": measurement["environment"]["after"]["processors"]}
 
 
-def nets_of(
-    asked: Sequence[tuple[str, Mapping[str, int]]], *, input: Size | None, zoo: Zoo, most: Mapping[str, int]
-) -> list[Net]:
-    """Those of what is asked for that `compare` measures, which cost no more than `most`. Raises what it raises."""
+def named_plans(
+    models: Sequence[tuple[str, Mapping[str, int]]], *, input: Size | None, zoo: Zoo, most: Mapping[str, int]
+) -> list[NamedPlan]:
+    """The models that `compare` will measure: those within the limits `most`. Raises as `compare` does."""
 
-    def plan_of(model: str, parameters: Mapping[str, int]) -> Net:
+    def plan_of(model: str, parameters: Mapping[str, int]) -> NamedPlan:
         if origin_of(model).is_pytorch:
             return model, of_reference(model, parameters, as_inputs(input)).plan
         return model, lower(read(model, zoo=zoo, input=as_shape(input), parameters=parameters))
 
-    nets, _ = for_each(asked, plan_of)  # `compare` reports what fails
-    totals = [(net, count(net[1]).total) for net in nets]
-    return [net for net, total in totals if all(total.figure(name) <= limit for name, limit in most.items())]
+    plans, _ = for_each(models, plan_of)  # `compare` reports failures
+    totals = [(named, count(named[1]).total) for named in plans]
+    return [named for named, total in totals if all(total.figure(name) <= limit for name, limit in most.items())]
 
 
-# --- keeping -----------------------------------------------------------------------------------------------------
+# --- saving ----------------------------------------------------------------------------------------------------------
 
 
-def save(record: Mapping[str, Any], comparison: Comparison, path: str | os.PathLike[str]) -> None:
-    """Writes the record of the comparison, all or nothing.
+def save_baseline(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Write the measurements of a comparison atomically.
 
-    Raises ResourceError for a noisy run, and if it cannot; UsageError where a net was measured twice.
+    Raises ResourceError for a noisy or incomplete run and if the file cannot be written, UsageError for a model that
+    was measured twice.
     """
-    noisy = {p.label: m.noisy for p in comparison.profiles for m in p.measurements if m.noisy}
-    if noisy:
-        reasons = dict.fromkeys(reason.text for reasons in noisy.values() for reason in reasons)
-        raise ResourceError(f"not saved: the run was noisy: {'; '.join(reasons)}", "measure again on a quiet machine")
-    failed = [p.label for p in comparison.profiles if p.failures] + [each.label for each in comparison.failed]
+    noise = [noise for p in comparison.profiles for m in p.measurements for noise in m.noisy]
+    if noise:
+        reasons = "; ".join(dict.fromkeys(reason.text for reason in noise))
+        raise ResourceError(f"not saved: the run was noisy: {reasons}", "measure again on an idle machine")
+    failed = [p.label for p in comparison.profiles if p.failures] + [model.label for model in comparison.failed]
     if failed:
-        raise ResourceError(f"not saved: not all was measured of {', '.join(failed)}", "leave out what does not fit")
-    check_once([(p.model, p.plan) for p in comparison.profiles if p.measurements])
+        raise ResourceError(f"not saved: measurements are missing for {', '.join(failed)}", "omit what does not fit")
+    check_unique([(p.model, p.plan) for p in comparison.profiles if p.measurements])
     check_writable(path, "--save")
-    write_output(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_output(path, json.dumps(baseline_record(comparison), indent=2, ensure_ascii=False) + "\n")
 
 
-def check_once(nets: Iterable[Net]) -> None:
-    """Raises UsageError where a net is there twice, whose two results no later run could tell apart."""
+def check_unique(plans: Iterable[NamedPlan]) -> None:
+    """Raises UsageError if a model is given twice: a later run could not tell its two results apart."""
     seen = set()
-    for model, plan in nets:
+    for model, plan in plans:
         key = _key(model, plan, 0)
         if key in seen:
-            raise UsageError(f"not saved: two results of `{model}` at one batch", "name each net once")
+            raise UsageError(f"not saved: two results of `{model}` at one batch size", "name each model once")
         seen.add(key)
 
 
-# --- holding against ---------------------------------------------------------------------------------------------
+def baseline_record(comparison: Comparison) -> Record:
+    """`resnet-cli/baseline@1`: the measurements without samples."""
+    return {
+        "schema": SCHEMA,
+        "date": datetime.now(UTC).date().isoformat(),
+        "results": [
+            {
+                **model_head(profile),
+                **pick(profile.counts, "params", "macs"),
+                "batch": record["batch"],
+                "conditions": measured_conditions(record),
+                **{name: record[name] for name in _FIGURES},
+                "noise_floor": _noise_floor(comparison, record["batch"]) or None,
+                "best": bool(profile.searches),
+            }
+            for profile in comparison.profiles
+            for record in map(measurement_record, profile.measurements)
+        ],
+    }
 
 
-def changes(comparison: Comparison, records: Mapping[int, list[Mapping[str, Any]]], saved: Saved) -> Changes:
-    """What became of the saved times; `records` has each profile's measurements as records, by its place.
+# --- comparing -------------------------------------------------------------------------------------------------------
 
-    Raises UsageError if the file is of another machine or setting, or has none of these nets.
+
+def read_baseline(path: str | os.PathLike[str]) -> Baseline:
+    """Read a baseline file. Raises UsageError for any other file."""
+    file = os.fspath(path)
+    record = load_json(file, MAX_BYTES, _HINT)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UsageError(f"`{file}` is not a baseline", _HINT)
+    try:
+        entries = structure(_Content, record).results
+    except StructureError as error:
+        raise UsageError(f"`{file}` is not a valid baseline: {error}", _HINT) from None
+    for number, entry in enumerate(entries):
+        low, high = entry.interval_s
+        if not low <= entry.median_s <= high:
+            raise UsageError(
+                f"`{file}` is not a valid baseline: `results[{number}].median_s` is outside its interval", _HINT
+            )
+    if len({entry.key for entry in entries}) < len(entries):
+        raise UsageError(f"`{file}` has two results of one model at one batch size", _HINT)
+    return Baseline(file, entries)
+
+
+def diff_baseline(comparison: Comparison, baseline: Baseline) -> BaselineDiff:
+    """Compare measurements with a baseline.
+
+    Raises UsageError if it is from another machine or other settings, or has none of these models.
     """
     from resnetcli.bench.versus import unpaired
 
-    by_key = {kept.key: kept for kept in saved.kept}
-    found, unsaved, seen = [], [], set()
-    for place, profile in enumerate(comparison.profiles):
-        for measured, record in zip(profile.measurements, records[place], strict=True):
-            kept = by_key.get(_key(profile.model, profile.plan, measured.batch))
-            if kept is None:
+    entries = {entry.key: entry for entry in baseline.entries}
+    changes, unsaved, seen = [], [], set()
+    for profile in comparison.profiles:
+        for measured in profile.measurements:
+            entry = entries.get(_key(profile.model, profile.plan, measured.batch))
+            if entry is None:
                 unsaved.append(_at(profile.label, measured.batch))
                 continue
-            seen.add(kept.key)
-            now = conditions_of(record)
-            free = WAY if kept.best and profile.searches else frozenset()
-            _same_conditions(kept, now, saved.file, free)
-            floor = max(DRIFT, kept.floor, floor_of(comparison, measured.batch))
-            ratio = unpaired(kept.median_s, kept.interval_s, measured.median_s, measured.interval_s, floor)
-            found.append(
-                Change(profile.label, measured.batch, kept.median_s, measured.median_s, ratio, bool(measured.noisy),
-                       _notes(kept, now, profile, measured))
+            seen.add(entry.key)
+            now = measured_conditions(measurement_record(measured))
+            _check_conditions(entry, now, baseline.file, SEARCHED if entry.best and profile.searches else ())
+            floor = max(DRIFT, entry.noise_floor or 0.0, _noise_floor(comparison, measured.batch))
+            ratio = unpaired(entry.median_s, entry.interval_s, measured.median_s, measured.interval_s, floor)
+            changes.append(
+                EntryDiff(profile.label, measured.batch, entry.median_s, measured.median_s, ratio,
+                          bool(measured.noisy), _notes(entry, now, profile, measured))
             )  # fmt: skip
-    if not found:
-        raise _none_of_these(saved)
-    unmeasured = [_at(kept.model, kept.batch) for kept in saved.kept if kept.key not in seen]
-    return Changes(saved.file, tuple(found), tuple(unsaved), tuple(unmeasured))
+    if not changes:
+        raise _no_common_model(baseline)
+    unmeasured = [_at(entry.model, entry.batch) for entry in baseline.entries if entry.key not in seen]
+    return BaselineDiff(baseline.file, tuple(changes), tuple(unsaved), tuple(unmeasured))
 
 
-def floor_of(comparison: Comparison, batch: int) -> float:
-    """The noise floor that the run found at a batch; 0 where it had no pair to learn it from."""
-    return next((contest.floor or 0.0 for contest in comparison.contests if contest.batch == batch), 0.0)
-
-
-def check_machine(saved: Saved, device: str) -> None:
-    """Raises UsageError where the device is none of the file's, which is known before anything is measured."""
+def check_machine(baseline: Baseline, device: str) -> None:
+    """Raises UsageError if the baseline is from another device; called before anything is measured."""
     from resnetcli.bench.device import describe, find
 
     name = describe(find(device))
-    known = {str(kept.conditions.get("device_name")) for kept in saved.kept}
+    known = {str(entry.conditions.get("device_name")) for entry in baseline.entries}
     if name not in known:
         others = ", ".join(sorted(f"`{other}`" for other in known))
-        raise UsageError(f"`{saved.file}` is of another machine: {others}, here it is `{name}`", _HINT)
+        raise UsageError(f"`{baseline.file}` was measured on another machine: {others}, not `{name}`", _HINT)
 
 
-def check_nets(saved: Saved, nets: Sequence[Net], batches: Sequence[int]) -> None:
-    """Raises UsageError where the file has none of the nets, which is known before anything is measured."""
-    kept = {each.key for each in saved.kept}
-    if nets and not any(_key(model, plan, batch) in kept for model, plan in nets for batch in batches):
-        raise _none_of_these(saved)
+def check_models(baseline: Baseline, plans: Sequence[NamedPlan], batches: Sequence[int]) -> None:
+    """Raises UsageError if the baseline has none of the models; called before anything is measured."""
+    keys = {entry.key for entry in baseline.entries}
+    if plans and not any(_key(model, plan, batch) in keys for model, plan in plans for batch in batches):
+        raise _no_common_model(baseline)
 
 
-def _none_of_these(saved: Saved) -> UsageError:
-    return UsageError(f"`{saved.file}` has none of these nets at these batches and inputs", _HINT)
+def _no_common_model(baseline: Baseline) -> UsageError:
+    return UsageError(f"`{baseline.file}` has none of these models at these batch sizes and inputs", _HINT)
+
+
+def _noise_floor(comparison: Comparison, batch: int) -> float:
+    """The noise floor of a run at a batch size; 0 if it was not measured."""
+    return next((contest.floor or 0.0 for contest in comparison.contests if contest.batch == batch), 0.0)
 
 
 def _key(model: str, plan: Plan, batch: int) -> tuple[Any, ...]:
@@ -246,117 +298,22 @@ def _at(name: str, batch: int) -> str:
     return f"{name} at batch {batch}"
 
 
-def _same_conditions(kept: Kept, now: Mapping[str, Any], file: str, free: Collection[str]) -> None:
-    """Raises UsageError where something other than what is `free` is not as it was."""
+def _check_conditions(entry: BaselineEntry, now: Mapping[str, Any], file: str, free: Collection[str]) -> None:
+    """Raises UsageError if a condition other than those in `free` has changed."""
     for name in CONDITIONS:
-        then, here = kept.conditions.get(name, OPTIONS.get(name)), now.get(name)
+        then, here = entry.conditions.get(name, OPTIONS.get(name)), now.get(name)
         if then != here and name not in free:
-            what = "machine" if name in {"device_name", "processors"} else "setting"
-            raise UsageError(
-                f"`{file}` is of another {what}: {name.replace('_', ' ')} `{then}`, here it is `{here}`", _HINT
-            )
+            what = "on another machine" if name in {"device_name", "processors"} else "with other settings"
+            raise UsageError(f"`{file}` was measured {what}: {name.replace('_', ' ')} `{then}`, now `{here}`", _HINT)
 
 
-def _notes(kept: Kept, now: Mapping[str, Any], profile: Profile, measured: Measurement) -> tuple[str, ...]:
+def _notes(entry: BaselineEntry, now: Mapping[str, Any], profile: Profile, measured: Measurement) -> tuple[str, ...]:
     notes = []
-    if any(kept.conditions.get(name) != now.get(name) for name in WAY):
-        then = clean(str(kept.conditions.get("settings")), 80)
-        notes.append(f"the quickest settings were `{then}`, now `{measured.settings}`")
-    if (kept.params, kept.macs) != (profile.counts.params, profile.counts.macs):
-        notes.append(f"the net had {kept.params:,} parameters and {kept.macs:,} MACs")
-    if kept.torch != measured.torch:
-        notes.append("it was another version of torch")
+    if any(entry.conditions.get(name) != now.get(name) for name in SEARCHED):
+        then = clean(str(entry.conditions.get("settings")), 80)
+        notes.append(f"the fastest settings were `{then}`, now `{measured.settings}`")
+    if (entry.params, entry.macs) != (profile.counts.params, profile.counts.macs):
+        notes.append(f"the model had {entry.params:,} parameters and {entry.macs:,} MACs")
+    if entry.torch != measured.torch:
+        notes.append(f"torch was {clean(entry.torch, 40)}")
     return tuple(notes)
-
-
-def read_saved(path: str | os.PathLike[str]) -> Saved:
-    """A file of results. Raises UsageError for whatever else a file may hold."""
-    file = os.fspath(path)
-    record = load_json(file, MAX_SAVED, _HINT)
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UsageError(f"`{file}` is no file of saved times", _HINT)
-    results = record.get("results")
-    if not isinstance(results, list) or not results:
-        raise UsageError(f"`{file}` has no results", _HINT)
-    kept = tuple(_kept(result, file) for result in results)
-    if len({each.key for each in kept}) < len(kept):
-        raise UsageError(f"`{file}` has two results of one net at one batch", _HINT)
-    return Saved(file, kept)
-
-
-def _kept(result: Any, file: str) -> Kept:
-    def need(key: str, good: bool) -> None:
-        if not good:
-            raise UsageError(f"`{file}` is not whole: a `{key}` in it is missing or wrong", _HINT)
-
-    need("results", isinstance(result, dict))
-    values = {key: result.get(key) for key in ("model", "torch")}
-    for key, value in values.items():
-        need(key, isinstance(value, str))
-    parameters, size, conditions = result.get("parameters"), result.get("input"), result.get("conditions")
-    need("parameters", isinstance(parameters, dict) and all(map(_whole, parameters.values())))
-    need("input", isinstance(size, list) and len(size) == 3 and all(map(_whole, size)))
-    need("conditions", isinstance(conditions, dict) and all(map(_plain, conditions.values())))
-    for key in ("batch", "params", "macs"):
-        need(key, _whole(result.get(key)) and result[key] >= (1 if key == "batch" else 0))
-    median, interval, floor = result.get("median_s"), result.get("interval_s"), result.get("floor")
-    need("median_s", _seconds(median))
-    need("interval_s", isinstance(interval, list) and len(interval) == 2 and all(map(_seconds, interval)))
-    need("interval_s", interval[0] <= median <= interval[1])
-    need("floor", floor is None or (_real(floor) and floor >= 0))
-    need("best", result.get("best") in (None, False, True))
-    return Kept(
-        values["model"], parameters, tuple(size), result["batch"], result["params"], result["macs"], conditions,
-        float(median), (float(interval[0]), float(interval[1])), float(floor or 0.0), values["torch"],
-        bool(result.get("best")),
-    )  # fmt: skip
-
-
-def _plain(value: Any) -> bool:
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _whole(value: Any) -> bool:
-    return type(value) is int and abs(value) <= _LARGEST
-
-
-def _real(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= _LARGEST and math.isfinite(value)
-
-
-def _seconds(value: Any) -> bool:
-    return _real(value) and _SHORTEST_S <= value <= _LONGEST_S
-
-
-def saved_record(comparison: Comparison) -> Record:
-    """`resnet-cli/saved@1`: what a later run is held against, without the samples."""
-    measured = measurement_records(comparison)
-    figures = (
-        "median_s", "interval_s", "iqr_s", "min_s", "p90_s", "p99_s", "n", "stopped", "throughput_img_s",
-        "peak_memory_bytes", "torch",
-    )  # fmt: skip
-    return {
-        "schema": "resnet-cli/saved@1",
-        "date": datetime.now(UTC).date().isoformat(),
-        "results": [
-            {
-                "model": profile.model,
-                "parameters": dict(profile.plan.parameters),
-                "input": list(profile.plan.input_sizes),
-                "params": profile.counts.params,
-                "macs": profile.counts.macs,
-                "batch": record["batch"],
-                "conditions": conditions_of(record),
-                **{name: record[name] for name in figures},
-                "floor": floor_of(comparison, record["batch"]) or None,
-                "best": bool(profile.searches),
-            }
-            for place, profile in enumerate(comparison.profiles)
-            for record in measured[place]
-        ],
-    }
-
-
-def measurement_records(comparison: Comparison) -> dict[int, list[Mapping[str, Any]]]:
-    """Each profile's measurements, by its place."""
-    return {n: [measurement_record(m) for m in profile.measurements] for n, profile in enumerate(comparison.profiles)}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from resnetcli.reports.profile_record import profile_record
 
 if TYPE_CHECKING:
-    from resnetcli.reports.baseline import Changes
+    from resnetcli.reports.baseline import BaselineDiff
     from resnetcli.reports.comparison import Comparison
     from resnetcli.reports.records import Record
 
 
-def compare_record(comparison: Comparison, changes: Changes | None = None) -> Record:
+def compare_record(comparison: Comparison, changes: BaselineDiff | None = None) -> Record:
     """`resnet-cli/compare@2`."""
     return {
         "schema": "resnet-cli/compare@2",
@@ -46,7 +46,7 @@ def compare_record(comparison: Comparison, changes: Changes | None = None) -> Re
     }
 
 
-def changes_record(found: Changes) -> Record:
+def changes_record(found: BaselineDiff) -> Record:
     return {
         "file": found.file,
         "changes": [

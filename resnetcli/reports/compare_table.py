@@ -11,7 +11,7 @@ from resnetcli.table.numbers import duration, percent, short
 from resnetcli.table.sheet import Sheet
 
 if TYPE_CHECKING:
-    from resnetcli.reports.baseline import Change, Changes
+    from resnetcli.reports.baseline import BaselineDiff, EntryDiff
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:
@@ -19,7 +19,7 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
     return Sheet.of(comparison_fields(comparison), comparison_rows(comparison))
 
 
-CHANGES: list[Field[Change]] = [
+CHANGES: list[Field[EntryDiff]] = [
     Field("batch", "batch", help="batch size"),
     Field("then_s", "then", text=duration, priority=1, help="median latency in the baseline"),
     Field("now_s", "now", text=duration, priority=1, help="median latency now"),
@@ -30,14 +30,14 @@ CHANGES: list[Field[Change]] = [
 ]  # fmt: skip
 
 
-def changes_sheet(changes: Changes) -> Sheet:
+def changes_sheet(changes: BaselineDiff) -> Sheet:
     """Latency now against that of a baseline file."""
-    model: Field[Change] = Field("model", f"against {changes.file}", align="left", style="bold",
+    model: Field[EntryDiff] = Field("model", f"against {changes.file}", align="left", style="bold",
                                  help="model and parameters set")  # fmt: skip
     return Sheet.of([model, *CHANGES], changes.changes)
 
 
-def changes_lines(found: Changes) -> list[str]:
+def changes_lines(found: BaselineDiff) -> list[str]:
     """What was not compared."""
     lines = [f"not in {found.file}: {', '.join(found.unsaved)}"] if found.unsaved else []
     return lines + ([f"not measured now: {', '.join(found.unmeasured)}"] if found.unmeasured else [])

@@ -52,7 +52,7 @@ assert against(run(measured(0.1, options=RunOptions(toy=True))), base).changes[0
 try:
     against(run(measured(0.1)), base)
 except UsageError as error:
-    assert "is of another setting: toy `True`, here it is `False`" in str(error)
+    assert "was measured with other settings: toy `True`, now `False`" in str(error)
 else:
     raise AssertionError("a baseline with the option was compared with a run without it")
 """

@@ -51,7 +51,7 @@ def test_a_run_is_saved_and_a_later_one_held_against_it(tmp_path: Path) -> None:
     base = tmp_path / "base.json"
     saved = run([*QUICK.split(), "--save", str(base)])
     assert (saved.exit_code, saved.stderr) == (0, "")
-    assert json.loads(base.read_text())["schema"] == "resnet-cli/saved@1"
+    assert json.loads(base.read_text())["schema"] == "resnet-cli/baseline@1"
 
     altered(base, 1e4)  # more than any stall
     quicker = run([*QUICK.split(), "--against", str(base)])
@@ -101,7 +101,7 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     altered(base, 1.0, threads=999)
     result = run([*QUICK.split(), "--against", str(base)])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is of another setting: threads `999`" in result.stderr
+    assert "was measured with other settings: threads `999`" in result.stderr
     base.write_text(text)
     altered(base, 1.0, device_name="abacus")
 
@@ -111,7 +111,7 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     monkeypatch.setattr("resnetcli.reports.compare.compare_models", measured_anyhow)
     result = run([*QUICK.split(), "--against", str(base)])
     assert result.exit_code == 2
-    assert "is of another machine: `abacus`" in result.stderr
+    assert "was measured on another machine: `abacus`" in result.stderr
 
 
 def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured(
@@ -129,10 +129,10 @@ def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured
     for asked in ("cifar_resnet44", f"{NETS} --batch-size 4", f"{NETS} --input 3x64x64", limited):
         result = run(["compare", *asked.split(), "--device", "cpu", "--against", str(base)])
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "has none of these nets at these batches and inputs" in result.stderr
+        assert "has none of these models at these batch sizes and inputs" in result.stderr
     result = run(["compare", "cifar_resnet20", "cifar_resnet20", "--device", "cpu", "--save", str(base)])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "two results of `cifar_resnet20` at one batch" in result.stderr
+    assert "two results of `cifar_resnet20` at one batch size" in result.stderr
 
 
 def test_batches_are_measured_one_after_the_other() -> None:

@@ -19,18 +19,16 @@ from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.files import check_writable
 from resnetcli.reports.baseline import (
-    Change,
-    Changes,
-    Net,
-    changes,
+    BaselineDiff,
+    EntryDiff,
+    NamedPlan,
     check_machine,
-    check_nets,
-    check_once,
-    measurement_records,
-    nets_of,
-    read_saved,
-    save,
-    saved_record,
+    check_models,
+    check_unique,
+    diff_baseline,
+    named_plans,
+    read_baseline,
+    save_baseline,
 )
 from resnetcli.reports.comparison import Comparison
 from resnetcli.spec.zoo import Zoo
@@ -47,15 +45,15 @@ def run(
 
 
 def keep(comparison: Comparison, path: Path) -> Path:
-    save(saved_record(comparison), comparison, path)
+    save_baseline(comparison, path)
     return path
 
 
-def against(comparison: Comparison, path: Path) -> Changes:
-    return changes(comparison, measurement_records(comparison), read_saved(path))
+def against(comparison: Comparison, path: Path) -> BaselineDiff:
+    return diff_baseline(comparison, read_baseline(path))
 
 
-def only(found: Changes) -> Change:
+def only(found: BaselineDiff) -> EntryDiff:
     (change,) = found.changes
     return change
 
@@ -102,7 +100,7 @@ def test_a_net_s_time_is_held_against_its_own(tmp_path: Path) -> None:
 
 def test_parameters_make_another_net(tmp_path: Path) -> None:
     path = keep(run(measured(0.1)), tmp_path / "base.json")
-    with pytest.raises(UsageError, match="has none of these nets"):
+    with pytest.raises(UsageError, match="has none of these models"):
         against(run(measured(0.1), classes=10), path)
 
 
@@ -113,8 +111,8 @@ def test_a_net_that_was_another_is_said(tmp_path: Path) -> None:
     record["results"][0]["torch"] = "1.0"
     path.write_text(json.dumps(record))
     assert only(against(run(measured(0.1)), path)).notes == (
-        "the net had 11,689,512 parameters and 7 MACs",
-        "it was another version of torch",
+        "the model had 11,689,512 parameters and 7 MACs",
+        "torch was 1.0",
     )
 
 
@@ -139,7 +137,7 @@ def test_a_noisy_run_decides_nothing(tmp_path: Path) -> None:
 
 def test_a_net_that_was_measured_twice_cannot_become_one(tmp_path: Path) -> None:
     found = run(measured(0.1))
-    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch"):
+    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch size"):
         keep(dataclasses.replace(found, profiles=found.profiles * 2), tmp_path / "base.json")
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +157,7 @@ def test_nothing_is_left_of_a_file_whose_writing_is_interrupted(
 def test_a_run_that_measured_less_than_was_asked_cannot_become_one(tmp_path: Path) -> None:
     found = run(measured(0.1))
     profile = dataclasses.replace(found.profiles[0], failures=(Failure("cpu", 64, "it does not fit"),))
-    with pytest.raises(ResourceError, match="not all was measured of resnet18"):
+    with pytest.raises(ResourceError, match="measurements are missing for resnet18"):
         keep(dataclasses.replace(found, profiles=(profile,)), tmp_path / "base.json")
 
 
@@ -169,12 +167,15 @@ def test_a_run_that_measured_less_than_was_asked_cannot_become_one(tmp_path: Pat
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        ({"device_name": "another CPU"}, "of another machine: device name `another CPU`, here it is `x`"),
-        ({"threads": 64}, "of another setting: threads `64`, here it is `2`"),
-        ({"options": RunOptions(dtype="bf16")}, "of another setting: dtype `bf16`, here it is `fp32`"),
-        ({"options": RunOptions(channels_last=True)}, "of another setting: channels last `True`, here it is `False`"),
-        ({"device": "cuda:0"}, "of another setting: device `cuda:0`, here it is `cpu`"),
-        ({"tf32": True}, "of another setting: tf32 `True`, here it is `False`"),
+        ({"device_name": "another CPU"}, "measured on another machine: device name `another CPU`, now `x`"),
+        ({"threads": 64}, "with other settings: threads `64`, now `2`"),
+        ({"options": RunOptions(dtype="bf16")}, "with other settings: dtype `bf16`, now `fp32`"),
+        (
+            {"options": RunOptions(channels_last=True)},
+            "with other settings: channels last `True`, now `False`",
+        ),
+        ({"device": "cuda:0"}, "with other settings: device `cuda:0`, now `cpu`"),
+        ({"tf32": True}, "with other settings: tf32 `True`, now `False`"),
     ],
 )
 def test_times_of_another_machine_or_setting_are_refused(other: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -185,8 +186,8 @@ def test_times_of_another_machine_or_setting_are_refused(other: dict[str, Any], 
 
 def test_another_machine_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     path = keep(run(measured(0.1, device_name="a machine from long ago")), tmp_path / "base.json")
-    with pytest.raises(UsageError, match="is of another machine: `a machine from long ago`, here it is"):
-        check_machine(read_saved(path), "cpu")
+    with pytest.raises(UsageError, match="was measured on another machine: `a machine from long ago`, not"):
+        check_machine(read_baseline(path), "cpu")
 
 
 FASTEST = RunOptions(dtype="bf16", channels_last=True, fold_bn=True, runtime="inductor")
@@ -204,7 +205,7 @@ def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Pat
     path = keep(best(measured(0.1, **WAYS)), tmp_path / "base.json")
     change = only(against(best(measured(0.2)), path))
     assert change.verdict == "regressed"
-    assert change.notes == ("the quickest settings were `bf16 channels_last fold-bn compile`, now `fp32`",)
+    assert change.notes == ("the fastest settings were `bf16 channels_last fold-bn compile`, now `fp32`",)
     assert only(against(best(measured(0.1, **WAYS)), path)).notes == ()
 
 
@@ -219,7 +220,7 @@ def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Pat
 )
 def test_what_the_best_settings_are_not_about_must_be_the_same(other: dict[str, Any], tmp_path: Path) -> None:
     path = keep(best(measured(0.1, **(WAYS | other))), tmp_path / "base.json")
-    with pytest.raises(UsageError, match="is of another setting"):
+    with pytest.raises(UsageError, match="with other settings"):
         against(best(measured(0.1)), path)
 
 
@@ -227,13 +228,13 @@ def test_settings_that_were_asked_for_are_held_against_none_that_were_found(tmp_
     file = tmp_path / "base.json"
     for then, now in ((run, best), (best, run)):
         keep(then(measured(0.1, **WAYS)), file)
-        with pytest.raises(UsageError, match="is of another setting: dtype `bf16`, here it is `fp32`"):
+        with pytest.raises(UsageError, match="was measured with other settings: dtype `bf16`, now `fp32`"):
             against(now(measured(0.1)), file)
         assert only(against(now(measured(0.1, **WAYS)), file)).verdict == "same"
     record = json.loads(file.read_text())
     del record["results"][0]["best"]  # as older files have it
     file.write_text(json.dumps(record))
-    assert not read_saved(file).kept[0].best
+    assert not read_baseline(file).entries[0].best
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -244,16 +245,16 @@ def test_a_file_says_all_that_a_later_run_needs_and_no_more(tmp_path: Path) -> N
     text = path.read_text()
     assert len(text) < 2500
     assert "samples_s" not in text
-    (kept,) = read_saved(path).kept
+    (kept,) = read_baseline(path).entries
     assert (kept.model, kept.batch, kept.input) == ("resnet18", 2, (3, 224, 224))
-    assert (kept.median_s, kept.interval_s, kept.floor) == (0.1, (0.1 * 0.99, 0.1 * 1.01), 0.005)
+    assert (kept.median_s, kept.interval_s, kept.noise_floor) == (0.1, (0.1 * 0.99, 0.1 * 1.01), 0.005)
 
 
 def test_saving_replaces_a_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     path.write_text("what was there before")
     keep(run(measured(0.1)), path)
-    assert read_saved(path).kept[0].median_s == 0.1
+    assert read_baseline(path).entries[0].median_s == 0.1
     assert [each.name for each in tmp_path.iterdir()] == ["base.json"]
 
 
@@ -288,18 +289,18 @@ def whole(tmp_path: Path) -> dict[str, Any]:
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("9" * 10_000, "is not JSON"),
-        ("[]", "is no file of saved times"),
-        ('{"schema": "resnet-cli/profile@2"}', "is no file of saved times"),
-        ('{"schema": "resnet-cli/saved@1"}', "has no results"),
-        ('{"schema": "resnet-cli/saved@1", "results": []}', "has no results"),
-        ('{"schema": "resnet-cli/saved@1", "results": [1]}', "is not whole: a `results`"),
+        ("[]", "is not a baseline"),
+        ('{"schema": "resnet-cli/profile@2"}', "is not a baseline"),
+        ('{"schema": "resnet-cli/baseline@1"}', "`results`"),
+        ('{"schema": "resnet-cli/baseline@1", "results": []}', "`results`"),
+        ('{"schema": "resnet-cli/baseline@1", "results": [1]}', r"`results\[0\]` must be an object"),
     ],
 )
 def test_a_file_of_something_else_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_saved(path)
+        read_baseline(path)
 
 
 @pytest.mark.parametrize(
@@ -329,8 +330,8 @@ def test_a_file_of_something_else_is_refused(text: str, message: str, tmp_path: 
         ("interval_s", [0.2, 0.05]),
         ("interval_s", [0.05]),
         ("interval_s", [0.05, float("nan")]),
-        ("floor", -1),
-        ("floor", float("inf")),
+        ("noise_floor", -1),
+        ("noise_floor", float("inf")),
         ("torch", None),
         ("best", "yes"),
         ("best", []),
@@ -343,8 +344,8 @@ def test_a_file_with_a_value_that_cannot_be_is_refused(key: str, value: Any, tmp
     record["results"][0][key] = value
     path = tmp_path / "base.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=r"is not whole: a `\w+` in it is missing or wrong"):
-        read_saved(path)
+    with pytest.raises(UsageError, match=r"is not a valid baseline: `results\[0\]"):
+        read_baseline(path)
 
 
 @pytest.mark.parametrize("key", ["model", "parameters", "input", "batch", "conditions", "median_s", "interval_s"])
@@ -353,8 +354,8 @@ def test_a_file_that_lacks_something_is_refused(key: str, tmp_path: Path) -> Non
     del record["results"][0][key]
     path = tmp_path / "base.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=r"is not whole"):
-        read_saved(path)
+    with pytest.raises(UsageError, match=r"`results\[0\].* is missing"):
+        read_baseline(path)
 
 
 def test_conditions_of_any_kind_are_only_compared(tmp_path: Path) -> None:
@@ -363,29 +364,29 @@ def test_conditions_of_any_kind_are_only_compared(tmp_path: Path) -> None:
     record["results"][0]["conditions"] = conditions
     path = tmp_path / "base.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match="another setting") as caught:
+    with pytest.raises(UsageError, match="with other settings") as caught:
         against(run(measured(0.1)), path)
     assert "\x1b" not in str(caught.value)
     with pytest.raises(UsageError, match="another machine"):
-        check_machine(read_saved(path), "cpu")
+        check_machine(read_baseline(path), "cpu")
 
 
 def test_a_file_without_any_of_the_nets_is_told_before_anything_is_measured(tmp_path: Path) -> None:
-    file = read_saved(keep(run(measured(0.1)), tmp_path / "base.json"))  # resnet18 at batch 2
+    file = read_baseline(keep(run(measured(0.1)), tmp_path / "base.json"))  # resnet18 at batch 2
     for asked, size, batches in (
         ([("resnet34", {})], None, (2,)),
         ([("resnet18", {"classes": 10})], None, (2,)),
         ([("resnet18", {})], "3x256x256", (2,)),
         ([("resnet18", {}), ("resnet34", {})], None, (1, 8)),
     ):
-        with pytest.raises(UsageError, match="has none of these nets at these batches and inputs"):
-            check_nets(file, nets(*asked, input=size), batches)
-    check_nets(file, nets(("resnet34", {}), ("resnet18", {})), (1, 2))
-    check_nets(file, nets(("resnet18", {"classes": 1000})), (2,))
+        with pytest.raises(UsageError, match="has none of these models at these batch sizes and inputs"):
+            check_models(file, nets(*asked, input=size), batches)
+    check_models(file, nets(("resnet34", {}), ("resnet18", {})), (1, 2))
+    check_models(file, nets(("resnet18", {"classes": 1000})), (2,))
 
 
-def nets(*asked: tuple[str, Mapping[str, int]], input: str | None = None, **most: int) -> list[Net]:
-    return nets_of(asked, input=input, zoo=Zoo(), most=most)
+def nets(*asked: tuple[str, Mapping[str, int]], input: str | None = None, **most: int) -> list[NamedPlan]:
+    return named_plans(asked, input=input, zoo=Zoo(), most=most)
 
 
 def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_may(tmp_path: Path) -> None:
@@ -398,9 +399,9 @@ def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_ma
 
 
 def test_a_net_that_is_named_twice_is_told_before_anything_is_measured() -> None:
-    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch"):
-        check_once(nets(("resnet18", {}), ("resnet18", {"classes": 1000})))
-    check_once(nets(("resnet18", {}), ("resnet18", {"classes": 10})))
+    with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch size"):
+        check_unique(nets(("resnet18", {}), ("resnet18", {"classes": 1000})))
+    check_unique(nets(("resnet18", {}), ("resnet18", {"classes": 10})))
 
 
 def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:
@@ -408,18 +409,18 @@ def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:
     record["results"] *= 2
     path = tmp_path / "base.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match="two results of one net at one batch"):
-        read_saved(path)
+    with pytest.raises(UsageError, match="two results of one model at one batch size"):
+        read_baseline(path)
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        read_saved(tmp_path / "nothing.json")
+        read_baseline(tmp_path / "nothing.json")
     with pytest.raises(UsageError, match="is a directory"):
-        read_saved(tmp_path)
+        read_baseline(tmp_path)
     with pytest.raises(UsageError, match="is not a regular file"):
-        read_saved("/dev/zero")
+        read_baseline("/dev/zero")
     large = tmp_path / "large.json"
     large.write_bytes(b" " * (16 * 2**20 + 1))
     with pytest.raises(UsageError, match="is larger than 16 MiB"):
-        read_saved(large)
+        read_baseline(large)
