@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from hypothesis import settings
 # No model needs them.
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
 
-# Test processes side by side have a core each: threads that wait for one another would take turns on it.
+# Each xdist worker has one core: more threads than cores slow each other down.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Building the command line takes longer than most commands; it is the same until a test registers another command.
+# Building the command line takes longer than most commands; cached until a test registers another command.
 _built = cache(lambda app, callbacks: typer.main.get_command(app))
 
 
 def _command_of(app: typer.Typer) -> Any:
-    return _built(app, tuple(each.callback for each in app.registered_commands))
+    return _built(app, tuple(command.callback for command in app.registered_commands))
 
 
 vars(typer.testing)["_get_command"] = _command_of
 
-# A test draws the same examples every time, keeps none, and is not timed by a machine that others use too.
+# Hypothesis draws the same examples every time, stores none, and has no deadline: the machine may be busy.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files anew; review them as a diff")
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files; review the diff")
 
 
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
-    """Whether golden files are to be written and not compared."""
+    """Whether to write golden files instead of comparing with them."""
     return bool(request.config.getoption("--update-golden"))
 
 
 @pytest.fixture
 def same_threads() -> Iterator[None]:
-    """As many CPU threads after a test as before it, whatever it has asked for."""
+    """Restore the number of CPU threads after a test."""
     import torch
 
     before = torch.get_num_threads()
@@ -58,7 +58,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread(same_threads: None) -> None:
-    """Threads that wait for each other are slow where other programs run."""
+    """Use one CPU thread: several are slow on a busy machine."""
     import torch
 
     torch.set_num_threads(1)
