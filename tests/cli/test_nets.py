@@ -15,15 +15,21 @@ import torch
 from resnetcli.files import write_atomic
 from resnetcli.runs.group import models_of
 from resnetcli.train.loop import Trainer
-from tests.cli.test_train import weights
 from tests.support.cli import run
+from tests.support.training import skip_plots, weights
 from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(plotting: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    skip_plots(monkeypatch)
+    return plotting
+
+
+@pytest.fixture
+def plotting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two nets, one of them with two blocks to a stage, with a recipe and data."""
     monkeypatch.chdir(tmp_path)
     deep = tiny.NET.replace("name: tiny", "name: deep").replace("n: 1", "n: 2")
@@ -35,7 +41,8 @@ def words(folder: Path, out: str = "all") -> list[str]:
     return [*tiny.words(folder, out), "--model", "deep.yaml"]
 
 
-def test_several_nets_are_trained_in_turn_as_each_would_be_alone(folder: Path) -> None:
+def test_several_nets_are_trained_in_turn_as_each_would_be_alone(plotting: Path) -> None:
+    folder = plotting
     result = run(words(folder))
     assert result.exit_code == 0, result.output
     assert models_of(folder / "all") == (folder / "all" / "tiny", folder / "all" / "deep")
