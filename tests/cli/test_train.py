@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from resnetcli.data.dataset import Dataset
 from resnetcli.data.read import load as load_set
 from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import job
-from tests.support.cli import run
+from resnetcli.train.evaluate import Evaluation, Evaluator
+from resnetcli.train.loop import Trainer
+from tests.support.cli import check_golden, run
 from tests.support.training import skip_plots
 from tests.train import tiny
 
@@ -215,3 +218,22 @@ def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way
     batch: int, iterations: int, every: int
 ) -> None:
     assert job.default_eval_every(iterations, batch, 20) == every
+
+
+@pytest.mark.parametrize("format", ["table", "md", "csv"])
+def test_what_train_cifar_and_eval_print_is_as_reviewed(
+    format: str, folder: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    """One model, and two with two seeds each; errors are fixed and timings masked."""
+    evaluation = Evaluation(wrong=9, loss=1.25, n=20)
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_, **__: evaluation)
+    monkeypatch.setattr(Evaluator, "by_class", lambda _: [Evaluation(wrong, 1.25, 5) for wrong in (0, 2, 3, 4)])
+    read = Trainer.read
+    monkeypatch.setattr(Trainer, "read", lambda self: replace(read(self), loss=1.5, error_percent=40.0))
+    command = tiny.words(folder)
+    several = [*tiny.words(folder, "all"), "--model", "tiny.yaml n=2", "--seeds", "2"]
+    for name, words in ("train_cifar", command), ("train_cifar_several", several), ("eval", ["eval", "run"]):
+        result = run([*(word.replace(f"{folder}/", "") for word in words), "--format", format])
+        assert result.exit_code == 0, result.output
+        text = re.sub(r"[0-9.,]+ images/s, [0-9.]+ \w+", "N images/s, N s", result.stdout)
+        check_golden(name if format == "table" else f"{name}_{format}", text, pytestconfig)
