@@ -195,5 +195,5 @@ def test_a_run_killed_at_three_random_moments_ends_with_the_same_weights_to_the_
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_weights_to_the_bit(folder: Path) -> None:
-    killed_and_resumed(folder, kills=20, iterations=3000)
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_weights_to_the_bit(folder: Path) -> None:
+    killed_and_resumed(folder, kills=10, iterations=1500)

@@ -172,7 +172,7 @@ def test_training_killed_or_refused_in_every_way_at_each_file_operation(
     scenes: Callable[..., Scene], tmp_path: Path, form: str
 ) -> None:
     models = ("tiny.yaml", "deep.yaml") if "models" in form else ("tiny.yaml",)
-    every = 5 if "and" in form else 1
+    every = {"one": 1, "models": 3, "seeds": 3, "models and seeds": 11}[form]
     scene = scenes(*models, seeds=2 if "seeds" in form else None, iterations=6 if form == "one" else 2)
     kill_at_each(scene, tmp_path, MODES[:3], every)
     fill_at_each(scene, tmp_path, every=every)
