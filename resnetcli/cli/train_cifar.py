@@ -272,22 +272,22 @@ def _team(gpus: int | None, device: str | None, download: bool) -> Iterator[Team
 
     Exits in a process that starts others, and in ranks other than 0, when they are done.
     """
-    from resnetcli.parallel.launch import again, launch, place_in, require_gpus, without_gpus
+    from resnetcli.parallel.launch import drop_gpus_option, launch, own_command, read_rank, require_gpus
 
-    place = place_in(os.environ)
+    rank = read_rank(os.environ)
     if gpus is not None:
-        if place is not None:
+        if rank is not None:
             raise UsageError("`--gpus` cannot be used under `torchrun`, which has started the processes", "omit it")
         require_gpus(gpus, device)
         if gpus > 1:
-            raise typer.Exit(launch(again(without_gpus(sys.argv[1:])), gpus, complain))
-    if place is None:
+            raise typer.Exit(launch(own_command(drop_gpus_option(sys.argv[1:])), gpus, complain))
+    if rank is None:
         yield None
         return
-    from resnetcli.parallel.team import joined
+    from resnetcli.parallel.team import join_team
 
-    with joined(place, download=download) as team:
-        if place.rank:
+    with join_team(rank, download=download) as team:
+        if rank.rank:
             raise typer.Exit(team.follow())
         yield team
 

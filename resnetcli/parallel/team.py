@@ -1,10 +1,10 @@
-"""Several processes that train one net together: each has its share of every batch, and its own BatchNorm.
+"""Data-parallel processes that train one model: each has its share of every batch, and its own BatchNorm.
 
-Rank 0 leads. It alone reads the command line and the run's directory, writes, prints and decides, in the same session
-as a single process; the others know nothing of that and do what it orders. Orders, and the signals that any of them has
-received, go by gloo from host to host, so that no GPU is waited for. Gradients are averaged by DistributedDataParallel,
-over nccl between GPUs and gloo between CPUs; BatchNorm's statistics after each step, so that all processes have the
-same state at all times, and any number of them can go on from it.
+Rank 0 leads. Only rank 0 reads the command line and the run directory, writes, prints and decides, in the same session
+as a single process; the others follow its commands. Commands, and signals that any rank received, go over gloo from
+host to host, without waiting for a GPU. Gradients are averaged by DistributedDataParallel, over nccl between GPUs and
+gloo between CPUs; BatchNorm statistics after each step. All processes therefore have the same state at all times, and
+any number of them can resume from it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +22,7 @@ from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,53 +32,59 @@ from torch.nn.parallel import DistributedDataParallel
 from resnetcli.bench.device import find
 from resnetcli.data.dataset import Dataset
 from resnetcli.data.read import load
-from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
-from resnetcli.parallel.launch import AGAIN_S, Place, follow_parent
+from resnetcli.parallel.checks import has_unused_steps, require_parallel, split_batch
+from resnetcli.parallel.failures import (
+    OtherRankFailed,
+    ProcessLost,
+    RankError,
+    exit_code_of,
+    exit_now,
+    is_connection_error,
+    rank_name,
+    short_reason,
+)
+from resnetcli.parallel.launch import REPEAT_S, Rank, end_with_parent
 from resnetcli.plan.plan import Plan
 from resnetcli.recipes.recipe import Recipe
 from resnetcli.runs.config import Config
 from resnetcli.runs.metrics import intervals
 from resnetcli.train.build import build_trainer
-from resnetcli.train.evaluate import Evaluation
+from resnetcli.train.evaluate import SPLITS, Evaluation
 from resnetcli.train.job import TrainJob
 from resnetcli.train.loop import NotFinite, Progress, Trainer
 from resnetcli.train.options import TrainOptions
 from resnetcli.train.stop import Stop
 
-PATIENCE_S = 1800.0
-"""How long one process waits for another that still has its connection. One that has died is noticed at once."""
-PREPARATION_S = 86_400.0
-"""How long the others wait for the first to be ready, which may have to fetch the data."""
-STEPS = {"cpu": 1, "cuda": 20}
-"""Steps that are made on one order, at most: a signal is heeded only between orders."""
-SPLITS = ("test", "train", "validation")
+TIMEOUT_S = 1800.0
+"""Timeout for a process whose connection is still open. A closed connection is noticed at once."""
+PREPARATION_TIMEOUT_S = 86_400.0
+"""Timeout while rank 0 prepares the run, which may download the dataset."""
+MAX_STRIDE = {"cpu": 1, "cuda": 20}
+"""Steps per command at most: signals are handled between commands."""
 
 
-class Lost(ResourceError):  # noqa: N818 - what happened, not that something did
-    """Another process that has ended, or that does not answer."""
-
-
-class Order(IntEnum):
-    """What the first process says to the others, with a number."""
+class Command(IntEnum):
+    """A command of rank 0 to the others, sent with a number."""
 
     BUILD = 1
-    """A trainer for the job that follows."""
+    """Build a trainer for the job that follows."""
     STEP = 2
-    """So many steps."""
+    """Run that number of steps."""
     EVALUATE = 3
-    """Your share of this one of SPLITS."""
+    """Evaluate this process's share of the split with that index in SPLITS."""
     RESTORE = 4
-    """The state that follows, after so many iterations."""
+    """Restore the state that follows, after that number of iterations."""
     END = 5
-    """With this exit code."""
+    """Exit with that code."""
     READ = 6
-    """Nothing but to have arrived: what a GPU waits for of a process that has ended would never come."""
+    """Only synchronise: otherwise a GPU would wait forever for a process that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What the others have to know of a run."""
+class SharedJob:
+    """The parts of a job that all ranks need."""
 
     config: Config
     plan: Plan
@@ -89,233 +93,225 @@ class Work:
 
 
 class AgreedStop(Stop):
-    """As `Stop`, but `signal` is what all processes have been told of at the same iteration.
+    """As `Stop`, but `signal` is what all processes received at the same iteration.
 
-    What comes within moments of the first signal is taken for the same one: a launcher passes on what its processes may
-    have had already.
+    Signals within REPEAT_S of the first count as the same one: a launcher passes on signals that its processes may have
+    received already.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self.noted = 0
-        """What this process was sent."""
+        self.local_signal = 0
+        """The signal that this process received."""
         self._clock, self._at = clock, 0.0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.noted:
-            self.noted, self._at = number, self._clock()
-        elif self._clock() - self._at > AGAIN_S:
+        if not self.local_signal:
+            self.local_signal, self._at = number, self._clock()
+        elif self._clock() - self._at > REPEAT_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
 
 class Team:
-    """The processes, as one of them sees them."""
+    """The data-parallel processes, as one of them sees them."""
 
-    def __init__(self, place: Place, *, download: bool, patience_s: float) -> None:
-        """Of processes that have met. `download`: whether data that a machine does not have may be fetched."""
-        self.rank, self.world, self.local_rank = place.rank, place.world, place.local_rank
+    def __init__(self, rank: Rank, *, download: bool, timeout_s: float) -> None:
+        """For connected processes. `download`: whether a machine may download a missing dataset."""
+        self.rank, self.world, self.local_rank = rank.rank, rank.world, rank.local_rank
         self.stop = AgreedStop()
-        self._download, self._patience = download, timedelta(seconds=patience_s)
+        self._download, self._timeout = download, timedelta(seconds=timeout_s)
         self._begun = self._broken = False
-        self._beginning = dist.new_group(timeout=timedelta(seconds=PREPARATION_S), backend="gloo")
+        self._preparation = dist.new_group(timeout=timedelta(seconds=PREPARATION_TIMEOUT_S), backend="gloo")
         self._gpus: dist.ProcessGroup | None = None
         self._data: Dataset | None = None
 
-    def require_possible(self, options: TrainOptions) -> None:
-        """As `require_possible`."""
-        require_possible(options, self.world)
+    def require_supported(self, options: TrainOptions) -> None:
+        """As `require_parallel`."""
+        require_parallel(options, self.world)
 
     def split_batch(self, recipe: Recipe, *, new: bool) -> Recipe:
         """As `split_batch`."""
         return split_batch(recipe, self.world, new=new)
 
-    # --- the first one's side --------------------------------------------------------------------------------------
+    # --- rank 0 ----------------------------------------------------------------------------------------------------
 
     def lead(self, job: TrainJob) -> Leader:
-        """The trainer of all of them together. Raises UsageError or ResourceError for what one of them could not."""
-        self._meet()
+        """Build a trainer in every process. Raises the UsageError or ResourceError of any of them."""
+        self._wait_for_leader()
         self.stop = AgreedStop()
-        self.order(Order.BUILD)
-        work = Work(job.config, job.plan, job.recipe, self._download)
-        with self.together():
-            dist.broadcast_object_list([work], src=0)
-        trainer = self._built(lambda: self._trainer(job))
+        self.command(Command.BUILD)
+        shared = SharedJob(job.config, job.plan, job.recipe, self._download)
+        with self.collective():
+            dist.broadcast_object_list([shared], src=0)
+        trainer = self._build_all(lambda: self._build_own(job))
         return Leader(self, trainer, job.config)
 
-    def order(self, order: Order, number: int = 0) -> None:
-        """Tells the others what is next, and hears of signals."""
-        *_, self.stop.signal = self._exchange(order, number)
+    def command(self, command: Command, number: int = 0) -> None:
+        """Send a command to the others, and receive signals."""
+        *_, self.stop.signal = self._synchronise(command, number)
 
     def close(self, code: int) -> None:
-        """Ends it for all: the first process says so, with its exit code."""
+        """Leave the group; rank 0 ends the other processes with its exit code."""
         if self.rank == 0 and not self._broken:
-            with suppress(Lost):
-                self._meet()
-                self.order(Order.END, code)
+            with suppress(ProcessLost):
+                self._wait_for_leader()
+                self.command(Command.END, code)
         if not self._broken:
             dist.destroy_process_group()
         elif self._gpus is not None:
-            atexit.register(_leave)
+            atexit.register(exit_now)
 
-    # --- the others' side ------------------------------------------------------------------------------------------
+    # --- the other ranks -------------------------------------------------------------------------------------------
 
     def follow(self) -> int:
-        """Does what the first process orders, to the end: its exit code."""
+        """Run the commands of rank 0 until it ends; returns its exit code."""
         trainer: Trainer | None = None
-        self._meet()
+        self._wait_for_leader()
         with self.stop:
             while True:
-                order, number, agreed = self._exchange(0, 0)
-                if order == Order.END:
+                command, number, agreed = self._synchronise(0, 0)
+                if command == Command.END:
                     return number
-                if order == Order.BUILD:
-                    trainer = None  # before there are two
-                    trainer = self._build()
+                if command == Command.BUILD:
+                    trainer = None  # free it first
+                    trainer = self._build_received()
                 elif trainer is not None:
-                    self._obey(trainer, Order(order), 1 if agreed else number)
+                    self._run(trainer, Command(command), 1 if agreed else number)
 
-    def _obey(self, trainer: Trainer, order: Order, number: int) -> None:
-        match order:
-            case Order.STEP:
-                with suppress(NotFinite):  # the first one has met it too, and says so
+    def _run(self, trainer: Trainer, command: Command, number: int) -> None:
+        match command:
+            case Command.STEP:
+                with suppress(NotFinite):  # rank 0 raises it too, and reports it
                     for _ in range(number):
-                        with self.together():
+                        with self.collective():
                             trainer.step()
-            case Order.EVALUATE:
+            case Command.EVALUATE:
                 self.evaluate(trainer, SPLITS[number])
-            case Order.RESTORE:
-                with self.together():
-                    state = dict(self.spread(trainer.state()))
+            case Command.RESTORE:
+                with self.collective():
+                    state = dict(self.broadcast(trainer.state()))
                 trainer.restore(state, number)
-            case Order.READ:  # to have come this far is all
+            case Command.READ:
                 pass
 
-    def _build(self) -> Trainer | None:
-        """The trainer that the first process has ordered; None if one of them could not build it, which it hears."""
-        parcel: list[Work] = [None]  # type: ignore[list-item]
-        with self.together():
+    def _build_received(self) -> Trainer | None:
+        """The trainer of the job that rank 0 sends; None if any process cannot build its own."""
+        parcel: list[SharedJob] = [None]  # type: ignore[list-item]
+        with self.collective():
             dist.broadcast_object_list(parcel, src=0)
-        (work,) = parcel
+        (job,) = parcel
         try:
-            return self._built(lambda: self._trainer(TrainJob(work.config, work.plan, work.recipe, self._loaded(work))))
-        except _Elsewhere:
+            return self._build_all(
+                lambda: self._build_own(TrainJob(job.config, job.plan, job.recipe, self._load(job), "", ""))
+            )
+        except OtherRankFailed:
             return None
 
-    def _loaded(self, work: Work) -> Dataset:
-        """The first process's data set, as it is here. Raises UsageError if it is another one."""
-        config, data = work.config, self._data
+    def _load(self, job: SharedJob) -> Dataset:
+        """The dataset of rank 0, read on this machine. Raises UsageError if it differs."""
+        config, data = job.config, self._data
         if data is None or data.digest != config.data_digest:
             folder = None if config.data_folder is None else Path(config.data_folder)
-            data = self._data = load(config.data, folder, download=work.download)
+            data = self._data = load(config.data, folder, download=job.download)
         if data.digest != config.data_digest:
-            raise UsageError("the data set here is another one", "the same has to be on every machine")
+            raise UsageError("the dataset differs from that of rank 0", "every machine needs the same dataset")
         return data
 
-    # --- both ------------------------------------------------------------------------------------------------------
+    # --- all ranks -------------------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: Trainer, split: str) -> Evaluation:
-        """The net's error on a split, of which each process has its share."""
-        with self.together(), fitting("evaluation", trainer.device):
+        """The model's error on a split, of which each process evaluates its share."""
+        with self.collective(), fitting("evaluation", trainer.device):
             own = trainer.evaluate(split, part=(self.rank, self.world))
             sums = torch.tensor([own.wrong, own.loss * own.n, own.n], dtype=torch.float64)
             dist.all_reduce(sums)
         wrong, loss, n = sums.tolist()
         return Evaluation(round(wrong), loss / n, round(n))
 
-    def spread(self, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The first process's tensors on the CPU, by name; of the others' own only shapes and types matter."""
+    def broadcast(self, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """The CPU tensors of rank 0, by name; the other ranks pass tensors of the same shapes and types."""
         for name in sorted(state):
             tensor = state[name].clone(memory_format=torch.contiguous_format)
             dist.broadcast(tensor, src=0)
             yield name, tensor
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Within: what all do at once, after which none can go on if one could not.
+    def collective(self) -> Iterator[None]:
+        """Context manager: an operation of all processes. After an error in it, no other is possible.
 
-        Raises Lost if another process was lost. A loss that is not finite is met by all in the same step.
+        Raises ProcessLost if the connection to another process is lost. A non-finite loss is not such an error: all
+        processes raise it in the same step.
         """
         if self._broken:
-            raise self._lost("it was lost before")
+            raise ProcessLost(self.world, "the connection was lost before")
         try:
             yield
         except NotFinite:
             raise
         except BaseException as error:
             self._broken = True
-            if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or _OF_OTHERS.search(str(error))):
-                raise self._lost(_reason(error)) from None
+            if is_connection_error(error):
+                raise ProcessLost(self.world, short_reason(error)) from None
             raise
 
-    def _lost(self, why: str) -> Lost:
-        return Lost(
-            f"another of the {self.world} processes has ended, or does not answer: {why}",
-            "what it said itself says more; `--resume` goes on from the last checkpoint",
-        )
-
-    def _meet(self) -> None:
-        """Waits, once, until the first process has something to order."""
+    def _wait_for_leader(self) -> None:
+        """Wait, once, until rank 0 has prepared the run."""
         if not self._begun:
-            with self.together():
-                dist.barrier(group=self._beginning)
+            with self.collective():
+                dist.barrier(group=self._preparation)
             self._begun = True
 
-    def _exchange(self, order: int, number: int) -> tuple[int, int, int]:
-        """The first process's order and its number, and a signal that one of them has received, or 0."""
-        said = torch.tensor([order, number, self.stop.noted])
-        with self.together():
-            dist.all_reduce(said, dist.ReduceOp.MAX)
-        order, number, agreed = said.tolist()
-        return order, number, agreed
+    def _synchronise(self, command: int, number: int) -> tuple[int, int, int]:
+        """The command of rank 0 and its number, and a signal that any rank has received, or 0."""
+        numbers = torch.tensor([command, number, self.stop.local_signal])
+        with self.collective():
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        command, number, agreed = numbers.tolist()
+        return command, number, agreed
 
-    def _trainer(self, job: TrainJob) -> Trainer:
-        """This process's own, on the CPU or on the GPU with its number. Raises UsageError if there is no such GPU."""
+    def _build_own(self, job: TrainJob) -> Trainer:
+        """This process's trainer, on the CPU or the GPU of its local rank. Raises UsageError without that GPU."""
         device = "cpu" if job.config.device == "cpu" else find(f"cuda:{self.local_rank}")
         own = replace(job, config=replace(job.config, device=device))
         return build_trainer(own, self.rank, self.world)
 
-    def _built(self, make: Callable[[], Trainer]) -> Trainer:
-        """The trainer, connected with the others', once all have built theirs.
+    def _build_all(self, build: Callable[[], Trainer]) -> Trainer:
+        """This process's trainer, connected to the others' once all have built theirs.
 
-        Raises what kept this process from it; in the first one UsageError or ResourceError for what kept another.
+        Raises this process's error; at rank 0 also the UsageError or ResourceError of another one.
         """
-        trouble: UsageError | ResourceError | None = None
+        own_error: UsageError | ResourceError | None = None
         try:
-            trainer = make()
+            trainer = build()
         except (UsageError, ResourceError) as error:
-            trouble = error
-        own = None if trouble is None else _told(trouble)
-        answers: list[tuple[bool, str, str, str] | None] = [None] * self.world
-        with self.together():
-            dist.all_gather_object(answers, own, group=self._beginning)  # some may have to fetch data
-        if any(answers):
+            own_error = error
+        errors: list[RankError | None] = [None] * self.world
+        with self.collective():  # without the usual timeout: a process may have to download the dataset
+            own = None if own_error is None else RankError.of(own_error)
+            dist.all_gather_object(errors, own, group=self._preparation)
+        if any(errors):
             if self.rank:
-                raise _Elsewhere
-            if trouble is not None:
-                raise trouble
-            rank, answer = next((rank, answer) for rank, answer in enumerate(answers) if answer)
-            usage, host, message, hint = answer
-            raise (UsageError if usage else ResourceError)(f"rank {rank}, on {host}: {message}", hint)
-        with self.together():
+                raise OtherRankFailed
+            raise own_error or next(error.as_error(rank) for rank, error in enumerate(errors) if error is not None)
+        with self.collective():
             self._connect(trainer)
         return trainer
 
     def _connect(self, trainer: Trainer) -> None:
-        """Has the trainer's gradients, its measures and BatchNorm's statistics averaged over all processes."""
+        """Average the trainer's gradients, loss, error and BatchNorm statistics over all processes."""
         group: dist.ProcessGroup | None = None
         devices = None
         if trainer.device.type == "cuda":
             torch.cuda.set_device(trainer.device)
             if self._gpus is None:
-                self._gpus = dist.new_group(timeout=self._patience, backend="nccl")
+                self._gpus = dist.new_group(timeout=self._timeout, backend="nccl")
             group, devices = self._gpus, [trainer.device.index]
         module = trainer.forward
         assert isinstance(module, torch.nn.Module)
-        loose = _has_loose(trainer.plan)
-        how: dict[str, Any] = {"find_unused_parameters": loose, _BUFFERS: False}
-        how["gradient_as_bucket_view"] = True  # gradients are not copied out of the buckets that are sent
-        trainer.forward = DistributedDataParallel(module, devices, process_group=group, **how)
+        settings: dict[str, Any] = {"find_unused_parameters": has_unused_steps(trainer.plan), _SYNC_BUFFERS: False}
+        settings["gradient_as_bucket_view"] = True  # gradients are not copied out of the communication buckets
+        trainer.forward = DistributedDataParallel(module, devices, process_group=group, **settings)
         statistics = [buffer for buffer in trainer.model.buffers() if buffer.is_floating_point()]
 
         def average(measured: Tensor) -> None:
@@ -328,181 +324,94 @@ class Team:
         trainer.average = average
 
 
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the name since PyTorch 2.13, and before
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""DDP's option that copies rank 0's BatchNorm statistics in each forward pass."""
+
+
 class Leader:
-    """What the first process's session takes for a trainer: it is all of them."""
+    """The trainer of rank 0's session, which controls the trainers of all processes."""
 
     def __init__(self, team: Team, trainer: Trainer, config: Config) -> None:
-        """`config`: when the session looks at what it has come to, before which no order may go beyond."""
+        """`config`: its intervals limit the steps of one command."""
         self.trainer, self.device = trainer, trainer.device
         self._team, self._left = team, 0
-        self._total = config.iterations
-        self._looks = intervals(config)
+        self._total, self._intervals = config.iterations, intervals(config)
 
     @property
     def iteration(self) -> int:
-        """Finished iterations."""
+        """Completed iterations."""
         return self.trainer.iteration
 
     def step(self) -> None:
-        """One iteration of all."""
+        """Run one iteration in all processes."""
         if not self._left:
-            most = self._stride()
-            self._team.order(Order.STEP, most)
-            self._left = 1 if self._team.stop.signal else most
+            stride = self._stride()
+            self._team.command(Command.STEP, stride)
+            self._left = 1 if self._team.stop.signal else stride
         self._left -= 1
         try:
-            with self._team.together():
+            with self._team.collective():
                 self.trainer.step()
         except NotFinite:
             self._left = 0
             raise
 
     def _stride(self) -> int:
-        """Steps until the session has to be looked into: by itself, or for a signal."""
+        """Steps until the session acts next, or until signals have to be handled."""
         at = self.trainer.iteration
-        return min(STEPS[self.device.type], self._total - at, *(every - at % every for every in self._looks))
+        return min(MAX_STRIDE[self.device.type], self._total - at, *(every - at % every for every in self._intervals))
 
     def read(self) -> Progress:
-        """What happened since the last `read`, over all processes. Raises Lost if one of them has ended."""
-        self._order(Order.READ, 0)
+        """As `Trainer.read`, over all processes. Raises ProcessLost if one has ended."""
+        self._command(Command.READ, 0)
         return self.trainer.read()
 
     def evaluate(self, split: str = "test") -> Evaluation:
         """The error on a split."""
-        self._order(Order.EVALUATE, SPLITS.index(split))
+        self._command(Command.EVALUATE, SPLITS.index(split))
         return self._team.evaluate(self.trainer, split)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the next step depends on, which is the same in all processes."""
+        """As `Trainer.state`; it is the same in all processes."""
         return self.trainer.state()
 
     def restore(self, state: Mapping[str, Tensor], iteration: int) -> None:
-        """Goes on from a state, in all of them."""
-        self._order(Order.RESTORE, iteration)
-        with self._team.together():
-            for _ in self._team.spread(state):
+        """As `Trainer.restore`, in all processes."""
+        self._command(Command.RESTORE, iteration)
+        with self._team.collective():
+            for _ in self._team.broadcast(state):
                 pass
         self.trainer.restore(state, iteration)
 
-    def _order(self, order: Order, number: int) -> None:
-        assert not self._left, "the others are still on their way"
-        self._team.order(order, number)
+    def _command(self, command: Command, number: int) -> None:
+        assert not self._left, "the others are still running steps"
+        self._team.command(command, number)
 
 
 @contextmanager
-def joined(place: Place, *, download: bool = True, patience_s: float = PATIENCE_S) -> Iterator[Team]:
-    """Within: one of the processes of a team, which ends with it.
+def join_team(rank: Rank, *, download: bool = True, timeout_s: float = TIMEOUT_S) -> Iterator[Team]:
+    """Context manager: connect this process to the others, and end with them.
 
-    Raises ResourceError if they do not find each other; of all errors of processes but the first says whose they are.
+    Raises ResourceError if they cannot connect. Errors of ranks other than 0 name the rank and the host.
     """
-    follow_parent()
+    end_with_parent()
     try:
-        dist.init_process_group("gloo", rank=place.rank, world_size=place.world, timeout=timedelta(seconds=patience_s))
-        team = Team(place, download=download, patience_s=patience_s)
+        dist.init_process_group("gloo", rank=rank.rank, world_size=rank.world, timeout=timedelta(seconds=timeout_s))
+        team = Team(rank, download=download, timeout_s=timeout_s)
     except (RuntimeError, ValueError) as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise ResourceError(f"the {place.world} processes did not meet at {where}: {_reason(error)}") from None
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ResourceError(f"the {rank.world} processes did not connect at {address}: {short_reason(error)}") from None
     code = 0
     try:
         yield team
     except BaseException as error:
-        code = _code(error)
-        if place.rank and isinstance(error, UsageError | ResourceError):
-            error.message = f"rank {place.rank}, on {socket.gethostname()}: {error.message}"
+        code = exit_code_of(error)
+        if rank.rank and isinstance(error, UsageError | ResourceError):
+            error.message = f"{rank_name(rank.rank, socket.gethostname())}: {error.message}"
         raise
     finally:
         team.close(code)
-
-
-# --- what several processes can do -----------------------------------------------------------------------------------
-
-
-def require_possible(options: TrainOptions, world: int) -> None:
-    """Raises UsageError for what several processes cannot do."""
-    if options.cuda_graph:
-        raise UsageError(f"`--cuda-graph` records the step of one process, and there are {world}", "leave it out")
-    if options.device is not None and options.device.startswith("cuda:") and options.device != "cuda:0":
-        raise UsageError(
-            f"`{options.device}` for {world} processes: each has a GPU of its own",
-            "`--device cuda`; `CUDA_VISIBLE_DEVICES` says which there are",
-        )
-
-
-def split_batch(recipe: Recipe, world: int, *, new: bool) -> Recipe:
-    """The recipe with the BatchNorm that it has here: over a process's share of the batch, if a new run says nothing.
-
-    It stays so for the whole run, which fewer processes can go on with in the same groups. Raises UsageError if the
-    batch does not split, or BatchNorm would be over more images than a process has.
-    """
-    share, rest = divmod(recipe.batch_size, world)
-    if rest:
-        raise UsageError(
-            f"a batch of {recipe.batch_size} does not split over {world} processes",
-            f"`--batch-size {max(1, share) * world}`, or another number of processes",
-        )
-    if recipe.bn_batch is None and new:
-        return recipe.changed(bn_batch=share)
-    over = recipe.bn_batch or recipe.batch_size
-    if over > share:
-        most = recipe.batch_size // over
-        raise UsageError(
-            f"BatchNorm is over {over} images, and each of {world} processes has {share} of a batch",
-            f"`--bn-batch {share}`, or fewer processes" if new else f"at most {most} can go on with it",
-        )
-    return recipe
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-
-class _Elsewhere(Exception):  # noqa: N818 - nothing that this process has to tell
-    pass
-
-
-_BUFFERS = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")  # as it is called, and was before PyTorch 2.13
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
-"""Whether BatchNorm's statistics are those of the first process in each forward."""
-_OF_OTHERS = re.compile(r"gloo|nccl|connection|timed out|timeout|socket", re.IGNORECASE)
-"""What is in the messages of a connection's end."""
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of an error of gloo or nccl, without where in their source it was."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
-    return re.sub(r"^(\[[^\]]*\.(cc|cpp|h):\d+\]\s*|\[rank\d+\]:?\s*)+", "", line).rstrip(".")[:200]
-
-
-def _told(error: UsageError | ResourceError) -> tuple[bool, str, str, str]:
-    """An error as the first process is told of it: bad input or not, where, what, and what to do."""
-    return isinstance(error, UsageError), socket.gethostname(), error.message, error.hint
-
-
-def _code(error: BaseException) -> int:
-    """The exit code that an error ends with, for those that cannot know."""
-    found = getattr(error, "exit_code", getattr(error, "code", None))
-    if isinstance(found, int):
-        return found
-    if isinstance(error, UsageError | SpecError):
-        return 2
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 3 if isinstance(error, ResourceError | MemoryError | OSError) else 1
-
-
-def _has_loose(plan: Plan) -> bool:
-    """Whether there are steps that the output does not depend on, whose weights get no gradients."""
-    used = set(plan.outputs)
-    for index in range(len(plan.steps) - 1, -1, -1):
-        if index in used:
-            used |= set(plan.steps[index].inputs)
-    return not used.issuperset(range(len(plan.steps)))
-
-
-def _leave() -> NoReturn:
-    """Ends the process as it is: what waits on a GPU for a process that is lost would keep it for ever."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(3)

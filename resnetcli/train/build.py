@@ -9,8 +9,8 @@ import torch
 
 from resnetcli.net.memory import NoRoom, gigabytes, physical_memory
 from resnetcli.plan.memory import memory
-from resnetcli.runs.config import Config
 from resnetcli.train.loop import Trainer
+from resnetcli.train.precision import supported_settings
 
 if TYPE_CHECKING:
     from resnetcli.data.dataset import Dataset
@@ -36,15 +36,6 @@ def build_trainer(
         channels_last=config.channels_last, compile=config.compile, cuda_graph=graph,
         deterministic=config.deterministic, rank=rank, world=world, tell=tell,
     )  # fmt: skip
-
-
-def supported_settings(config: Config, device: str, processes: int) -> tuple[str, bool]:
-    """The run's dtype and whether it uses a CUDA graph, on a device that may differ from the one it started on.
-
-    On a CPU TF32 becomes fp32 and there are no CUDA graphs; several processes use none either.
-    """
-    cpu = device == "cpu"
-    return "fp32" if cpu and config.dtype == "tf32" else config.dtype, config.cuda_graph and not cpu and processes == 1
 
 
 def require_memory(job: TrainJob, total: int) -> None:

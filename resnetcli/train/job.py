@@ -35,10 +35,9 @@ from resnetcli.spec.resolve import resolved
 from resnetcli.spec.source import read_source
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.build import supported_settings
 from resnetcli.train.options import (
     MAY_CHANGE,
-    Team,
+    DataParallel,
     TrainOptions,
     changed_recipe,
     require_intervals,
@@ -46,6 +45,7 @@ from resnetcli.train.options import (
     with_defaults,
 )
 from resnetcli.train.paper import published_errors, recipe_deviation
+from resnetcli.train.precision import supported_settings
 
 if TYPE_CHECKING:
     from resnetcli.data.dataset import Dataset
@@ -70,7 +70,7 @@ class TrainJob:
     """The spec as its author wrote it; for a new run."""
     model_text: str = ""
     """The same spec, self-contained; for a new run."""
-    team: Team | None = None
+    team: DataParallel | None = None
     tensorboard: bool = False
     """Whether readings are also written as TensorBoard events."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -16,13 +16,12 @@ from resnetcli.recipes.recipe import BOUNDS, Recipe
 from resnetcli.train.precision import DTYPES
 
 if TYPE_CHECKING:
-    from resnetcli.train.job import TrainJob
     from resnetcli.train.session import Engine
     from resnetcli.train.stop import Stop
 
 
-class Team(Protocol):
-    """Data-parallel processes that train one model, as rank 0 sees them: `resnetcli.parallel.team.Team`."""
+class DataParallel(Protocol):
+    """Data-parallel processes that train one model, as rank 0 sees them; implemented in `resnetcli.parallel`."""
 
     world: int
     """Number of processes."""
@@ -31,14 +30,14 @@ class Team(Protocol):
     def stop(self) -> Stop:
         """Signals of all processes, for the run `lead` was last called for."""
 
-    def require_possible(self, options: TrainOptions) -> None:
+    def require_supported(self, options: TrainOptions) -> None:
         """Raise UsageError for options that several processes do not support."""
 
     def split_batch(self, recipe: Recipe, *, new: bool) -> Recipe:
         """The recipe with BatchNorm over a process's share of the batch. Raises UsageError if that is impossible."""
 
-    def lead(self, job: TrainJob) -> Engine:
-        """Build the trainer in every process, and control all of them."""
+    def lead(self, job: Any) -> Engine:
+        """Build the trainer of a `TrainJob` in every process, and control all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ class TrainOptions:
     bn_batch: int | None = None
     checkpoint_every: int | None = None
     eval_every: int | None = None
-    team: Team | None = None
+    team: DataParallel | None = None
     tensorboard: bool | None = None
 
     @property
@@ -104,7 +103,7 @@ def resolve_device(options: TrainOptions) -> str:
         hint = did_you_mean(options.dtype, DTYPES, f"one of {', '.join(DTYPES)}")
         raise UsageError(f"dtype `{options.dtype}` is not supported in training", hint)
     if options.team is not None:
-        options.team.require_possible(options)
+        options.team.require_supported(options)
     device = find(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     how = RunOptions(
         dtype=as_dtype(options.dtype), channels_last=bool(options.channels_last),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from resnetcli.bench.execution import rounding
+from resnetcli.runs.config import Config
 
 DTYPES = ("fp32", "tf32", "bf16", "fp16")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,3 +32,12 @@ def convolution_settings(device: torch.device, *, tf32: bool, deterministic: boo
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+
+
+def supported_settings(config: Config, device: str, processes: int) -> tuple[str, bool]:
+    """The run's dtype and whether it uses a CUDA graph, on a device that may differ from the one it started on.
+
+    On a CPU TF32 becomes fp32 and there are no CUDA graphs; several processes use none either.
+    """
+    cpu = device == "cpu"
+    return "fp32" if cpu and config.dtype == "tf32" else config.dtype, config.cuda_graph and not cpu and processes == 1

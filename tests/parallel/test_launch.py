@@ -15,16 +15,16 @@ import torch
 
 from resnetcli.errors import UsageError
 from resnetcli.parallel.launch import (
-    AGAIN_S,
     PARENT,
-    Job,
-    Place,
-    follow_parent,
+    REPEAT_S,
+    ProcessJob,
+    Rank,
+    drop_gpus_option,
+    end_with_parent,
     launch,
-    place_in,
+    rank_environment,
+    read_rank,
     require_gpus,
-    surroundings,
-    without_gpus,
 )
 from tests.support.cli import run
 
@@ -32,30 +32,31 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n
 
 
 def test_a_process_finds_its_place_in_the_environment() -> None:
-    assert place_in(TORCHRUN) == Place(rank=1, world=4, local_rank=1)
-    assert place_in(surroundings(1, 2, 29500)) == Place(rank=1, world=2, local_rank=1)
+    assert read_rank(TORCHRUN) == Rank(rank=1, world=4, local_rank=1)
+    assert read_rank(rank_environment(1, 2, 29500)) == Rank(rank=1, world=2, local_rank=1)
 
 
 @pytest.mark.parametrize("left_out", ["RANK", "WORLD_SIZE"])
 def test_a_process_that_torchrun_did_not_start_is_alone(left_out: str) -> None:
-    assert place_in({}) is None
-    assert place_in({name: value for name, value in TORCHRUN.items() if name != left_out}) is None
+    assert read_rank({}) is None
+    assert read_rank({name: value for name, value in TORCHRUN.items() if name != left_out}) is None
 
 
 def test_one_process_of_one_is_alone() -> None:
-    assert place_in({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
+    assert read_rank({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("RANK", "x", "`RANK` in the environment is `x`, no number"), ("RANK", "-1", "no number"),
-     ("WORLD_SIZE", "9" * 30, "no number"), ("LOCAL_RANK", "", "`LOCAL_RANK` in the environment is ``, no number"),
+    [("RANK", "x", "`RANK` in the environment is `x`, not a number"), ("RANK", "-1", "not a number"),
+     ("WORLD_SIZE", "9" * 30, "not a number"),
+     ("LOCAL_RANK", "", "`LOCAL_RANK` in the environment is ``, not a number"),
      ("RANK", "4", "rank 4 of 4 processes"), ("WORLD_SIZE", "9999999", "of 9,999,999 processes"),
-     ("MASTER_ADDR", "", "`MASTER_ADDR` is missing"), ("MASTER_PORT", "", "`MASTER_PORT` is missing")],
+     ("MASTER_ADDR", "", "`MASTER_ADDR` is not set"), ("MASTER_PORT", "", "`MASTER_PORT` is not set")],
 )  # fmt: skip
 def test_an_environment_that_is_not_whole_is_refused(name: str, value: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        place_in({**TORCHRUN, name: value})
+        read_rank({**TORCHRUN, name: value})
 
 
 @pytest.mark.parametrize(
@@ -64,28 +65,29 @@ def test_an_environment_that_is_not_whole_is_refused(name: str, value: str, said
      (["--gpus"], []), (["--gpus", "--gpus", "x"], ["x"]), (["a", "gpus", "8"], ["a", "gpus", "8"])],
 )  # fmt: skip
 def test_the_words_of_the_others_are_the_same_but_for_their_number(words: list[str], left: list[str]) -> None:
-    assert without_gpus(["train-cifar", *words]) == ["train-cifar", *left]
+    assert drop_gpus_option(["train-cifar", *words]) == ["train-cifar", *left]
 
 
 def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = run("train-cifar --depth 20 --gpus 2")
     assert (result.exit_code, result.stderr) == (
-        2, "error: `--gpus 2`: PyTorch sees no GPU here\n"
-        "hint: on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n",
+        2, "error: `--gpus 2`: PyTorch finds no GPU\n"
+        "hint: for CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n",
     )  # fmt: skip
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(UsageError, match="`--gpus 5`: this machine has 4") as found:
         require_gpus(5, None)
-    assert found.value.hint == "`--gpus 4` at most; `CUDA_VISIBLE_DEVICES` may hide some"
+    assert found.value.hint == "at most `--gpus 4`; `CUDA_VISIBLE_DEVICES` may hide some"
     require_gpus(4, "cuda")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [("--gpus 0", "`--gpus 0` is out of range"), ("--gpus 2 --device cpu", "`--gpus 2` is not `--device cpu`"),
-     ("--gpus 2 --device cuda:1", "`--gpus 2` is not `--device cuda:1`")],
+    [("--gpus 0", "`--gpus 0` is out of range"),
+     ("--gpus 2 --device cpu", "`--gpus 2` cannot be used with `--device cpu`"),
+     ("--gpus 2 --device cuda:1", "`--gpus 2` cannot be used with `--device cuda:1`")],
 )  # fmt: skip
 def test_gpus_that_contradict_the_device_are_refused(options: str, said: str) -> None:
     result = run(f"train-cifar --depth 20 {options}")
@@ -94,9 +96,9 @@ def test_gpus_that_contradict_the_device_are_refused(options: str, said: str) ->
 
 
 def test_who_wants_cpus_is_told_how_at_once() -> None:
-    hint = "hint: on CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n"
+    hint = "hint: for CPUs: `torchrun --nproc-per-node 2 -m resnetcli train-cifar … --device cpu`\n"
     assert run("train-cifar --depth 20 --gpus 2 --device cpu").stderr.endswith(hint)
-    assert run("train-cifar --depth 20 --gpus 2 --device cuda:1").stderr.endswith("hint: leave `--device` out\n")
+    assert run("train-cifar --depth 20 --gpus 2 --device cuda:1").stderr.endswith("hint: omit `--device`\n")
 
 
 def test_gpus_are_not_started_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,10 +131,10 @@ def test_gpus_start_the_same_command_so_many_times(monkeypatch: pytest.MonkeyPat
 # --- waiting -------------------------------------------------------------------------------------------------------
 
 
-def job(*scripts: str, grace_s: float = 30, last_s: float = 30) -> tuple[Job, list[str]]:
+def job(*scripts: str, grace_s: float = 30, checkpoint_s: float = 30) -> tuple[ProcessJob, list[str]]:
     said: list[str] = []
     processes = [subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) for script in scripts]
-    return Job(processes, said.append, grace_s, last_s), said
+    return ProcessJob(processes, said.append, grace_s, checkpoint_s), said
 
 
 def test_processes_that_all_end_well_end_well() -> None:
@@ -151,15 +153,15 @@ def test_when_one_was_killed_the_others_are_given_time_and_then_ended() -> None:
     one, said = job("exec sleep 60", "kill -9 $$", "trap 'exit 143' TERM; sleep 0.1; wait", grace_s=0.2)
     assert one.wait() == 3
     assert time.monotonic() - begun < 20
-    assert said == ["error: rank 1 was ended by SIGKILL, most likely by the system for want of memory"]
+    assert said == ["error: rank 1 was ended by SIGKILL, probably because memory ran out"]
     assert one.processes[0].returncode == -signal.SIGTERM
 
 
 def test_one_that_does_not_end_is_killed() -> None:
-    one, said = job("trap '' TERM; while :; do sleep 0.05; done", "exit 3", grace_s=0.1, last_s=0.2)
+    one, said = job("trap '' TERM; while :; do sleep 0.05; done", "exit 3", grace_s=0.1, checkpoint_s=0.2)
     assert one.wait() == 3
     assert one.processes[0].returncode == -signal.SIGKILL
-    assert said == ["error: rank 0 was ended by SIGKILL, most likely by the system for want of memory"]
+    assert said == ["error: rank 0 was ended by SIGKILL, probably because memory ran out"]
 
 
 def after(seconds: float, number: int) -> threading.Timer:
@@ -185,13 +187,13 @@ def test_a_second_signal_ends_them_but_the_same_one_by_two_ways_does_not(tmp_pat
     while not (tmp_path / "ready").exists():
         time.sleep(0.01)
     one.clock = lambda: now[0]
-    with one._listening():
+    with one._forward_signals():
         signal.raise_signal(signal.SIGINT)
-        now[0] += AGAIN_S / 2
+        now[0] += REPEAT_S / 2
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.2)
         assert one.processes[0].poll() is None
-        now[0] += AGAIN_S
+        now[0] += REPEAT_S
         signal.raise_signal(signal.SIGINT)
         assert one.processes[0].wait(20) == -signal.SIGKILL
     assert one.wait() == 130
@@ -214,8 +216,8 @@ def test_a_process_whose_parent_has_ended_does_not_begin(monkeypatch: pytest.Mon
     called: list[int] = []
     monkeypatch.setattr("ctypes.CDLL", lambda name: type("C", (), {"prctl": lambda self, *a: called.append(a[1])})())
     monkeypatch.setenv(PARENT, str(os.getppid()))
-    follow_parent()
+    end_with_parent()
     assert called == [signal.SIGTERM]
     monkeypatch.setenv(PARENT, "1000000000")
     with pytest.raises(ResourceError, match="has ended"):
-        follow_parent()
+        end_with_parent()

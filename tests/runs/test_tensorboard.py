@@ -26,8 +26,8 @@ from resnetcli.runs.metrics import Metrics, read_metrics
 from resnetcli.runs.tensorboard import PACKAGE, EventWriter, event_files, load
 from resnetcli.train.loop import Trainer
 from resnetcli.train.session import Session, SessionOutcome
-from tests.parallel.test_team import together
 from tests.support.cli import run as cli
+from tests.support.ranks import run_ranks
 from tests.train import tiny
 from tests.train.tiny import Ear, Fake, config
 
@@ -415,8 +415,8 @@ def test_a_run_with_events_goes_on_without_the_package_and_says_so(
 def test_of_several_processes_only_the_first_writes_events(folder: Path) -> None:
     net = folder / "tiny.yaml"
     net.write_text(net.read_text().replace("dropout 0.2, ", ""))
-    ended = together([*tiny.words(folder), "--tensorboard"], folder)
-    assert ended.codes == [0, 0], ended.said
-    assert "Traceback" not in "".join(ended.said)
+    ended = run_ranks([*tiny.words(folder), "--tensorboard"], folder)
+    assert ended.codes == [0, 0], ended.outputs
+    assert "Traceback" not in "".join(ended.outputs)
     assert len(event_files(folder / "run")) == 1
     assert shown(folder / "run") == metrics(folder / "run")

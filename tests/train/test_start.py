@@ -12,10 +12,11 @@ import torch
 from resnetcli.errors import UsageError
 from resnetcli.runs import checkpoint
 from resnetcli.spec.zoo import Zoo
-from resnetcli.train.build import build_trainer, supported_settings
+from resnetcli.train.build import build_trainer
 from resnetcli.train.examine import evaluate_run
 from resnetcli.train.job import new_job, resumed_job
-from resnetcli.train.options import Team, TrainOptions, with_defaults
+from resnetcli.train.options import DataParallel, TrainOptions, with_defaults
+from resnetcli.train.precision import supported_settings
 from tests.train import tiny
 
 
@@ -33,7 +34,7 @@ from tests.train import tiny
         ("cuda:0", (7, 0), TrainOptions(dtype="fp16"), "fp16", True, True),
         ("cuda:0", (9, 0), TrainOptions(cuda_graph=False), "tf32", True, False),
         ("cuda:0", (9, 0), TrainOptions(compile=True), "tf32", True, True),
-        ("cuda:0", (9, 0), TrainOptions(team=cast("Team", object())), "tf32", True, False),
+        ("cuda:0", (9, 0), TrainOptions(team=cast("DataParallel", object())), "tf32", True, False),
     ],
 )
 def test_a_gpu_computes_as_is_fastest_unless_the_user_says_otherwise(
