@@ -9,7 +9,7 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.files import cache_dir, drafts_of, load_json, read_bounded, write_atomic
-from resnetcli.roofline.peaks import cached
+from resnetcli.roofline.profiles import read_cached
 
 
 def test_a_file_of_json_is_read_up_to_its_limit(tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_the_cache_is_below_an_absolute_path_or_there_is_none(tmp_path: Path, mo
     monkeypatch.setattr("pathlib.Path.home", homeless)
     with pytest.raises(UsageError, match="no home directory"):
         cache_dir()
-    assert cached("cpu") is None
+    assert read_cached("cpu") is None

@@ -107,7 +107,7 @@ def test_the_help_has_examples_in_the_width_of_a_terminal_and_no_types(command: 
 
 
 def test_the_help_names_every_built_in_device_profile() -> None:
-    from resnetcli.roofline.peaks import shipped
+    from resnetcli.roofline.profiles import shipped
 
     text = run("estimate --help", COLUMNS="200", TERMINAL_WIDTH="200").stdout
     assert [name for name in shipped() if name not in text] == []

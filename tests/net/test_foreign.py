@@ -90,7 +90,7 @@ def test_macs_and_parameters_are_torch_s_own(name: str, depth: int | None) -> No
     assert found.counts.macs == of_torch(module, 3, 224, 224)
     assert found.counts.params == sum(p.numel() for p in module.parameters())
     assert depth in {None, found.counts.depth}
-    for by in ("row", "block", "layer"):
+    for by in ("stage", "block", "layer"):
         costs = [part.cost for part in parts(found, by)]
         assert sum(cost.macs for cost in costs) == found.counts.macs
         assert sum(cost.params for cost in costs) == found.counts.params

@@ -191,18 +191,23 @@ def test_an_auxiliary_head_hangs_from_a_row_that_is_left_whatever_the_order_of_k
 
 def test_a_csv_carries_every_measurement_in_a_line_with_the_total() -> None:
     noisy = dataclasses.replace(MEASURED, batch=8, noisy=(Noise("others", 0.8),))
-    sheet = with_times(cost_sheet(rc.profile("resnet18"), "row"), (MEASURED, noisy))
+    sheet = with_times(cost_sheet(rc.profile("resnet18"), "stage"), (MEASURED, noisy))
     lines = list(csv.DictReader(to_csv(sheet).splitlines()))
     first, second = lines[-2:]
-    assert [line["row"] for line in lines].count("total") == 2
-    assert (first["row"], first["device"], first["median_s"], first["peak_memory_bytes"]) == ("total", "cpu", "0.1", "")
+    assert [line["stage"] for line in lines].count("total") == 2
+    assert (first["stage"], first["device"], first["median_s"], first["peak_memory_bytes"]) == (
+        "total",
+        "cpu",
+        "0.1",
+        "",
+    )
     assert (first["batch"], first["noisy"], second["batch"], second["noisy"]) == ("2", "", "8", "noisy")
     assert first["params"] == second["params"] == "11689512"
     assert {line["median_s"] for line in lines[:-2]} == {""}
 
 
 def test_without_a_measurement_a_csv_ends_in_one_total() -> None:
-    sheet = cost_sheet(rc.profile("resnet18"), "row")
+    sheet = cost_sheet(rc.profile("resnet18"), "stage")
     assert with_times(sheet, ()) == sheet
 
 
