@@ -1,4 +1,4 @@
-"""Problems as GitHub shows them beside the line they are about, in a workflow."""
+"""Problems as GitHub Actions annotations, which are shown beside their line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from resnetcli.errors import Problem, clean
 
 
 def annotation(problem: Problem) -> str:
-    """`::error file=net.yaml,line=5,col=49::message`, notes and hint as further lines of the message."""
+    """`::error file=model.yaml,line=5,col=49::message`; notes and hint are further lines of the message."""
     lines = [problem.message, *problem.notes, *([f"hint: {problem.hint}"] if problem.hint else [])]
     place = {}
     if problem.at is not None:

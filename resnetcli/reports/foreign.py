@@ -1,4 +1,4 @@
-"""A PyTorch model without a spec, traced: a module object, or one named as `net.py:Net` or `timm:resnet50`."""
+"""Trace PyTorch models: a module, or a reference such as `model.py:Net` or `timm:resnet50`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from resnetcli.net.trace_plan import Trace
 
 IMAGE = Shape(3, 224, 224)
-"""The default input: a PyTorch model does not say what it takes."""
+"""The default input."""
 
 
 class TracedModel(NamedTuple):
-    """What a profile of a PyTorch model is made of."""
+    """A traced PyTorch model."""
 
     plan: Plan
     cite: str
-    """The library and its version; empty for the user's own model."""
+    """The library and its version; empty for a user's own model."""
     notes: tuple[str, ...]
 
 
@@ -39,14 +39,14 @@ def of_module(module: nn.Module, input: Shape | Inputs | None, name: str | None)
 
 
 def of_reference(model: str, parameters: Mapping[str, Any], input: Shape | Inputs | None) -> TracedModel:
-    """Trace `torchvision:resnet50`, `timm:convnext_tiny` or `net.py:Net`, whose file is run.
+    """Trace `torchvision:resnet50`, `timm:convnext_tiny` or `model.py:Net`, whose file is executed.
 
-    `parameters` go to its constructor. Raises UsageError for a model that does not exist or fails, SpecError for a file
-    that is not Python.
+    `parameters` go to the constructor. Raises UsageError for a model that does not exist or fails, SpecError for a file
+    that is not valid Python.
     """
     origin = origin_of(model)
     if not origin.is_pytorch:
-        raise UsageError(f"`{model}` names no PyTorch model", "for example `torchvision:resnet50` or `net.py:Net`")
+        raise UsageError(f"`{model}` is not a PyTorch model", "for example `torchvision:resnet50` or `net.py:Net`")
     if origin.kind == "library":
         require_name(origin.source, origin.name)  # before torch is imported
     from resnetcli.net.foreign import models_defined_in, trace_origin

@@ -18,7 +18,7 @@ from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.plan import Plan, Step
-from resnetcli.reports.verdict import Judged, judged
+from resnetcli.reports.verdict import Judged, judge_published
 from resnetcli.spec.inputs import Size, as_inputs, as_shape
 from resnetcli.spec.read import read
 from resnetcli.spec.reference import origin_of
@@ -232,7 +232,7 @@ def profile_model(
             raise error.for_any_model() if modules else error from None
         plan = lower(spec, aux=aux)
         counts = count(plan)
-        printed = () if aux and spec.aux else judged(spec, plan, counts)
+        printed = () if aux and spec.aux else judge_published(spec, plan, counts)
         heads = Heads(*(count(lower(spec, aux=flag)) for flag in (False, True))) if spec.aux else None
         found = Profile(model, zoo.family(model), spec, plan, counts, printed, heads, batches, convention=counting)
     if benchmark.device is None:

@@ -1,4 +1,4 @@
-"""Every number that people print for one model: each tool's total, parameters, activations, and usual variations."""
+"""Every number that is published for a model: each tool's total, parameters, activations, and common variations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.training import is_traced, training
 
 Quantity = Literal["work", "params", "activations"]
-"""What a number counts: multiply-accumulates and other operations, parameters, elements of outputs."""
+"""What a number counts: multiply-accumulates and other operations, parameters, or outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class Reading:
     """`thop`, `2 x fvcore`, `parameters without the classifier`."""
     quantity: Quantity
     parts: Mapping[str, int]
-    """They sum to the total."""
+    """The terms of the total."""
     text: str
-    """The same with counts and weights: `4,089,184,256 macs + 4 x 11,113,984 batchnorm`."""
+    """The terms with counts and weights: `4,089,184,256 macs + 4 x 11,113,984 batchnorm`."""
     conventions: tuple[str, ...] = ()
-    """The conventions whose total this is; empty for any other reading."""
+    """The conventions with this total; empty for other readings."""
     oddity: int = 1
-    """0 for what the quantity's name says, a tool's total or the parameters; larger the less often it is published."""
+    """0 for a tool's total and for the parameters; larger for readings that are published less often."""
     single: bool = False
     """Whether the tool sums in single precision."""
 
@@ -62,14 +62,14 @@ class Reading:
 
 
 def readings(plan: Plan) -> tuple[Reading, ...]:
-    """The readings of a model, the likeliest first; none is zero."""
+    """The nonzero readings of a model, the likeliest first."""
     counts, by_tool = count(plan), tallies(plan)
     every = (*_work(plan, counts, by_tool), *_parameters(plan, counts), *_activations(plan, counts))
     return tuple(reading for reading in every if reading.total)
 
 
 def _terms(weights: Mapping[str, int], numbers: Elements) -> tuple[dict[str, int], str]:
-    """Parts and text of a weighted sum."""
+    """The terms and the text of a weighted sum."""
     return {kind: weight * numbers[kind] for kind, weight in weights.items()}, formula(weights, numbers)
 
 
@@ -109,11 +109,11 @@ _THOP_2019 = (Input, Conv, BatchNorm, ReLU, Pool, PoolTo, Linear, Add, Concat, D
 
 
 def _thop_2019(plan: Plan, counts: Counts) -> Iterator[Reading]:
-    """Thop before July 2019, on torchvision's residual nets.
+    """Thop before July 2019, on torchvision's residual models.
 
-    A fully connected layer counted its additions too, max pooling one side of its window for each output, and a module
-    that is called more than once only the last call: of a block's ReLUs, which are one module there, the one after the
-    sum. The total was summed in single precision.
+    It also counted the additions of a fully connected layer, one side of the window for each output of max pooling, and
+    only the last call of a module that is called several times: of a block's ReLUs, which share a module there, the one
+    after the sum. The total was summed in single precision.
     """
     steps = plan.steps
     if not all(isinstance(step.op, _THOP_2019) for step in steps):

@@ -1,4 +1,4 @@
-"""Pieces of JSON that several reports share. Keys may be added, never change their meaning (docs/reference/json.md)."""
+"""Parts of JSON records that several reports share; docs/reference/json.md describes the keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def pick(source: object, *names: str) -> Record:
-    """These attributes by name."""
+    """The named attributes as a dictionary."""
     return {name: getattr(source, name) for name in names}
 
 
@@ -26,7 +26,7 @@ def model_head(profile: Profile) -> Record:
 
 
 def tally_record(tally: Tally) -> Record:
-    """The work under one convention, with its parts."""
+    """A model's total under one convention, with its terms."""
     return {**pick(tally, "name", "total", "formula"), "parts": dict(tally.parts)}
 
 

@@ -1,4 +1,4 @@
-"""A printed figure against the count: papers round and truncate, and mix the two in one table."""
+"""Compare published figures with counts: papers round and truncate, even within one table."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ TEMPLATE = ("bottleneck_width_d", "group_conv_width")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A published figure with what was counted; both None where the figure is none a plan can give."""
+    """A published figure with the count; count and verdict are None for figures that cannot be counted."""
 
     published: Published
     counted: int | None
     verdict: Verdict | None
 
 
-class Printed(Protocol):
-    """A figure as it stands somewhere."""
+class RoundedFigure(Protocol):
+    """A number with a limited number of digits."""
 
     @property
     def value(self) -> Decimal:
-        """As a number."""
+        """The number."""
 
     @property
     def quantum(self) -> Decimal:
-        """What its last digit stands for."""
+        """The unit of its last digit."""
 
 
-def judge(printed_figure: Printed, counted: int) -> Verdict:
-    """Whether the count rounds or truncates to the printed digits."""
-    count, printed = counted / printed_figure.quantum, printed_figure.value / printed_figure.quantum
-    if count.to_integral_value(ROUND_HALF_UP) == printed:
+def judge(figure: RoundedFigure, counted: int) -> Verdict:
+    """Whether the count rounds or truncates to the figure's digits."""
+    count, published = counted / figure.quantum, figure.value / figure.quantum
+    if count.to_integral_value(ROUND_HALF_UP) == published:
         return "rounds"
-    return "truncates" if count.to_integral_value(ROUND_FLOOR) == printed else "differs"
+    return "truncates" if count.to_integral_value(ROUND_FLOOR) == published else "differs"
 
 
-def judged(spec: Spec, plan: Plan, counts: Counts) -> tuple[Judged, ...]:
-    """Every published figure of a spec; none if it was changed, for then the figures are another net's."""
+def judge_published(spec: Spec, plan: Plan, counts: Counts) -> tuple[Judged, ...]:
+    """Every published figure of a spec; none if parameters or input were changed."""
     if spec.changed:
         return ()
-    found = []
+    judged = []
     for figure in spec.published:
         counted = _counted(figure.figure, plan, counts)
-        found.append(Judged(figure, counted, None if counted is None else judge(figure, counted)))
-    return tuple(found)
+        judged.append(Judged(figure, counted, None if counted is None else judge(figure, counted)))
+    return tuple(judged)
 
 
 def _counted(figure: str, plan: Plan, counts: Counts) -> int | None:
-    """None for a figure that follows from no plan, such as an error rate."""
+    """None for a figure that cannot be counted, such as an error rate."""
     if figure in COUNTED:
         return int(getattr(counts, figure))
     if figure not in TEMPLATE:
         return None
-    for step in plan.steps:  # ResNeXt's template: the first block's convolution with a window, in its groups
+    for step in plan.steps:  # ResNeXt's template: the 3x3 convolution of the first block
         if isinstance(step.op, Conv) and max(step.op.kernel) > 1 and step.where.inside("F"):
             return step.op.channels // (step.op.groups if figure == "bottleneck_width_d" else 1)
     return None

@@ -255,7 +255,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("max-batch resnet50 --memory 16", "`16` has no unit"),
         ("max-batch resnet50 --memory 16GB --optimizer adam", "`--optimizer` requires `--mode train`"),
         ("papers resnet table 99", "no table matches `resnet table 99`"),
-        ("compare resnet18 --protocol single-crop", "no accuracy is published for these nets"),
+        ("compare resnet18 --protocol single-crop", "no accuracy is published for these models"),
         ("compare --protocol single-crop", "did you mean `single-crop-224`"),
         ("fmt nothing.yaml", "no such file"),
         ("max-batch resnet50 --memory much", "memory: `much` is not an amount"),
