@@ -97,9 +97,9 @@ def _listed(name: str, settings: object, *, zoo: Zoo) -> ListedModel:
 FIELDS: tuple[Field[ListedModel], ...] = (
     Field("model", "model", align="left", style="bold"),
     Field("family", "family", align="left", style="dim", shown=False),
-    Field("params", "params", text=short),
-    Field("macs", "MACs", text=short),
-    Field("depth", "depth", priority=2),
+    Field("params", "params", text=short, help="learnable parameters"),
+    Field("macs", "MACs", text=short, help="multiply-accumulates of convolutions and fc, for one image"),
+    Field("depth", "depth", priority=2, help="weighted layers on the longest path"),
     Field("input", "input", lambda m: f"{m.input.c}x{m.input.h}x{m.input.w}", row_text=lambda m: str(m.input),
           priority=1),
     Field("paper", "paper", lambda m: m.paper.citation if m.paper else "", align="left", shown=False),

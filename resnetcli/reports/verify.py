@@ -74,10 +74,13 @@ def _fault(entry: Judged) -> str:
 _Figure = tuple[VerifiedModel, Judged]
 FIELDS: tuple[Field[_Figure], ...] = (
     Field("model", "model", lambda figure: figure[0].profile.model, align="left", style="bold"),
-    Field("figure", "figure", lambda figure: figure[1].published.figure, text=figure_name, align="left"),
-    Field("published", "published", lambda figure: figure[1].published.printed),
-    Field("counted", "counted", lambda figure: figure[1].counted, text=short),
-    Field("verdict", "verdict", lambda figure: figure[1].verdict, align="left"),
+    Field("figure", "figure", lambda figure: figure[1].published.figure, text=figure_name, align="left",
+          help="published quantity"),
+    Field("published", "published", lambda figure: figure[1].published.printed,
+          help="value as printed in the paper"),
+    Field("counted", "counted", lambda figure: figure[1].counted, text=short, help="computed from the spec"),
+    Field("verdict", "verdict", lambda figure: figure[1].verdict, align="left",
+          help="whether the count rounds or truncates to it, or differs"),
     Field("source", "source", lambda figure: f"{figure[1].published.source} {figure[1].published.table}",
           text=lambda source: source.removeprefix("arXiv:"), align="left", style="dim", priority=1),
     Field("note", "note", lambda figure: figure[1].published.note, align="left", wrap=True),
