@@ -63,8 +63,8 @@ class LabelCount(NamedTuple):
 
 
 COLUMNS: list[Field[LabelCount]] = [
-    Field("dataset", "dataset", align="left", shown=False),
-    Field("class", "class", lambda row: row.label, align="left", style="bold"),
+    Field("dataset", "dataset", align="left", shown=False, help="name of the dataset"),
+    Field("class", "class", lambda row: row.label, align="left", style="bold", help="name of the class"),
     Field("train", "train", text=exact, help="training images"),
     Field("test", "test", text=exact, help="test images"),
 ]

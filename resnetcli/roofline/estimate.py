@@ -16,12 +16,14 @@ from resnetcli.table.sheet import Sheet
 
 def _share(cause: Bound) -> Field[Explanation]:
     return Field(cause, cause, lambda each: round(each.eager.shares[cause], 6), percent,
-                 priority=3 if cause == "overhead" else 2, legend="shares: of the eager lower bound")  # fmt: skip
+                 priority=3 if cause == "overhead" else 2, legend="shares: of the eager lower bound",
+                 help=f"fraction of the eager lower bound that is {cause}-bound")  # fmt: skip
 
 
 ESTIMATE: list[Field[Explanation]] = [
-    Field("model", "model", align="left", style="bold"),
-    Field("lower_bound_s", "eager lower bound", lambda each: each.eager.seconds, duration, wrap=True),
+    Field("model", "model", align="left", style="bold", help="as given"),
+    Field("lower_bound_s", "eager lower bound", lambda each: each.eager.seconds, duration, wrap=True,
+          help="minimum latency of a batch in eager mode"),
     Field("max_images_s", "max images/s", lambda each: each.eager.batch_size / each.eager.seconds, rate, wrap=True,
           help="images/s at the eager lower bound"),
     Field("fused_s", "fused lower bound", lambda each: each.fused.seconds, duration, wrap=True,

@@ -90,21 +90,25 @@ def parts_sheet(head: str, parts: Sequence[RooflinePart], *, legend: bool = True
         if legend else ("", "")
     )  # fmt: skip
     fields: list[Field[RooflinePart]] = [
-        Field("name", head, align="left", style="bold"),
-        Field("macs", "MACs", text=short, priority=3),
-        Field("activations", "acts", text=short, priority=4),
-        Field("bytes", "moved", lambda part: part.eager.bytes, size_of, legend=moved),
+        Field("name", head, align="left", style="bold", help="part of the model"),
+        Field("macs", "MACs", text=short, priority=3, help="multiply-accumulates per image"),
+        Field("activations", "acts", text=short, priority=4,
+              help="outputs of convolutions and fully connected layers per image"),
+        Field("bytes", "moved", lambda part: part.eager.bytes, size_of, legend=moved,
+              help="bytes read and written per batch"),
         Field("intensity", "FLOPs/B", lambda part: part.eager.intensity, "{:.1f}".format, priority=2,
               help="arithmetic intensity: FLOPs per byte moved"),
         Field("kernels", "kernels", lambda part: part.eager.kernels, priority=1, help="kernel launches"),
-        Field("bound", "bound", lambda part: part.eager.bound, align="left", help="what the lower bound is mostly of"),
-        Field("lower_bound_s", "lower bound", lambda part: part.eager.lower_bound_s, duration, legend=bound),
+        Field("bound", "bound", lambda part: part.eager.bound, align="left",
+              help="largest part of the lower bound: compute, memory or launch overhead"),
+        Field("lower_bound_s", "lower bound", lambda part: part.eager.lower_bound_s, duration, legend=bound,
+              help="minimum time in eager mode: max(FLOPs / peak, bytes / bandwidth) + kernels x launch overhead"),
         Field("fused_s", "fused", lambda part: part.fused.lower_bound_s, duration, priority=5,
               help="lower bound with element-wise steps fused"),
     ]  # fmt: skip
     if any(part.measured_s is not None for part in parts):
         fields += [
-            Field("measured_s", "measured", text=duration, missing="-", help="time from a separate pass"),
+            Field("measured_s", "measured", text=duration, missing="-", help="time from a pass timed per layer"),
             Field("attained", "attained", text=percent, missing="-", help="lower bound / measured time"),
         ]
     return Sheet.of(fields, parts)
@@ -130,19 +134,25 @@ def suggestions_sheet(explanation: Explanation, suggestions: Sequence[Suggestion
     """Options worth trying, their lower bounds, and benchmarks if there are any."""
     now = explanation.eager.seconds
     fields: list[Field[Suggestion]] = [
-        Field("setting", "worth trying", align="left", style="bold"),
-        Field("lower_bound_s", "lower bound", lambda each: each.seconds, duration),
-        Field("ratio", "speedup", lambda each: each.seconds / now, lambda ratio: f"{factor(1 / ratio, 2)}x"),
+        Field("setting", "worth trying", align="left", style="bold", help="options of `profile`"),
+        Field("lower_bound_s", "lower bound", lambda each: each.seconds, duration, help="minimum time of a batch"),
+        Field(
+            "ratio",
+            "speedup",
+            lambda each: each.seconds / now,
+            lambda ratio: f"{factor(1 / ratio, 2)}x",
+            help="current lower bound / this one",
+        ),
     ]
     if any(each.measurement or each.problem for each in suggestions):
         fields += [
             Field("measured_s", "measured", lambda each: each.measurement.median_s if each.measurement else None,
-                  duration, missing="-"),
+                  duration, missing="-", help="median latency of a batch"),
             Field("noisy", "noisy", lambda each: "noisy" if each.measurement and each.measurement.noisy else "",
-                  align="left", style="yellow"),
+                  align="left", style="yellow", help="marks an unreliable benchmark"),
         ]  # fmt: skip
     fields.append(Field("why", "why", lambda each: each.problem or each.why, align="left", style="dim", wrap=True,
-                        priority=1))  # fmt: skip
+                        priority=1, help="reason, or why its benchmark does not count"))  # fmt: skip
     return Sheet.of(fields, suggestions)
 
 
@@ -185,16 +195,20 @@ def difference_sheet(difference: TimeDifference, limit: int = 8) -> Sheet:
         ("other", other_name, lambda kind: kind.other),
         ("model", model_name, lambda kind: kind.model),
     ]
-    fields: list[Field[KindDifference]] = [Field("kind", "steps", align="left", style="bold")]
+    fields: list[Field[KindDifference]] = [Field("kind", "steps", align="left", style="bold", help="kind of step")]
     for key, name, side in sides:
         bound: Field[RooflinePart] = Field(
-            f"{key}_lower_bound_s", f"lower bound {name}", lambda part: part.eager.lower_bound_s, duration
-        )
+            f"{key}_lower_bound_s", f"lower bound {name}", lambda part: part.eager.lower_bound_s, duration,
+            help=f"minimum time of these steps in {name}",
+        )  # fmt: skip
         measured: Field[RooflinePart] = Field(
-            f"{key}_measured_s", f"measured {name}", lambda part: part.measured_s, duration
-        )
+            f"{key}_measured_s", f"measured {name}", lambda part: part.measured_s, duration,
+            help=f"measured time of these steps in {name}",
+        )  # fmt: skip
         fields += [_side(field, side) for field in (bound, *([measured] if difference.timed else ()))]
-    fields.append(Field("difference_s", "difference", text=_signed))
+    fields.append(
+        Field("difference_s", "difference", text=_signed, help="time of the first model less that of the other")
+    )
     return Sheet.of(fields, difference.kinds[:limit])
 
 
@@ -202,4 +216,4 @@ def _side(field: Field[RooflinePart], side: Callable[[KindDifference], RooflineP
     def value(kind: KindDifference) -> Value:
         return None if (part := side(kind)) is None else field.of(part)
 
-    return Field(field.key, field.head, value, field.text, missing="-", wrap=True)
+    return Field(field.key, field.head, value, field.text, missing="-", wrap=True, help=field.help)

@@ -67,15 +67,18 @@ def bytes_per_second(value: float) -> str:
 
 
 COMPUTE: list[Field[tuple[str, Peak]]] = [
-    Field("dtype", "compute", lambda row: row[0], align="left", style="bold"),
-    Field("matmul_flop_s", "matrix multiplication", lambda row: row[1].matmul_flop_s, flops_per_second),
-    Field("conv_flop_s", "3x3 convolution", lambda row: row[1].conv_flop_s, flops_per_second),
-]
+    Field("dtype", "compute", lambda row: row[0], align="left", style="bold", help="compute precision"),
+    Field("matmul_flop_s", "matrix multiplication", lambda row: row[1].matmul_flop_s, flops_per_second,
+          help="peak FLOP/s of matrix products"),
+    Field("conv_flop_s", "3x3 convolution", lambda row: row[1].conv_flop_s, flops_per_second,
+          help="peak FLOP/s of dense 3x3 convolutions"),
+]  # fmt: skip
 MEMORY: list[Field[Bandwidth]] = [
-    Field("working_set_bytes", "memory, working set", text=size_of, align="left", style="bold"),
-    Field("copy_bytes_s", "copy", text=bytes_per_second),
-    Field("read_bytes_s", "read", text=bytes_per_second),
-]
+    Field("working_set_bytes", "memory, working set", text=size_of, align="left", style="bold",
+          help="bytes read and written, together"),
+    Field("copy_bytes_s", "copy", text=bytes_per_second, help="bytes read and written per second when copying"),
+    Field("read_bytes_s", "read", text=bytes_per_second, help="bytes read per second when only reading"),
+]  # fmt: skip
 
 
 def compute_sheet(peaks: DevicePeaks) -> Sheet:
@@ -98,6 +101,14 @@ class PeakFigure(NamedTuple):
     unit: str
 
 
+FIGURES = {
+    "kind": "matmul, conv, copy, read, launch or gap",
+    "what": "dtype, or working set in bytes",
+    "value": "the figure",
+    "unit": "its unit",
+}
+
+
 def peaks_sheet(peaks: DevicePeaks) -> Sheet:
     """All peaks in one table, one figure per row, for CSV."""
     figures: list[PeakFigure] = []
@@ -109,8 +120,7 @@ def peaks_sheet(peaks: DevicePeaks) -> Sheet:
         figures += [PeakFigure("copy", size, entry.copy_bytes_s, "B/s"),
                     PeakFigure("read", size, entry.read_bytes_s, "B/s")]  # fmt: skip
     figures += [PeakFigure("launch", "", peaks.launch_s, "s"), PeakFigure("gap", "", peaks.gap_s, "s")]
-    fields: list[Field[PeakFigure]] = [Field(name, name) for name in PeakFigure._fields]
-    return Sheet.of(fields, figures)
+    return Sheet.of([Field(name, name, help=text) for name, text in FIGURES.items()], figures)
 
 
 def launch_text(peaks: DevicePeaks) -> str:

@@ -52,9 +52,11 @@ def _compare(difference: TimeDifference) -> str:
         if difference.paired is not None and difference.paired.outcome == "same":
             resolution = f"(resolution {percent(difference.paired.resolution)})"
             return f"{model.title} and {other.title} take the same time here {resolution}, {work}."
-        lead = f"{model.title} takes {_longer(ratio)} {other.title}, {work}"
+        longer = _relative(ratio, "as long as", "{} x as long as", "{} {} than", ("longer", "less time"))
+        lead = f"{model.title} takes {longer} {other.title}, {work}"
     else:
-        lead = f"{model.title} has {_higher(ratio)} {other.title}, {work}"
+        bound = "the lower bound of", "a lower bound {} x that of", "a lower bound {} {} that of"
+        lead = f"{model.title} has {_relative(ratio, *bound, ('above', 'below'))} {other.title}, {work}"
     if abs(ratio - 1) < 0.02:
         return f"{lead}."
     seconds, gap = difference.seconds, model.time_s - other.time_s
@@ -91,27 +93,16 @@ def _excess(part: RooflinePart | None) -> float:
     return 0.0 if part is None or part.measured_s is None else part.measured_s - part.eager.lower_bound_s
 
 
-def _longer(ratio: float) -> str:
+def _relative(ratio: float, same: str, times: str, percentage: str, words: tuple[str, str]) -> str:
+    """A ratio in words: `same`, `times` with a factor from 2 on, or `percentage` with the first of `words` above 1."""
     if abs(ratio - 1) < 0.005:
-        return "as long as"
+        return same
     if ratio >= 2:
-        return f"{factor(ratio)} x as long as"
-    return f"{percent(abs(ratio - 1))} {'longer' if ratio > 1 else 'less time'} than"
-
-
-def _higher(ratio: float) -> str:
-    if abs(ratio - 1) < 0.005:
-        return "the lower bound of"
-    if ratio >= 2:
-        return f"a lower bound {factor(ratio)} x that of"
-    return f"a lower bound {percent(abs(ratio - 1))} {'above' if ratio > 1 else 'below'} that of"
+        return times.format(factor(ratio))
+    return percentage.format(percent(abs(ratio - 1)), words[ratio < 1])
 
 
 def _more(ratio: float | None, noun: str) -> str:
     if ratio is None:
         return f"{noun} where it has none"
-    if abs(ratio - 1) < 0.005:
-        return f"the same {noun}"
-    if ratio >= 2:
-        return f"{factor(ratio)} x the {noun}"
-    return f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'} {noun}"
+    return _relative(ratio, f"the same {noun}", f"{{}} x the {noun}", f"{{}} {{}} {noun}", ("more", "fewer"))
