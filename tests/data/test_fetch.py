@@ -183,7 +183,7 @@ def whole(path: Path) -> bool:
     return path.read_bytes() == CONTENT and not part_of(path.parent).exists()
 
 
-def test_the_file_is_fetched_and_said_before_it_is(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_and_announced_first(server: Server, tmp_path: Path) -> None:
     said: list[tuple[str, int]] = []
     folder = tmp_path / "new" / "folder"
     path = fetch(
@@ -198,7 +198,7 @@ def test_the_file_is_fetched_and_said_before_it_is(server: Server, tmp_path: Pat
     assert "is complete, with the published SHA-256" in said[-1][0]
 
 
-def test_what_is_there_whole_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+def test_a_complete_file_is_not_downloaded(server: Server, tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(CONTENT)
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked == []
@@ -210,38 +210,38 @@ def test_a_damaged_file_is_replaced(content: bytes, server: Server, tmp_path: Pa
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
 
 
-def test_a_part_is_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_a_partial_download_resumes(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked == [("good", f"bytes={HALF}-")]
 
 
-def test_a_part_that_is_whole_needs_no_server(server: Server, tmp_path: Path) -> None:
+def test_a_complete_partial_download_needs_no_server(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT)
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "missing")))
     assert server.asked == []
 
 
-def test_a_server_that_ignores_the_range_costs_nothing_of_the_part(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_ignores_the_range_keeps_the_partial_download(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "whole")))
     assert server.asked == [("whole", f"bytes={HALF}-")]
 
 
 @pytest.mark.parametrize("part", [b"x" * HALF, b"x" * len(CONTENT), b"x" * (len(CONTENT) + 1)])
-def test_a_part_that_is_wrong_is_thrown_away_and_fetched_again(part: bytes, server: Server, tmp_path: Path) -> None:
+def test_a_corrupt_partial_download_is_discarded(part: bytes, server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(part)
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
     assert server.asked[-1] == ("good", "")
 
 
-def test_a_server_that_drops_is_asked_for_the_rest(server: Server, tmp_path: Path) -> None:
+def test_a_dropped_connection_resumes(server: Server, tmp_path: Path) -> None:
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "drops")))
     starts = [asked for _, asked in server.asked]
     assert starts == ["", *(f"bytes={place}-" for place in (HALF // 2, HALF, HALF * 3 // 2))]
 
 
-def test_what_one_server_did_not_finish_the_next_does(server: Server, tmp_path: Path) -> None:
+def test_the_mirror_completes_a_partial_download(server: Server, tmp_path: Path) -> None:
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "drops_at_once", "stalls", "good")))
     assert server.asked == [("drops_at_once", ""), ("stalls", ""), ("good", "bytes=1000-")]
 
@@ -268,7 +268,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_fault_leads_to_the_mirror(fault: str, server: Server, tmp_path: Path) -> None:
+def test_every_fault_falls_back_to_the_mirror(fault: str, server: Server, tmp_path: Path) -> None:
     said: list[str] = []
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, fault, "good"), log=said.append))
     text = "\n".join(said)
@@ -277,7 +277,7 @@ def test_every_fault_leads_to_the_mirror(fault: str, server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("stalls", "silent")])
-def test_every_fault_of_the_last_is_an_error_and_nothing_unverified_stays(
+def test_every_fault_of_the_last_host_is_an_error_and_leaves_nothing_unverified(
     fault: str, server: Server, tmp_path: Path
 ) -> None:
     with pytest.raises(ResourceError) as caught:
@@ -289,7 +289,7 @@ def test_every_fault_of_the_last_is_an_error_and_nothing_unverified_stays(
 
 
 @pytest.mark.parametrize("fault", ["wrong_range", "no_range", "unsatisfied", "longer", "page", "broken", "missing"])
-def test_a_good_part_outlives_every_fault(fault: str, server: Server, tmp_path: Path) -> None:
+def test_a_valid_partial_download_survives_every_fault(fault: str, server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
     with pytest.raises(ResourceError):
         fetch(ARCHIVE, tmp_path, options=hosts(server, fault))
@@ -298,13 +298,13 @@ def test_a_good_part_outlives_every_fault(fault: str, server: Server, tmp_path: 
     assert server.asked[-1] == ("good", f"bytes={HALF}-")
 
 
-def test_a_server_of_another_file_spoils_a_part_once_and_is_left(server: Server, tmp_path: Path) -> None:
+def test_a_server_of_another_file_is_asked_once(server: Server, tmp_path: Path) -> None:
     part_of(tmp_path).write_bytes(CONTENT[:HALF])
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "another", "good")))
     assert server.asked == [("another", f"bytes={HALF}-"), ("another", ""), ("good", "")]
 
 
-def test_no_more_is_taken_than_the_file_has(server: Server, tmp_path: Path) -> None:
+def test_extra_bytes_are_not_read(server: Server, tmp_path: Path) -> None:
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "endless")))  # its first bytes are the file
 
 
@@ -329,7 +329,7 @@ class Https(urllib.request.HTTPSHandler):
         return answer
 
 
-def test_https_never_leads_to_http(server: Server, tmp_path: Path) -> None:
+def test_https_is_never_redirected_to_http(server: Server, tmp_path: Path) -> None:
     plain = f"http://127.0.0.1:{server.server_port}/good/set.tar.gz"
     secure = DownloadOptions(["https://set.example/{name}"], 0.3, handlers=[Https(plain)])
     with pytest.raises(ResourceError, match=r"it redirects to http://127.*, which is not https"):
@@ -337,7 +337,7 @@ def test_https_never_leads_to_http(server: Server, tmp_path: Path) -> None:
     assert server.asked == []
 
 
-def test_a_host_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+def test_an_unreachable_host_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
         options = DownloadOptions([f"http://127.0.0.1:{taken.getsockname()[1]}/{{name}}"], 0.3)
@@ -353,7 +353,7 @@ def test_progress_is_logged(server: Server, tmp_path: Path, monkeypatch: pytest.
     assert any(re.fullmatch(r"[\d.]+ of 1.0 MB, [\d.]+ MB/s", line) for line in lines)
 
 
-def test_a_full_disk_ends_it_and_keeps_the_part(
+def test_a_full_disk_keeps_the_partial_download(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file system's limit stands for the disk's."""
@@ -373,7 +373,7 @@ def test_a_full_disk_ends_it_and_keeps_the_part(
     assert whole(fetch(ARCHIVE, tmp_path, options=hosts(server, "good")))
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(
+def test_too_little_space_is_reported_before_downloading(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -383,7 +383,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
     assert server.asked == []
 
 
-def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
+def test_concurrent_downloads_download_once(server: Server, tmp_path: Path) -> None:
     found: list[Path] = []
     said: list[str] = []
 
@@ -400,7 +400,7 @@ def test_two_who_fetch_at_once_fetch_it_once(server: Server, tmp_path: Path) -> 
     assert len(server.asked) == 1
 
 
-def test_what_is_in_the_way_is_said(server: Server, tmp_path: Path) -> None:
+def test_a_file_for_the_folder_or_a_folder_for_the_file_is_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="is not a directory"):
         fetch(ARCHIVE, tmp_path / "file", options=hosts(server, "good"))
@@ -409,7 +409,7 @@ def test_what_is_in_the_way_is_said(server: Server, tmp_path: Path) -> None:
         fetch(ARCHIVE, tmp_path, options=hosts(server, "good"))
 
 
-def test_whole_is_size_and_digest(tmp_path: Path) -> None:
+def test_a_complete_file_has_the_size_and_digest(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     assert is_whole(path, ARCHIVE)

@@ -28,7 +28,7 @@ def test_a_batch_of_python_2_is_read(fortran: bool) -> None:
     assert labels.tolist() == LABELS
 
 
-def test_the_batches_made_here_are_what_pickle_itself_reads() -> None:
+def test_the_batches_of_these_tests_are_read_by_pickle() -> None:
     found = pickle.loads(batch(IMAGES, {b"labels": LABELS}), encoding="bytes")
     assert set(found) == {b"batch_label", b"labels", b"data", b"filenames"}
     assert np.array_equal(found[b"data"], IMAGES.reshape(30, 3072))
@@ -80,7 +80,7 @@ AGAIN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", AGAIN)
-def test_a_batch_pickled_again_in_whatever_form_is_read(protocol: int, name: str) -> None:
+def test_a_batch_pickled_again_in_any_form_is_read(protocol: int, name: str) -> None:
     said = AGAIN[name]
     raw = again(protocol, **said)
     expected = said.get("data", IMAGES).reshape(30, 3, 32, 32)
@@ -106,7 +106,7 @@ def test_a_batch_whose_keys_are_bytes_is_read(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_as_many_instructions_as_a_whole_set_takes_are_followed(protocol: int) -> None:
+def test_the_instructions_of_a_whole_dataset_are_allowed(protocol: int) -> None:
     n = 2000
     said = {
         b"data": np.zeros((n, 3072), np.uint8), b"filenames": [b"image %d" % k for k in range(n)],
@@ -230,7 +230,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_whatever_else_a_pickle_asks_for_is_refused(name: str) -> None:
+def test_any_other_instruction_or_global_is_refused(name: str) -> None:
     raw, message = EVIL[name]
     tracemalloc.start()
     try:
@@ -249,7 +249,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_value_that_no_batch_has_is_only_a_value(name: str) -> None:
+def test_unused_values_are_ignored(name: str) -> None:
     raw, value = HARMLESS[name]
     assert unpickle(raw, "harmless") == value
 
@@ -265,7 +265,7 @@ def test_a_value_that_no_batch_has_is_only_a_value(name: str) -> None:
     ],
     ids=["made of bytes", "with bytes as its state"],
 )
-def test_many_arrays_of_the_same_bytes_are_no_copies(called: bytes, made: bytes) -> None:
+def test_many_arrays_of_the_same_bytes_are_not_copied(called: bytes, made: bytes) -> None:
     raw = (
         b"\x80\x02" + called + b"q\x00cnumpy\ndtype\nU\x06S64000K\x00K\x01\x87Rq\x01"
         b"T" + struct.pack("<I", 64_000) + bytes(64_000) + b"q\x02" + made * 100 + b"."
@@ -278,7 +278,7 @@ def test_many_arrays_of_the_same_bytes_are_no_copies(called: bytes, made: bytes)
         tracemalloc.stop()
 
 
-def test_an_array_s_shape_is_held_against_its_bytes() -> None:
+def test_an_arrays_shape_is_checked_against_its_bytes() -> None:
     out = Pickler2()
     out.array(np.zeros((2, 8), np.uint8))
     good = bytes(out.out) + b"."
@@ -315,6 +315,6 @@ def test_every_cut_and_every_changed_byte_is_read_or_refused_and_nothing_else() 
         ({"data": b"abc", "labels": [1]}, "it needs `data` and"),
     ],
 )  # fmt: skip
-def test_a_pickle_that_is_no_batch_is_refused(said: object, message: str) -> None:
+def test_a_pickle_that_is_not_a_batch_is_refused(said: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode_pickle(pickle.dumps(said, 4), "batch", "labels", 10)

@@ -13,25 +13,25 @@ from resnetcli.recipes.text import read_recipe
 from tests.support.recipes import OTHERWISE, every_recipe
 
 
-def test_the_default_recipe_says_where_it_is_not_the_papers() -> None:
+def test_the_default_recipe_lists_its_deviations() -> None:
     assert deviations(read_recipe("resnet"), images=50_000) == (
         "BN over 128 images; the paper: BN over 64 images",
         "trained on all 50,000 images; the paper: trained on 45,000 images",
     )
 
 
-def test_a_recipe_set_as_the_paper_says_deviates_nowhere() -> None:
+def test_a_recipe_with_the_papers_values_has_no_deviations() -> None:
     recipe = read_recipe("resnet").changed(bn_batch=64, train_split=45_000)
     assert deviations(recipe, images=45_000) == ()
     assert deviations(read_recipe("resnext").changed(bn_batch=16), images=50_000) == ()
 
 
-def test_batchnorm_over_fewer_images_than_the_papers_gpus_had_is_said() -> None:
+def test_another_bn_batch_is_a_deviation() -> None:
     recipe = read_recipe("resnet").changed(train_split=45_000, bn_batch=32)
     assert deviations(recipe, images=45_000) == ("BN over 32 images; the paper: BN over 64 images",)
 
 
-def test_a_shorter_run_says_so_in_the_papers_unit() -> None:
+def test_a_shorter_run_deviates_in_the_papers_unit() -> None:
     said = deviations(read_recipe("wrn").changed(iterations=2000), dtype="bf16", images=50_000)
     assert said == (
         "2,000 iterations; the paper: 200 epochs",
@@ -42,7 +42,7 @@ def test_a_shorter_run_says_so_in_the_papers_unit() -> None:
 
 
 @every_recipe
-def test_whatever_a_copy_changes_of_what_the_paper_says_is_said(name: str) -> None:
+def test_every_changed_setting_of_a_copy_is_a_deviation(name: str) -> None:
     recipe = read_recipe(name)
     before = set(deviations(recipe))
     for setting in recipe.paper.keys() - {"datasets"}:
@@ -71,27 +71,25 @@ def test_whatever_a_copy_changes_of_what_the_paper_says_is_said(name: str) -> No
         ("fast", "custom", (8, 8), ()),
     ],
 )  # fmt: skip
-def test_data_that_are_not_the_papers_are_said(
-    recipe: str, data: str, size: tuple[int, int], said: tuple[str, ...]
-) -> None:
+def test_other_datasets_are_a_deviation(recipe: str, data: str, size: tuple[int, int], said: tuple[str, ...]) -> None:
     found = read_recipe(recipe)
     assert deviations(found, data=data, size=size)[: len(said)] == said
     assert len(deviations(found, data=data, size=size)) == len(deviations(found)) + len(said)
 
 
-def test_a_paper_whose_datasets_are_not_known_may_have_trained_on_anything() -> None:
+def test_without_known_datasets_no_dataset_is_a_deviation() -> None:
     recipe = read_recipe("resnet")
     recipe = replace(recipe, paper={name: value for name, value in recipe.paper.items() if name != "datasets"})
     assert deviations(recipe, data="custom", size=(8, 8)) == deviations(recipe)
 
 
 @every_recipe
-def test_it_is_known_on_which_data_the_paper_of_a_recipe_trains(name: str) -> None:
+def test_papers_recipes_have_their_datasets(name: str) -> None:
     recipe = read_recipe(name)
     assert bool(recipe.paper) == (deviations(recipe, data="synthetic") != deviations(recipe))
 
 
-def test_a_recipe_of_no_paper_deviates_from_none() -> None:
+def test_a_recipe_without_a_paper_has_no_deviations() -> None:
     assert deviations(read_recipe("fast"), dtype="bf16", images=50_000) == ()
 
 
@@ -106,5 +104,5 @@ def test_a_recipe_of_no_paper_deviates_from_none() -> None:
         ("warmup", Warmup(0.01, iterations=1), "warm-up at 0.01 for 1 iteration"),
     ],
 )
-def test_one_of_a_thing_is_no_plural(name: str, value: Any, said: str) -> None:
+def test_one_of_a_thing_is_singular(name: str, value: Any, said: str) -> None:
     assert setting_text(name, value) == said

@@ -12,7 +12,7 @@ from resnetcli.recipes.deviations import deviations
 from resnetcli.recipes.text import read_recipe
 
 
-def test_another_number_of_iterations_moves_the_milestones_along() -> None:
+def test_another_number_of_iterations_scales_the_milestones() -> None:
     changed = read_recipe("resnet").changed(iterations=2000)
     assert (changed.iterations, changed.schedule.at) == (2000, (1000, 1500))
     assert changed.length(50_000) == 2000
@@ -39,9 +39,7 @@ def test_another_batch_changes_the_iterations_of_epochs_but_not_iterations() -> 
     [(0.01, 30, "0.01 epochs of 30 images are 0 iterations of 128"),
      (1e5, 10**8, "100,000 epochs of 100,000,000 images are 78,125,000,000 iterations of 128")],
 )  # fmt: skip
-def test_epochs_that_are_no_iteration_of_the_data_or_too_many_are_refused(
-    epochs: float, images: int, said: str
-) -> None:
+def test_epochs_of_less_than_an_iteration_or_too_many_are_refused(epochs: float, images: int, said: str) -> None:
     recipe = replace(read_recipe("fast"), epochs=epochs)
     for ask in (recipe.length, recipe.rate):
         with pytest.raises(UsageError, match=said) as found:
@@ -49,7 +47,7 @@ def test_epochs_that_are_no_iteration_of_the_data_or_too_many_are_refused(
         assert found.value.hint == "from 1 to 100,000,000 iterations"
 
 
-def test_settings_that_are_none_are_left_as_they_are() -> None:
+def test_settings_of_none_are_unchanged() -> None:
     assert read_recipe("resnet").changed(iterations=None, bn_batch=None) == read_recipe("resnet")
 
 

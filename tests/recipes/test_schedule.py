@@ -33,12 +33,12 @@ def test_a_recipe_has_its_papers_rate_at_each_milestone(
     assert {i: found.lr(i) for i in expected} == pytest.approx(expected, rel=1e-12)
 
 
-def test_every_recipe_is_asked_about_above() -> None:
+def test_every_recipe_is_tested_above() -> None:
     marks = test_a_recipe_has_its_papers_rate_at_each_milestone.pytestmark  # type: ignore[attr-defined]
     assert {case[0] for case in marks[0].args[1]} == set(recipe_names())
 
 
-def test_rates_of_steps_are_the_numbers_that_one_would_write() -> None:
+def test_rates_of_steps_are_rounded_decimals() -> None:
     found = rate(Schedule("steps", 0.1, 0.1, (1, 2, 3, 4)), None, iterations=5, at=(1, 2, 3, 4))
     assert [found.lr(i) for i in range(5)] == [0.1, 0.01, 0.001, 0.0001, 0.00001]
 
@@ -67,20 +67,20 @@ def test_a_linear_warm_up_rises_from_its_rate_to_the_schedules() -> None:
 UNTIL = Warmup(0.01, until_error=80, at_most=2000, from_depth=110)
 
 
-def test_a_warm_up_for_the_error_is_at_its_rate_while_it_waits_and_at_the_schedules_after() -> None:
+def test_a_warm_up_until_an_error_has_its_rate_and_then_the_schedules() -> None:
     found = rate(STEPS, UNTIL, iterations=64000, at=(32000, 48000), depth=110)
     assert (found.lr(300, warming=True), found.lr(300)) == (0.01, 0.1)
 
 
 @pytest.mark.parametrize(("iterations", "most"), [(64000, 2000), (1000, 100), (5, 0)])
-def test_a_warm_up_for_the_error_ends_though_the_error_never_falls(iterations: int, most: int) -> None:
+def test_a_warm_up_until_an_error_ends_even_if_the_error_never_falls(iterations: int, most: int) -> None:
     found = rate(FIXED, UNTIL, iterations=iterations, depth=110)
     assert [found.lr(i, warming=True) for i in (most - 1, most)][-1] == 0.1
     assert [i for i in range(iterations) if found.waits(i)] == list(range(most))
     assert all(found.lr(i, warming=True) == 0.01 for i in range(most))
 
 
-def test_a_net_less_deep_than_a_warm_up_is_for_has_none() -> None:
+def test_a_model_less_deep_than_from_depth_has_no_warm_up() -> None:
     shallow = rate(STEPS, UNTIL, iterations=64000, at=(32000, 48000), depth=109)
     assert shallow == Rate(64000, STEPS, (32000, 48000), None, 0)
     assert not shallow.waits(0)

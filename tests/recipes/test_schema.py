@@ -61,12 +61,12 @@ def problems_of(text: str) -> str:
         ("", ["the file is empty"]),
     ],
 )  # fmt: skip
-def test_what_a_recipe_cannot_say_is_refused_at_its_place(text: str, expected: list[str]) -> None:
+def test_an_invalid_setting_is_refused_at_its_place(text: str, expected: list[str]) -> None:
     said = problems_of(text)
     for part in expected:
         assert part in said, said
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     said = problems_of(SMALL + "momentum: 2\nnesterov: 5\nlr: 3\n")
     assert [part in said for part in (":4:11:", ":5:11:", ":6:1:")] == [True] * 3

@@ -17,25 +17,25 @@ from resnetcli.recipes.text import FOLDER, format_recipe, read_recipe, recipe_na
 from tests.support.recipes import OTHERWISE, every_recipe, recipe_of
 
 
-def test_there_are_the_papers_recipes_and_a_fast_one() -> None:
+def test_the_built_in_recipes_are_the_papers_and_fast() -> None:
     assert recipe_names() == ["fast", "preact", "resnet", "resnext", "wrn"]
 
 
 @every_recipe
-def test_a_recipe_written_out_is_read_back_as_the_same(name: str) -> None:
+def test_a_written_recipe_is_read_back_unchanged(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe_of(format_recipe(recipe)) == recipe
 
 
 @every_recipe
-def test_a_built_in_recipe_says_every_setting_itself(name: str) -> None:
+def test_a_built_in_recipe_has_every_setting(name: str) -> None:
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()}
     assert not set(SETTINGS) - keys - {"iterations", "epochs"}
 
 
 @every_recipe
-def test_a_copy_in_a_file_of_its_own_is_the_same_recipe_under_its_own_name(name: str, tmp_path: Path) -> None:
+def test_a_copied_file_is_the_same_recipe_under_another_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text((FOLDER / f"{name}.yaml").read_text("utf-8"))
     assert read_recipe(str(path)) == replace(read_recipe(name), name="mine")
@@ -56,19 +56,19 @@ def test_a_recipes_values_are_the_papers() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"), [("resnets", "did you mean `resnet`"), ("zzz", "fast, preact, resnet, resnext, wrn")]
 )
-def test_an_unknown_recipe_is_answered_with_those_there_are(name: str, hint: str) -> None:
+def test_an_unknown_recipe_is_refused_with_the_known_ones(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match="unknown recipe") as caught:
         read_recipe(name)
     assert hint in caught.value.hint
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_recipe_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_recipe(str(tmp_path / "none.yaml"))
 
 
 @every_recipe
-def test_a_run_of_however_few_iterations_has_a_recipe_that_is_read_back_as_the_same(name: str) -> None:
+def test_a_recipe_of_any_number_of_iterations_is_read_back_unchanged(name: str) -> None:
     for iterations in (*range(1, 25), 100):
         recipe = read_recipe(name).changed(iterations=iterations)
         assert asdict(recipe_of(format_recipe(recipe))) == asdict(recipe)
@@ -76,7 +76,7 @@ def test_a_run_of_however_few_iterations_has_a_recipe_that_is_read_back_as_the_s
     assert read_recipe("resnet").changed(iterations=1).schedule.at == ()
 
 
-def test_a_recipe_that_was_changed_in_every_way_is_read_back_as_the_same() -> None:
+def test_a_recipe_with_every_setting_changed_is_read_back_unchanged() -> None:
     settings = {name: value for name, value in OTHERWISE.items() if value is not None and name != "epochs"}
     recipe = replace(read_recipe("resnet"), about="it's # one: {of} mine", **settings)
     assert asdict(recipe_of(format_recipe(recipe))) == asdict(recipe)
@@ -89,7 +89,7 @@ def test_reading_recipes_needs_no_torch() -> None:
     assert answer.stdout.strip() == "set()"
 
 
-def test_the_recipe_in_the_documentation_is_one() -> None:
+def test_the_recipe_in_the_documentation_is_valid() -> None:
     text = (FOLDER.parent.parent / "docs" / "reference" / "recipes.md").read_text("utf-8")
     recipe = recipe_of(text.partition("```yaml\n")[2].partition("```")[0])
     assert deviations(recipe) == (
