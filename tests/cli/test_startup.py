@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.thin import thinned
+
 
 def test_a_command_imports_no_other() -> None:
     code = (
@@ -22,20 +24,23 @@ def test_a_command_imports_no_other() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["--help"],
-        ["list"],
-        ["compare", "vgg*"],
-        ["diff", "resnet50", "resnext50_32x4d"],
-        ["profile", "resnet50"],
-        ["profile", "resnet50", "--receptive"],
-        ["show", "resnet50"],
-        ["verify", "googlenet"],
-        ["papers", "wrn"],
-        ["info", "googlenet"],
-        ["max-batch", "resnet50", "--memory", "8GB", "--mode", "train"],
-        ["check", "resnet50", "--max-memory", "1GB"],
-    ],
+    thinned(
+        [
+            ["--help"],
+            ["list"],
+            ["compare", "vgg*"],
+            ["diff", "resnet50", "resnext50_32x4d"],
+            ["profile", "resnet50"],
+            ["profile", "resnet50", "--receptive"],
+            ["show", "resnet50"],
+            ["verify", "googlenet"],
+            ["papers", "wrn"],
+            ["info", "googlenet"],
+            ["max-batch", "resnet50", "--memory", "8GB", "--mode", "train"],
+            ["check", "resnet50", "--max-memory", "1GB"],
+        ],
+        3,
+    ),
 )
 def test_what_needs_no_weights_imports_neither_torch_nor_pandas(words: list[str]) -> None:
     code = (

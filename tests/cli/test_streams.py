@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.support.cli import run, run_process
+from tests.support.thin import thinned
 
 NUMBER = re.compile(r"(?<![\w.])[0-9]+\.?[0-9]*[KMG]?(?![\w.])")
 
@@ -19,7 +20,7 @@ NUMBER = re.compile(r"(?<![\w.])[0-9]+\.?[0-9]*[KMG]?(?![\w.])")
     ["verify resnet*", "compare cifar* --accuracy", "papers resnext", "info wrn_28_10", "profile preact_resnet200",
      *(pytest.param(command, marks=pytest.mark.slow) for command in ("verify", "compare --all --accuracy", "papers"))],
 )  # fmt: skip
-@pytest.mark.parametrize("width", [80, 132])
+@pytest.mark.parametrize("width", thinned([80, 132], 2))
 def test_nothing_is_cut_on_a_terminal_but_what_it_says_it_leaves_out(
     command: str, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from resnetcli.cli.root import PANELS
 from resnetcli.table import output
 from resnetcli.table.formats import MAX_NOTES
 from tests.support.cli import run
+from tests.support.thin import thinned
 
 COMMANDS = (
     "list vgg16 resnet18",
@@ -35,7 +36,7 @@ COMMANDS = (
 FIGURE = re.compile(r"[0-9][0-9.,]*[0-9](?:[KMG]|%)?(?![^\s|/)])")
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "show resnet18 resnet18"])
+@pytest.mark.parametrize("command", thinned([*COMMANDS, "show resnet18 resnet18"], 2))
 def test_no_two_columns_of_a_table_have_one_head(command: str) -> None:
     markdown = run(f"{command} --format md").stdout.splitlines()
     heads = [markdown[number - 1] for number, line in enumerate(markdown) if re.fullmatch(r"\|(:?--:?\|)+", line)]
@@ -62,7 +63,7 @@ def test_a_piped_table_has_no_blanks_at_its_ends_and_few_lines_below(command: st
     assert len(below) <= MAX_NOTES, below
 
 
-@pytest.mark.parametrize("width", [40, 80, *(pytest.param(width, marks=pytest.mark.slow) for width in (1, 7, 20, 200))])
+@pytest.mark.parametrize("width", thinned([40, 1, 7, 20, 80, 200], 6))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_figure_is_cut_however_narrow_the_terminal(
     command: str, width: int, monkeypatch: pytest.MonkeyPatch

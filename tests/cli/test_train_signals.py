@@ -23,6 +23,7 @@ from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import job
 from resnetcli.train.loop import Trainer
 from tests.support.cli import run
+from tests.support.thin import thinned
 from tests.support.training import skip_plots, weights
 from tests.train import tiny
 
@@ -113,7 +114,7 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
     assert "to continue: `resnet-cli train-cifar --resume run`" in again.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", thinned([signal.SIGTERM, signal.SIGINT, signal.SIGHUP], 3))
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_goes_on_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, split: str

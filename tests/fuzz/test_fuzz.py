@@ -177,19 +177,19 @@ def test_the_seeds_are_right() -> None:
         assert holds(text) is not None
 
 
-@profile(250)
+@profile(120)
 @given(mutants())
 def test_a_mutated_spec_is_a_plan_or_an_error_that_points(text: str) -> None:
     holds_and_builds(text)
 
 
-@profile(150)
+@profile(80)
 @given(specs())
 def test_a_spec_of_drawn_items_has_the_shapes_that_torch_gives_or_an_error_that_points(text: str) -> None:
     holds_and_builds(text)
 
 
-@profile(300)
+@profile(140)
 @given(st.lists(st.one_of(WORD, st.sampled_from(["\n", "\n  ", " ", ": ", ", "])), max_size=60).map("".join))
 @example("")
 def test_junk_is_an_error_that_points(text: str) -> None:
@@ -256,7 +256,7 @@ def accounts(draw: st.DrawFn) -> str:
     return "\n".join(lines) + "\n"
 
 
-@profile(150)
+@profile(80)
 @given(accounts())
 @example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("params: 25.5M, top1_error: 22.2"))
 @example("input: 3x32x32\ntable: {a: 3x3 16}\n" + PUBLISHED.format("top1_error: 22.2%"))
@@ -283,7 +283,7 @@ def test_whatever_a_header_says_can_be_shown_or_is_an_error_that_points(
         comparison_sheet(compare("net", accuracy=True, zoo=zoo))
 
 
-@profile(200)
+@profile(100)
 @given(st.binary(max_size=200))
 def test_bytes_are_an_error_that_points(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "junk.yaml"

@@ -50,7 +50,7 @@ BLOCKS = {
 """Residual blocks in the four stages that a DRN has in common with a ResNet, by its depth."""
 
 
-@pytest.mark.parametrize("name", ["drn_a_18", "drn_a_50", *slow("drn_a_34")])
+@pytest.mark.parametrize("name", ["drn_a_50", *slow("drn_a_18", "drn_a_34")])
 def test_drn_a_is_a_resnet_whose_last_strides_became_dilations(name: str) -> None:
     """Yu et al. 2017, arXiv:1705.09914, and `DRN_A` in github.com/fyu/drn: the first block of a stage is undilated."""
     blocks = BLOCKS[int(name.rpartition("_")[2])]
@@ -80,7 +80,7 @@ def middle(w: Weights, x: Tensor, blocks: tuple[int, ...]) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("name", ["drn_c_26", "drn_c_58", *slow("drn_c_42")])
+@pytest.mark.parametrize("name", ["drn_c_26", *slow("drn_c_42", "drn_c_58")])
 def test_drn_c_ends_in_blocks_without_shortcuts(name: str) -> None:
     """Yu et al. 2017, arXiv:1705.09914, Section 4, and `DRN(arch='C')` in github.com/fyu/drn."""
 
@@ -98,7 +98,7 @@ def test_drn_c_ends_in_blocks_without_shortcuts(name: str) -> None:
     check(plan_of_model(name, size=SIZE), net)
 
 
-D = ["drn_d_22", "drn_d_24", "drn_d_54", *slow("drn_d_38", "drn_d_40", "drn_d_56", "drn_d_105", "drn_d_107")]
+D = ["drn_d_22", "drn_d_54", *slow("drn_d_24", "drn_d_38", "drn_d_40", "drn_d_56", "drn_d_105", "drn_d_107")]
 
 
 @pytest.mark.parametrize("name", D)
@@ -121,7 +121,7 @@ def test_drn_d_has_plain_convolutions_at_both_ends(name: str) -> None:
 # --- ResNets of a smaller output stride --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet50_os16", "resnet50_os8", *slow("resnet101_os16", "resnet101_os8")])
+@pytest.mark.parametrize("name", ["resnet50_os8", *slow("resnet50_os16", "resnet101_os16", "resnet101_os8")])
 def test_logits_are_torchvision_s_with_dilation_in_the_place_of_strides(name: str) -> None:
     resnet, _, stride = name.partition("_os")
     plan = plan_of_model(name, size=SIZE)
@@ -132,7 +132,7 @@ def test_logits_are_torchvision_s_with_dilation_in_the_place_of_strides(name: st
     assert_same(logits(net, images(plan)), logits(theirs, images(plan)))
 
 
-@pytest.mark.parametrize("stride", [16, 8])
+@pytest.mark.parametrize("stride", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_a_dilated_net_computes_what_the_strided_one_does_and_the_places_between(stride: int) -> None:
     """The maps of ResNet-50, at output stride 32, are every second or fourth pixel of its dilated form's."""
     strided, dilated = (

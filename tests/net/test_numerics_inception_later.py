@@ -43,7 +43,7 @@ def test_inception_v3_and_its_auxiliary_head_are_torchvision_s_with_its_weights_
     assert_same(got_aux, wanted_aux)
 
 
-@pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v2"])
+@pytest.mark.parametrize("name", ["inception_resnet_v2", pytest.param("inception_v4", marks=pytest.mark.slow)])
 def test_logits_are_timm_s_with_its_weights_in_order(name: str) -> None:
     timm = pytest.importorskip("timm")
     theirs = foreign(lambda: timm.create_model(name))

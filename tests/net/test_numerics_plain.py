@@ -35,7 +35,7 @@ def test_logits_are_torchvision_s_with_its_weights_in_order(name: str, size: int
     assert_same(logits(net, x), wanted)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+@pytest.mark.parametrize("name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_vgg_flattens_whatever_size_its_maps_have(name: str) -> None:
     plan = plan_of_model(name, size=64)
 

@@ -13,6 +13,7 @@ from resnetcli.errors import Problem, Source, listening
 from resnetcli.plan.lower import lower
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
+from tests.support.thin import thinned
 
 ZOO = Zoo()
 HEADER = "input: 3x32x32\nclasses: 10\n"
@@ -93,7 +94,7 @@ def test_weights_without_an_influence_can_be_told_of() -> None:
         assert not warnings_of(f'{HEADER}deviations: ["{told}"]\n{table}')
 
 
-@pytest.mark.parametrize("name", ZOO.files)
+@pytest.mark.parametrize("name", thinned(ZOO.files, 4))
 def test_no_net_of_the_zoo_is_warned_of(name: str) -> None:
     spec = read(name, zoo=ZOO)
     assert not lower(spec, aux=True).warnings
