@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import signal
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,36 +16,13 @@ import torch
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.runs import checkpoint
 from resnetcli.runs.checkpoint import files, load
-from resnetcli.runs.config import Config
-from resnetcli.runs.directory import Run, create, open_run
+from resnetcli.runs.directory import open_run
 from resnetcli.runs.lock import lock_directory
 from resnetcli.runs.metrics import READ_EVERY, Metrics, read_metrics
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.session import Session, SessionOutcome
-from resnetcli.train.stop import Stop
+from tests.support.sessions import Ticks, iterations, make, train
 from tests.train.tiny import CONFIG, Ear, Fake, config
-
-
-class Ticks:
-    """A clock that a step moves on by a second and a half, and looking at it not at all."""
-
-    def __init__(self, engine: Fake) -> None:
-        self.engine, self.start = engine, engine.iteration
-
-    def __call__(self) -> float:
-        return 100 + 1.5 * self.engine.iteration
-
-
-def make(path: Path, made: Config = CONFIG) -> Run:
-    return create(path, made, spec="", model="", recipe="")
-
-
-def train(run: Run, engine: Fake, ear: Ear | None = None) -> SessionOutcome:
-    return Session(run, engine, ear or Ear(), Ticks(engine)).train()
-
-
-def iterations(path: Path) -> list[int]:
-    return [iteration for iteration, _ in files(path)]
 
 
 def test_readings_tests_and_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:
@@ -137,80 +111,6 @@ def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(
     train(make(tmp_path / "run", config(iterations=10)), Fake())
     at = next(number for number, name in enumerate(synced) if name.startswith(".checkpoint-00000010.safetensors."))
     assert synced[at - 2 : at] == ["metrics.jsonl", "metrics.csv"]
-
-
-class Late(Stop):
-    """Whose signal comes just before it is asked for the so manieth time."""
-
-    def __init__(self, ask: int) -> None:
-        self.left = ask
-        super().__init__()
-
-    @property
-    def signal(self) -> int:
-        self.left -= 1
-        return signal.SIGTERM if self.left <= 0 else 0
-
-    @signal.setter
-    def signal(self, number: int) -> None:
-        pass
-
-
-def test_whenever_a_signal_comes_the_last_step_is_kept_and_read_once(tmp_path: Path) -> None:
-    stopped_at = set()
-    for ask in itertools.count(1):
-        run, engine = make(tmp_path / str(ask), config(iterations=25)), Fake()
-        outcome = Session(run, engine, Ear(), Ticks(engine), Late(ask)).train()
-        read = [p.iteration for p in read_metrics(run.path)]
-        last = [engine.iteration] if engine.iteration else []
-        assert read == sorted(set(read))
-        assert (read[-1:], iterations(run.path)[:1]) == (last, last)
-        if not outcome.signal:
-            break
-        stopped_at.add(engine.iteration)
-    assert stopped_at == set(range(26))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
-    run, engine = make(tmp_path / "run"), Fake()
-    before = signal.getsignal(number)
-    engine.before_step = lambda iteration: os.kill(os.getpid(), number) if iteration == 16 else None
-    outcome = train(run, engine)
-    assert outcome == SessionOutcome(None, signal=number)
-    assert engine.iteration == 17
-    assert iterations(run.path) == [17, 10]
-    assert read_metrics(run.path)[-1].iteration == 17
-    assert run.result is None
-    assert signal.getsignal(number) is before
-
-
-def test_a_signal_in_the_last_step_is_not_kept_waiting_for_a_test(tmp_path: Path) -> None:
-    run, engine = make(tmp_path / "run"), Fake()
-    engine.before_step = lambda iteration: os.kill(os.getpid(), signal.SIGTERM) if iteration == 39 else None
-    assert train(run, engine) == SessionOutcome(None, signal=signal.SIGTERM)
-    assert iterations(run.path)[0] == 40
-    result = train(run, Fake()).result
-    assert result is not None
-    assert run.result == result
-
-
-def test_after_a_first_signal_a_second_one_has_its_way() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
-    found: list[SessionOutcome] = []
-    thread = threading.Thread(target=lambda: found.append(train(make(tmp_path / "run"), Fake())))
-    thread.start()
-    thread.join()
-    assert found[0].result is not None
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -391,54 +291,6 @@ def test_a_run_is_not_called_complete_while_a_reading_is_missing(
     assert run.result is None
     assert train(run, Fake()).result is not None
     assert run.result is not None
-
-
-def test_a_signal_ends_an_evaluation_at_once_and_a_resume_makes_up_for_it(tmp_path: Path) -> None:
-    whole = make(tmp_path / "whole", config(validation_images=5))
-    train(whole, Fake())
-    for at, split in ((20, "test"), (20, "validation"), (40, "test"), (40, "train")):
-        run, engine = make(tmp_path / f"{at}{split}", config(validation_images=5)), Fake()
-        evaluate, left = engine.evaluate, list[str]()
-
-        def stopped(
-            which: str = "test",
-            at: int = at,
-            split: str = split,
-            engine: Fake = engine,
-            evaluate: Callable[[str], Evaluation] = evaluate,
-            left: list[str] = left,
-        ) -> Evaluation:
-            if engine.iteration == at and which == split:
-                os.kill(os.getpid(), signal.SIGHUP)
-                left.append("it went on")
-            return evaluate(which)
-
-        engine.evaluate = stopped  # type: ignore[method-assign, assignment]
-        assert train(run, engine) == SessionOutcome(None, signal=signal.SIGHUP)
-        assert left == []
-        assert iterations(run.path)[0] == at
-        assert train(run, Fake()).result is not None
-        assert [replace(p, wall_s=0, images_per_s=0) for p in read_metrics(run.path)] == [
-            replace(p, wall_s=0, images_per_s=0) for p in read_metrics(whole.path)
-        ]
-        assert (run.path / "metrics.csv").read_text().count("\n") == 5
-
-
-def test_a_signal_that_nohup_has_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Stop() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.signal == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_terminal_that_is_closed_sends_its_signal_twice_and_ends_nothing_early() -> None:
-    with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.signal == signal.SIGHUP
 
 
 def test_what_is_left_of_killed_processes_is_removed_at_a_resume_and_nothing_else(tmp_path: Path) -> None:
