@@ -316,9 +316,10 @@ def fused() -> None:
     """Convolutions that cuDNN fuses with the sum and ReLU behind them, and the deviation of the outputs."""
     import torch
 
+    from resnetcli.bench.deviation import check_outputs, reference_outputs
     from resnetcli.bench.execution import configure_torch
-    from resnetcli.bench.runtimes import calibrate, reference, transform, weights
-    from resnetcli.bench.runtimes import check as deviation
+    from resnetcli.bench.runtimes import transform
+    from resnetcli.bench.weights import build_random, calibrate_norms
     from resnetcli.net.module import Net, fuse
 
     wrong = []
@@ -329,17 +330,17 @@ def fused() -> None:
                 way = f"{dtype} {'nhwc' if channels_last else 'nchw'}"
                 chosen = options_of(dtype=dtype, channels_last=channels_last, fold_bn=True, runtime="cudnn")
                 with configure_torch(chosen, place()), torch.inference_mode(False), torch.no_grad():
-                    net, x = weights(plan(name), place()), torch.randn(8, 3, 224, 224, device=place())
-                    calibrate(net, x, plan(name))
-                    expected = reference(plan(name), net, x)
+                    net, x = build_random(plan(name), place()), torch.randn(8, 3, 224, 224, device=place())
+                    calibrate_norms(net, x, plan(name))
+                    expected = reference_outputs(plan(name), net, x)
                     variant = transform(plan(name), net, chosen, x)
-                    off = deviation(variant, variant.images, expected)
+                    off = check_outputs(variant, variant.images, expected)
                     assert isinstance(variant.net, Net)
                     again, convs = fuse(variant.net, variant.plan)
                     again(variant.images)
                 done = sum(conv.is_fused for conv in convs)
-                line.append(f"{way} {done} of {len(convs)}, off {max(off.maps or 0, off.outputs):.1e}")
-                number(f"fused {name} {way}", [done, len(convs), off.maps, off.outputs])
+                line.append(f"{way} {done} of {len(convs)}, off {max(off.feature_map or 0, off.outputs):.1e}")
+                number(f"fused {name} {way}", [done, len(convs), off.feature_map, off.outputs])
                 if not off.passed:
                     wrong.append(f"{name} {way}")
         report(f"{name}: " + "; ".join(line))

@@ -27,10 +27,10 @@ from resnetcli.bench.allocator import keep_freed_memory
 from resnetcli.bench.execution import configure_torch
 from resnetcli.bench.interleaved import measure_interleaved
 from resnetcli.bench.prepare import Ready, prepare
-from resnetcli.bench.runtimes import weights
-from resnetcli.bench.sampling import sample, warm_up
+from resnetcli.bench.sampling import sample, sample_interleaved, warm_up
 from resnetcli.bench.search import search
-from resnetcli.bench.versus import noise_floor, paired, sample_interleaved
+from resnetcli.bench.versus import noise_floor, paired
+from resnetcli.bench.weights import build_random
 from resnetcli.net.module import Net
 from resnetcli.roofline.calibrate import measure_device_peaks
 from resnetcli.roofline.measure import explain_measured
@@ -103,7 +103,7 @@ def with_net(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
     made: list[nn.Module] = []
 
     def keeping(plan: rc.Plan, place: torch.device) -> Net:
-        made.append(net := weights(plan, place))
+        made.append(net := build_random(plan, place))
         return net
 
     with mock.patch("resnetcli.bench.prepare.weights", keeping):

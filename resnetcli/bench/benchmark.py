@@ -47,7 +47,7 @@ class Results:
     """One per batch size."""
     failures: tuple[Failure, ...] = ()
     searches: tuple[SettingsSearch, ...] = ()
-    """One per batch size, if the fastest options were asked for."""
+    """One per batch size with `best`."""
 
     def plus(self, outcome: Measurement | Failure) -> Results:
         """With the outcome of one more batch size."""
@@ -72,23 +72,23 @@ class PairedTimings:
 
 
 def benchmark(plan: Plan, options: BenchmarkOptions, progress: Progress) -> Results:
-    """One model at each batch size in turn; what could not be measured is among the failures, even if all is."""
+    """Measure one model at each batch size; those that fail are in `failures`, even if all do."""
     results = _search(plan, options, progress) if options.best else _measure(plan, options, progress)
-    return _with_memory(plan, results, options) if options.memory else results
+    return _with_memory(plan, results) if options.memory else results
 
 
 def benchmark_interleaved(
     plans: Sequence[Plan], names: Sequence[str], options: BenchmarkOptions, *, base: int | None, progress: Progress
 ) -> tuple[tuple[Results, ...], tuple[PairedTimings, ...]]:
-    """Several models at each batch size, in interleaved rounds; times are relative to `base`, or the first model.
+    """Measure several models at each batch size, interleaved; times are relative to `base`, or the first model.
 
-    With `best` each under its own fastest options. Raises ResourceError if not one could be measured.
+    With `best` each under its own fastest options. Raises ResourceError if all fail.
     """
     results, timings = (_search_interleaved if options.best else _measure_interleaved)(
         plans, names, options, base, progress
     )
     if options.memory:
-        results = [_with_memory(plan, each, options) for plan, each in zip(plans, results, strict=True)]
+        results = [_with_memory(plan, each) for plan, each in zip(plans, results, strict=True)]
     return tuple(results), timings
 
 
@@ -122,29 +122,28 @@ def _search(plan: Plan, options: BenchmarkOptions, progress: Progress) -> Result
         for number, batch_size in enumerate(options.batch_sizes)
     )  # fmt: skip
     results = Results(searches=searches)
-    for found in searches:
+    for trials in searches:
         try:
-            best = found.best.measurement
+            best = trials.best.measurement
         except ResourceError as error:
-            results = results.plus(Failure.of(device, found.batch, error))
+            results = results.plus(Failure.of(device, trials.batch, error))
             continue
         assert best is not None
         results = results.plus(best)
     return results
 
 
-def _with_memory(plan: Plan, results: Results, options: BenchmarkOptions) -> Results:
-    """The results with the memory of a separate process for each measurement, under the options it was made with."""
-    kept = replace(results, measurements=())
+def _with_memory(plan: Plan, results: Results) -> Results:
+    """Add the memory of a separate process to each measurement, under its options."""
+    extended = replace(results, measurements=())
     for m in results.measurements:
-        run = next((found.best.options for found in results.searches if found.batch == m.batch), options.run)
-        held = measure_memory(Job(plan, run, m.device, m.batch, 0.0))
-        if isinstance(held, str):
-            problem = f"memory of `{plan.name}` with a batch of {m.batch}: {held}"
-            kept = kept.plus(Failure(m.device, m.batch, problem)).plus(m)
+        footprint = measure_memory(Job(plan, m.options, m.device, m.batch, 0.0))
+        if isinstance(footprint, str):
+            problem = f"memory of `{plan.name}` with a batch of {m.batch}: {footprint}"
+            extended = extended.plus(Failure(m.device, m.batch, problem)).plus(m)
         else:
-            kept = kept.plus(replace(m, memory=held))
-    return kept
+            extended = extended.plus(replace(m, memory=footprint))
+    return extended
 
 
 # --- interleaved -------------------------------------------------------------------------------------------------
@@ -181,8 +180,8 @@ def _search_interleaved(
     def time_group(group: Sequence[int], batch_size: int, progress: Progress) -> Interleaved:
         jobs = []
         for number in group:
-            (found,) = (found for found in results[number].searches if found.batch == batch_size)
-            trial = found.best if found.passed else found.trials[0]  # which fails once more, with the reason
+            (trials,) = (trials for trials in results[number].searches if trials.batch == batch_size)
+            trial = trials.best if trials.passed else trials.trials[0]  # fails once more, with the reason
             jobs.append(Job(plans[number], trial.options, device, batch_size, options.time_budget_s))
         return measure_interleaved_subprocesses(jobs, progress=progress)
 
@@ -197,7 +196,7 @@ def _in_groups(
 ) -> tuple[list[Results], tuple[PairedTimings, ...]]:  # fmt: skip
     """Add the measurements of the models at those places, timed in groups that have the base in common.
 
-    Raises the last ResourceError if not one could be measured.
+    Raises the last ResourceError if all fail.
     """
     results, others = list(results), [number for number in places if number != base]
     groups = [[base, *others[start : start + GROUP]] for start in range(0, len(others), GROUP)] or [[base]]
@@ -215,7 +214,7 @@ def _in_groups(
             for each, outcome, ratio in zip(group, timed.measured, timed.ratios, strict=True):
                 ratios[each] = ratio
                 if number and each == base:
-                    continue  # measured with the first group
+                    continue  # is in the first group
                 if isinstance(outcome, ResourceError):
                     error = outcome
                     results[each] = results[each].plus(Failure.of(_device(options), batch_size, outcome))

@@ -17,9 +17,9 @@ Ask = Callable[[Sequence[str]], str | None]
 """Runs a command and returns its stdout; None if it fails."""
 
 OTHERS, STOLEN, THROTTLED, WIDE = 0.05, 0.01, 0.01, 0.1
-"""Above these a measurement is noisy: the share of the processors' time that other programs took and that the host
-gave to other machines, the share of the time its own limits held the process up, and the width of the median's 95%
-interval relative to the median."""
+"""Above these a measurement is noisy: the shares of CPU time that other programs used and that the host gave to other
+machines, the share of the time for which CPU limits stopped the process, and the relative width of the median's 95% CI.
+"""
 STARTED_BY = "RESNETCLI_STARTED_BY"
 """Environment variable with the parent process: it may have a context on the GPU, and is idle."""
 _SLOWED = {0x08: "hardware slowdown", 0x20: "too hot", 0x40: "too hot", 0x80: "power brake"}
@@ -31,8 +31,8 @@ _REASONS = (("clocks_event_reasons.active",), ("clocks_throttle_reasons.active",
 _REASON = {
     "others": "other programs took {share:.0%} of the processors",
     "load": "the load average was {share:.1f} before it began",
-    "stolen": "the host took {share:.0%} of the processors away",
-    "throttled": "a limit on processor time held it up for {share:.0%} of the time",
+    "stolen": "the host took {share:.0%} of the CPU time",
+    "throttled": "a CPU limit stopped the process for {share:.0%} of the time",
     "gpu shared": "other programs were on the GPU",
     "gpu slowed": "the GPU was slowed down: {cause}",
     "interval": "the median's interval is {share:.0%} wide",

@@ -1,4 +1,4 @@
-"""What a device supports of `RunOptions`, and torch's switches set to them for a while.
+"""Which `RunOptions` a device supports, and a context manager that sets torch's switches to them.
 
 Torch is imported only to query a GPU and to set its switches.
 """
@@ -22,7 +22,7 @@ MAX_THREADS = 1024
 
 
 def require_supported(options: RunOptions, device: str) -> None:
-    """Raises UsageError for what a device (`cpu`, `cuda:0`) does not support, ResourceError for a missing compiler."""
+    """Raises UsageError for options the device (`cpu`, `cuda:0`) does not support, ResourceError without a compiler."""
     kind, threads = device.partition(":")[0], options.threads
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"`--threads` must be 1 to {MAX_THREADS}, not {threads}", "for example `--threads 4`")
@@ -52,7 +52,7 @@ def require_supported(options: RunOptions, device: str) -> None:
 
 
 def _require_trainable(options: RunOptions) -> None:
-    """Raises UsageError for what is measured in inference only."""
+    """Raises UsageError for options of inference only."""
     if options.runtime not in ("eager", "inductor"):
         raise UsageError(f"{options.runtime} is measured in inference only", "use `--compile`")
     if options.dtype == "fp16":
@@ -103,8 +103,8 @@ def require_compiler(device: str) -> None:
 def configure_torch(options: RunOptions, place: torch.device) -> Iterator[None]:
     """Context manager: set torch's switches, and restore them on leaving. Gradients are off except in training.
 
-    A GPU's convolutions are autotuned, since their shapes never change here. The C library cannot report how much freed
-    memory it kept before: after `keep_memory` it is set to the most that it keeps by default.
+    A GPU's convolutions are autotuned, since their shapes do not change. glibc cannot report its previous thresholds:
+    after `keep_memory` they are set to its defaults.
     """
     import torch
 
@@ -125,7 +125,7 @@ def configure_torch(options: RunOptions, place: torch.device) -> Iterator[None]:
             torch.jit.enable_onednn_fusion(True)
         if options.compile:
             _set_up_compiler(stack, freezing=options.mode == "infer")
-        # Compilers and graphs know no inference tensors: TorchScript would fall back to what it has not fused.
+        # Compilers and graphs do not support inference tensors: TorchScript would fall back to unfused kernels.
         plain = options.runtime in ("eager", "cudnn") and not options.cuda_graph and options.mode == "infer"
         stack.enter_context(torch.inference_mode(plain))
         stack.enter_context(torch.enable_grad() if options.mode == "train" else torch.no_grad())
@@ -134,14 +134,14 @@ def configure_torch(options: RunOptions, place: torch.device) -> Iterator[None]:
 
 @contextmanager
 def rounding(allowed: bool) -> Iterator[None]:
-    """With or without TF32 in convolutions and matrix products, on every GPU there is."""
+    """Context manager: allow or forbid TF32 in convolutions and matrix products, on all GPUs."""
     import torch
 
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     try:
         before = cudnn.allow_tf32, matmul.allow_tf32
         precision = torch.get_float32_matmul_precision()  # "high" and "medium" both allow TF32
-    except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with
+    except RuntimeError:  # it was set through the newer interface, which cannot be mixed with the older one
         switches: list[Any] = [cudnn.conv, matmul]  # type: ignore[attr-defined]
         words = [switch.fp32_precision for switch in switches]
         for switch in switches:
@@ -165,15 +165,15 @@ def _set_up_compiler(stack: ExitStack, *, freezing: bool) -> None:
     import torch._inductor.config
 
     stack.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores .* not enabled")  # which the settings decide
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores .* not enabled")  # the options decide
     stack.enter_context(torch._inductor.config.patch(freezing=freezing))
     stack.enter_context(torch._dynamo.config.patch(recompile_limits()))
 
 
 def recompile_limits() -> dict[str, int]:
-    """Settings of `torch._dynamo.config` that allow many recompilations, by the names that this PyTorch has for them.
+    """Settings of `torch._dynamo.config` that allow many recompilations, under the names of this PyTorch version.
 
-    Every model is run by the same line of code, and the compiler gives up on a line that changes too often.
+    Every model is called from the same line of code, and the compiler gives up on a line that recompiles too often.
     """
     import torch._dynamo.config as config
 

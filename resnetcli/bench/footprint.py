@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from resnetcli.bench.environment import Ask, ask
-from resnetcli.bench.peak import highest, peak_memory
+from resnetcli.bench.peak import gpu_peak_memory, highest, peak_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,9 @@ def footprint(
     call()
     torch.cuda.synchronize(place)
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(place)
-    before = torch.cuda.memory_allocated(place) - images_bytes
-    call()
-    torch.cuda.synchronize(place)
-    above = torch.cuda.max_memory_allocated(place) - before
-    if captured_bytes is not None:
-        above = captured_bytes + images_bytes
-    return Footprint(above, torch.cuda.max_memory_reserved(place), driver_memory(os.getpid(), ask))
+    peak = gpu_peak_memory(call, place)
+    above = peak if captured_bytes is None else captured_bytes
+    return Footprint(above + images_bytes, torch.cuda.max_memory_reserved(place), driver_memory(os.getpid(), ask))
 
 
 def driver_memory(process: int, ask: Ask = ask) -> int | None:

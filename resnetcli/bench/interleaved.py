@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -21,11 +22,13 @@ from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.latency import IdleMeter, Measurement, ModelRunner, measure_idle, read_environment
 from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, RunOptions
 from resnetcli.bench.prepare import on_device, out_of_memory_message, prepare
-from resnetcli.bench.sampling import Clock, Progress, Samples, no_progress, precise
-from resnetcli.bench.versus import Ratio, noise_floor, paired, sample_interleaved
+from resnetcli.bench.sampling import Clock, Progress, Rounds, Samples, Timer, no_progress, precise, sample_interleaved
+from resnetcli.bench.versus import Ratio, noise_floor, paired
 from resnetcli.errors import ResourceError, release_frames
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def interleave(
     """Time `count` models in interleaved rounds, each in the same random order whatever the host.
 
     The base is started twice and both are timed in each round (an A/A test), which gives the noise floor: where a
-    model's weights lie in memory makes it faster or slower, too. A model that cannot be started is left out.
+    model's weights are in memory makes it faster or slower, too. A model that fails is left out of the rounds.
     """
     runners: dict[int, Runner] = {}  # nothing else may refer to one: a model that fails has to be freed at once
     failed: dict[int, ResourceError] = {}
@@ -120,33 +123,71 @@ def interleave(
             twin = runners[base]
     before = host.read()  # building and compiling are not what is measured
     attempt(warm_up, list(runners))
-    if not runners:
-        return Interleaved.failed([failed[number] for number in range(count)])
+    while runners:
+        compared = twin if base in runners and len(runners) > 1 else None
+        try:
+            with host.rounds():
+                timed = _time_rounds(runners, base, compared, before, host, time_budget_s, clock, progress)
+        except _ModelError as failure:  # the others are timed once more, without it
+            failed[failure.number] = release_frames(failure.error)
+            runners.pop(failure.number, None)
+            twin = None if failure.number == base else twin
+            host.release()
+            continue
+        progress(1.0)
+        measured, ratios, floor, rounds = timed
+        outcomes = tuple(measured[number] if number in measured else failed[number] for number in range(count))
+        return Interleaved(outcomes, tuple(ratios.get(n) for n in range(count)), floor, rounds.n, rounds.precise)
+    return Interleaved.failed([failed[number] for number in range(count)])
+
+
+class _ModelError(Exception):
+    """One model failed while all were timed."""
+
+    def __init__(self, number: int, error: ResourceError) -> None:
+        super().__init__(number)
+        self.number, self.error = number, error
+
+
+def _time_rounds(
+    runners: Mapping[int, Runner], base: int, twin: Runner | None, before: Reading, host: Host, time_budget_s: float,
+    clock: Clock, progress: Progress,
+) -> tuple[dict[int, Measurement], dict[int, Ratio], float | None, Rounds]:  # fmt: skip
+    """Measurements, ratios to the base, the noise floor and the rounds; without a twin there are only measurements.
+
+    Raises _ModelError if one of the models fails.
+    """
+
+    def attempt(number: int, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except ResourceError as error:
+            raise _ModelError(number, error) from None
+
+    def timer(number: int, runner: Runner) -> Timer:
+        return lambda calls: attempt(number, lambda: runner.seconds(calls))
+
     numbers = list(runners)
-    compared = twin is not None and base in runners and len(runners) > 1
-    timed = [*runners.values(), twin] if compared and twin is not None else list(runners.values())
-    with host.rounds():
-        if compared and twin is not None:
-            twin.warm_up()
-        rounds = sample_interleaved(
-            [runner.seconds for runner in timed], clock, random.Random(0), base=numbers.index(base) if compared else 0,
-            least_s=min(0.5, time_budget_s / 6), budget_s=time_budget_s / 2 * len(timed),
-            progress=lambda share: progress((2 + 3 * share) / 6),
-        )  # fmt: skip
-        seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the twin's come last
-        for place, number in enumerate(numbers):
-            runners[number].measure_extras(Samples(seconds[number], rounds.calls[place], precise(seconds[number])))
-        environment = Ledger(before, host.read())
-        measured = {number: runner.measurement(environment) for number, runner in runners.items()}
-    progress(1.0)
-    floor = noise_floor(seconds[base], rounds.seconds[-1]) if compared else None
-    ratios = tuple(
-        paired(seconds[base], seconds[number], floor) if floor is not None and number in runners and number != base
-        else None
-        for number in range(count)
+    timers = [timer(number, runner) for number, runner in runners.items()]
+    if twin is not None:
+        attempt(base, twin.warm_up)
+        timers.append(timer(base, twin))
+    rounds = sample_interleaved(
+        timers, clock, random.Random(0), base=0 if twin is None else numbers.index(base),
+        least_s=min(0.5, time_budget_s / 6), budget_s=time_budget_s / 2 * len(timers),
+        progress=lambda share: progress((2 + 3 * share) / 6),
     )  # fmt: skip
-    outcomes = tuple(measured[number] if number in measured else failed[number] for number in range(count))
-    return Interleaved(outcomes, ratios, floor, rounds.n, rounds.precise)
+    seconds = dict(zip(numbers, rounds.seconds, strict=False))  # the twin's come last
+    for place, (number, runner) in enumerate(runners.items()):
+        samples = Samples(seconds[number], rounds.calls[place], precise(seconds[number]))
+        attempt(number, partial(runner.measure_extras, samples))
+    environment = Ledger(before, host.read())
+    measured = {number: attempt(number, partial(runner.measurement, environment)) for number, runner in runners.items()}
+    if twin is None:
+        return measured, {}, None, rounds
+    floor = noise_floor(seconds[base], rounds.seconds[-1])
+    ratios = {number: paired(seconds[base], seconds[number], floor) for number in numbers if number != base}
+    return measured, ratios, floor, rounds
 
 
 class _Runner(ModelRunner):

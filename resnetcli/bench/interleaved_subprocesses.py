@@ -124,7 +124,7 @@ def measure_interleaved_subprocesses(
 ) -> Interleaved:
     """The jobs' models, one process each, all on one device at one batch size, timed as `measure_interleaved` does.
 
-    A process that fails before the rounds is left out. Raises ResourceError where one dies during the rounds.
+    A process that fails or dies is left out.
     """
     with ExitStack() as stack:
         host = _Processes(jobs, start, stack, torch.device(devices.find(jobs[0].device)))
@@ -158,6 +158,6 @@ def main(handle: int) -> None:
         try:
             attend(line.recv(), line.recv, lambda answer: line.send((answer, own_seconds())))
         except (EOFError, ConnectionError):
-            return  # nobody is there to receive an answer
+            return  # the parent has ended
         except Exception as error:
             line.send((one_line(error), own_seconds()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -16,7 +16,7 @@ from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.footprint import Footprint, footprint
 from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, Dtype, Mode, RunOptions
 from resnetcli.bench.prepare import Ready, Setup, on_device, out_of_memory_message, prepare, set_up
-from resnetcli.bench.runtimes import explained
+from resnetcli.bench.runtimes import explain_errors
 from resnetcli.bench.sampling import Clock, Progress, Samples, Warmup, no_progress, sample, throughput, warm_up
 from resnetcli.bench.statistics import interval, iqr, median, outliers, p99, quantile
 from resnetcli.bench.training_step import Phases, time_phases
@@ -68,14 +68,14 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """What is measured of a model once its latency is known."""
+    """Figures measured after the latency."""
 
     throughput_img_s: float
-    """Images a second with the queue kept full; measured by itself, not derived from the latency."""
+    """Images per second with the queue kept full; measured separately, not derived from the latency."""
     phases: Phases | None = None
     """Times of a training step's phases; None in inference."""
     energy: Energy | None = None
-    """None where it was not asked for, or the device does not report it."""
+    """None unless requested, and if the device has no meter."""
     host_s: float | None = None
     """The CPU's time to start the kernels of a call on an idle GPU; None on a CPU."""
 
@@ -84,7 +84,7 @@ class Extras:
 class Measurement(Extras, Timing, Warmup, Setup):
     """All figures of one model on one device at one batch size, with the conditions.
 
-    A figure is a field of the class it inherits from that names its source, and filled in where that is made.
+    Each base class has the figures of one source. A new figure is a field of one of them, filled in where it is built.
     """
 
     device: str
@@ -94,7 +94,7 @@ class Measurement(Extras, Timing, Warmup, Setup):
     noisy: tuple[Noise, ...]
     """Why the figures are unreliable, if they are."""
     memory: Footprint | None = None
-    """Of a separate process; None where it was not asked for."""
+    """Of a separate process; None unless requested."""
 
     @property
     def dtype(self) -> Dtype:
@@ -110,17 +110,6 @@ class Measurement(Extras, Timing, Warmup, Setup):
     def settings(self) -> str:
         """The options as text: `bf16 channels_last compile`, `train fp32`."""
         return self.options.text
-
-    def record(self) -> dict[str, Any]:
-        """For JSON: the figures, the options beside them, and the environment's shares."""
-        values = asdict(self)
-        del values["options"]
-        ledger = self.environment
-        shares = {"others": ledger.others, "stolen": ledger.stolen, "throttled": ledger.throttled}
-        return {
-            **self.options.record(), **values, "noisy": [noise.text for noise in self.noisy],
-            "environment": {**values["environment"], **shares},
-        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +233,7 @@ def measure_footprint(plan: Plan, *, device: str, batch_size: int, options: RunO
     subject, hint = out_of_memory_message(plan, batch_size, place, options)
     with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
         prepared = set_up(plan, place, batch_size, time.perf_counter, options)
-        with explained(plan, options):
+        with explain_errors(plan, options):
             return footprint(prepared.call, prepared.images.nbytes, place, captured_bytes=prepared.captured_bytes)
 
 

@@ -4,6 +4,7 @@ An option is one field here: its default, its help, what it is called in a table
 command line, the tables, JSON and saved baselines follow from it. Torch is not imported.
 """
 
+# ruff: noqa: RUF009 - `option` returns a field
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -61,9 +62,9 @@ class Option(NamedTuple):
     """Whether it has no effect without a device to measure on."""
 
 
-def option(help: str, **metadata: Any) -> dict[str, Option]:
-    """Metadata for a field of an options dataclass."""
-    return {"option": Option(help, **metadata)}
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of an options dataclass."""
+    return field(default=default, metadata={"option": Option(help, **metadata)})
 
 
 def option_of(field: Field[Any]) -> Option:
@@ -90,101 +91,51 @@ class RunOptions:
     Raises UsageError for a value that does not exist. `execution.require_supported` checks what a device supports.
     """
 
-    mode: Mode = field(
-        default="infer",
-        metadata=option(
-            "Benchmark inference (eval-mode forward) or a training step (forward + backward + optimizer).",
-            metavar="infer|train",
-            choices=MODES,
-            exact=True,
-            by_layer=False,
-            word=lambda mode: "" if mode == "infer" else mode,
-        ),
-    )
-    """infer: a forward pass in evaluation. train: forward, backward and an optimizer's step; bf16 is then autocast."""
-    dtype: Dtype | None = field(
-        default=None,
-        metadata=option(
-            "Precision. [default: fp32; convolutions may use TF32 on GPU, as is PyTorch's default]",
-            metavar="|".join(DTYPES),
-            choices=DTYPES,
-            word=lambda dtype: dtype or "fp32",
-        ),
-    )
+    mode: Mode = option(
+        "infer", "Benchmark inference (eval-mode forward) or a training step (forward + backward + optimizer).",
+        metavar="infer|train", choices=MODES, exact=True, by_layer=False,
+        word=lambda mode: "" if mode == "infer" else mode,
+    )  # fmt: skip
+    """infer: a forward pass in eval mode. train: forward, backward and an optimizer step; bf16 uses autocast."""
+    dtype: Dtype | None = option(
+        None, "Precision. [default: fp32; convolutions may use TF32 on GPU, as is PyTorch's default]",
+        metavar="|".join(DTYPES), choices=DTYPES, word=lambda dtype: dtype or "fp32",
+    )  # fmt: skip
     """Of weights and activations. tf32: float32 whose convolutions and matrix products round their inputs to 10 bits.
 
     None is fp32 with PyTorch's own switches, which on a GPU allow TF32 in convolutions; "fp32" forbids it.
     """
-    channels_last: bool = field(
-        default=False,
-        metadata=option(
-            "Use channels_last (NHWC) memory format.",
-            word=lambda is_set: "channels_last" if is_set else "",
-            searched=True,
-        ),
-    )
-    fold_bn: bool = field(
-        default=False,
-        metadata=option(
-            "Fuse BatchNorm into the preceding convolutions.",
-            searched=True,
-            by_layer=False,
-            refused={
-                "train": (
-                    "`--fold-bn` cannot be used with `--mode train`: fused BatchNorm cannot be trained",
-                    "omit `--fold-bn`",
-                )
-            },
-        ),
-    )
-    keep_memory: bool = field(
-        default=False,
-        metadata=option(
-            "Keep freed memory in the allocator between calls (CPU, glibc).",
-            exact=True,
-            searched=True,
-            refused={
-                "cuda": (
-                    "`--keep-memory` is for CPUs: on a GPU PyTorch keeps freed memory by default",
-                    "omit `--keep-memory`",
-                )
-            },
-        ),
-    )
-    runtime: Runtime = field(
-        default="eager",
-        metadata=option(
-            "Use torch.compile (with frozen weights in inference).",
-            flag="--compile",
-            given="inductor",
-            choices=get_args(Runtime),
-            searched=True,
-            by_layer=False,
-            word=lambda runtime: {"eager": "", "inductor": "compile"}.get(runtime, runtime),
-        ),
-    )
+    channels_last: bool = option(
+        False, "Use channels_last (NHWC) memory format.", searched=True,
+        word=lambda is_set: "channels_last" if is_set else "",
+    )  # fmt: skip
+    fold_bn: bool = option(
+        False, "Fuse BatchNorm into the preceding convolutions.", searched=True, by_layer=False,
+        refused={"train": ("`--fold-bn` cannot be used with `--mode train`: fused BatchNorm cannot be trained",
+                           "omit `--fold-bn`")},
+    )  # fmt: skip
+    keep_memory: bool = option(
+        False, "Keep freed memory in the allocator between calls (CPU, glibc).", exact=True, searched=True,
+        refused={"cuda": ("`--keep-memory` is for CPUs: on a GPU PyTorch keeps freed memory by default",
+                          "omit `--keep-memory`")},
+    )  # fmt: skip
+    runtime: Runtime = option(
+        "eager", "Use torch.compile (with frozen weights in inference).", flag="--compile", given="inductor",
+        choices=get_args(Runtime), searched=True, by_layer=False,
+        word=lambda runtime: {"eager": "", "inductor": "compile"}.get(runtime, runtime),
+    )  # fmt: skip
     """inductor: `torch.compile` with frozen weights; torchscript: traced, frozen, fused by oneDNN.
 
-    cudnn: eager PyTorch with one kernel for a convolution, its bias, and the sum and ReLU after it.
+    cudnn: eager PyTorch with one kernel for a convolution, its bias, and the addition and ReLU after it.
     """
-    cuda_graph: bool = field(
-        default=False,
-        metadata=option(
-            "Capture and replay a CUDA graph.",
-            word=lambda is_set: "graph" if is_set else "",
-            searched=True,
-            by_layer=False,
-            refused={
-                "cpu": ("`--cuda-graph` requires a GPU", "omit `--cuda-graph`, or use `--device cuda`"),
-                "train": ("`--cuda-graph` cannot be used with `--mode train`", "omit `--cuda-graph`"),
-            },
-        ),
-    )
-    threads: int | None = field(
-        default=None,
-        metadata=option(
-            "Number of CPU threads. [default: all]", metavar="N", word=lambda threads: "", exact=True, by_layer=False
-        ),
+    cuda_graph: bool = option(
+        False, "Capture and replay a CUDA graph.", searched=True, by_layer=False,
+        word=lambda is_set: "graph" if is_set else "",
+        refused={"cpu": ("`--cuda-graph` requires a GPU", "omit `--cuda-graph`, or use `--device cuda`"),
+                 "train": ("`--cuda-graph` cannot be used with `--mode train`", "omit `--cuda-graph`")},
+    )  # fmt: skip
+    threads: int | None = option(
+        None, "Number of CPU threads. [default: all]", metavar="N", exact=True, by_layer=False, word=lambda threads: ""
     )
 
     def __post_init__(self) -> None:
@@ -245,49 +196,24 @@ class BenchmarkOptions:
     Raises UsageError for a batch size below 1 and for options that exclude each other.
     """
 
-    batch_sizes: tuple[int, ...] = field(
-        default=(1,),
-        metadata=option(
-            "Batch size(s) to benchmark, e.g. 8 or 1,8,64. Counts are always per image.",
-            flag="--batch-size",
-            panel=None,
-            metavar="N[,N]...",
-            parse=parse_batches,
-            default_text="1",
-            needs_device=False,
-        ),
-    )
-    device: str | None = field(
-        default=None,
-        metadata=option(
-            "Benchmark on this device; without it, only static analysis.",
-            metavar="cpu|cuda[:N]",
-            panel=None,
-            needs_device=False,
-        ),
-    )
+    batch_sizes: tuple[int, ...] = option(
+        (1,), "Batch size(s) to benchmark, e.g. 8 or 1,8,64. Counts are always per image.", flag="--batch-size",
+        panel=None, metavar="N[,N]...", parse=parse_batches, default_text="1", needs_device=False,
+    )  # fmt: skip
+    device: str | None = option(
+        None, "Benchmark on this device; without it, only static analysis.", metavar="cpu|cuda[:N]", panel=None,
+        needs_device=False,
+    )  # fmt: skip
     """`cpu`, `cuda` or `cuda:1`; None measures nothing."""
-    time_budget_s: float = field(
-        default=TIME_BUDGET_S,
-        metadata=option(
-            "Benchmark time per model and batch size, e.g. 30s, 2min. [default: 3s]",
-            flag="--time-budget",
-            panel=None,
-            metavar="TIME",
-            parse=parse_duration,
-        ),
-    )
+    time_budget_s: float = option(
+        TIME_BUDGET_S, "Benchmark time per model and batch size, e.g. 30s, 2min. [default: 3s]", flag="--time-budget",
+        panel=None, metavar="TIME", parse=parse_duration,
+    )  # fmt: skip
     run: RunOptions = DEFAULT
-    best: bool = field(
-        default=False, metadata=option("Autotune: try all settings, verify outputs, report the fastest.")
-    )
-    memory: bool = field(
-        default=False,
-        metadata=option("Also measure peak memory in a fresh process (a few seconds per run).", panel=None),
-    )
-    energy: bool = field(
-        default=False,
-        metadata=option("Also measure energy per image in joules, via NVML or RAPL (about 8 s per run).", panel=None),
+    best: bool = option(False, "Autotune: try all settings, verify outputs, report the fastest.")
+    memory: bool = option(False, "Also measure peak memory in a fresh process (a few seconds per run).", panel=None)
+    energy: bool = option(
+        False, "Also measure energy per image in joules, via NVML or RAPL (about 8 s per run).", panel=None
     )
 
     def resolve_device(self) -> BenchmarkOptions:

@@ -1,4 +1,4 @@
-"""Peak CPU memory of a call, from Linux's accounting of this process."""
+"""Peak memory of a call: on a CPU from Linux's accounting of this process, on a GPU from PyTorch's allocator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -25,6 +28,18 @@ def peak_memory(call: Callable[[], T]) -> tuple[T, int | None]:
         before = _status("VmRSS")
     result = call()
     return result, None if before is None else max(0, _status("VmHWM") - before)
+
+
+def gpu_peak_memory(call: Callable[[], object], place: torch.device) -> int:
+    """Peak bytes that PyTorch allocates on a GPU during the call, above those before."""
+    import torch
+
+    torch.cuda.synchronize(place)
+    torch.cuda.reset_peak_memory_stats(place)
+    before = torch.cuda.memory_allocated(place)
+    call()
+    torch.cuda.synchronize(place)
+    return torch.cuda.max_memory_allocated(place) - before
 
 
 def highest() -> int | None:

@@ -11,23 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from resnetcli.bench import training_step as training
+from resnetcli.bench.deviation import Deviation, check_outputs, reference_outputs
 from resnetcli.bench.execution import gpu_computes
 from resnetcli.bench.options import DEFAULT, RunOptions
-from resnetcli.bench.peak import peak_memory
-from resnetcli.bench.runtimes import (
-    Deviation,
-    Pool,
-    calibrate,
-    check,
-    explained,
-    image_sizes,
-    model,
-    reference,
-    transform,
-    weights,
-)
+from resnetcli.bench.peak import gpu_peak_memory, peak_memory
+from resnetcli.bench.runtimes import Pool, explain_errors, transform
 from resnetcli.bench.sampling import Clock, Timer
 from resnetcli.bench.training_step import seconds_of
+from resnetcli.bench.weights import build_random, calibrate_norms, image_sizes, pytorch_model
 from resnetcli.errors import UsageError
 from resnetcli.net.memory import fitting, physical_memory, require
 from resnetcli.net.module import Net
@@ -39,7 +30,7 @@ from resnetcli.plan.training import is_traced
 
 @dataclass(frozen=True, kw_only=True)  # without slots: a `Measurement` inherits from several such classes
 class Setup:
-    """How a model was run, and what is known of it once it has run."""
+    """How a model was run, and the figures of preparing it."""
 
     options: RunOptions
     batch: int
@@ -70,9 +61,9 @@ class Ready:
     place: torch.device
     setup: Setup
     waited: Timer
-    """Waits for each call before making the next."""
+    """Times calls, waiting for each before the next."""
     queued: Timer
-    """Makes calls back to back."""
+    """Times calls made back to back."""
     phases: Callable[[], tuple[float, float, float]] | None = None
     """The seconds of a training step's three phases; None in inference."""
     host: Callable[[], float] | None = None
@@ -103,7 +94,7 @@ def out_of_memory_message(plan: Plan, batch_size: int, place: torch.device, opti
     The hint is empty where none may.
     """
     most = batch_size // 2
-    if not is_traced(plan):  # of a PyTorch model it is not known what it keeps
+    if not is_traced(plan):  # the memory of a PyTorch model is unknown
         cast = options.mode == "infer" and options.dtype in ("bf16", "fp16")
         room = free_memory(place) if place.type == "cuda" else physical_memory()
         most = min(most, memory(plan, options.mode, dtype="bf16" if cast else "fp32").largest_batch(room))
@@ -132,7 +123,7 @@ def prepare(
     compiled.
     """
     prepared = set_up(plan, place, batch_size, clock, options, pool)
-    with explained(plan, options):
+    with explain_errors(plan, options):
         first_call_s, peak = _first_call(prepared.call, prepared.images, place, clock)
         if prepared.captured_bytes is not None:  # a replay allocates nothing
             peak = prepared.captured_bytes + prepared.images.nbytes
@@ -147,7 +138,7 @@ def prepare(
         tf32=place.type == "cuda" and options.precision in ("fp32", "tf32") and _tf32(place),
         threads=torch.get_num_threads(),
         cudnn_benchmark=place.type == "cuda" and torch.backends.cudnn.benchmark,
-        deviation_maps=deviation.maps if deviation else None,
+        deviation_maps=deviation.feature_map if deviation else None,
         deviation_outputs=deviation.outputs if deviation else None,
         tolerance=deviation.tolerance if deviation else None,
         prepare_s=prepared.seconds + first_call_s,
@@ -178,11 +169,11 @@ def set_up(
     require(subject, batch_size * _widest(plan) * torch.float32.itemsize, place, hint)
     if options.mode == "train":  # at least half of it where activations are cast to bf16
         require(subject, memory(plan, "train").bytes(batch_size) // (2 if options.dtype == "bf16" else 1), place, hint)
-    with model(plan, place, batch_size) if is_traced(plan) else nullcontext(weights(plan, place)) as net:
+    with pytorch_model(plan, place, batch_size) if is_traced(plan) else nullcontext(build_random(plan, place)) as net:
         # Never zeros: computing on zeros draws less power and can be faster.
         x = torch.randn((batch_size, *image_sizes(plan)), device=place)
-        with torch.no_grad(), explained(plan, options):
-            calibrate(net, x, plan)
+        with torch.no_grad(), explain_errors(plan, options):
+            calibrate_norms(net, x, plan)
         if isinstance(net, Net) and options.mode == "train":
             return _set_up_training(plan, net, x, options, place, clock)
         return _set_up_inference(plan, net, x, options, place, clock, pool)
@@ -191,14 +182,14 @@ def set_up(
 def _set_up_inference(
     plan: Plan, net: nn.Module, x: Tensor, options: RunOptions, place: torch.device, clock: Clock, pool: Pool | None
 ) -> Prepared:
-    with explained(plan, options):
-        expected = None if options.plain else reference(plan, net, x)
+    with explain_errors(plan, options):
+        expected = None if options.plain else reference_outputs(plan, net, x)
         start = clock()
         variant = transform(plan, net, options, x, pool)
         ready = variant.images
         _wait(place)
         seconds = clock() - start
-    checked = None if expected is None else lambda: check(variant, ready, expected)
+    checked = None if expected is None else lambda: check_outputs(variant, ready, expected)
     return Prepared(
         lambda: variant.call(ready), ready, checked, seconds, variant.plan, captured_bytes=variant.captured_bytes
     )
@@ -207,14 +198,14 @@ def _set_up_inference(
 def _set_up_training(
     plan: Plan, net: Net, x: Tensor, options: RunOptions, place: torch.device, clock: Clock
 ) -> Prepared:
-    expected = None if options.plain else training.reference(net, x)
-    with explained(plan, options):
+    expected = None if options.plain else training.training_reference(net, x)
+    with explain_errors(plan, options):
         start = clock()
         model = training.trainable(plan, net, options, len(x), place)
         ready = model.ready(x)
         _wait(place)
         seconds = clock() - start
-    checked = None if expected is None else lambda: training.check(model, ready, expected)
+    checked = None if expected is None else lambda: training.check_training_outputs(model, ready, expected)
     return Prepared(
         lambda: model.step(ready), ready, checked, seconds, plan, step=lambda mark: model.step(ready, mark)
     )  # fmt: skip
@@ -234,12 +225,12 @@ def _tf32(place: torch.device) -> bool:
         return False
     try:
         return torch.backends.cudnn.allow_tf32
-    except RuntimeError:  # somebody has set it through the newer interface, which the older one refuses to mix with
+    except RuntimeError:  # it was set through the newer interface, which cannot be mixed with the older one
         return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
 
 
 def _widest(plan: Plan) -> int:
-    """Scalars of the inputs and output of the largest step, for one image: a lower bound of what is needed."""
+    """Scalars in the inputs and output of the largest step, for one image: a lower bound of the memory."""
     return max(
         step.shape.elements + sum(plan.steps[source].shape.elements for source in step.inputs) for step in plan.steps
     )
@@ -252,19 +243,15 @@ def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, cloc
     call()
     _wait(place)
     seconds = clock() - start
-    # Of the second call: the first one also pages libraries in and takes memory that the allocator already kept.
+    # Of the second call: the first one also loads libraries' pages and reuses memory the allocator had cached.
     if place.type == "cpu":
         _, above = peak_memory(call)
         return seconds, None if above is None else above + x.nbytes
-    torch.cuda.reset_peak_memory_stats(place)
-    before = torch.cuda.memory_allocated(place) - x.nbytes
-    call()
-    _wait(place)
-    return seconds, torch.cuda.max_memory_allocated(place) - before
+    return seconds, gpu_peak_memory(call, place) + x.nbytes
 
 
 def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
-    """Two timers: one waits for each call before making the next, one makes calls back to back."""
+    """Two timers: one waits for each call before the next, one makes calls back to back."""
 
     def host(calls: int) -> float:
         start = clock()
@@ -291,7 +278,7 @@ def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tu
         return float(begin.elapsed_time(end)) / 1e3
 
     if place.type == "cpu":
-        return host, host  # a CPU has returned when it has finished
+        return host, host  # on a CPU a call has finished when it returns
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     return waited, queued
 
@@ -310,7 +297,7 @@ def _host(call: Callable[[], object], place: torch.device, clock: Clock) -> Call
 
 def _explaining(timer: Timer, plan: Plan, options: RunOptions) -> Timer:
     def timed(calls: int) -> float:
-        with explained(plan, options):  # the clock runs within
+        with explain_errors(plan, options):  # the clock runs within
             return timer(calls)
 
     return timed
@@ -325,8 +312,7 @@ def _wait(place: torch.device) -> None:
 def on_device(place: torch.device) -> Iterator[None]:
     """Context manager for building and measuring: that GPU is the current one, random numbers start from a fixed seed.
 
-    What a PyTorch model prints goes to stderr: it is not a result. Raises ResourceError if the GPU cannot be used at
-    all, which its first use shows.
+    Output of PyTorch models goes to stderr: it is not a result. Raises ResourceError if the GPU cannot be used.
     """
     with ExitStack() as stack:
         with fitting("PyTorch", place, "see `nvidia-smi` for the processes that use the GPU"):

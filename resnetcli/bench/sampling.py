@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,36 +68,77 @@ def warm_up(
             return Warmup(warmup_s=elapsed, warmup_calls=len(times), warmup_settled=settled)
 
 
-def sample(
-    timer: Timer,
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Seconds per call of each model, by round: samples of one index were timed in one round."""
+
+    seconds: tuple[tuple[float, ...], ...]
+    """One tuple per model, all of one length, no sample omitted."""
+    calls: tuple[int, ...]
+    """Calls that each model's samples are the mean of."""
+    precise: bool
+    """Whether every median's and every ratio's interval had become narrow enough; otherwise the time budget ended."""
+
+    @property
+    def n(self) -> int:
+        """Number of rounds."""
+        return len(self.seconds[0])
+
+
+def sample_interleaved(
+    timers: Sequence[Timer],
     clock: Clock,
+    order: random.Random,
     *,
     budget_s: float,
+    base: int = 0,
     least_s: float = 0.5,
     least: int = 10,
     tick_s: float = 1e-9,
     tolerance: float = 0.01,
     progress: Progress = no_progress,
-) -> Samples:
-    """Samples until the median's 95% interval is within `tolerance` of it, or the budget ends.
+) -> Rounds:
+    """Rounds in which each model is timed once, in a new random order, until all is precise or the budget ends.
 
-    Each sample has as many calls as last max(1 ms, 100 ticks of the clock). At least `least` samples are taken, over at
-    least `least_s`; three suffice where that would take more than four budgets.
+    Drifts and stalls then affect all models alike. A median or a ratio to the model `base` is precise when its 95%
+    interval is within `tolerance` of it. A sample lasts max(1 ms, 100 ticks of the clock). There are at least `least`
+    rounds, over at least `least_s`; three suffice where that would take more than four budgets.
     """
     start = clock()
-    calls = repeats(timer, max(1e-3, 100 * tick_s))
-    seconds: list[float] = []
-    check = least
+    calls = tuple(repeats(timer, max(1e-3, 100 * tick_s)) for timer in timers)
+    seconds: list[list[float]] = [[] for _ in timers]
+    places, n, check = list(range(len(timers))), 0, least
     while True:
-        seconds.append(timer(calls) / calls)
-        elapsed, n = clock() - start, len(seconds)
+        order.shuffle(places)
+        for place in places:
+            seconds[place].append(timers[place](calls[place]) / calls[place])
+        n += 1
+        elapsed = clock() - start
         progress(min(1.0, elapsed / budget_s))
-        if elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3):
-            return Samples(tuple(seconds), calls, precise(seconds, tolerance))
-        if n >= check and elapsed >= least_s:
+        over = elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3)
+        if over or (n >= check and elapsed >= least_s):
             check = later(n)
-            if precise(seconds, tolerance):
-                return Samples(tuple(seconds), calls, True)
+            done = all(
+                precise(times, tolerance) and precise(ratios(seconds[base], times), tolerance) for times in seconds
+            )
+            if done or over:
+                return Rounds(tuple(map(tuple, seconds)), calls, done)
+
+
+def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
+    """The other's time relative to the base's, in each round."""
+    return [b / a for a, b in zip(base, other, strict=True)]
+
+
+def sample(
+    timer: Timer, clock: Clock, *, budget_s: float, least_s: float = 0.5, tick_s: float = 1e-9,
+    progress: Progress = no_progress,
+) -> Samples:  # fmt: skip
+    """`sample_interleaved` for a single model."""
+    rounds = sample_interleaved(
+        [timer], clock, random.Random(0), budget_s=budget_s, least_s=least_s, tick_s=tick_s, progress=progress
+    )
+    return Samples(rounds.seconds[0], rounds.calls[0], rounds.precise)
 
 
 def throughput(timer: Timer, clock: Clock, *, budget_s: float, call_s: float, windows: int = 5) -> float:

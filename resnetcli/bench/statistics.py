@@ -68,9 +68,7 @@ def at_least(hits: int, draws: int, p: float) -> float:
     odds = p / (1 - p)
     upwards = hits > draws * p  # always away from the peak, so that terms shrink and the sum ends soon
     i = hits if upwards else hits - 1
-    term = exp(
-        lgamma(draws + 1) - lgamma(i + 1) - lgamma(draws - i + 1) + i * log(p) + (draws - i) * log1p(-p),
-    )
+    term = exp(lgamma(draws + 1) - lgamma(i + 1) - lgamma(draws - i + 1) + i * log(p) + (draws - i) * log1p(-p))
     total = 0.0
     while term > 1e-17 and 0 <= i <= draws:
         total += term

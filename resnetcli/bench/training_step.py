@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from resnetcli.bench.deviation import Deviation, as_tuple, relative_error
 from resnetcli.bench.environment import Noise
 from resnetcli.bench.execution import rounding
 from resnetcli.bench.options import RunOptions
-from resnetcli.bench.runtimes import Call, Deviation, Output, as_tuple, relative
+from resnetcli.bench.runtimes import Call, Output
 from resnetcli.bench.sampling import Clock, precise
 from resnetcli.bench.statistics import interval, median
 from resnetcli.errors import ResourceError, UsageError
@@ -141,18 +142,18 @@ def loss_of(outputs: Output, labels: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def reference(net: Net, x: Tensor) -> tuple[Tensor, ...]:
+def training_reference(net: Net, x: Tensor) -> tuple[Tensor, ...]:
     """Outputs in training mode in eager fp32 without TF32, dropout disabled."""
     net.train()
     with rounding(allowed=False), torch.no_grad(), without_dropout(net):
         return tuple(value.clone() for value in as_tuple(net(x)))
 
 
-def check(model: TrainableModel, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
-    """Deviation of the outputs in training mode from `reference`'s, for images that are ready."""
+def check_training_outputs(model: TrainableModel, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
+    """Deviation of the outputs in training mode from `training_reference`, for images that are ready."""
     with without_dropout(model.net):  # with gradients, as it is timed: a compiler generates other code without them
         outputs = [y.detach() for y in as_tuple(model.outputs(x))]
-    return Deviation(None, max(map(relative, outputs, expected)), model.options.tolerance)
+    return Deviation(None, max(map(relative_error, outputs, expected)), model.options.tolerance)
 
 
 @contextmanager

@@ -1,79 +1,16 @@
-"""Models timed against each other: interleaved rounds, ratios paired by round, and the noise floor."""
+"""Ratios of two models' times, paired by round, and the noise floor."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, hypot, log
 from typing import Literal
 
-from resnetcli.bench.sampling import Clock, Progress, Timer, later, no_progress, precise, repeats
+from resnetcli.bench.sampling import ratios
 from resnetcli.bench.statistics import interval, median
 
 Outcome = Literal["slower", "faster", "same"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """Seconds per call of each model, by round: samples of one index were timed in one round."""
-
-    seconds: tuple[tuple[float, ...], ...]
-    """One tuple per model, all of one length, no sample omitted."""
-    calls: tuple[int, ...]
-    """Calls that each model's samples are the mean of."""
-    precise: bool
-    """Whether every median's and every ratio's interval had become narrow enough; otherwise the time budget ended."""
-
-    @property
-    def n(self) -> int:
-        """Number of rounds."""
-        return len(self.seconds[0])
-
-
-def sample_interleaved(
-    timers: Sequence[Timer],
-    clock: Clock,
-    order: random.Random,
-    *,
-    budget_s: float,
-    base: int = 0,
-    least_s: float = 0.5,
-    least: int = 10,
-    tick_s: float = 1e-9,
-    tolerance: float = 0.01,
-    progress: Progress = no_progress,
-) -> Rounds:
-    """Rounds in which each model is timed once, in a new random order, until all is precise or the budget ends.
-
-    Drifts and stalls then affect all models alike. A median or a ratio to the model `base` is precise when its 95%
-    interval is within `tolerance` of it. A sample lasts max(1 ms, 100 ticks of the clock). There are at least `least`
-    rounds, over at least `least_s`; three suffice where that would take more than four budgets.
-    """
-    start = clock()
-    calls = tuple(repeats(timer, max(1e-3, 100 * tick_s)) for timer in timers)
-    seconds: list[list[float]] = [[] for _ in timers]
-    places, n, check = list(range(len(timers))), 0, least
-    while True:
-        order.shuffle(places)
-        for place in places:
-            seconds[place].append(timers[place](calls[place]) / calls[place])
-        n += 1
-        elapsed = clock() - start
-        progress(min(1.0, elapsed / budget_s))
-        over = elapsed >= (budget_s if n >= least else 4 * budget_s) and n >= min(least, 3)
-        if over or (n >= check and elapsed >= least_s):
-            check = later(n)
-            done = all(
-                precise(times, tolerance) and precise(ratios(seconds[base], times), tolerance) for times in seconds
-            )
-            if done or over:
-                return Rounds(tuple(map(tuple, seconds)), calls, done)
-
-
-def ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
-    """The other's time relative to the base's, in each round."""
-    return [b / a for a, b in zip(base, other, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,11 +164,7 @@ def execute(job: Job) -> Measurement | Footprint | str:
         if job.figure == "memory":
             return measure_footprint(job.plan, options=job.options, device=job.device, batch_size=job.batch_size)
         return measure(
-            job.plan,
-            options=job.options,
-            device=job.device,
-            batch_size=job.batch_size,
-            time_budget_s=job.time_budget_s,
+            job.plan, options=job.options, device=job.device, batch_size=job.batch_size, time_budget_s=job.time_budget_s
         )
     except Exception as error:  # compilers and runtimes raise anything; a search continues without this trial
         return one_line(error)

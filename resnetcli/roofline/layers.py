@@ -14,8 +14,9 @@ from resnetcli.bench import device as devices
 from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.options import DEFAULT, RunOptions
 from resnetcli.bench.prepare import on_device, out_of_memory_message
-from resnetcli.bench.runtimes import calibrate, transform, weights
+from resnetcli.bench.runtimes import transform
 from resnetcli.bench.sampling import Clock
+from resnetcli.bench.weights import build_random, calibrate_norms
 from resnetcli.errors import UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net
@@ -83,9 +84,9 @@ def time_layers(
         raise UsageError("a compiled or folded model has no separate layers to time", "use eager mode")
     subject, hint = out_of_memory_message(plan, batch_size, place, options)
     with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
-        net = weights(plan, place)
+        net = build_random(plan, place)
         x = torch.randn(batch_size, plan.input.c, plan.input.h, plan.input.w, device=place)
-        calibrate(net, x, plan)
+        calibrate_norms(net, x, plan)
         x = transform(plan, net, options, x).images
         if place.type != "cuda":
             return alternate(lambda: _whole(net, x, clock), lambda: _steps(net, x, clock), clock, budget_s=budget_s)

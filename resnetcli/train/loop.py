@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
 
 from resnetcli.bench.execution import recompile_limits, require_supported
 from resnetcli.bench.options import RunOptions, as_dtype
-from resnetcli.bench.runtimes import explained
+from resnetcli.bench.runtimes import explain_errors
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.net.memory import NoRoom, fitting, is_out_of_memory
 from resnetcli.plan.count import count
@@ -429,5 +429,5 @@ def _compiling(plan: Plan, how: RunOptions) -> Iterator[None]:
     """Context manager for the first step, which compiles. Raises a one-line ResourceError if the compiler fails."""
     from torch._dynamo import config
 
-    with config.patch(recompile_limits()), explained(plan, how):
+    with config.patch(recompile_limits()), explain_errors(plan, how):
         yield

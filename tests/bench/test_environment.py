@@ -118,13 +118,13 @@ def reading(**values: object) -> Reading:
     [
         ({"own_s": 30.0, "busy_s": 131.0}, ()),  # others 1 of 40 processor seconds
         ({"own_s": 30.0, "busy_s": 140.0}, ("other programs took 25% of the processors",)),
-        ({"own_s": 30.0, "busy_s": 134.0, "stolen_s": 5.0}, ("the host took 10% of the processors away",)),
+        ({"own_s": 30.0, "busy_s": 134.0, "stolen_s": 5.0}, ("the host took 10% of the CPU time",)),
         ({"own_s": 30.0, "busy_s": 130.0, "throttled_s": 0.05}, ()),
         ({"own_s": 30.0, "busy_s": 130.0, "throttled_s": 2.0},
-         ("a limit on processor time held it up for 20% of the time",)),
+         ("a CPU limit stopped the process for 20% of the time",)),
         ({"own_s": 30.0, "busy_s": 136.0, "stolen_s": 3.0, "throttled_s": 1.0},
-         ("other programs took 10% of the processors", "the host took 5% of the processors away",
-          "a limit on processor time held it up for 10% of the time")),
+         ("other programs took 10% of the processors", "the host took 5% of the CPU time",
+          "a CPU limit stopped the process for 10% of the time")),
     ],
 )  # fmt: skip
 def test_noise_is_what_others_took_in_between(after: dict[str, float], reasons: tuple[str, ...]) -> None:

@@ -73,8 +73,8 @@ def test_a_call_that_does_not_count_comes_before_each_sample(monkeypatch: pytest
 class World:
     """A clock that only calls move on, and processes that take a time of their own for one."""
 
-    def __init__(self, *calls: float | str) -> None:
-        self.now, self.calls, self.log = 0.0, iter(calls), []
+    def __init__(self, *calls: float | str, dies: float = 0.0) -> None:
+        self.now, self.calls, self.log, self.dies = 0.0, iter(calls), [], dies
 
     log: list[tuple[float, object]]
 
@@ -93,6 +93,8 @@ class World:
                 if isinstance(question, Job):
                     return True
                 world.log.append((call_s, question))
+                if call_s == world.dies and len(world.log) > 20:
+                    raise ResourceError("its process ended with SIGSEGV")
                 if isinstance(question, int):
                     world.now += question * call_s
                     return question * call_s
@@ -141,6 +143,18 @@ def test_a_net_that_cannot_be_prepared_is_left_out() -> None:
     none = measure_interleaved_subprocesses([job()] * 2, clock=world.clock, start=World("no", "no").start)
     assert none.rounds == 0
     assert all(isinstance(outcome, ResourceError) for outcome in none.measured)
+
+
+@pytest.mark.parametrize(("dies", "compared"), [(0.03, True), (0.01, False)])
+def test_a_model_that_dies_while_it_is_timed_does_not_end_the_others(dies: float, compared: bool) -> None:
+    world = World(0.01, 0.02, 0.03, 0.01, dies=dies)  # the base, which comes first, once more at last
+    found = measure_interleaved_subprocesses([job()] * 3, clock=world.clock, start=world.start)
+    problems = [m.message if isinstance(m, ResourceError) else "" for m in found.measured]
+    dead = "its process ended with SIGSEGV"
+    assert problems == (["", "", dead] if compared else [dead, "", ""])
+    assert [ratio is not None for ratio in found.ratios] == [False, compared, False]
+    assert (found.floor is not None) == compared
+    assert found.rounds > 0
 
 
 # --- both --------------------------------------------------------------------------------------------------------

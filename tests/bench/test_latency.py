@@ -15,7 +15,7 @@ from resnetcli.bench import latency
 from resnetcli.bench.latency import Measurement, measure
 from resnetcli.bench.options import RunOptions
 from resnetcli.bench.prepare import out_of_memory_message
-from resnetcli.bench.runtimes import calibrate
+from resnetcli.bench.weights import calibrate_norms
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.module import build
 from resnetcli.ops import Add, BatchNorm, Conv, Linear, PoolTo, ReLU
@@ -149,8 +149,8 @@ def test_a_very_deep_net_is_timed_on_finite_values() -> None:
     torch.manual_seed(0)
     net, x = build(plan).eval(), torch.randn(2, 4, 8, 8)
     with torch.inference_mode():
-        assert not net(x).isfinite().all()  # else there would be nothing to calibrate
-        calibrate(net, x, plan)
+        assert not net(x).isfinite().all()  # else there would be nothing to calibrate_norms
+        calibrate_norms(net, x, plan)
         y = net(x)
     assert y.isfinite().all()
     assert 0.1 < float(y.std()) < 1000
@@ -161,7 +161,7 @@ def test_calibration_leaves_nothing_but_statistics() -> None:
     net = build(plan).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with torch.inference_mode():
-        calibrate(net, torch.randn(3, 3, 8, 8), plan)
+        calibrate_norms(net, torch.randn(3, 3, 8, 8), plan)
     changed = {
         name.rpartition(".")[2] for name, value in net.state_dict().items() if not torch.equal(value, before[name])
     }

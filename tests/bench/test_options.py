@@ -15,7 +15,7 @@ from resnetcli.bench.options import BenchmarkOptions, RunOptions
 from resnetcli.errors import UsageError
 
 ROOT = Path(resnetcli.__file__).parents[1]
-FIELD = '    toy: bool = field(default=False, metadata=option("Play around."))\n'
+FIELD = '    toy: bool = option(False, "Play around.")\n'
 EFFECT = """
     if options.toy:
         with open(os.environ["TOY_LOG"], "a") as log:
@@ -67,7 +67,7 @@ def insert(path: Path, before: str, text: str) -> None:
 def test_an_option_is_a_field_and_the_place_where_it_acts(tmp_path: Path) -> None:
     bench = Path(shutil.copytree(ROOT / "resnetcli", tmp_path / "resnetcli")) / "bench"
     (tmp_path / "specs").symlink_to(ROOT / "specs")
-    insert(bench / "options.py", "    threads: int | None = field(\n", FIELD)
+    insert(bench / "options.py", "    threads: int | None = option(\n", FIELD)
     insert(bench / "execution.py", "    with ExitStack() as stack:\n", "    import os" + EFFECT)
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     env = {**os.environ, "PYTHONPATH": path, "TOY_LOG": str(tmp_path / "log"), "OMP_NUM_THREADS": "1"}

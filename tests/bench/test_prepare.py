@@ -10,10 +10,10 @@ import torch
 
 from resnetcli.bench import prepare as ready
 from resnetcli.bench import runtimes as variants
+from resnetcli.bench.deviation import as_tuple
 from resnetcli.bench.execution import configure_torch
 from resnetcli.bench.options import RunOptions
 from resnetcli.bench.prepare import on_device, prepare, set_up
-from resnetcli.bench.runtimes import as_tuple
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import NoRoom
 from resnetcli.ops import Shape
@@ -79,7 +79,7 @@ def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(m
 def test_the_peak_memory_of_a_graph_is_what_its_capture_took(monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(dtype="bf16", cuda_graph=True)
     monkeypatch.setattr(variants, "_graph", lambda call, x, pool: (lambda images: torch.zeros(()), 10**9))
-    monkeypatch.setattr(ready, "check", lambda variant, x, expected: None)
+    monkeypatch.setattr(ready, "check_outputs", lambda variant, x, expected: None)
     with on_device(CPU), configure_torch(options, CPU):
         found = prepare(residual_net(), CPU, 2, lambda: 0.0, options)
     assert found.setup.peak_memory_bytes == 10**9 + 2 * 3 * 8 * 8 * 2
@@ -226,9 +226,9 @@ def test_a_model_whose_own_train_gives_nothing_back_is_counted_and_run(seen: Cal
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("Net", RunOptions(fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+        ("Net", RunOptions(fold_bn=True), "is a PyTorch model: its BatchNorm cannot be fused"),
         ("Net", RunOptions(mode="train"), "is a PyTorch model: its training step is not measured"),
-        ("Net", RunOptions(runtime="torchscript", fold_bn=True), "is a PyTorch model, whose BatchNorm is not folded"),
+        ("Net", RunOptions(runtime="torchscript", fold_bn=True), "is a PyTorch model: its BatchNorm cannot be fused"),
     ],
 )
 def test_what_only_nets_of_specs_can_is_refused(

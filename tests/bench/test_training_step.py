@@ -13,19 +13,19 @@ from resnetcli.bench.execution import configure_torch
 from resnetcli.bench.interleaved import measure_interleaved
 from resnetcli.bench.latency import Measurement, measure
 from resnetcli.bench.options import MODES, Dtype, RunOptions
-from resnetcli.bench.runtimes import weights
 from resnetcli.bench.training_step import (
     Phase,
     Phases,
     TrainableModel,
-    check,
+    check_training_outputs,
     loss_of,
     output_shapes,
-    reference,
     seconds_of,
     time_phases,
     trainable,
+    training_reference,
 )
+from resnetcli.bench.weights import build_random
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.ops import BatchNorm, Conv, Dropout, Linear, Pool, PoolTo, ReLU
 from resnetcli.plan.plan import Plan
@@ -48,7 +48,7 @@ def net_with_dropout() -> Plan:
 
 def ready(plan: Plan, way: RunOptions = TRAIN, batch_size: int = 4) -> tuple[TrainableModel, Tensor]:
     torch.manual_seed(0)
-    made = trainable(plan, weights(plan, CPU), way, batch_size, CPU)
+    made = trainable(plan, build_random(plan, CPU), way, batch_size, CPU)
     return made, made.ready(torch.randn(batch_size, plan.input.c, plan.input.h, plan.input.w))
 
 
@@ -93,23 +93,23 @@ def test_a_step_drops_out_and_the_check_does_not() -> None:
     made, x = ready(net_with_dropout())
     with torch.no_grad():
         assert not torch.equal(*(made.outputs(x) for _ in range(2)))  # type: ignore[arg-type]
-    expected = reference(made.net, x)
-    assert check(made, x, expected).outputs == 0
+    expected = training_reference(made.net, x)
+    assert check_training_outputs(made, x, expected).outputs == 0
     assert all(layer.training for layer in made.net.modules())
 
 
 def test_in_bf16_weights_stay_and_values_are_cast() -> None:
     way = RunOptions(dtype="bf16", channels_last=True, mode="train")
     made, x = ready(residual_net(), way)
-    expected = reference(made.net, x)
+    expected = training_reference(made.net, x)
     assert {value.dtype for value in made.net.parameters()} == {torch.float32}
     output = made.outputs(x)
     assert isinstance(output, Tensor)
     assert output.dtype == torch.bfloat16
     assert x.is_contiguous(memory_format=torch.channels_last)
-    deviation = check(made, x, expected)
+    deviation = check_training_outputs(made, x, expected)
     assert 1e-4 < deviation.outputs < deviation.tolerance
-    assert deviation.maps is None
+    assert deviation.feature_map is None
 
 
 def test_what_cannot_be_trained_is_refused() -> None:

@@ -6,8 +6,8 @@ from itertools import chain, cycle, repeat
 
 import pytest
 
-from resnetcli.bench.sampling import Timer
-from resnetcli.bench.versus import Ratio, noise_floor, paired, ratios, sample_interleaved, unpaired
+from resnetcli.bench.sampling import Timer, ratios, sample_interleaved
+from resnetcli.bench.versus import Ratio, noise_floor, paired, unpaired
 
 
 class World:

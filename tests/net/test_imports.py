@@ -110,7 +110,7 @@ def test_two_files_neighbours_of_one_name_are_two(tmp_path: Path) -> None:
         ("nets.py:none", "`none` returns a int, not a torch.nn.Module"),
         ("nets.py:leaves", "`leaves` cannot be constructed: SystemExit: bye"),
         ("nets.py:ready width=3", "is already constructed: `width` cannot be set"),
-        ("nets.py:ready --device cpu --fold-bn", "whose BatchNorm is not folded"),
+        ("nets.py:ready --device cpu --fold-bn", "its BatchNorm cannot be fused"),
         ("nets.py", "is a Python file: name a model in it\nhint: for example `nets.py:leaves`"),
         ("nothing.py:Net", "no such file: `nothing.py`"),
         ("syntax.py:Net", "syntax.py:2:11: error: not Python: "),

@@ -17,7 +17,8 @@ import torch
 
 from resnetcli.bench.execution import configure_torch
 from resnetcli.bench.options import Dtype, RunOptions
-from resnetcli.bench.runtimes import calibrate, capture_stream, transform, weights
+from resnetcli.bench.runtimes import capture_stream, transform
+from resnetcli.bench.weights import build_random, calibrate_norms
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -165,9 +166,9 @@ def cases() -> Iterator[tuple[str, Plan]]:
 def kernels(plan: Plan, settings: RunOptions, place: torch.device, batch: int = 2) -> int:
     """Nodes of a CUDA graph of one forward pass."""
     with configure_torch(settings, place), torch.inference_mode(False), torch.no_grad():
-        net = weights(plan, place)
+        net = build_random(plan, place)
         x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
-        calibrate(net, x, plan)
+        calibrate_norms(net, x, plan)
         made = transform(plan, net, settings, x)
         stream = capture_stream(place)
         stream.wait_stream(torch.cuda.current_stream(place))
