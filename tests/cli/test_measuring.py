@@ -73,16 +73,16 @@ def test_training_steps_are_compared_and_held_against_a_file_of_inference_only_w
     record = found["models"][0]["measurements"][0]
     kept = {
         "model": "cifar_resnet20", "parameters": found["models"][0]["parameters"], "input": [3, 32, 32], "batch": 1,
-        "params": 1, "macs": 1, "median_s": 0.1, "interval_s": [0.1, 0.1], "floor": None, "torch": "2",
+        "params": 1, "macs": 1, "median_s": 0.1, "interval_s": [0.1, 0.1], "torch": "2",
         "conditions": {"device_name": record["device_name"], "device": "cpu", "mode": "infer"},
     }  # fmt: skip
     for name in ("processors", "dtype", "tf32", "threads", "channels_last", "fold_bn", "runtime", "cuda_graph",
                  "keep_memory", "cudnn_benchmark"):  # fmt: skip
         kept["conditions"][name] = record.get(name, record["environment"]["after"].get(name))
-    file.write_text(json.dumps({"schema": "resnet-cli/saved@1", "results": [kept]}))
+    file.write_text(json.dumps({"schema": "resnet-cli/baseline@1", "results": [kept]}))
     result = run(f"compare {NET} --mode train --against {file}")
     assert result.exit_code == 2
-    assert "another setting: mode `infer`, here it is `train`" in result.stderr
+    assert "with other settings: mode `infer`, now `train`" in result.stderr
 
 
 def test_a_net_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_appear(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     assert result.stdout.count("not run") == 2
     assert result.stdout.count("out of memory") == 3  # of each rung, and of the batch, below the table
     result = run("profile cifar_resnet56 --device cpu --best --batch-size 1,8 --format csv")
-    assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["row"] == "total"] == ["1"]
-    assert result.stderr == "not measured: nothing could be measured at batch 8: out of memory\n"
+    assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["stage"] == "total"] == ["1"]
+    assert result.stderr == "warning: not measured: nothing could be measured at batch 8: out of memory\n"
     assert run("profile cifar_resnet56 --device cpu --best --batch-size 8").exit_code == 3
     result = run("compare cifar_resnet20 cifar_resnet56 --device cpu --best --batch-size 1,8 --format json")
     assert result.exit_code == 0, result.stderr
