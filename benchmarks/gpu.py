@@ -931,7 +931,7 @@ def ladder() -> None:
     ]
     found = json.loads(cli(*words, limit=215).stdout)
     text = []
-    for rung in found["ladder"]:
+    for rung in found["trials"]:
         t = (rung.get("measurement") or rung).get("median_s")
         text.append(
             f"{rung['settings']}: {ms(t) if t else '-'}{' best' if rung['best'] else ''} "

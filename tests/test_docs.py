@@ -293,7 +293,7 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
         if record.get("latency"):  # has the keys of a measurement
             assert record["latency"] == record["measurements"][0]
             record["latency"] = {}
-        for rung in record.get("ladder", ()):
+        for rung in record.get("trials", ()):
             assert rung["measurement"] is None or rung["measurement"].keys() == record["measurements"][0].keys()
             rung["measurement"] = rung["measurement"] and {}
         for key, value in emitted(record):

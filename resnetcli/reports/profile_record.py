@@ -61,7 +61,7 @@ def profile_record(profile: Profile) -> Record:
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,
-        "ladder": [trial_record(search, trial) for search in profile.searches for trial in search.trials],
+        "trials": [trial_record(search, trial) for search in profile.searches for trial in search.trials],
         "failures": [asdict(failure) for failure in profile.failures],
         "notes": list(profile.notes),
         "warnings": [_warning(warning) for warning in plan.warnings],

@@ -77,7 +77,7 @@ def test_both_maps_and_outputs_must_be_within_tolerance(maps: float | None, outp
     assert (deviates(m) == "") is passes
 
 
-def test_a_ladder_climbs_on_when_a_rung_fails_and_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_trial_does_not_end_the_search_which_reports_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[Job] = []
     told: list[float] = []
 
@@ -113,7 +113,7 @@ def test_threads_are_this_process_s_unless_told() -> None:
     assert seen == {torch.get_num_threads()}
 
 
-def test_a_ladder_begins_with_eager_fp32_and_can_be_of_one_dtype() -> None:
+def test_a_search_begins_with_eager_fp32_and_can_be_of_one_dtype() -> None:
     for device in ("cpu", "cuda:0"):
         assert candidates(device)[0] == FP32
         assert len(set(candidates(device))) == len(candidates(device))

@@ -124,21 +124,21 @@ def test_best_finds_settings_that_pass_and_are_no_slower_than_eager() -> None:
     result = run(f"profile {NET} --best --threads 1 --format json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
-    ladder = found["ladder"]
-    assert ladder[0]["settings"] == "fp32"
-    assert [rung["settings"] for rung in ladder if rung["best"]] == [found["measurements"][0]["settings"]]
-    passed = [rung for rung in ladder if rung["passed"]]
-    assert found["measurements"][0]["median_s"] == min(rung["measurement"]["median_s"] for rung in passed)
+    trials = found["trials"]
+    assert trials[0]["settings"] == "fp32"
+    assert [trial["settings"] for trial in trials if trial["best"]] == [found["measurements"][0]["settings"]]
+    passed = [trial for trial in trials if trial["passed"]]
+    assert found["measurements"][0]["median_s"] == min(trial["measurement"]["median_s"] for trial in passed)
     assert len(passed) >= 4
-    for rung in passed[1:]:
-        off = rung["measurement"]["deviation_outputs"]
-        assert off is None or off <= rung["measurement"]["tolerance"]
-    assert found["measurements"][0]["median_s"] <= ladder[0]["measurement"]["median_s"]
+    for trial in passed[1:]:
+        off = trial["measurement"]["deviation_outputs"]
+        assert off is None or off <= trial["measurement"]["tolerance"]
+    assert found["measurements"][0]["median_s"] <= trials[0]["measurement"]["median_s"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_ladder_that_is_stopped_leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_search_that_is_stopped_leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
     script += "from resnetcli.cli.main import main; main()"
     with subprocess.Popen(
@@ -148,7 +148,7 @@ def test_a_ladder_that_is_stopped_leaves_nothing_behind(number: signal.Signals, 
         until = time.monotonic() + 60
         while not list(tmp_path.iterdir()) and time.monotonic() < until:
             time.sleep(0.05)
-        assert list(tmp_path.iterdir())  # the first rung's process
+        assert list(tmp_path.iterdir())  # the first trial's process
         process.send_signal(number)
         printed, said = process.communicate(timeout=20)
     assert (process.returncode, printed, said) == (code, b"", b"")
@@ -196,7 +196,7 @@ def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[lis
     found = json.loads(run(f"compare {nets} --device cpu --best --format json").stdout)
     assert [len(model["measurements"]) for model in found["models"]] == [1, 1, 1]
     assert found["models"][2]["measurements"][0]["median_s"] == 0.03
-    assert [rung["best"] for rung in found["models"][0]["ladder"]] == [True, False]
+    assert [trial["best"] for trial in found["models"][0]["trials"]] == [True, False]
 
 
 def test_a_net_that_no_setting_suits_is_a_line_and_the_others_take_turns(climbed: list[list[Job]]) -> None:
@@ -239,7 +239,7 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     assert result.exit_code == 0, result.stderr
     assert "not measured: nothing could be measured at batch 8: out of memory" in result.stdout
     assert result.stdout.count("not run") == 2
-    assert result.stdout.count("out of memory") == 3  # of each rung, and of the batch, below the table
+    assert result.stdout.count("out of memory") == 3  # of each trial, and of the batch, below the table
     result = run("profile cifar_resnet56 --device cpu --best --batch-size 1,8 --format csv")
     assert [line["batch"] for line in csv.DictReader(result.stdout.splitlines()) if line["stage"] == "total"] == ["1"]
     assert result.stderr == "warning: not measured: nothing could be measured at batch 8: out of memory\n"
