@@ -6,7 +6,6 @@ import errno
 import glob
 import json
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -151,7 +150,7 @@ def write_atomic(path: Path, *parts: bytes | memoryview) -> None:
         with suppress(OSError):
             if stale.stat().st_mtime < time.time() - STALE_S:  # left by a killed process
                 stale.unlink()
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # unique among processes
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")  # unique among processes
     try:
         with draft.open("xb") as file:
             with suppress(OSError):  # a new file, or a file system without permissions

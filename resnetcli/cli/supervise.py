@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -35,6 +33,8 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
     code, with exit code 2, or 3 if the system killed the child. Threads and exit handlers that the code left behind
     end with the child.
     """
+    import ctypes  # slow to import, and most commands run no user code
+
     from resnetcli.table.output import reserve_stdout
 
     if not hasattr(os, "fork") or not isinstance(sys.stdout, io.TextIOWrapper):  # within another program
@@ -87,6 +87,8 @@ def _status_of(command: Callable[[], None]) -> int:
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1 if error.code else 0
     except BaseException:
+        import traceback
+
         traceback.print_exc()
         status = 1
     from resnetcli.table.output import stream
