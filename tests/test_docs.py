@@ -240,7 +240,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
         case "eval@1":
             classes = [Evaluation(1, 0.5, 10), Evaluation(0, 0.0, 0)]
             yield examine.eval_record(Run(Path("run"), TRAINED), 40, ["cat", "dog"], classes, TRAINED)
-        case "curves@1":
+        case "curves@2":
             line = Line((100, 200), (50.0, 40.0), (49.0, 39.0), (51.0, 41.0))
             drawn = Curve("net", Path("run"), (Run(Path("run"), TRAINED),), line, line, (Drop(100, 0.1, 0.01),))
             yield curves_record(Curves((drawn,), ("a note",)))

@@ -1,4 +1,4 @@
-"""Training and test error against iterations, read from the directories of runs: of one net's run, or of all its seeds.
+"""Training and test error against iterations, read from run directories: of one run, or of all seeds of a model.
 
 No torch is needed.
 """
@@ -26,7 +26,7 @@ from resnetcli.runs.metrics import Point, read_metrics
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An error, in per cent, against iterations; of several seeds their mean, and the lowest and highest of them."""
+    """Error in percent against iterations: mean, minimum and maximum over seeds."""
 
     iterations: tuple[int, ...]
     mean: tuple[float, ...]
@@ -35,66 +35,66 @@ class Line:
 
     @property
     def last(self) -> float | None:
-        """The mean at the last iteration; None where there is no reading."""
+        """The mean at the last iteration; None without readings."""
         return self.mean[-1] if self.mean else None
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A step of the learning rate's schedule that was taken."""
+    """A drop of the learning rate in a step schedule."""
 
     iteration: int
-    """The first at the lower rate, counted from 0; the last reading at the higher one where the recipe does not say."""
+    """The first at the lower rate, counted from 0; without a milestone, the last reading at the higher one."""
     before: float
     after: float
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One net's two lines."""
+    """Training and test error of one model."""
 
     label: str
     path: Path
-    """As it was asked for: a run, or the directory of several seeds."""
+    """As given: a run, or the directory of several seeds."""
     runs: tuple[Run, ...]
-    """Those that the lines are of: one, or some seeds."""
+    """The run, or the runs of the seeds that the lines average."""
     train: Line
-    """Of augmented images, each as it was just before the update it went into."""
+    """On augmented images, each before the update it contributes to."""
     test: Line
     drops: tuple[Drop, ...]
 
     @property
     def config(self) -> Config:
-        """What was asked of the run; of several seeds, of the first of them."""
+        """Configuration of the run, or of the first seed."""
         return self.runs[0].config
 
     @property
     def reached(self) -> int:
-        """The last iteration that is drawn."""
+        """The last iteration of the curve."""
         return self.train.iterations[-1]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the runs."""
+        """Seeds of the runs."""
         return tuple(run.config.seed for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """What is drawn in one picture, and what could not be."""
+    """The curves of one plot, and notes about what is missing from it."""
 
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
-    """A sentence for each thing that is missing from the picture."""
+    """One sentence per omission."""
     failed: tuple[ModelFailure, ...] = ()
     """Paths that are not runs, or whose files are damaged."""
 
 
 def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
-    """A curve for each run or directory of seeds that has been read at least once; the others are noted.
+    """A curve for each run, or directory of seeds, that has a reading; notes name the others.
 
-    A directory of several nets stands for all that are in it. A path that is not a run, or has invalid metrics,
-    is in `failed`. Raises UsageError or ModelsError if that is all there is, or nothing was read yet.
+    A directory of several models stands for all of them. A path that is not a run, or has invalid metrics,
+    is in `failed`. Raises UsageError or ModelsError if there is no curve.
     """
     notes: list[str] = []
     folders, not_listed = for_each(
@@ -111,17 +111,17 @@ def read_curves(paths: Sequence[str | os.PathLike[str]]) -> Curves:
         if failed:
             raise ModelsError(failed)
         raise UsageError(notes[0] if len(notes) == 1 else "none of these runs has a reading yet",
-                         "the first is written after some 100 iterations")  # fmt: skip
-    labelled = tuple(replace(curve, label=label) for curve, label in zip(found, distinct(found), strict=True))
+                         "the first one is written after at most 100 iterations")  # fmt: skip
+    labelled = tuple(replace(curve, label=label) for curve, label in zip(found, distinct_labels(found), strict=True))
     untested = [curve.label for curve in labelled if not curve.test.iterations]
     if untested:
-        what = untested[0] if len(untested) == 1 else f"{len(untested)} runs, {untested[0]} the first of them"
-        notes.append(f"not tested yet, so that there is a training error alone: {what}")
+        what = untested[0] if len(untested) == 1 else f"{len(untested)} runs, the first is {untested[0]}"
+        notes.append(f"training error only, not evaluated yet: {what}")
     return Curves(labelled, tuple(notes), failed)
 
 
 def _runs(path: Path) -> list[Run]:
-    """The run in a directory, or those of all seeds that were begun."""
+    """The run in a directory, or the runs of all seeds."""
     if (seeds := seeds_of(path)) is not None:
         return [open_run(folder) for folder in seeds.folders]
     try:
@@ -130,26 +130,26 @@ def _runs(path: Path) -> list[Run]:
         if os.path.isdir(path) and not (path / CONFIG_FILE).exists():  # noqa: PTH112
             inside = next((child for child in sorted(path.iterdir()) if (child / CONFIG_FILE).is_file()), None)
             if inside is not None:
-                error.hint = f"there are runs in it: `{inside}`, or all of them: `{path}/*`"
+                error.hint = f"it contains runs: `{inside}`, or all of them: `{path}/*`"
         raise
 
 
 def _curve(path: Path, runs: Sequence[Run], notes: list[str]) -> Curve | None:
-    """The curve of the runs; what is left out goes into the notes."""
+    """The curve of the runs; `notes` receives what is omitted."""
     read = [(run, points) for run in runs if (points := read_metrics(run.path))]
     if not read:
-        notes.append(f"there is no reading in `{path}` yet")
+        notes.append(f"`{path}` has no reading yet")
         return None
     done = [(run, points) for run, points in read if points[-1].iteration >= run.config.iterations]
-    # A mean over fewer and fewer seeds would jump where one ends: either whole runs, or as far as all of them are.
+    # A mean over fewer and fewer seeds would jump: either complete runs, or all of them up to the shortest.
     drawn = done or read
     if len(drawn) < len(runs):
-        what = "have finished" if done else "have a reading"
-        notes.append(f"`{path}`: the mean of {len(drawn)} of {len(runs)} seeds: those that {what}")
+        what = "are complete" if done else "have a reading"
+        notes.append(f"`{path}`: mean of {len(drawn)} of {len(runs)} seeds, those that {what}")
     readings = [points for _, points in drawn]
     train = _line(readings, lambda point: point.train_error_percent)
     if not train.iterations:
-        notes.append(f"`{path}`: its seeds were not read at any iteration in common yet")
+        notes.append(f"`{path}`: its seeds have no readings at a common iteration yet")
         return None
     return Curve(
         label="",
@@ -162,7 +162,7 @@ def _curve(path: Path, runs: Sequence[Run], notes: list[str]) -> Curve | None:
 
 
 def _line(runs: Sequence[Sequence[Point]], error: Callable[[Point], float | None]) -> Line:
-    """Of one run its readings; of several, what they come to at the iterations at which all of them were read."""
+    """The readings of one run, or statistics of several at the iterations that all of them have."""
     readings: list[Mapping[int, float]] = [
         {point.iteration: value for point in points if (value := error(point)) is not None} for points in runs
     ]
@@ -170,14 +170,14 @@ def _line(runs: Sequence[Sequence[Point]], error: Callable[[Point], float | None
         values = tuple(readings[0].values())
         return Line(tuple(readings[0]), values, values, values)
     common = tuple(at for at in readings[0] if all(at in other for other in readings[1:]))
-    each = [[reading[at] for reading in readings] for at in common]
-    return Line(common, tuple(map(statistics.fmean, each)), tuple(map(min, each)), tuple(map(max, each)))
+    errors = [[reading[at] for reading in readings] for at in common]
+    return Line(common, tuple(map(statistics.fmean, errors)), tuple(map(min, errors)), tuple(map(max, errors)))
 
 
 def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
-    """Where the rate fell, if the recipe has it fall in steps; a reading's rate is that of the iteration before it.
+    """Drops of the learning rate, if the schedule is `steps`; a reading has the rate of the iteration before it.
 
-    As the recipe has it, which knows of steps between two readings as well; from the readings where they say otherwise.
+    From the recipe, which also knows drops between two readings; from the readings if they disagree.
     """
     schedule = config.recipe.get("schedule")
     if not isinstance(schedule, Mapping) or schedule.get("kind") != "steps":
@@ -186,7 +186,7 @@ def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
     rate = _rate(config, schedule, milestones)
     if rate is not None and rate.at:
         lower = [point for point in points if point.iteration > rate.at[0]]
-        # A reading has the rate as far as an fp32 goes.
+        # A reading has the rate in fp32.
         if all(math.isclose(point.lr, rate.lr(point.iteration - 1), rel_tol=1e-6) for point in lower):
             passed = [at for at in dict.fromkeys(rate.at) if 0 < at < points[-1].iteration]
             return tuple(Drop(at, rate.lr(at - 1), rate.lr(at)) for at in passed if rate.lr(at) < rate.lr(at - 1))
@@ -198,7 +198,7 @@ def _drops(config: Config, points: Sequence[Point]) -> tuple[Drop, ...]:
 
 
 def _rate(config: Config, schedule: Mapping[str, object], milestones: Sequence[int]) -> Rate | None:
-    """The rate after any warm-up; None where what the run's directory says of it is none."""
+    """The learning rate after any warm-up; None if the run's configuration is invalid."""
     lr, factor = schedule.get("lr"), schedule.get("factor")
     if not isinstance(lr, int | float) or not isinstance(factor, int | float):
         return None
@@ -208,7 +208,7 @@ def _rate(config: Config, schedule: Mapping[str, object], milestones: Sequence[i
 
 
 def _milestones(config: Config, at: object) -> list[int]:
-    """The first iteration, from 0, of each lower rate, as the recipe says it in iterations or epochs; none if not."""
+    """The first iteration, counted from 0, of each lower rate; the recipe has iterations or epochs."""
     known = at if isinstance(at, list) and len(at) <= MAX_MILESTONES else []
     numbers = [Fraction(str(one)) for one in known if type(one) in (int, float) and 0 <= one <= MAX_ITERATIONS]
     epoch = 1 if config.recipe.get("epochs") is None else Fraction(config.train_images, config.batch_size)
@@ -216,18 +216,18 @@ def _milestones(config: Config, at: object) -> list[int]:
 
 
 def data_texts(curves: Sequence[Curve]) -> list[str]:
-    """The data sets that they are of: `CIFAR-10 (verified)`."""
+    """The datasets of the curves: `CIFAR-10 (verified)`."""
     return list(dict.fromkeys(curve.config.data_text for curve in curves))
 
 
-def _name(curve: Curve) -> str:
+def _base_label(curve: Curve) -> str:
     """`plain (CIFAR) depth=20, mean of 5 seeds`."""
     config, seeds = curve.config, len(curve.runs)
     settings = "".join(f" {name}={value}" for name, value in config.parameters.items())
     return config.title + settings + (f", mean of {seeds} seeds" if seeds > 1 else "")
 
 
-_TELLING: tuple[Callable[[Curve], str], ...] = (
+_DISTINCTIONS: tuple[Callable[[Curve], str], ...] = (
     lambda curve: f"recipe {curve.config.recipe.get('name')}",
     lambda curve: f"batch {curve.config.batch_size}",
     lambda curve: plural(curve.config.iterations, "iteration"),
@@ -235,19 +235,19 @@ _TELLING: tuple[Callable[[Curve], str], ...] = (
     lambda curve: f"seed {', '.join(map(str, curve.seeds[:3]))}",
     lambda curve: str(curve.path),
 )
-"""What tells two runs of one net apart, the most telling first."""
+"""Differences between runs of one model, in order of preference."""
 
 
-def distinct(curves: Sequence[Curve]) -> list[str]:
-    """The nets' names, with the data if there are several sets; same ones are told apart by what the runs differ in."""
+def distinct_labels(curves: Sequence[Curve]) -> list[str]:
+    """A label per curve: the model, the dataset if there are several, and what distinguishes equal ones."""
     several = len(data_texts(curves)) > 1
-    labels = [_name(curve) + (f", {curve.config.data_text}" if several else "") for curve in curves]
-    for telling in _TELLING:
+    labels = [_base_label(curve) + (f", {curve.config.data_text}" if several else "") for curve in curves]
+    for describe in _DISTINCTIONS:
         same: dict[str, list[int]] = {}
         for index, label in enumerate(labels):
             same.setdefault(label, []).append(index)
         for indices in same.values():
-            words = {index: telling(curves[index]) for index in indices} if len(indices) > 1 else {}
+            words = {index: describe(curves[index]) for index in indices} if len(indices) > 1 else {}
             if len(set(words.values())) > 1:
                 for index, word in words.items():
                     labels[index] += f", {word}"
@@ -255,12 +255,12 @@ def distinct(curves: Sequence[Curve]) -> list[str]:
 
 
 def curves_record(found: Curves) -> Record:
-    """`resnet-cli/curves@1`."""
+    """`resnet-cli/curves@2`."""
     return {
-        "schema": "resnet-cli/curves@1",
+        "schema": "resnet-cli/curves@2",
         "curves": [
             {
-                "net": curve.label,
+                "name": curve.label,
                 "path": str(curve.path),
                 "model": curve.config.model,
                 "parameters": dict(curve.config.parameters),
@@ -270,8 +270,8 @@ def curves_record(found: Curves) -> Record:
                 "iterations": curve.config.iterations,
                 "reached": curve.reached,
                 "drops": [asdict(drop) for drop in curve.drops],
-                "train": _of_line(curve.train),
-                "test": _of_line(curve.test),
+                "train": _line_record(curve.train),
+                "test": _line_record(curve.test),
             }
             for curve in found.curves
         ],
@@ -279,7 +279,7 @@ def curves_record(found: Curves) -> Record:
     }
 
 
-def _of_line(line: Line) -> Record:
+def _line_record(line: Line) -> Record:
     return {
         "iterations": list(line.iterations),
         "error_percent": list(line.mean),

@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 PICTURE_FILE = "curves.png"
-"""What a run's own picture is called."""
+"""Name of the plot in a run directory."""
 TOPS = (1, 2, 5, 10, 20, 40, 60, 80, 100)
-"""Per cent at which a picture may end."""
+"""Upper limits of the y axis, in percent."""
 PAPER_TOP = 20
-"""At which those of CIFAR end in the paper, and so here unless a curve would not be seen."""
+"""Upper limit for CIFAR in the paper; also used here unless a curve would not be visible."""
 ROOM = 2.0
-"""How far above the last errors a picture reaches at least."""
+"""Minimum ratio of the upper limit to the last errors."""
 MARKS = 8
-"""Steps of the learning rate that are still marked: more say nothing."""
+"""Maximum number of learning-rate drops that are marked."""
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
 NAMED = 24
-"""Curves that a legend names."""
+"""Maximum number of curves in the legend."""
 ABOVE = 5
-"""Lines of a legend that have room above the plot."""
+"""Lines of a legend that fit above the plot."""
 HALF = 38
-"""Characters of an entry of which two have room beside each other."""
+"""Characters of a legend entry up to which two fit side by side."""
 BOLD, THIN = 1.9, 0.8
-"""Widths of lines, in points."""
+"""Line widths in points."""
 POINTS = 2000
-"""Of a line that a picture of this size can show."""
+"""Maximum points of a line in a file."""
 WIDTH_IN, HEIGHT_IN, BESIDE_IN, DPI = 6.4, 4.4, 4.0, 200
-"""The picture's size, and how much wider it is with a legend beside it."""
+"""Size of the figure, the extra width for a legend beside the plot, and the resolution."""
 CSV_COLUMNS = (
-    "net", "path", "data", "seeds", "iteration", "train_error_percent", "train_lowest", "train_highest",
+    "name", "path", "data", "seeds", "iteration", "train_error_percent", "train_lowest", "train_highest",
     "test_error_percent", "test_lowest", "test_highest",
 )  # fmt: skip
 
 
 def error_top(curves: Sequence[Curve]) -> float:
-    """Per cent at which the picture ends: 20 as in the paper for CIFAR, unless the last errors say otherwise."""
+    """Upper limit of the y axis in percent: 20 for CIFAR, as in the paper, unless the last errors are higher."""
     last = [line.last for curve in curves for line in (curve.train, curve.test) if line.last is not None]
     highest = max(last, default=0.0)
     if highest < 0.9 * PAPER_TOP and any(curve.config.data in ("cifar10", "cifar100") for curve in curves):
@@ -59,48 +59,48 @@ def error_top(curves: Sequence[Curve]) -> float:
 
 
 def require_top(top: float | None) -> None:
-    """Raises UsageError for a picture of no height, or of one that its figures have no room for."""
+    """Raise UsageError if the upper limit of the y axis is out of range."""
     if top is not None and not 0.1 <= top <= 100:
-        raise UsageError(f"`--y-max {top:g}` is out of range", "per cent, from 0.1 to 100")
+        raise UsageError(f"`--y-max {top:g}` is out of range", "percent, from 0.1 to 100")
 
 
 def require_suffix(path: Path) -> None:
-    """Raises UsageError unless the name says that the file is a PNG or an SVG."""
+    """Raise UsageError unless the name ends in .png or .svg."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"-o: `{path}` is neither a PNG nor an SVG", "`-o curves.png` or `-o curves.svg`")
 
 
 def marked_iterations(curves: Sequence[Curve]) -> tuple[int, ...]:
-    """Where the learning rate fell, in whichever curve; none if that would be a fence."""
-    found = sorted({drop.iteration for curve in curves for drop in curve.drops})
-    return tuple(found) if len(found) <= MARKS else ()
+    """Iterations of all learning-rate drops; empty if there are more than MARKS."""
+    iterations = sorted({drop.iteration for curve in curves for drop in curve.drops})
+    return tuple(iterations) if len(iterations) <= MARKS else ()
 
 
 # --- a file --------------------------------------------------------------------------------------------------------
 
 
 def draw_run(folder: Path) -> Path:
-    """Draws a run's own picture, or that of several seeds, into its directory.
+    """Plot a run, or several seeds, into their directory.
 
-    Raises UsageError if nothing was read yet, ResourceError if it cannot be drawn or written: no reason to fail a run.
+    Raises UsageError if there is no reading yet, ResourceError if it cannot be plotted or written.
     """
     draw(read_curves([folder]), folder / PICTURE_FILE)
     return folder / PICTURE_FILE
 
 
-def draw(found: Curves, path: Path, top: float | None = None) -> None:
-    """Writes the curves as a PNG or an SVG, as the file's name says, whole or not at all.
+def draw(curves: Curves, path: Path, top: float | None = None) -> None:
+    """Atomically write a PNG or SVG of the curves, by the suffix.
 
-    Raises UsageError for another name, ResourceError without matplotlib and if it cannot be written.
+    Raises UsageError for another suffix, ResourceError without matplotlib or if the file cannot be written.
     """
     require_suffix(path)
     require_top(top)
-    data = picture(found.curves, path.suffix.lower()[1:], top)
+    data = picture(curves.curves, path.suffix.lower()[1:], top)
     write_output(path, data)
 
 
 def picture(curves: Sequence[Curve], kind: str, top: float | None = None) -> bytes:
-    """A file of the kind `png` or `svg`, the same for the same curves.
+    """The bytes of a `png` or `svg` file, the same for the same curves.
 
     Raises ResourceError without matplotlib.
     """
@@ -109,12 +109,12 @@ def picture(curves: Sequence[Curve], kind: str, top: float | None = None) -> byt
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ResourceError(f"matplotlib cannot be used: {error}", "`pip install matplotlib`") from None
-    except ValueError as error:  # the environment names a backend that there is not, though none is needed here
+    except ValueError as error:  # MPLBACKEND names an unknown backend; none is needed
         raise ResourceError(f"matplotlib cannot be used: {clean(str(error), 120)}", "unset `MPLBACKEND`") from None
     out = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a name may be in any script
-        matplotlib.rcdefaults()  # not as somebody's own settings have it
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # names may have any characters
+        matplotlib.rcdefaults()  # ignore user settings
         matplotlib.rcParams["svg.hashsalt"] = "resnet-cli"
         columns = _legend_columns(_legend_texts(curves))
         wide = WIDTH_IN if columns else WIDTH_IN + BESIDE_IN
@@ -122,7 +122,7 @@ def picture(curves: Sequence[Curve], kind: str, top: float | None = None) -> byt
         colours = _colours(len(curves))
         _fill(figure, curves, colours, error_top(curves) if top is None else top)
         _legend(figure, curves, colours, columns)
-        # No date, and no version of what has drawn it: the file depends on the curves.
+        # No date and no version, so that the file depends only on the curves.
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
@@ -145,22 +145,22 @@ def _fill(figure: Figure, curves: Sequence[Curve], colours: Sequence[Any], top: 
     axes.set_ylabel("error (%)")
     axes.grid(axis="y", color="0.85", linestyle="--", linewidth=0.6)
     axes.set_axisbelow(True)
-    if len(data := data_texts(curves)) == 1:  # else each name has its own
+    if len(data := data_texts(curves)) == 1:  # otherwise each label has its dataset
         axes.set_title(clean(data[0], 60), loc="right", fontsize=8, parse_math=False)
 
 
 def _draw_line(axes: Drawing, line: Line, scale: int, colour: Any, *, bold: bool) -> None:
-    """Testing errors bold, training errors thin and dashed, as in the paper; of several seeds also their range."""
+    """Test error bold, training error thin and dashed, as in the paper; with a band for several seeds."""
     if not line.iterations:
         return
-    kept = thinned(line.mean, POINTS)
-    xs = [line.iterations[index] / scale for index in kept]
-    how = _stroke(bold)
-    if len(kept) == 1:
-        how["marker"] = "o" if bold else "."  # a line of one point is not seen
-    axes.plot(xs, [line.mean[index] for index in kept], color=colour, zorder=3 if bold else 2, **how)
+    indices = downsample(line.mean, POINTS)
+    xs = [line.iterations[index] / scale for index in indices]
+    style = _stroke(bold)
+    if len(indices) == 1:
+        style["marker"] = "o" if bold else "."  # a line of one point is invisible
+    axes.plot(xs, [line.mean[index] for index in indices], color=colour, zorder=3 if bold else 2, **style)
     if line.low != line.high:
-        low, high = ([values[index] for index in kept] for values in (line.low, line.high))
+        low, high = ([values[index] for index in indices] for values in (line.low, line.high))
         axes.fill_between(xs, low, high, color=colour, alpha=0.2 if bold else 0.12, linewidth=0, zorder=1.5)
 
 
@@ -169,7 +169,7 @@ def _stroke(bold: bool) -> dict[str, Any]:
 
 
 def _legend(figure: Figure, curves: Sequence[Curve], colours: Sequence[Any], columns: int) -> None:
-    """Above the lines in so many columns, or beside them: no corner among them is free for certain."""
+    """Draw the legend above the plot in `columns` columns, or beside it for 0: inside, it could cover a line."""
     from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -183,21 +183,21 @@ def _legend(figure: Figure, curves: Sequence[Curve], colours: Sequence[Any], col
     texts = _legend_texts(curves)
     place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns} if columns else {}
     blank = [str(index) for index in range(len(handles))]
-    made = figure.legend(handles, blank, fontsize=8, frameon=False, **{"loc": "outside right upper", **place})
-    for entry, text in zip(made.get_texts(), texts, strict=True):
-        entry.set_parse_math(False)  # a name is a name, with whatever dollars and underscores in it
+    legend = figure.legend(handles, blank, fontsize=8, frameon=False, **{"loc": "outside right upper", **place})
+    for entry, text in zip(legend.get_texts(), texts, strict=True):
+        entry.set_parse_math(False)  # names may have dollar signs and underscores
         entry.set_text(text)
 
 
 def _legend_texts(curves: Sequence[Curve]) -> list[str]:
-    """The nets, and what the two kinds of line are."""
+    """Legend entries: the models and the line styles."""
     more = [f"and {len(curves) - NAMED:,} more"] if len(curves) > NAMED else []
     spread = ["shaded: lowest to highest of the seeds"] if _has_range(curves) else []
-    return [*map(_net_text, curves[:NAMED]), *more, "bold: testing error", "dashed: training error", *spread]
+    return [*map(_legend_entry, curves[:NAMED]), *more, "bold: test error", "dashed: training error", *spread]
 
 
 def _legend_columns(texts: Sequence[str]) -> int:
-    """Columns of a legend above the lines; 0 where it would take too much of the height."""
+    """Columns of a legend above the plot; 0 if it would take too much height."""
     columns = 2 if max(map(len, texts)) <= HALF else 1
     return columns if -(-len(texts) // columns) <= ABOVE else 0
 
@@ -206,8 +206,8 @@ def _has_range(curves: Sequence[Curve]) -> bool:
     return any(len(curve.runs) > 1 for curve in curves)
 
 
-def _net_text(curve: Curve) -> str:
-    """The net's name, its last test error, and how far it is where it has not finished."""
+def _legend_entry(curve: Curve) -> str:
+    """The model, its last test error, and its progress if the run is not complete."""
     words = [clean(curve.label, 60)]
     if curve.test.last is not None:
         words.append(f"{curve.test.last:.2f}%")
@@ -217,7 +217,7 @@ def _net_text(curve: Curve) -> str:
 
 
 def _colours(count: int) -> Sequence[Any]:
-    """One for each net: those that are easily told apart, or as many as there have to be."""
+    """A colour per curve: easily distinguished ones for few, a colour map for many."""
     if count <= len(COLOURS):
         return COLOURS[:count]
     from matplotlib import colormaps
@@ -225,27 +225,27 @@ def _colours(count: int) -> Sequence[Any]:
     return [colormaps["turbo"](0.05 + 0.9 * index / (count - 1)) for index in range(count)]
 
 
-def thinned(values: Sequence[float], most: int) -> list[int]:
-    """The indices of what has to be drawn: of every so many values the lowest and the highest, and both ends."""
+def downsample(values: Sequence[float], most: int) -> list[int]:
+    """Indices of at most about `most` values: the minimum and maximum of each interval, and both ends."""
     count = len(values)
     if count <= most:
         return list(range(count))
     size = -(-2 * count // most)
-    kept = {0, count - 1}
+    indices = {0, count - 1}
     for start in range(0, count, size):
         part = range(start, min(start + size, count))
-        kept |= {min(part, key=values.__getitem__), max(part, key=values.__getitem__)}
-    return sorted(kept)
+        indices |= {min(part, key=values.__getitem__), max(part, key=values.__getitem__)}
+    return sorted(indices)
 
 
 # --- a terminal ----------------------------------------------------------------------------------------------------
 
 NARROW, WIDE = 24, 200
-"""Characters between which a plot is drawn."""
+"""Limits of a plot's width in characters."""
 
 
 def text_plot(curves: Sequence[Curve], width: int, top: float | None = None, *, ascii_only: bool) -> list[list[Piece]]:
-    """The lines of a plot of characters, each as pieces with a style."""
+    """The lines of a text plot, each as pieces with a style."""
     require_top(top)
     width = max(NARROW, min(width, WIDE))
     axes = Axes(
@@ -262,7 +262,7 @@ def text_plot(curves: Sequence[Curve], width: int, top: float | None = None, *, 
 
 
 def encodes_braille(encoding: str | None) -> bool:
-    """Whether what is written there can have dots."""
+    """Whether the encoding has braille characters."""
     try:
         "⣿┊┤└".encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -271,11 +271,11 @@ def encodes_braille(encoding: str | None) -> bool:
 
 
 def sheet(curves: Sequence[Curve], *, letters: bool = True) -> Sheet:
-    """A row for each net: its letter in the plot, how far it is, and its last errors, whichever were the lowest."""
+    """A row per curve: its letter in the plot, iterations, and latest errors."""
     several = _has_range(curves)
     columns = (
         *((Column("", "letter", "left", "bold"),) if letters else ()),
-        Column("net", "net", "left", "bold"),
+        Column("model", "name", "left", "bold"),
         Column("iterations", "iterations"),
         Column("train error %", "train_error_percent"),
         Column("test error %", "test_error_percent", style="bold"),
@@ -297,7 +297,7 @@ def sheet(curves: Sequence[Curve], *, letters: bool = True) -> Sheet:
 
 
 def key_lines(curves: Sequence[Curve]) -> list[str]:
-    """What the lines of a plot are, and where the learning rate fell."""
+    """Legend of a text plot: the line styles, and the drops of the learning rate."""
     lines = ["capital letters, solid: test error; small letters, dotted: training error"]
     for drops in dict.fromkeys(curve.drops for curve in curves if curve.drops):
         whose = [letter(number) for number, curve in enumerate(curves) if curve.drops == drops]
@@ -308,7 +308,7 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
 
 
 def notes(curves: Sequence[Curve]) -> list[str]:
-    """What the errors are of; where they are of several data sets, each name has its own."""
+    """Notes below the table: the dataset, unless there are several, and the definition of the errors."""
     data = [f"data: {text}; " for text in data_texts(curves)]
     errors = "errors: latest values; train error: on augmented images, before each update"
     return [(data[0] if len(data) == 1 else "") + errors]

@@ -1,4 +1,4 @@
-"""BatchNorm over parts of a batch, as on so many GPUs: what a process of its own for each part would compute."""
+"""Ghost batch norm: BatchNorm over groups of a batch, as data-parallel processes with one group each compute it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - what everybody calls it
+from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Normalise each `bn_batch` images of a training batch separately; running statistics are the groups' mean.
 
-    With G groups image i is of group i mod G, so that those at the same place in all groups can be taken for one image
-    of G times the channels: (b*G, c, h, w) -> (b, G*c, h, w), which copies only what is channels_last.
+    With G groups, image i belongs to group i mod G. Each G images in a row then form one image with G times the
+    channels, (b*G, c, h, w) -> (b, G*c, h, w), which copies only channels_last tensors.
     """
 
     bn_batch: int
@@ -27,7 +27,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 class GroupedBatchNorm1d(nn.BatchNorm1d):
-    """As `GroupedBatchNorm2d`, of vectors."""
+    """As `GroupedBatchNorm2d`, for vectors."""
 
     bn_batch: int
     tiles: Tiles | None = None
@@ -52,7 +52,7 @@ Grouped = GroupedBatchNorm2d | GroupedBatchNorm1d
 def _forward(norm: Grouped, x: Tensor) -> Tensor:
     groups = len(x) // norm.bn_batch
     mean, var, momentum = norm.running_mean, norm.running_var, norm.momentum
-    assert mean is not None  # as `build` makes them
+    assert mean is not None  # `build` creates them
     assert var is not None
     assert momentum is not None
     tiles = norm.tiles
@@ -68,21 +68,21 @@ def _forward(norm: Grouped, x: Tensor) -> Tensor:
 
 
 def _fold(x: Tensor, groups: int) -> Tensor:
-    """(b*G, c, h, w) -> (b, G*c, h, w), of the same memory format."""
+    """(b*G, c, h, w) -> (b, G*c, h, w), in the same memory format."""
     if _is_channels_last(x):
         return _Fold.apply(x, groups)  # type: ignore[no-untyped-call, no-any-return]
     return _view(x.contiguous(), (len(x) // groups, groups * x.shape[1], *x.shape[2:]))
 
 
 def _unfold(x: Tensor, groups: int) -> Tensor:
-    """(b, G*c, h, w) -> (b*G, c, h, w), of the same memory format."""
+    """(b, G*c, h, w) -> (b*G, c, h, w), in the same memory format."""
     if _is_channels_last(x):
         return _Unfold.apply(x, groups)  # type: ignore[no-untyped-call, no-any-return]
     return _view(x.contiguous(), (len(x) * groups, x.shape[1] // groups, *x.shape[2:]))
 
 
 def _view(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """As `x.view`, but autograd takes it for a new tensor: what changes a view in place, a ReLU, makes it copy."""
+    """As `x.view`, but a new tensor for autograd, which copies views that an in-place operation (ReLU) changes."""
     y: Tensor = torch.ops.aten._unsafe_view(x, shape)
     return y
 
@@ -92,7 +92,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 class _Fold(torch.autograd.Function):
-    """`_fold` of channels_last, which has to copy."""
+    """`_fold` for channels_last, which has to copy."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int) -> Tensor:
@@ -108,7 +108,7 @@ class _Fold(torch.autograd.Function):
 
 
 class _Unfold(torch.autograd.Function):
-    """`_unfold` likewise."""
+    """`_unfold` for channels_last."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int) -> Tensor:
@@ -188,14 +188,14 @@ def tiled(norms: Sequence[Grouped], groups: int) -> Iterator[None]:
             norm.tiles = None
 
 
-def grouped(net: nn.Module) -> list[Grouped]:
-    """The layers that `group` has changed."""
-    return [module for module in net.modules() if isinstance(module, Grouped)]
+def grouped_layers(model: nn.Module) -> list[Grouped]:
+    """The BatchNorm layers that `group` has changed."""
+    return [module for module in model.modules() if isinstance(module, Grouped)]
 
 
-def group(net: nn.Module, bn_batch: int) -> None:
-    """Has every BatchNorm of the net normalise over `bn_batch` images."""
-    for module in net.modules():
+def group(model: nn.Module, bn_batch: int) -> None:
+    """Make every BatchNorm layer of the model normalise over groups of `bn_batch` images."""
+    for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GroupedBatchNorm2d
         elif type(module) is nn.BatchNorm1d:

@@ -7,6 +7,7 @@ trained, so resuming is the same for all, and starting is writing and resuming.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -286,7 +287,8 @@ def _train_group(
     events = writes_events((run for model in models for run in model.runs), options, listener.say)
     training, outcomes = _Training(options, listener, data, events=events), list[RunOutcome]()
     for model in models:
-        outcomes.append(training.model(model, model.path.name if several else ""))
+        with lock_directory(model.path) if several and model.has_seeds else nullcontext():
+            outcomes.append(training.model(model, model.path.name if several else ""))
         if training.signal:
             break
     complete = sum(len(outcome.results) for outcome in outcomes) == sum(len(model.runs) for model in models)

@@ -309,7 +309,7 @@ class Trainer:
         self._tell(f"training continues without a CUDA graph, which may be slower: {reason}")
 
     def _batch(self, iteration: int) -> Tensor:
-        """This process's share of an iteration's batch: (4, b) of index, top, left, mirrored."""
+        """This process's share of an iteration's batch: (4, b) of index, top, left, flip."""
         size = self.recipe.batch_size // self.world
         place = iteration * self.recipe.batch_size + self.rank * size
         parts = []

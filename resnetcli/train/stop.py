@@ -16,7 +16,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """One of these signals, where nothing has to be finished first."""
+    """A signal that ends the current action at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -41,7 +41,7 @@ def interruptible() -> Iterator[None]:
 
 
 class Stop:
-    """Context manager: note the first of these signals in `signal`; a second one ends the process at once."""
+    """Context manager: record the first signal in `signal`; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -77,8 +77,8 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     """Install the handler; returns those before it. A SIGHUP that is ignored, as under `nohup`, stays so."""
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
         return {}
-    heard = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heard}
+    numbers = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in numbers}
 
 
 def _restore(before: dict[int, Any]) -> None:

@@ -17,7 +17,7 @@ from resnetcli.train import ghost_norm as norm
 
 
 class _Cast(torch.autograd.Function):
-    """fp32 tensors -> copies of another dtype, in one operation; their gradients -> fp32, likewise."""
+    """Cast fp32 tensors to another dtype in one operation, and their gradients back to fp32 in another."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -28,29 +28,29 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        known = [grad for grad in grads if grad is not None]
-        wide = [torch.empty_like(grad, dtype=torch.float32) for grad in known]
+        present = [grad for grad in grads if grad is not None]
+        wide = [torch.empty_like(grad, dtype=torch.float32) for grad in present]
         if wide:
-            torch._foreach_copy_(wide, known)
-        found = iter(wide)
-        return (None, *(None if grad is None else next(found) for grad in grads))
+            torch._foreach_copy_(wide, present)
+        remaining = iter(wide)
+        return (None, *(None if grad is None else next(remaining) for grad in grads))
 
 
 class StepWeights(nn.Module):
-    """A net as a training step calls it.
+    """A model as a training step calls it.
 
-    With a `dtype` its convolutions and fully connected layers read copies of their fp32 weights in half precision. All
-    other parameters, BatchNorm's among them, stay fp32. It is then to be called under autocast, which casts the inputs.
+    With a `dtype`, convolutions and fully connected layers read half-precision copies of their fp32 weights; all other
+    parameters, including BatchNorm's, stay fp32. Call it under autocast, which casts the inputs.
     """
 
-    def __init__(self, net: nn.Module, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.net = net
+        self.model = model
         self._dtype = dtype
-        self._norms = norm.grouped(net)
+        self._norms = norm.grouped_layers(model)
         self._places = [
             (module, name, parameter)
-            for module in net.modules()
+            for module in model.modules()
             if isinstance(module, nn.Conv2d | nn.Linear) and dtype is not None
             for name, parameter in module.named_parameters(recurse=False)
         ]
@@ -58,7 +58,7 @@ class StepWeights(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         groups = len(x) // self._norms[0].bn_batch if self._norms else 1
         with norm.tiled(self._norms, groups), self._cast():
-            return self.net(x)  # type: ignore[no-any-return]
+            return self.model(x)  # type: ignore[no-any-return]
 
     @contextmanager
     def _cast(self) -> Iterator[None]:

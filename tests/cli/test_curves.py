@@ -69,15 +69,15 @@ def test_with_a_file_the_picture_is_there_and_not_in_the_terminal(nets: list[Pat
 
 def test_json_and_csv_have_the_points_of_the_lines(nets: list[Path]) -> None:
     record = json.loads(run(*nets, "--format", "json").stdout)
-    assert record["schema"] == "resnet-cli/curves@1"
+    assert record["schema"] == "resnet-cli/curves@2"
     first = record["curves"][0]
-    assert first["net"] == "plain-20 (CIFAR)"
+    assert first["name"] == "plain-20 (CIFAR)"
     assert first["test"]["iterations"] == list(range(1000, 64_001, 1000))
     assert first["test"]["error_percent"][-1] == pytest.approx(9.0, abs=1e-4)
     assert first["drops"][0] == {"iteration": 32_000, "before": 0.1, "after": 0.01}
     rows = list(csv.DictReader(io.StringIO(run(*nets, "--format", "csv").stdout)))
     for net in record["curves"]:
-        own = [row for row in rows if row["net"] == net["net"]]
+        own = [row for row in rows if row["name"] == net["name"]]
         for kind in ("train", "test"):
             told = [(int(row["iteration"]), float(row[f"{kind}_error_percent"])) for row in own
                     if row[f"{kind}_error_percent"]]  # fmt: skip
@@ -104,8 +104,7 @@ def test_what_is_missing_from_the_picture_is_told_beside_it(nets: list[Path], tm
     result = run(*nets, early, none)
     assert result.exit_code == 0
     assert result.stderr == (
-        f"warning: there is no reading in `{none}` yet\n"
-        "warning: not tested yet, so that there is a training error alone: ResNet-20 (CIFAR)\n"
+        f"warning: `{none}` has no reading yet\nwarning: training error only, not evaluated yet: ResNet-20 (CIFAR)\n"
     )
 
 
@@ -122,7 +121,7 @@ def test_bad_input_ends_in_a_message_and_exit_code_2(nets: list[Path], tmp_path:
         ([tmp_path / "nowhere"], "there is no directory"),
         ([tmp_path], "is not a run"),
         ([nets[1]], f"{METRICS_FILE}`, line 1: not a reading of a run"),
-        ([none], "there is no reading in"),
+        ([none], "has no reading yet"),
         ([nets[0], "-o", "curves.pdf"], "neither a PNG nor an SVG"),
         ([nets[0], "-o", tmp_path / "no" / "curves.png"], "-o: there is no directory"),
         (["\0"], "there is no directory"),

@@ -56,7 +56,7 @@ def test_several_nets_are_trained_in_turn_as_each_would_be_alone(plotting: Path)
     assert weights(folder / "all" / "tiny") == weights(folder / "alone")
     drawn = run("curves all --format csv")
     assert drawn.exit_code == 0
-    assert {row["net"] for row in csv.DictReader(io.StringIO(drawn.stdout))} == {"tiny", "deep"}
+    assert {row["name"] for row in csv.DictReader(io.StringIO(drawn.stdout))} == {"tiny", "deep"}
     again = run("train-cifar --resume all --format json")
     assert again.exit_code == 0
     assert again.stderr.count("has finished") == 2

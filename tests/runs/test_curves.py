@@ -38,7 +38,7 @@ def test_seeds_that_have_not_finished_are_no_part_of_a_mean_of_those_that_have(t
     found = read_curves([seeds])
     assert found.curves[0].seeds == (0,)
     assert found.curves[0].test.iterations == (200, 400)
-    assert found.notes == (f"`{seeds}`: the mean of 1 of 3 seeds: those that have finished",)
+    assert found.notes == (f"`{seeds}`: mean of 1 of 3 seeds, those that are complete",)
 
 
 def test_while_no_seed_has_finished_the_mean_goes_as_far_as_all_of_them_are(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_seeds_that_were_never_read_at_the_same_iteration_have_no_mean(tmp_path:
     seeds = some_seeds(tmp_path / "seeds", [[point(100, 50.0)], [point(57, 60.0)]], **SHORT)
     found = read_curves([seeds, a_run(tmp_path / "run", [point(100, 60.0, 60.0)])])
     assert [curve.path for curve in found.curves] == [tmp_path / "run"]
-    assert found.notes == (f"`{seeds}`: its seeds were not read at any iteration in common yet",)
+    assert found.notes == (f"`{seeds}`: its seeds have no readings at a common iteration yet",)
 
 
 def test_seeds_are_in_the_order_of_their_numbers_and_only_those_directories_are_seeds(tmp_path: Path) -> None:
@@ -154,15 +154,15 @@ def test_a_run_without_an_evaluation_has_its_training_error_and_a_note(tmp_path:
     found = read_curves([a_run(tmp_path / "run", [point(100, 60.0)])])
     assert found.curves[0].test == Line((), (), (), ())
     assert found.curves[0].test.last is None
-    assert found.notes == ("not tested yet, so that there is a training error alone: ResNet-20 (CIFAR)",)
+    assert found.notes == ("training error only, not evaluated yet: ResNet-20 (CIFAR)",)
 
 
 def test_a_run_without_a_reading_is_noted_unless_there_is_no_other(tmp_path: Path) -> None:
     none, some = a_run(tmp_path / "none", []), a_run(tmp_path / "some", [point(100, 60.0, 60.0)])
     found = read_curves([none, some])
     assert [curve.path for curve in found.curves] == [some]
-    assert found.notes == (f"there is no reading in `{none}` yet",)
-    with pytest.raises(UsageError, match="there is no reading in"):
+    assert found.notes == (f"`{none}` has no reading yet",)
+    with pytest.raises(UsageError, match="has no reading yet"):
         read_curves([none])
     with pytest.raises(UsageError, match="none of these runs has a reading yet"):
         read_curves([none, a_run(tmp_path / "other", [])])
@@ -189,6 +189,4 @@ def test_what_is_no_run_is_said_and_runs_inside_are_pointed_to(tmp_path: Path) -
     a_run(tmp_path / "runs" / "one", [point(100, 60.0)])
     with pytest.raises(UsageError) as error:
         read_curves([tmp_path / "runs"])
-    assert (
-        error.value.hint == f"there are runs in it: `{tmp_path / 'runs' / 'one'}`, or all of them: `{tmp_path}/runs/*`"
-    )
+    assert error.value.hint == f"it contains runs: `{tmp_path / 'runs' / 'one'}`, or all of them: `{tmp_path}/runs/*`"

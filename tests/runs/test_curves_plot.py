@@ -19,10 +19,11 @@ from xml.etree import ElementTree
 import pytest
 
 from resnetcli.errors import ResourceError, UsageError
-from resnetcli.runs.curves import Curve, Drop, Line, distinct, read_curves
+from resnetcli.runs.curves import Curve, Drop, Line, distinct_labels, read_curves
 from resnetcli.runs.curves_plot import (
     MARKS,
     NAMED,
+    downsample,
     draw,
     draw_run,
     encodes_braille,
@@ -33,7 +34,6 @@ from resnetcli.runs.curves_plot import (
     points_sheet,
     sheet,
     text_plot,
-    thinned,
 )
 from resnetcli.table.sheet import to_csv
 from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
@@ -171,11 +171,11 @@ def test_steps_of_the_rate_are_marked_unless_there_are_too_many(tmp_path: Path) 
 def test_a_long_line_is_drawn_by_its_extremes() -> None:
     values = [float(index % 7) for index in range(10_000)]
     values[5003], values[7777] = 99.0, -5.0
-    kept = thinned(values, 500)
+    kept = downsample(values, 500)
     assert len(kept) <= 502
     assert {0, 5003, 7777, 9999} <= set(kept)
     assert kept == sorted(kept)
-    assert thinned(values[:500], 500) == list(range(500))
+    assert downsample(values[:500], 500) == list(range(500))
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_run_s_own_picture_is_in_its_directory(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", [point(100, 60.0, 60.0)])
     assert draw_run(run) == run / "curves.png"
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UsageError, match="there is no reading"):
+    with pytest.raises(UsageError, match="has no reading yet"):
         draw_run(a_run(tmp_path / "none", []))
 
 
@@ -283,7 +283,7 @@ def test_csv_has_every_point_of_both_lines(tmp_path: Path) -> None:
         ["2", "4.0", "4.0", "4.0", "9.0", "9.0", "9.0"],
         ["3", "", "", "", "8.0", "8.0", "8.0"],
     ]
-    assert {row["net"] for row in rows} == {label}
+    assert {row["name"] for row in rows} == {label}
     assert {row["data"] for row in rows} == {"CIFAR-10 (verified)"}
 
 
@@ -294,6 +294,6 @@ def test_whatever_is_drawn_says_of_which_data_it_is(tmp_path: Path) -> None:
     assert notes([one, one])[0].startswith("data: CIFAR-10 (verified); errors: latest values")
     assert b"<!-- synthetic, 9 $x$ images -->" in picture([made_up], "svg")
     assert len(notes([one, made_up])) == 1
-    both = distinct([one, made_up])
+    both = distinct_labels([one, made_up])
     assert both == ["ResNet-20 (CIFAR), CIFAR-10 (verified)", "ResNet-20 (CIFAR), synthetic, 9 $x$ images"]
     assert b"<!-- CIFAR-10 (verified) -->" not in picture([one, made_up], "svg")

@@ -123,6 +123,6 @@ def test_images_that_cannot_be_written_to_are_read_without_a_warning() -> None:
 
 def test_an_image_smaller_than_its_reflection_is_refused() -> None:
     images = noise(size=(4, 32))
-    with pytest.raises(UsageError, match="no reflection of 4 pixels"):
+    with pytest.raises(UsageError, match="too small for reflection padding of 4 pixels"):
         Images(images, normalisation(images, "mean-std"), Augmentation(mode="reflect"), CPU)
     Images(images, normalisation(images, "mean-std"), Augmentation(), CPU)  # zeros can be any number

@@ -49,7 +49,7 @@ def test_each_group_is_normalised_by_itself(
     inputs = [x.detach()[at::groups].clone().requires_grad_() for at in range(groups)]
     expected = [part(one) for part, one in zip(parts, inputs, strict=True)]
     weight = torch.randn(shape)
-    with norm.tiled(norm.grouped(ours) if tiled else [], groups):
+    with norm.tiled(norm.grouped_layers(ours) if tiled else [], groups):
         y = ours(x)
     for layout in (torch.contiguous_format, torch.channels_last)[: max(1, x.dim() - 2)]:
         assert y.is_contiguous(memory_format=layout) == x.is_contiguous(memory_format=layout)
@@ -67,14 +67,14 @@ def test_each_group_is_normalised_by_itself(
         if buffer.is_floating_point():
             mean = torch.stack([dict(part.named_buffers())[name] for part in parts]).mean(0)
             torch.testing.assert_close(buffer, mean)
-    assert all(each.tiles is None for each in norm.grouped(ours))
+    assert all(each.tiles is None for each in norm.grouped_layers(ours))
 
 
 def test_what_is_made_for_all_layers_is_given_up_with_a_forward_that_fails() -> None:
     ours = net(nn.BatchNorm2d, 4)
     norm.group(ours, 2)
     before = [buffer.clone() for buffer in ours.buffers()]
-    with pytest.raises(RuntimeError), norm.tiled(norm.grouped(ours), 2):
+    with pytest.raises(RuntimeError), norm.tiled(norm.grouped_layers(ours), 2):
         ours(torch.zeros(4, 5, 2, 2))
-    assert all(each.tiles is None for each in norm.grouped(ours))
+    assert all(each.tiles is None for each in norm.grouped_layers(ours))
     assert all(torch.equal(*pair) for pair in zip(before, ours.buffers(), strict=True))

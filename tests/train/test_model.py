@@ -60,14 +60,17 @@ def test_a_net_that_ends_in_maps_of_one_pixel_is_trained() -> None:
     [
         ({"dtype": "fp8"}, "unknown dtype"),
         ({"dtype": "tf32"}, "TF32"),
-        ({"cuda_graph": True}, "no CUDA graphs"),
+        ({"cuda_graph": True}, "requires a GPU"),
         ({"seed": -1}, "seed -1 is out of range"),
         ({"world": 3}, "cannot be split over 3 processes"),
         ({"rank": 2, "world": 2}, "cannot be split"),
         ({"bn_batch": 3}, "groups of 3"),
         ({"bn_batch": 4, "recipe": replace(SHORT, batch_size=12), "world": 2}, "groups of 4"),
         ({"recipe": replace(SHORT, train_split=21)}, "20 training images, not 21"),
-        ({"recipe": replace(SHORT, augmentation=Augmentation(8, "reflect"))}, "no reflection of 8 pixels"),
+        (
+            {"recipe": replace(SHORT, augmentation=Augmentation(8, "reflect"))},
+            "reflection padding of 8 pixels",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(how: dict[str, Any], message: str) -> None:
