@@ -1,4 +1,4 @@
-"""Activations. One class is all that an activation needs: word, formula, module, counted elements, saved tensors.
+"""Activations. An activation is one class: word, formula, module, counted elements, saved tensors.
 
 The fields of a class are its arguments in the grammar, in brackets: `leaky(0.1)`.
 """
@@ -21,7 +21,7 @@ class ReLU(Activation):
     """max(x, 0)."""
 
     word = "relu"
-    kinds: ClassVar[Mapping[str, str]] = {"relu": "elements that ReLU puts out"}
+    kinds: ClassVar[Mapping[str, str]] = {"relu": "output elements of ReLU"}
     in_place = True
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
@@ -41,7 +41,7 @@ class LeakyReLU(Activation):
     """x if x > 0 else slope * x."""
 
     word = "leaky"
-    kinds: ClassVar[Mapping[str, str]] = {"leaky_relu": "elements that leaky ReLU puts out"}
+    kinds: ClassVar[Mapping[str, str]] = {"leaky_relu": "output elements of leaky ReLU"}
 
     slope: float
 
@@ -63,8 +63,8 @@ class PReLU(Activation):
 
     word = "prelu"
     kinds: ClassVar[Mapping[str, str]] = {
-        "prelu": "elements that PReLU puts out",
-        "prelu_params": "PReLU's slopes, once for every map they are applied to",
+        "prelu": "output elements of PReLU",
+        "prelu_params": "PReLU's slopes, once per feature map",
     }
 
     def params(self, x: Shape) -> int:

@@ -1,7 +1,7 @@
-"""What an operation says about itself. The parser, the counters, the memory model and the modules ask nothing else.
+"""The interface of an operation: all that the parser, the counters, the memory model and the modules use.
 
-Counts are exact integers for **one image**, whatever the batch. An operation is one class: `Op` has the questions with
-the usual answers, a class overrides those that it answers differently. PyTorch is imported where a module is made.
+Counts are exact integers for **one image**, whatever the batch size. An operation is one class: `Op` has the defaults,
+a class overrides what differs. PyTorch is imported when a module is created.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_ELEMENTS = 2**40
-"""Upper bound on the scalars of one activation or one weight: nothing unbounded is ever asked of memory."""
+"""Upper bound on the scalars of one activation or one weight, so that no allocation is unbounded."""
 INDEX_BYTES = 8
 """Max pooling stores the position of each maximum as int64."""
 
@@ -22,7 +22,7 @@ Place = Literal["cpu", "cuda"]
 
 
 class ShapeError(Exception):
-    """Shapes that do not fit an operation. `recovered` is the output shape to continue with, if there is one."""
+    """Shapes that an operation does not accept. `recovered` is the output shape to continue with, if there is one."""
 
     def __init__(
         self, message: str, *, hint: str = "", notes: tuple[str, ...] = (), recovered: Shape | None = None
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Height and width of an image whose number of channels is the model's own."""
+    """Height and width of an image; its channels are the model's."""
 
     h: int
     w: int
@@ -72,7 +72,7 @@ class Traffic:
     written: int = 0
     """Elements of activations written for one image."""
     weights: int = 0
-    """Elements of parameters and running statistics read, whatever the batch."""
+    """Elements of parameters and running statistics read, independent of the batch size."""
     indices: int = 0
     """Positions of maxima, 8 bytes each, that max pooling writes for one image."""
     kernels: int = 0
@@ -110,7 +110,7 @@ class Execution(NamedTuple):
     channels_last: bool = False
 
     def reorders(self, x: Shape) -> bool:
-        """Whether a map of this shape lies in memory in another order than a vector of its elements."""
+        """Whether a feature map of this shape has another memory order than the vector of its elements (NCHW)."""
         return self.channels_last and x.c > 1 and x.h * x.w > 1
 
 
@@ -150,7 +150,7 @@ WHOLE = Window(0, (), ())
 
 
 class ModuleSettings(NamedTuple):
-    """How a step's module is made."""
+    """Settings of a step's PyTorch module."""
 
     vector: bool
     """Whether the input is (b, c), not (b, c, h, w)."""
@@ -166,15 +166,15 @@ class Op:
     __slots__ = ()
 
     word: ClassVar[str] = ""
-    """The operation in the grammar, and in the paths of steps. Fields of the class are its arguments."""
+    """The operation's word in the grammar and in the paths of steps. The fields of the class are its arguments."""
     kinds: ClassVar[Mapping[str, str]] = {}
-    """Kinds of elements that counting tools count for it, each with its meaning."""
+    """Kinds of elements that counting tools count for it -> what they are."""
     tool_weights: ClassVar[Mapping[str, Mapping[str, int]]] = {}
-    """Counting convention -> kind -> what an element counts for, beside what the convention itself lists."""
+    """Counting convention -> kind -> weight of an element, in addition to the convention's own weights."""
     weighted: ClassVar[bool] = False
-    """Whether it counts in a model's depth, MACs and activations (Dollar et al. 2021, 2.1)."""
+    """Whether it adds to a model's depth, MACs and activations (Dollar et al. 2021, 2.1)."""
     transparent: ClassVar[bool] = False
-    """Whether the grammar's rules see through it: behind it, an activated value is still activated."""
+    """Whether the grammar's rules ignore it: if its input is activated, so is its output."""
     needs_map: ClassVar[bool] = False
     """Whether its module reads (b, c, h, w) only; most read (b, c) as well."""
     gives_vector: ClassVar[bool] = False
@@ -182,7 +182,7 @@ class Op:
     pointwise: ClassVar[bool] = False
     """Whether a fused kernel can apply it while writing or reading another operation's tensor."""
     in_place: ClassVar[bool] = False
-    """Whether its output may overwrite its input, where nothing else reads that."""
+    """Whether its output may overwrite its input, if no other step reads that."""
     overwritable: ClassVar[bool] = False
     """Whether its output may be overwritten by the next step: a new tensor that its own gradient does not need."""
 
@@ -199,7 +199,7 @@ class Op:
     # --- counts
 
     def out(self, x: Shape) -> Shape:
-        """The output's shape. Raises ShapeError if x does not fit."""
+        """Output shape. Raises ShapeError for an input that the operation does not accept."""
         return x
 
     def params(self, x: Shape) -> int:
@@ -207,7 +207,7 @@ class Op:
         return 0
 
     def macs(self, x: Shape, y: Shape) -> int:
-        """Multiply-accumulates of convolutions and fully connected layers, x in, y out; bias not counted."""
+        """Multiply-accumulates, if convolutional or fully connected; bias not counted."""
         return 0
 
     def activations(self, y: Shape) -> int:
@@ -215,11 +215,11 @@ class Op:
         return y.elements if self.weighted else 0
 
     def depth(self) -> int:
-        """Convolutional and fully connected layers on the longest path through it."""
+        """Convolutional and fully connected layers on its longest path."""
         return int(self.weighted)
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
-        """Kind -> number of elements that counting tools may count."""
+        """Kind -> number of elements, for `kinds`."""
         return {}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window | None:
@@ -229,11 +229,11 @@ class Op:
     # --- memory
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
-        """What autograd saves for the gradient."""
+        """Tensors that autograd saves for the backward pass."""
         return Saved()
 
     def scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """Bytes per image that the forward pass allocates besides the output and what is saved."""
+        """Bytes per image that the forward pass allocates besides the output and the saved tensors."""
         return 0
 
     def gradient_scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
@@ -241,30 +241,30 @@ class Op:
         return 0
 
     def buffer_bytes(self, y: Shape, size: int) -> int:
-        """Bytes of buffers: tensors of the module that are not learnt."""
+        """Bytes of the module's buffers."""
         return 0
 
     def is_identity(self, train: bool) -> bool:
-        """Whether the output is the input itself and nothing is computed."""
+        """Whether it returns its input without computing anything."""
         return False
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """What eager PyTorch reads and writes on a CPU, and with how many kernels."""
+        """Memory traffic in eager PyTorch on a CPU."""
         return Traffic(x.elements, y.elements, weights=self.params(x), kernels=1)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
-        """What eager PyTorch reads and writes on a GPU beyond that; `vector`: whether the input is (b, c)."""
+        """Additional traffic on a GPU; `vector`: whether the input is (b, c)."""
         return NO_TRAFFIC
 
     # --- PyTorch
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """The PyTorch module that computes it. Raises ValueError if it has none."""
+        """The PyTorch module. Raises ValueError if there is none."""
         raise ValueError(f"{type(self).__name__} has no PyTorch module")
 
 
 class Activation(Op):
-    """An element-wise nonlinearity, which `conv:` and `residual:` may name. Its first kind counts its elements."""
+    """An element-wise nonlinearity, allowed in `conv:` and `residual:`. Its first kind counts its output elements."""
 
     __slots__ = ()
 
@@ -276,7 +276,7 @@ class Activation(Op):
 
 
 class Norm(Op):
-    """A normalisation, which `conv:` may name."""
+    """A normalisation, allowed in `conv:`."""
 
     __slots__ = ()
 
@@ -287,14 +287,14 @@ class Join(Op):
     __slots__ = ()
 
     def join(self, xs: tuple[Shape, ...]) -> Shape:
-        """The output's shape. Raises ShapeError if the inputs do not fit together."""
+        """Output shape. Raises ShapeError for inputs that cannot be combined."""
         raise NotImplementedError
 
 
 WORDS: dict[str, type[Op]] = {}
 """Word of the grammar -> its operation."""
 KINDS: dict[str, str] = {}
-"""Kind of element -> what is counted."""
+"""Kind of element -> what it is."""
 TOOL_WEIGHTS: dict[str, dict[str, int]] = {}
 """Counting convention -> kind -> weight, from the operations themselves."""
 
@@ -302,7 +302,7 @@ OpT = TypeVar("OpT", bound=Op)
 
 
 def register(kind: type[OpT]) -> type[OpT]:
-    """Class decorator: make an operation's word and kinds of elements known."""
+    """Class decorator: add an operation's word, kinds of elements and tool weights to the tables above."""
     if kind.word:
         WORDS[kind.word] = kind
     KINDS.update(kind.kinds)

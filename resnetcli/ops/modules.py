@@ -1,4 +1,4 @@
-"""PyTorch modules of operations: those `torch.nn` has no class for, and those whose weights are drawn later."""
+"""PyTorch modules that `torch.nn` lacks, and layers with uninitialised weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 
 class _Conv2d(nn.Conv2d):
-    """A convolution whose weights stay uninitialised: drawing them twice would take longer than all the rest."""
+    """A convolution with uninitialised weights: initialising twice would dominate the build time."""
 
     def reset_parameters(self) -> None:
         """Do nothing."""
 
 
 class _Linear(nn.Linear):
-    """A fully connected layer whose weights stay uninitialised."""
+    """A fully connected layer with uninitialised weights."""
 
     def reset_parameters(self) -> None:
         """Do nothing."""
@@ -38,7 +38,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def _as_parent(module: M, parent: type[M]) -> M:
-    """The module as an instance of torch's own class, by which tools look layers up."""
+    """The module as an instance of the `torch.nn` class, by which tools identify layers."""
     module.__class__ = parent
     return module
 
@@ -72,7 +72,7 @@ class PadChannels(nn.Module):
 
 
 class PyramidPool(nn.Module):
-    """Max pooling to each level's grid, as one vector: (b, c, h, w) -> (b, c * sum of level^2)."""
+    """Max pooling to each level's grid, concatenated to one vector: (b, c, h, w) -> (b, c * sum of level^2)."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class RegionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c = x.shape[:2]
         h, w = self.size
-        # All regions one below the other, so that no image's map is copied.
+        # All regions stacked along the height, so that no image's feature map is copied.
         y = F.grid_sample(x, self.grid.expand(b, -1, -1, -1), align_corners=False)  # (b, c, maps*h, w)
         return y.view(b, c, self.maps, h, w).transpose(1, 2).reshape(b * self.maps, c, h, w)  # (b*maps, c, h, w)
 

@@ -1,4 +1,4 @@
-"""Normalisations, and softmax."""
+"""Normalisation layers, and softmax."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class BatchNorm(Norm):
 
     word = "bn"
     kinds: ClassVar[Mapping[str, str]] = {
-        "batchnorm": "elements that BatchNorm puts out",
-        "batchnorm_params": "BatchNorm's scales and shifts, once for every map they are applied to",
+        "batchnorm": "output elements of BatchNorm",
+        "batchnorm_params": "BatchNorm's scales and shifts, once per feature map",
     }
     pointwise = True
     overwritable = True
@@ -43,7 +43,7 @@ class BatchNorm(Norm):
     eps: float = 1e-5
 
     def params(self, x: Shape) -> int:
-        """gamma and beta: 2c. Running statistics are not learnable."""
+        """gamma and beta: 2c. Running statistics are buffers."""
         return 2 * x.c
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
@@ -64,7 +64,7 @@ class BatchNorm(Norm):
         return Traffic(x.elements, y.elements, weights=4 * x.c, kernels=1)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
-        """Without cuDNN, two kernels first compute the inverse deviations and copy the means; a third reads both."""
+        """Without cuDNN, two more kernels compute the inverse deviations and copy the means."""
         by_cudnn = not vector and execution.dtype != "bf16"
         return NO_TRAFFIC if by_cudnn else Traffic(weights=2 * x.c, kernels=2)
 
@@ -78,15 +78,15 @@ class BatchNorm(Norm):
 @register
 @dataclass(frozen=True, slots=True)
 class LocalResponseNorm(Op):
-    """x / (k + alpha/size * sum over `size` neighbouring channels of x^2) ^ beta, as Caffe and PyTorch have it.
+    """x / (k + alpha/size * sum over `size` neighbouring channels of x^2) ^ beta, as in Caffe and PyTorch.
 
-    Krizhevsky et al. 2012, 3.3, do not divide alpha by the size.
+    Krizhevsky et al. 2012, 3.3, does not divide alpha by the size.
     """
 
     word = "lrn"
     kinds: ClassVar[Mapping[str, str]] = {
-        "lrn": "elements that local response normalisation puts out",
-        "lrn_padded": "elements it averages: with the channels of zeros put before the first and after the last",
+        "lrn": "output elements of local response normalisation",
+        "lrn_padded": "elements that it averages, including zero channels before the first and after the last",
     }
     needs_map = True
 
@@ -100,7 +100,7 @@ class LocalResponseNorm(Op):
         return {"lrn": y.elements, "lrn_padded": y.elements // y.c * self._padded(y.c)}
 
     def _padded(self, channels: int) -> int:
-        """Channels with the margin that a window over `size` of them needs."""
+        """Channels including the padding of a window over `size` of them."""
         return channels + self.size // 2 + (self.size - 1) // 2
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
@@ -135,8 +135,8 @@ class Softmax(Op):
 
     word = "softmax"
     kinds: ClassVar[Mapping[str, str]] = {
-        "softmax": "elements that softmax puts out",
-        "softmax_groups": "sums of a softmax: one a pixel",
+        "softmax": "output elements of softmax",
+        "softmax_groups": "sums of softmax, one per pixel",
     }
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Pooling: over a window, to a size, to a pyramid's grids, over regions."""
+"""Pooling: over a window, to an output size, over a pyramid, over regions."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Pool(Op):
     """Max or mean over a sliding window."""
 
     kinds: ClassVar[Mapping[str, str]] = {
-        "pool_in": "elements that pooling over a window reads, max and average",
-        "avg_pool_out": "elements that average pooling over a window puts out",
+        "pool_in": "input elements of max and average pooling over a window",
+        "avg_pool_out": "output elements of average pooling over a window",
     }
     transparent = True
     needs_map = True
@@ -46,7 +46,7 @@ class Pool(Op):
     pad: tuple[int, int] = (0, 0)
     ceil: bool = False
     count_pad: bool = False
-    """Whether a mean counts the padding: the grammar's `avg(pad)`."""
+    """Whether the average includes padding: the grammar's `avg(pad)`."""
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class Pool(Op):
         return Shape(x.c, h, w, x.n)
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
-        """Each input element; each output element of a mean."""
+        """Each input element; for average pooling also each output element."""
         return {"pool_in": x.elements, "avg_pool_out": y.elements if self.kind == "avg" else 0}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window:
@@ -82,7 +82,7 @@ class Pool(Op):
         return Window(self.stride, (-pad,), (self.kernel[axis] - 1 - pad,))
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
-        """The input; the positions of maxima."""
+        """The input and, for max pooling, the positions of maxima."""
         return Saved(input=True, image_bytes=INDEX_BYTES * y.elements if self.kind == "max" else 0)
 
     def scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
@@ -90,7 +90,7 @@ class Pool(Op):
         return 0 if settings.train or self.kind == "avg" else INDEX_BYTES * y.elements
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """The input under its windows; the output and, of maxima, their positions."""
+        """Reads the input under its windows; writes the output and, for max pooling, the positions of maxima."""
         read = read_elements(x, y, self.kernel, self.stride, self.pad)
         return Traffic(read, y.elements, indices=y.elements if self.kind == "max" else 0, kernels=1)
 
@@ -106,13 +106,13 @@ class Pool(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class PoolTo(Op):
-    """Max or mean over as many windows as give the requested size; `global avg` is `avg to 1x1`."""
+    """Max or mean over as many windows as give the output size; `global avg` is `avg to 1x1`."""
 
     kinds: ClassVar[Mapping[str, str]] = {
-        "adaptive_max_in": "elements that max pooling to a size (`global max`, `max to`) reads",
-        "adaptive_avg_in": "elements that average pooling to a size (`global avg`, `avg to`) reads",
-        "adaptive_avg_out": "elements that average pooling to a size puts out",
-        "adaptive_avg_work": "input and output elements of average pooling to a size, rounded as float64 rounds them",
+        "adaptive_max_in": "input elements of max pooling to a size (`global max`, `max to`)",
+        "adaptive_avg_in": "input elements of average pooling to a size (`global avg`, `avg to`)",
+        "adaptive_avg_out": "output elements of average pooling to a size",
+        "adaptive_avg_work": "input and output elements of average pooling to a size, computed in float64",
     }
     transparent = True
     needs_map = True
@@ -135,14 +135,14 @@ class PoolTo(Op):
         return Shape(x.c, self.size[0], self.size[1], x.n)
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
-        """Each input element; of a mean also each output element, and both together in floating point."""
+        """Each input element; for average pooling also each output element, and both together in floating point."""
         if self.kind == "max":
             return {"adaptive_max_in": x.elements}
         work = int((x.h / y.h * (x.w / y.w) + 1) * y.elements)
         return {"adaptive_avg_in": x.elements, "adaptive_avg_out": y.elements, "adaptive_avg_work": work}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window:
-        """Of s positions to p: part i from floor(i*s/p) to below ceil((i+1)*s/p)."""
+        """From s positions to p: output i reads floor(i*s/p) to ceil((i+1)*s/p) - 1."""
         size, parts = (x.h, x.w)[axis], self.size[axis]
         if parts == 1:
             return WHOLE
@@ -152,7 +152,7 @@ class PoolTo(Op):
         return Window(size, firsts, tuple(-(-(i + 1) * size // parts) - 1 for i in range(parts)))
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
-        """The input; the positions of maxima. A mean to 1x1 needs nothing."""
+        """Max pooling: the input and the positions of maxima. Average pooling: the input, or nothing for 1x1."""
         if self.kind == "max":
             return Saved(input=True, image_bytes=INDEX_BYTES * y.elements)
         return Saved(input=self.size != (1, 1))
@@ -162,7 +162,7 @@ class PoolTo(Op):
         return 0 if settings.train or self.kind == "avg" else INDEX_BYTES * y.elements
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """The input; the output and, of maxima, their positions."""
+        """Reads the input; writes the output and, for max pooling, the positions of maxima."""
         return Traffic(x.elements, y.elements, indices=y.elements if self.kind == "max" else 0, kernels=1)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
@@ -179,7 +179,7 @@ class PoolTo(Op):
 
 
 def _max_in_nchw(x: int, y: int, places: int) -> Traffic:
-    """Adaptive max pooling on a GPU in channels_last: its input is copied, then maxima and indices back."""
+    """Adaptive max pooling on a GPU in channels_last: the input is copied to NCHW, maxima and indices back."""
     back = Traffic(y, y, indices=y, kernels=2) if places > 1 else NO_TRAFFIC
     return Traffic(x, x, kernels=1) + back
 
@@ -190,7 +190,7 @@ class PyramidPool(Op):
     """Max pooling to each level's grid, concatenated to one vector (He et al. 2014, arXiv:1406.4729)."""
 
     word = "spp"
-    kinds: ClassVar[Mapping[str, str]] = {"pyramid_in": "elements that pyramid pooling reads, once a level"}
+    kinds: ClassVar[Mapping[str, str]] = {"pyramid_in": "input elements of pyramid pooling, once per level"}
     needs_map = True
     gives_vector = True
 
@@ -206,11 +206,11 @@ class PyramidPool(Op):
         return Shape(x.c * sum(level * level for level in self.levels), 1, 1, x.n)
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
-        """Each input element, once a level."""
+        """Each input element, once per level."""
         return {"pyramid_in": x.elements * len(self.levels)}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window:
-        """The whole map."""
+        """The whole feature map."""
         return WHOLE
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
@@ -218,7 +218,7 @@ class PyramidPool(Op):
         return Saved(input=True, image_bytes=INDEX_BYTES * y.elements)
 
     def scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """Each level's maxima until they are concatenated; in inference also their positions, a level at a time."""
+        """Each level's maxima until they are concatenated; in inference also their positions, one level at a time."""
         most = done = 0
         for level in self.levels:
             done += x.c * level * level * settings.size
@@ -227,18 +227,18 @@ class PyramidPool(Op):
         return max(most, done)
 
     def gradient_scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """One level's gradient, to be added to that of the levels before."""
+        """One level's gradient, which is added to the sum of the others."""
         if len(self.levels) == 1:
             return 0
         return (1 if settings.adds_in_place else 2) * x.elements * settings.size
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """Each level by itself, then all of them concatenated."""
+        """Each level separately, then their concatenation."""
         n, out, levels = x.elements, y.elements, len(self.levels)
         return Traffic(levels * n + out, 2 * out, indices=out, kernels=levels + 1)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
-        """Each level computes in NCHW, and is copied to a vector."""
+        """Each level is computed in NCHW and copied to a vector."""
         extra = NO_TRAFFIC
         for level in self.levels if execution.reorders(x) else ():
             part = x.c * level * level
@@ -256,10 +256,10 @@ class PyramidPool(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class RegionPool(Op):
-    """A feature map of one size for each of `maps` regions of the image; everything after it runs once per region."""
+    """A feature map of one size for each of `maps` regions of the image; every later layer runs once per region."""
 
     word = "roi"
-    kinds: ClassVar[Mapping[str, str]] = {"roi": "elements that pooling of regions puts out"}
+    kinds: ClassVar[Mapping[str, str]] = {"roi": "output elements of region pooling"}
     needs_map = True
 
     size: tuple[int, int]
@@ -267,8 +267,8 @@ class RegionPool(Op):
 
     @property
     def label(self) -> str:
-        """`pool of regions`."""
-        return "pool of regions"
+        """`region pool`."""
+        return "region pool"
 
     def out(self, x: Shape) -> Shape:
         """(c, size), `maps` times per image."""
@@ -282,7 +282,7 @@ class RegionPool(Op):
         return {"roi": y.elements}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window:
-        """The whole map."""
+        """The whole feature map."""
         return WHOLE
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
@@ -290,11 +290,11 @@ class RegionPool(Op):
         return Saved(input=True)
 
     def scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """The regions one below the other, before each becomes a map of its own."""
+        """The regions stacked along the height, before each becomes a separate feature map."""
         return y.elements * settings.size if self.maps > 1 else 0
 
     def gradient_scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """The gradient of the boxes, which nothing reads."""
+        """The gradient of the sample points, which is not used."""
         return max(2 * y.n * y.h * y.w, y.elements - x.elements) * settings.size
 
     def buffer_bytes(self, y: Shape, size: int) -> int:
@@ -302,7 +302,7 @@ class RegionPool(Op):
         return 2 * y.n * y.h * y.w * size
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """Four neighbours make a sample; several regions are then copied, each to a map of its own."""
+        """A sample reads four pixels; several regions are then copied to separate feature maps."""
         copied = y.elements if self.maps > 1 else 0
         read = min(x.elements, 4 * y.elements) + copied
         weights = 2 * y.elements // x.c

@@ -34,7 +34,7 @@ class Conv(Op):
 
     kinds: ClassVar[Mapping[str, str]] = {
         "macs": "multiply-accumulates of convolutions and fully connected layers",
-        "conv_bias": "additions of a convolution's bias",
+        "conv_bias": "additions of the bias of a convolution",
     }
     weighted = True
     needs_map = True
@@ -50,7 +50,7 @@ class Conv(Op):
 
     @property
     def name(self) -> str:
-        """`conv`; the grammar has no word for it but its window."""
+        """`conv`; in the grammar it is written by its window."""
         return "conv"
 
     @property
@@ -80,7 +80,7 @@ class Conv(Op):
         return weight + self.channels if self.bias else weight
 
     def macs(self, x: Shape, y: Shape) -> int:
-        """kh*kw * c_in/groups * c_out * h_out * w_out, times the maps per image; bias not counted."""
+        """kh*kw * c_in/groups * c_out * h_out * w_out, times the feature maps per image; bias not counted."""
         return self.kernel[0] * self.kernel[1] * (x.c // self.groups) * y.elements
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
@@ -97,18 +97,18 @@ class Conv(Op):
         return Saved(input=True)
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """The input under its windows, the weights, the output."""
+        """Reads the input under its windows and the weights; writes the output."""
         read = read_elements(x, y, self.kernel, self.stride, self.pad, self.dilation)
         return Traffic(read, y.elements, weights=self.params(x), kernels=1)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
-        """The bias is added by a separate kernel, as cuDNN's convolutions have none."""
+        """A separate kernel adds the bias, which cuDNN's convolutions do not."""
         if not self.bias or not self._is_by_cudnn(x, execution):
             return NO_TRAFFIC
         return Traffic(y.elements, y.elements, kernels=1)
 
     def _is_by_cudnn(self, x: Shape, execution: Execution) -> bool:
-        """Whether PyTorch calls cuDNN: for all but most depthwise convolutions, for which it has kernels of its own.
+        """Whether PyTorch calls cuDNN; most depthwise convolutions run PyTorch's own kernels.
 
         In fp16 PyTorch also uses cuDNN for some at stride 2, depending on the batch size.
         """
@@ -118,7 +118,7 @@ class Conv(Op):
         return execution.dtype == "fp16" and square and x.c >= 32 and x.w >= 7
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`nn.Conv2d`, its weights not yet drawn."""
+        """`nn.Conv2d`, with uninitialised weights."""
         from resnetcli.ops.modules import conv2d
 
         arguments = self.channels, self.kernel, self.stride, self.pad, self.dilation, self.groups, self.bias
@@ -137,7 +137,7 @@ class Linear(Op):
     """Fully connected: y = W x + b, on all c*h*w inputs as one vector."""
 
     word = "fc"
-    kinds: ClassVar[Mapping[str, str]] = {"fc_bias": "additions of a fully connected layer's bias"}
+    kinds: ClassVar[Mapping[str, str]] = {"fc_bias": "additions of the bias of a fully connected layer"}
     weighted = True
     gives_vector = True
     overwritable = True
@@ -160,7 +160,7 @@ class Linear(Op):
         return weight + self.features if self.bias else weight
 
     def macs(self, x: Shape, y: Shape) -> int:
-        """c*h*w * features, times the maps per image; bias not counted."""
+        """c*h*w * features, times the feature maps per image; bias not counted."""
         return x.c * x.h * x.w * y.elements
 
     def counted(self, x: Shape, y: Shape) -> Mapping[str, int]:
@@ -168,7 +168,7 @@ class Linear(Op):
         return {"macs": self.macs(x, y), "fc_bias": y.elements if self.bias else 0}
 
     def window(self, x: Shape, axis: Literal[0, 1]) -> Window:
-        """The whole map."""
+        """The whole feature map."""
         return WHOLE
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
@@ -176,11 +176,11 @@ class Linear(Op):
         return Saved(input=True)
 
     def gpu_traffic(self, x: Shape, y: Shape, execution: Execution, *, vector: bool) -> Traffic:
-        """In channels_last the input is copied: a vector is in the order of NCHW."""
+        """In channels_last the input is copied: a vector has NCHW order."""
         return Traffic(x.elements, x.elements, kernels=1) if execution.reorders(x) else NO_TRAFFIC
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`nn.Linear`, its weights not yet drawn."""
+        """`nn.Linear`, with uninitialised weights."""
         from resnetcli.ops.modules import linear
 
         return linear(x.c * x.h * x.w, self.features, self.bias, **settings.factory)

@@ -1,4 +1,4 @@
-"""Sliding windows: how many fit, and which input elements they cover."""
+"""Sliding windows: output size, and the input elements they cover."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def window_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1
 def no_room(x: Shape, kernel: tuple[int, int]) -> ShapeError:
     """The error for a window larger than its input."""
     return ShapeError(
-        f"nothing is left: a {kernel[0]}x{kernel[1]} window does not fit into {x.h} x {x.w}",
-        hint="use a larger input, less stride, or padding",
+        f"a {kernel[0]}x{kernel[1]} window does not fit into a {x.h} x {x.w} feature map",
+        hint="use a larger input, smaller strides, or padding",
     )
 
 
@@ -35,7 +35,7 @@ def read_elements(
 
 @lru_cache(maxsize=4096)
 def _covered(side: int, windows: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-    """Positions of an axis that some window covers; those between the taps of a dilated window count as covered."""
+    """Positions of an axis covered by any window; the gaps of a dilated window count as covered."""
     if stride <= kernel or (dilation > 1 and kernel > 1):
         return max(0, min(side, (windows - 1) * stride + (kernel - 1) * dilation + 1 - pad))
     begins = range(-pad, windows * stride - pad, stride)

@@ -31,7 +31,7 @@ class Input(Op):
     shape: Shape
 
     def traffic(self, x: Shape, y: Shape) -> Traffic:
-        """None: the image is there."""
+        """None: the image is already in memory."""
         return NO_TRAFFIC
 
 
@@ -47,7 +47,7 @@ class Dropout(Op):
     p: float
 
     def saved(self, x: Shape, y: Shape, settings: TensorSettings) -> Saved:
-        """The mask: a byte an element on a GPU, a whole tensor on a CPU."""
+        """The mask: one byte per element on a GPU, a tensor of the compute dtype on a CPU."""
         size = 1 if settings.place == "cuda" else settings.size
         return Saved(image_bytes=x.elements * size if 0 < self.p < 1 else 0)
 
@@ -118,7 +118,7 @@ class PadChannels(Op):
         return Window(self.stride, (0,), (0,))
 
     def gradient_scratch_bytes(self, x: Shape, y: Shape, settings: TensorSettings) -> int:
-        """The pixels that were left out are put back one axis after the other."""
+        """The gradients of skipped pixels are filled with zeros, one axis after the other."""
         if self.stride == 1:
             return 0
         return max(0, (x.c * y.h * x.w - y.elements)) * settings.size
@@ -138,7 +138,7 @@ class PadChannels(Op):
 @register
 @dataclass(frozen=True, slots=True)
 class Concat(Join):
-    """The branches' channels one after another."""
+    """Concatenation along the channels."""
 
     overwritable = True
 
@@ -188,21 +188,21 @@ class Add(Join):
 @register
 @dataclass(frozen=True, slots=True)
 class Traced(Op):
-    """A piece of a PyTorch model that was recorded in one run (`resnetcli.net.trace`), with what it cost in that run.
+    """Part of a PyTorch model, with the costs recorded in one forward pass (`resnetcli.net`).
 
-    It cannot be asked about other shapes, nor be built.
+    It is valid for the recorded shapes only and cannot be built.
     """
 
     text: str
-    """How tables show it: `Conv2d 3x3 64`."""
+    """The layer in tables: `Conv2d 3x3 64`."""
     scalars: int
-    """Learnable ones that are counted here."""
+    """Learnable scalars first used here."""
     products: int
     """Multiply-accumulates of all its convolutions and matrix products; bias not counted."""
     elements: int
-    """Output elements of these."""
+    """Output elements of its convolutions and matrix products."""
     layers: int
-    """Convolutions and fully connected layers on the longest path through it."""
+    """Convolutions and fully connected layers on its longest path."""
 
     def params(self, x: Shape) -> int:
         """As recorded."""
@@ -221,5 +221,5 @@ class Traced(Op):
         return self.layers
 
     def counted(self, x: Shape, y: Shape) -> dict[str, int]:
-        """Of a PyTorch model only the multiply-accumulates are known."""
+        """Multiply-accumulates only: other elements of a PyTorch model are unknown."""
         return {"macs": self.products}

@@ -1,4 +1,4 @@
-"""What a plan costs: exact integers for one image, per step, per row and in total."""
+"""Count parameters, MACs and activations of a plan: exact integers for one image, per step, per stage and in total."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BYTES_FP32 = 4
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one step, or summed over some."""
+    """Counts of one step, or of several."""
 
     params: int = 0
-    """Learnable scalars: BN's gamma and beta in, running statistics out."""
+    """Learnable scalars, including BN's gamma and beta, without running statistics."""
     macs: int = 0
     """Multiply-accumulates of convolutions and fully connected layers for one image; bias not counted."""
     activations: int = 0
-    """Elements convolutions and fully connected layers put out for one image (Dollar et al. 2021, 2.1)."""
+    """Output elements of convolutions and fully connected layers for one image (Dollar et al. 2021, 2.1)."""
 
     @property
     def flops(self) -> int:
@@ -36,13 +36,13 @@ NOTHING = Cost()
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A plan's costs."""
+    """Counts of a plan."""
 
     total: Cost
-    rows: Mapping[str, Cost] = field(repr=False)
-    """By table row; they sum to the total."""
+    stages: Mapping[str, Cost] = field(repr=False)
+    """By stage; they sum to the total."""
     steps: tuple[Cost, ...] = field(repr=False)
-    """As many as the plan has steps."""
+    """By step of the plan."""
     depth: int
     """Weighted layers on the longest path to the output."""
 
@@ -63,7 +63,7 @@ class Counts:
 
     @property
     def activations(self) -> int:
-        """Elements convolutions and fully connected layers put out for one image."""
+        """Output elements of convolutions and fully connected layers for one image."""
         return self.total.activations
 
     @property
@@ -78,27 +78,27 @@ class Counts:
 
 
 def count(plan: Plan) -> Counts:
-    """The costs of a plan."""
+    """Count a plan."""
     steps = tuple(_cost(plan, step) for step in plan.steps)
-    rows = {row: sum_costs(steps[i] for i in where) for row, where in row_steps(plan).items()}
-    return Counts(sum_costs(steps), rows, steps, _depth(plan))
+    stages = {stage: sum_costs(steps[i] for i in indices) for stage, indices in stage_steps(plan).items()}
+    return Counts(sum_costs(steps), stages, steps, _depth(plan))
 
 
-def row_steps(plan: Plan) -> dict[str, range]:
-    """Table row -> indices of its steps, which stand together."""
-    rows: dict[str, range] = {}
+def stage_steps(plan: Plan) -> dict[str, range]:
+    """Stage -> indices of its steps, which are consecutive."""
+    stages: dict[str, range] = {}
     start = 1  # step 0 is the input
-    for row in plan.rows:
+    for stage in plan.stages:
         end = start
-        while end < len(plan.steps) and plan.steps[end].where.stage == row:
+        while end < len(plan.steps) and plan.steps[end].where.stage == stage:
             end += 1
-        rows[row] = range(start, end)
+        stages[stage] = range(start, end)
         start = end
-    return rows
+    return stages
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """Field by field."""
+    """Sum of each field."""
     params = macs = activations = 0
     for cost in costs:
         params += cost.params

@@ -1,4 +1,4 @@
-"""Elements by kind, exact integers for one image, per step: every counting convention is a weighted sum of them."""
+"""Count elements by kind: every counting convention is a weighted sum of them. Exact integers for one image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from resnetcli.ops import KINDS, BatchNorm
 from resnetcli.plan.plan import Plan, Step
 
 Elements = Mapping[str, int]
-"""Kind -> number of elements; kinds that do not occur are left out. Each operation says which kinds it has. Sums,
-concatenation, dropout, padding and scaling have none: no tool counts them."""
+"""Kind -> number of elements, if not zero. The kinds of an operation are in its class; sums, concatenation, dropout,
+padding and scaling have none, as no tool counts them."""
 
 
 def elements(plan: Plan, included: Sequence[bool] | None = None) -> tuple[Elements, ...]:
-    """A plan's elements, step by step; with `included`, those of the steps whose flag is set."""
+    """Elements of each step; with `included`, of the steps whose flag is set."""
     return tuple(
         _step_elements(plan, step) if included is None or included[index] else NOTHING
         for index, step in enumerate(plan.steps)
@@ -22,10 +22,10 @@ def elements(plan: Plan, included: Sequence[bool] | None = None) -> tuple[Elemen
 
 
 def kept_by_trace(plan: Plan, *, training: bool) -> list[bool]:
-    """Per step, whether `torch.jit` keeps it when it traces the model.
+    """Per step, whether it is in the graph that `torch.jit` traces.
 
-    It keeps what an output needs and, in training, what updates BatchNorm's running statistics: an `aside` is dropped
-    from its last BatchNorm on, or as a whole.
+    The graph has the steps that an output depends on and, in training, those that BatchNorm's running statistics depend
+    on: an `aside` is dropped after its last BatchNorm, or entirely.
     """
     kept = [training and isinstance(step.op, BatchNorm) for step in plan.steps]
     for output in plan.outputs:

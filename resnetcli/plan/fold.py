@@ -1,4 +1,4 @@
-"""BatchNorm folded into what it normalises, as a rewrite of the plan: what a net at inference need not compute."""
+"""Fold BatchNorm into the layers before it: the plan of a model optimised for inference."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from resnetcli.plan.plan import Plan, Step
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A plan that computes the same at inference with fewer steps, and where its steps' weights are from."""
+    """A plan with BatchNorm folded, and the origin of its steps' weights."""
 
     plan: Plan
     origins: tuple[int, ...]
-    """Per step of `plan`, the step of the original plan that it is."""
+    """Per step of `plan`, its step in the original plan."""
     norms: Mapping[int, int]
-    """Step of `plan` that is a convolution or fully connected -> the BatchNorm of the original plan now in it."""
+    """Convolution or fully connected layer of `plan` -> the BatchNorm of the original plan that is folded into it."""
 
 
 def fold(plan: Plan) -> Folded:
-    """Every BatchNorm that reads a convolution or fully connected layer becomes part of it, as its bias and scale.
+    """Fold every BatchNorm that follows a convolution or fully connected layer into its weights and bias.
 
-    Only where nobody else reads the layer and its value is no output of the net. A BatchNorm before a convolution, as
-    in pre-activation nets, stays: past zero padding it is another function than any convolution.
+    Not if another step reads the layer's output, or if it is an output of the model. A BatchNorm before a convolution,
+    as in pre-activation models, stays: with zero padding no convolution is equal to both.
     """
     readers = [0] * len(plan.steps)
     for step in plan.steps:
         for source in step.inputs:
             readers[source] += 1
     into: dict[int, int] = {}
-    """BatchNorm -> the layer that takes it in."""
+    """BatchNorm -> the layer that it is folded into."""
     for index, step in enumerate(plan.steps):
         if not isinstance(step.op, BatchNorm):
             continue
         (source,) = step.inputs
-        taken = isinstance(plan.steps[source].op, Conv | Linear)
-        if taken and readers[source] == 1 and source not in plan.outputs:
+        foldable = isinstance(plan.steps[source].op, Conv | Linear)
+        if foldable and readers[source] == 1 and source not in plan.outputs:
             into[index] = source
-    now: list[int] = []
-    """Per step of the original plan, the step of the new one that has its value."""
+    new_index: list[int] = []
+    """Per step of the original plan, the step of the new plan with its output."""
     steps: list[Step] = []
     origins: list[int] = []
     for index, step in enumerate(plan.steps):
         if index in into:
-            now.append(now[into[index]])
+            new_index.append(new_index[into[index]])
             continue
-        now.append(len(steps))
+        new_index.append(len(steps))
         origins.append(index)
-        steps.append(replace(step, inputs=tuple(now[source] for source in step.inputs)))
-    norms = {now[layer]: norm for norm, layer in into.items()}
+        steps.append(replace(step, inputs=tuple(new_index[source] for source in step.inputs)))
+    norms = {new_index[layer]: norm for norm, layer in into.items()}
     for index in norms:
         op = steps[index].op
         assert isinstance(op, Conv | Linear)
@@ -59,7 +59,7 @@ def fold(plan: Plan) -> Folded:
     rewritten = replace(
         plan,
         steps=tuple(steps),
-        rows={row: now[index] for row, index in plan.rows.items()},
-        outputs=tuple(now[index] for index in plan.outputs),
+        stages={stage: new_index[index] for stage, index in plan.stages.items()},
+        outputs=tuple(new_index[index] for index in plan.outputs),
     )
     return Folded(rewritten, tuple(origins), MappingProxyType(norms))

@@ -1,4 +1,4 @@
-"""Warnings about tables that are legal but probably unintended: a BN after a BN, weights that influence no output."""
+"""Warnings about specs that are valid but probably unintended: a BN after a BN, weights that affect no output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resnetcli.spec.spec import PoolLayer, Spec
 
 
 def outputs(plan: PlanBuilder, spec: Spec, outputs: Sequence[int]) -> None:
-    """Warn of dropout on the output and of unused parameters, unless `deviations:` names the stage."""
+    """Warn of dropout on the output, and of unused parameters unless `deviations:` names the stage."""
     for output in outputs:
         if isinstance(plan.steps[output].op, Dropout):
             plan.warn("dropout on the output", plan.places[output], "put the dropout before the last layer")
@@ -31,7 +31,7 @@ def outputs(plan: PlanBuilder, spec: Spec, outputs: Sequence[int]) -> None:
                 unused.setdefault(stage, []).append(index)
     for stage, indices in unused.items():
         plan.warn(
-            f"the weights of {len(indices)} layers in row `{stage}` influence no output", plan.places[indices[0]],
+            f"the weights of {len(indices)} layers in stage `{stage}` affect no output", plan.places[indices[0]],
             f"if intended (`aside` discards its output), mention `{stage}` under `deviations:`",
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ def padded_pool(plan: PlanBuilder, pool: PoolLayer, x: int, stride: int) -> None
 
 
 def pre_activation(plan: PlanBuilder, spec: Spec, x: int, *, skipped: bool) -> None:
-    """Warn of a pre-activation convolution whose BN is on the image, or is lost because its input is activated."""
+    """Warn of a pre-activation convolution on the image, or without BN because its input is activated."""
     if skipped and spec.style.norm_before and not plan.normed[x]:
         after_sum = spec.equation.activation is not None
         hint = "`residual: x + F` has no activation after the sum" if after_sum else "write `bn, relu` before it"

@@ -1,7 +1,7 @@
-"""Spec -> Plan: the one place where it is decided what a table means.
+"""Spec -> Plan: the only code that interprets a spec.
 
-Each rule in docs/grammar.md is one method here: where a projection goes, which copy has the stride, which activation
-moves behind the addition. Code that consumes a plan never reinterprets the spec.
+Each rule in docs/reference/grammar.md is one method here: where a projection goes, which copy has the stride, which
+activation moves behind the addition. Code that consumes a plan never reinterprets the spec.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from resnetcli.spec.words import body_text
 
 
 def lower(spec: Spec, *, aux: bool = False) -> Plan:
-    """The plan of a spec, with its auxiliary heads if `aux`.
+    """Lower a spec to its plan, with its auxiliary heads if `aux`.
 
-    Raises SpecError with the first problem of each row: groups that do not divide, branches that disagree, a
-    feature map shrunk to nothing, a sum whose terms differ. Warnings are in the plan and passed to the listener.
+    Raises SpecError with the first problem of each stage: groups that do not divide the channels, branches of different
+    shapes, a window larger than its input. Warnings are in the plan and passed to the listener.
     """
     plan = _Lowering(spec).run(aux)
     for warning in plan.warnings:
@@ -61,26 +61,26 @@ class _Lowering(PlanBuilder):
         self.spec = spec
         self.names = _names((*spec.style.before, *spec.style.after))
         self.asides = 0
-        self.ended: set[int] = set()  # steps reported to lack a final activation
+        self.ended: set[int] = set()  # steps with a warning about a missing final activation
         self.entries = 0
-        self.source: int | None = None  # what the innermost residual reads
-        self.entry: int | None = None  # the same, activated, as F's first convolution reads it
+        self.source: int | None = None  # the input of the innermost residual block
+        self.entry: int | None = None  # the same after normalisation and activation: the input of F's first convolution
 
     def run(self, aux: bool) -> Plan:
         spec = self.spec
-        rows: dict[str, int] = {}
+        stages: dict[str, int] = {}
         outputs: list[int] = []
         try:
             x = self.emit(Input(spec.input), Where("input"), spec.input)
-            for name, items in spec.rows.items():
-                self.row_failed = False
+            for name, items in spec.stages.items():
+                self.stage_failed = False
                 x, _ = self.sequence(items, x, Where(name), strided=True)
-                rows[name] = x
+                stages[name] = x
             outputs.append(x)
             for name, items in spec.aux.items() if aux else ():
-                self.row_failed = False
-                y, _ = self.sequence(items, rows[name], Where(f"aux.{name}"), strided=True)
-                rows[f"aux.{name}"] = y
+                self.stage_failed = False
+                y, _ = self.sequence(items, stages[name], Where(f"aux.{name}"), strided=True)
+                stages[f"aux.{name}"] = y
                 outputs.append(y)
         except Stop:
             pass
@@ -89,7 +89,7 @@ class _Lowering(PlanBuilder):
         lint.vgg_without_norm(self, spec)
         warnings = tuple(self.warnings.values())
         return Plan(
-            spec.name, spec.title, tuple(self.steps), rows, tuple(outputs), spec.parameters,
+            spec.name, spec.title, tuple(self.steps), stages, tuple(outputs), spec.parameters,
             origin=Origin("spec", spec.name), warnings=warnings,
         )  # fmt: skip
 
@@ -104,9 +104,9 @@ class _Lowering(PlanBuilder):
     def sequence(
         self, items: Many[Item], x: int, where: Where, *, strided: bool, closes: bool = False
     ) -> tuple[int, int]:
-        """The items one after another: (index of the last value, product of the strides).
+        """Lower items in sequence; returns (last step, product of the strides).
 
-        `strided`: strides act; `closes`: an activation follows, so that the last convolution drops its own.
+        `strided`: strides apply; `closes`: an activation follows the sum, so the last convolution has none.
         """
         closing = _closing(items) if closes else -1
         stride = 1
@@ -116,7 +116,7 @@ class _Lowering(PlanBuilder):
         return x, stride
 
     def item(self, item: Item, x: int, where: Where, *, strided: bool, closes: bool) -> tuple[int, int]:
-        """An item, `x N` copies of it: in a repeated residual a stride acts in the first copy alone."""
+        """Lower an item, `x N` times: in a repeated residual, strides apply to the first copy only."""
         copies = item.times or 1
         numbered = item.times is not None or isinstance(item.what, Residual)
         stride = 1
@@ -146,7 +146,7 @@ class _Lowering(PlanBuilder):
             case Sequence() | Call():
                 return self.sequence(what.body, x, where, strided=strided, closes=closes)
             case Aside():
-                source, self.source = self.source, None  # nothing in it is passed on, to a shortcut neither
+                source, self.source = self.source, None  # its output is discarded: no shortcut reads it
                 self.asides += 1
                 self.sequence(what.body, x, where.level("aside", "aside"), strided=strided)
                 self.asides -= 1
@@ -156,7 +156,7 @@ class _Lowering(PlanBuilder):
                 return self.operation(what, x, where), 1
 
     def operation(self, op: Op, x: int, where: Where) -> int:
-        """A layer that is one operation."""
+        """Lower a layer that is one operation."""
         if isinstance(op, PoolTo | Linear):
             if self.source is None and not self.asides:
                 lint.end(self, self.spec, x, self.ended)
@@ -167,10 +167,10 @@ class _Lowering(PlanBuilder):
     # --- convolutions ----------------------------------------------------------------------------------------
 
     def conv(self, layer: ConvLayer, x: int, where: Where, *, strided: bool, closes: bool) -> tuple[int, int]:
-        """A convolution with what the header's `conv:` puts around it."""
+        """Lower a convolution with the normalisation and activation of the header's `conv:`."""
         style, names = self.spec.style, self.names
         styled = layer.finish == "style"
-        skipped = style.activates_first and self.active[x]  # the input has just been activated
+        skipped = style.activates_first and self.active[x]  # the input is activated already
         if styled and style.activates_first:
             lint.pre_activation(self, self.spec, x, skipped=skipped)
         if styled and not skipped:
@@ -182,12 +182,12 @@ class _Lowering(PlanBuilder):
         x = self.bare_conv(layer, x, where.level("conv"), stride, self.steps[x].shape.c)
         for op, name in zip(style.after, names[len(style.before) :], strict=True) if styled else ():
             if closes and not isinstance(op, Norm):
-                continue  # the sum's activation takes its place
+                continue  # replaced by the activation after the sum
             x = self.apply(op, where.level(name), x)
         return x, stride
 
     def bare_conv(self, layer: ConvLayer, x: int, where: Where, stride: int, channels: int) -> int:
-        """The convolution alone; `channels` where the layer names none."""
+        """Lower the convolution only; `channels` if the layer has none."""
         style = self.spec.style
         normed = any(isinstance(op, Norm) for op in (*style.before, *style.after))
         match layer.finish:
@@ -211,7 +211,7 @@ class _Lowering(PlanBuilder):
     # --- composites ------------------------------------------------------------------------------------------
 
     def residual(self, block: Residual, x: int, where: Where, at: At | None, *, strided: bool) -> tuple[int, int]:
-        """The header's equation: F first and the shortcut after it, which is the order torchvision's weights have."""
+        """Lower a residual block: F, then the shortcut, in the order of torchvision's weights."""
         equation = self.spec.equation
         activation = None if block.linear else equation.activation
         outer = self.source, self.entry
@@ -231,7 +231,7 @@ class _Lowering(PlanBuilder):
         return y, stride
 
     def shortcut(self, x: int, entry: int | None, y: int, stride: int, where: Where) -> int:
-        """x itself where F has no stride and keeps the channels (never by sizes); else what the header says."""
+        """Lower the shortcut: x itself if F has no stride and keeps the channels, else `shortcut:`."""
         spec, before, after = self.spec, self.steps[x].shape, self.steps[y].shape
         kind = spec.shortcut.kind
         if stride == 1 and before.c == after.c and kind != "project all":
@@ -243,7 +243,7 @@ class _Lowering(PlanBuilder):
         else:
             try:
                 layers = spec.shortcut.layers(stride)
-            except SpecError as error:  # its numbers are not whole at this stride
+            except SpecError as error:  # an expression is not whole for this stride
                 first = error.problems[0]
                 line = f" on line {self.at.line}" if self.at else ""
                 note = f"s is {stride} in the block{line}"
@@ -252,7 +252,7 @@ class _Lowering(PlanBuilder):
         preactivated = bool(spec.style.before)
         projects = any(isinstance(item.what, ConvLayer) for item in layers)
         if preactivated and projects and entry is not None:
-            x = entry  # F's activated input is the projection's too
+            x = entry  # the projection reads F's activated input
         for index, item in enumerate(layers):
             x = self.shortcut_layer(item, x, where.level(index), after.c, normed=not preactivated)
         return x
@@ -270,10 +270,10 @@ class _Lowering(PlanBuilder):
             case Norm() as op:
                 return self.apply(op, where.level(op.name), x)
             case _:
-                raise AssertionError(item)  # reading a shortcut admits no other
+                raise AssertionError(item)  # `read` allows no other layer
 
     def branches(self, what: Branches, x: int, where: Where, at: At | None, *, strided: bool) -> tuple[int, int]:
-        """Branches side by side, joined; their strides must agree."""
+        """Lower parallel branches and join them; their strides must be equal."""
         written = what.branches * (what.of or 1)
         ends: list[int] = []
         strides: list[int] = []
@@ -288,14 +288,14 @@ class _Lowering(PlanBuilder):
         name = "cat" if what.kind == "concat" else "add"
         y = self.join(op, where.level(name), tuple(ends), at, what)
         if len(set(strides)) > 1:
-            hint = "a shortcut beside them could not tell its own: give every branch the same stride"
+            hint = "give every branch the same stride"
             self.fail(f"branches of `{what.kind}` differ in stride: {', '.join(map(str, strides))}", at, hint)
         return y, strides[0]
 
     def join(
         self, op: Concat | Add, where: Where, inputs: tuple[int, ...], at: At | None, of: Branches | Residual
     ) -> int:
-        """An operation on several values; `of` tells them apart should they not fit."""
+        """Append an operation on several inputs; `of` names them in an error."""
         shapes = tuple(self.steps[i].shape for i in inputs)
         try:
             shape = op.join(shapes)
@@ -312,7 +312,7 @@ class _Lowering(PlanBuilder):
 
 
 def _closing(items: Many[Item]) -> int:
-    """Which item holds F's last convolution, seen through normalisation, dropout and pooling; -1 if none does."""
+    """Index of the item with F's last convolution, followed by transparent items only; -1 if there is none."""
     for index in range(len(items) - 1, -1, -1):
         if not _transparent(items[index]):
             return index if isinstance(items[index].what, ConvLayer | Sequence | Call) else -1
@@ -320,7 +320,7 @@ def _closing(items: Many[Item]) -> int:
 
 
 def _sizes(labels: Many[str], shapes: Many[Shape], most: int = 16) -> tuple[str, ...]:
-    """A line for each value that does not fit the others, in columns: `branch 1, [3x3 max]  gives  64 x 28 x 28`."""
+    """One line per input, in columns: `branch 1, [3x3 max]  gives  64 x 28 x 28`."""
     width, channels = max(map(len, labels)), max(len(str(shape.c)) for shape in shapes)
     lines = [
         f"{label:{width}}  gives {'' if shape.n == 1 else f'{shape.n} x '}{shape.c:>{channels}} x {shape.h} x {shape.w}"
@@ -346,7 +346,7 @@ def _transparent(item: Item) -> bool:
 
 
 def _padding(pad: int | None, kernel: tuple[int, int], dilation: int = 1) -> tuple[int, int]:
-    """Per side: what is written, or (K-1)*dil//2."""
+    """Padding per side: as written, or (K-1)*dil//2."""
     if pad is not None:
         return pad, pad
     return (kernel[0] - 1) * dilation // 2, (kernel[1] - 1) * dilation // 2
@@ -357,7 +357,7 @@ def _pool(layer: PoolLayer, stride: int) -> Pool:
 
 
 def _names(ops: Many[Norm | Activation]) -> list[str]:
-    """A name each, numbered from the second of a kind on: `bn relu conv bn` has `bn`, `relu` and `bn2`."""
+    """Names of operations, numbered from the second of a kind on: `bn relu conv bn` gives `bn`, `relu`, `bn2`."""
     kinds = [op.name for op in ops]
     earlier = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
     return [f"{kind}{times + 1}" if times else kind for kind, times in zip(kinds, earlier, strict=True)]

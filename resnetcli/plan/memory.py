@@ -1,9 +1,8 @@
-"""What memory a net takes, moment by moment: which values are held, for how long, in inference and in training.
+"""Memory of a model over time, in inference and in training, derived from its plan.
 
-Worked out from the plan as the built module runs it (`resnetcli.net.module`): a value is dropped after its last reader,
-ReLU and sums work in place where nobody can tell, and in training PyTorch's autograd keeps what each operation's
-gradient needs. Tensors are counted, to the byte. What libraries take besides is not: workspaces of convolutions, a
-GPU's context, what an allocator rounds up or leaves unused between tensors.
+The model is that of `resnetcli.net.module`: activations are freed after their last use, ReLU and sums work in place
+where possible, and in training autograd saves tensors for the backward pass. Tensors are counted to the byte; library
+workspaces, a GPU's context and the allocator's rounding and fragmentation are not included.
 """
 
 from __future__ import annotations
@@ -24,48 +23,48 @@ Phase = Literal["forward", "backward", "update"]
 
 ELEMENT_BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 STATE_COPIES: dict[Optimizer, int] = {"sgd": 1, "adam": 2}
-"""Scalars an optimizer keeps for each parameter: the momentum; the two moving averages."""
+"""Optimizer state per parameter: the momentum; the two moving averages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is held besides weights and the optimizer's state at one moment, in bytes."""
+    """Allocated bytes at one moment, apart from weights and optimizer state."""
 
     phase: Phase
     step: int
-    """The step being computed, or whose gradient is; 0 for the optimizer's update."""
+    """The step whose output or gradient is being computed; 0 for the optimizer's update."""
     input: int
-    """The images: for one, as the next three."""
+    """The image; this and the next three are per image."""
     activations: int
-    """Values that later steps read, and what the backward pass will."""
+    """Outputs that later steps read, and tensors saved for the backward pass."""
     gradients: int
     """Gradients with respect to activations."""
     scratch: int
-    """What the operation itself needs while it runs."""
+    """Temporary tensors of the operation."""
     statistics: int = 0
-    """BatchNorm's means and deviations: for the whole batch, as the next two."""
+    """BatchNorm's means and deviations; this and the next two are per batch."""
     parameter_gradients: int = 0
     update: int = 0
-    """The optimizer's own intermediate values."""
+    """Temporary tensors of the optimizer."""
 
     @property
     def image_bytes(self) -> int:
-        """Bytes for each image of a batch."""
+        """Bytes per image."""
         return self.input + self.activations + self.gradients + self.scratch
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes whatever the batch."""
+        """Bytes independent of the batch size."""
         return self.statistics + self.parameter_gradients + self.update
 
     def bytes(self, batch: int = 1) -> int:
-        """All of it."""
+        """Total for a batch."""
         return batch * self.image_bytes + self.fixed_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A net's memory over one forward pass, or over one training step."""
+    """A model's memory over one forward pass, or over one training step."""
 
     mode: Mode
     dtype: Dtype
@@ -74,25 +73,25 @@ class Memory:
     weight_bytes: int
     """Parameters, and BatchNorm's running statistics."""
     state_bytes: int
-    """The optimizer's."""
+    """Optimizer state."""
     moments: tuple[Moment, ...] = field(repr=False)
-    """In order."""
+    """In order of execution."""
 
     @property
     def standing_bytes(self) -> int:
-        """What is there all the time: weights and the optimizer's state."""
+        """Weights and optimizer state."""
         return self.weight_bytes + self.state_bytes
 
     def peak(self, batch: int = 1) -> Moment:
-        """The moment when most is held."""
+        """The moment of peak memory."""
         return max(self.moments, key=lambda moment: moment.bytes(batch))
 
     def bytes(self, batch: int = 1) -> int:
-        """The most that is held at once, the weights included."""
+        """Peak memory, including weights."""
         return self.standing_bytes + self.peak(batch).bytes(batch)
 
     def largest_batch(self, available: int) -> int:
-        """The most images that fit into `available` bytes; 0 if not even one does."""
+        """Largest batch size that fits into `available` bytes; 0 if one image does not fit."""
         room = available - self.standing_bytes
         return max(0, min((room - moment.fixed_bytes) // moment.image_bytes for moment in self.moments))
 
@@ -106,18 +105,18 @@ def memory(
     place: Place = "cuda",
     adds_in_place: bool = True,
 ) -> Memory:
-    """A plan's memory; weights, values, gradients and the optimizer's state all in `dtype`, without autocast.
+    """Memory of a plan; weights, activations, gradients and optimizer state all in `dtype`, without autocast.
 
-    The caller holds the images throughout, and the outputs until the step is over. In training, gradients of parameters
-    are dropped after each update and come up during the backward pass; what a loss keeps of the outputs is not counted.
-    SGD has momentum and weight decay. `place` matters to dropout, whose mask takes a byte an element on a GPU and is a
-    whole tensor on a CPU, and to BatchNorm's statistics. Autograd sums gradients in place where it can;
-    `adds_in_place=False` is how it does so while somebody watches it through a `TorchDispatchMode`.
+    The caller holds the images throughout, and the outputs until the end of the step. In training, parameter gradients
+    are freed after each update and allocated during the backward pass; tensors that the loss saves are not counted. SGD
+    has momentum and weight decay. `place` matters for dropout, whose mask has one byte per element on a GPU and is a
+    full tensor on a CPU, and for BatchNorm's statistics. Autograd sums gradients in place where it can; under a
+    `TorchDispatchMode` it does not (`adds_in_place=False`).
 
-    Raises ValueError for a model that was only seen to run.
+    Raises ValueError for a recorded PyTorch model.
     """
     if is_traced(plan):
-        raise ValueError(f"what `{plan.name}` keeps in memory is not known")
+        raise ValueError(f"the memory of `{plan.name}` is unknown: it is a PyTorch model")
     size = ELEMENT_BYTES[dtype]
     params = count(plan).params * size
     buffers = sum(step.op.buffer_bytes(step.shape, size) for step in plan.steps)
@@ -133,7 +132,7 @@ def memory(
 
 @dataclass(slots=True)
 class _Storage:
-    """A tensor's memory, which several values may share: bytes an image, bytes a batch, how many hold it."""
+    """A tensor's memory, which several tensors may share: bytes per image, bytes per batch, reference count."""
 
     image: int
     batch: int = 0
@@ -141,7 +140,7 @@ class _Storage:
 
 
 class _Run:
-    """A training step, or the forward pass of one, with a ledger of what is held."""
+    """Simulates a forward pass or training step, and records what is allocated."""
 
     def __init__(self, plan: Plan, settings: TensorSettings) -> None:
         self.plan, self.settings = plan, settings
@@ -150,7 +149,7 @@ class _Run:
         self.image = self.activations = self.statistics = self.gradients = self.weights = 0
         self.values: list[_Storage] = []
         self.saved: list[tuple[_Storage, ...]] = []
-        self.nodes: list[int] = []  # per step, what keeps its part of autograd's graph: its value and its readers
+        self.nodes: list[int] = []  # per step, references to its autograd node: its output and its readers
 
     # --- forward ---------------------------------------------------------------------------------------------
 
@@ -160,7 +159,7 @@ class _Run:
         self.image = plan.input.elements * self.settings.size
         for index, step in enumerate(plan.steps):
             if not step.inputs:
-                value = _Storage(0, 0, 1)  # counted apart: the caller holds the images
+                value = _Storage(0, 0, 1)  # counted separately: the caller holds the images
             elif index in written:
                 value = self.values[written[index]]
             elif self.passes_on(step):
@@ -176,14 +175,14 @@ class _Run:
             self.note("forward", index, self.scratch(step))
             for gone in dying[index]:
                 self.drop(self.values[gone])
-                self.unlink(gone)
+                self.release_node(gone)
 
     def passes_on(self, step: Step) -> bool:
-        """Whether a step's output is its input, and nothing is computed."""
+        """Whether a step returns its input without computing anything."""
         return len(step.inputs) == 1 if isinstance(step.op, Add) else step.op.is_identity(self.settings.train)
 
     def save(self, step: Step, output: _Storage) -> tuple[_Storage, ...]:
-        """The tensors that autograd keeps of a step until its gradient has been computed."""
+        """The tensors that autograd saves for a step until its gradient is computed."""
         if isinstance(step.op, Join) or not step.inputs:
             return ()
         saved = step.op.saved(self.plan.steps[step.inputs[0]].shape, step.shape, self.settings)
@@ -197,7 +196,7 @@ class _Run:
         return tuple(tensors)
 
     def scratch(self, step: Step, *, backward: bool = False) -> int:
-        """Bytes per image that an operation allocates above its inputs, its outputs and what is saved."""
+        """Bytes per image that an operation allocates besides its inputs, its outputs and the saved tensors."""
         if isinstance(step.op, Join) or not step.inputs:
             return 0
         bytes_of = step.op.gradient_scratch_bytes if backward else step.op.scratch_bytes
@@ -206,10 +205,10 @@ class _Run:
     # --- backward --------------------------------------------------------------------------------------------
 
     def backward(self) -> None:
-        """In the reverse of the forward's order, as autograd goes: each gradient as soon as all of it has arrived."""
+        """Run the steps in reverse, as autograd does."""
         plan, passed = self.plan, gradients(self.plan)
         arrived: list[_Storage | None] = [None] * len(plan.steps)
-        views: set[int] = set()  # steps whose gradient is a part of a larger one
+        views: set[int] = set()  # steps whose gradient is a view of a larger one
         for output in plan.outputs:
             if passed[output]:
                 self.deliver(arrived, views, output, self.fresh_gradient(output), output)
@@ -217,9 +216,9 @@ class _Run:
             gradient, step = arrived[index], plan.steps[index]
             if gradient is None:
                 continue
-            wanted = [source for source in step.inputs if passed[source]]
+            sources = [source for source in step.inputs if passed[source]]
             aliased = isinstance(step.op, Concat | Add) or self.passes_on(step)
-            results = [gradient if aliased else self.fresh_gradient(source) for source in wanted]
+            results = [gradient if aliased else self.fresh_gradient(source) for source in sources]
             for result in results:
                 self.hold_gradient(result)
             if has_parameters(plan, step):
@@ -228,7 +227,7 @@ class _Run:
             self.drop_gradient(gradient)
             arrived[index] = None
             self.release(index)
-            for source, result in zip(wanted, results, strict=True):
+            for source, result in zip(sources, results, strict=True):
                 self.drop_gradient(result)
                 self.deliver(arrived, views, source, result, index)
                 if isinstance(step.op, Concat) or (aliased and index in views):
@@ -238,7 +237,7 @@ class _Run:
         return _Storage(self.plan.steps[index].shape.elements * self.settings.size)
 
     def deliver(self, arrived: list[_Storage | None], views: set[int], to: int, gradient: _Storage, index: int) -> None:
-        """Hands a gradient on; one that comes second is added to the first."""
+        """Pass a gradient on; a second one is added to the first."""
         first = arrived[to]
         self.hold_gradient(gradient)
         if first is None:
@@ -254,7 +253,7 @@ class _Run:
         self.drop_gradient(gradient)
 
     def update(self, params: int) -> None:
-        """The optimizer's step: it needs all gradients, and once more as much while it works."""
+        """The optimizer's step: all gradients, and as much again for its temporary tensors."""
         self.moments.append(Moment("update", 0, self.image, 0, 0, 0, parameter_gradients=self.weights, update=params))
 
     # --- the ledger ------------------------------------------------------------------------------------------
@@ -287,13 +286,13 @@ class _Run:
             self.gradients -= storage.image
 
     def release(self, index: int) -> None:
-        """Drops what was kept for a step's gradient."""
+        """Free the tensors saved for a step's gradient."""
         for storage in self.saved[index]:
             self.drop(storage)
         self.saved[index] = ()
 
-    def unlink(self, index: int) -> None:
-        """Takes one holder from a step's part of the graph; without any it goes, as what is computed aside does."""
+    def release_node(self, index: int) -> None:
+        """Drop one reference to a step's autograd node; at zero, free its saved tensors, recursively."""
         waiting = [index]
         while waiting:
             step = waiting.pop()

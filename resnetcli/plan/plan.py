@@ -1,4 +1,4 @@
-"""What a spec means: a flat, topologically sorted tuple of typed primitive steps with shapes."""
+"""The plan of a model: a flat, topologically sorted tuple of operations with shapes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Role = Literal["", "F", "shortcut", "end", "aside"]
 
 
 class Where(NamedTuple):
-    """Where a step stands: in which stage, which item of it, which copy of a repeated item; deeper levels by `parent`.
+    """Position of a step: stage, item in the stage, copy of a repeated item; deeper levels by `parent`.
 
-    A named tuple: a plan has thousands, and a frozen dataclass takes four times as long to make.
+    A named tuple: a plan has thousands, and creating a frozen dataclass takes four times as long.
     """
 
     stage: str
-    """The table row; of an auxiliary head `aux.<row>`; of a PyTorch model the child module's name."""
+    """Stage of the table; `aux.<stage>` for an auxiliary head; the child module's name for a PyTorch model."""
     item: int | str | None = None
-    """Index in the stage; of a PyTorch model the name of the child's child."""
+    """Index in the stage; for a PyTorch model the name of the child's child."""
     copy: int | None = None
-    """Of a repeated item or a residual block."""
+    """Index of the copy of a repeated item or a residual block."""
     role: Role = ""
-    """Of this level; `inside` also searches the levels above."""
+    """Role of this level; `inside` also searches the levels above."""
     name: str = ""
     parent: Where | None = None
 
@@ -60,7 +60,7 @@ class Where(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """Path of the layer that a step belongs to: a convolution with its normalisation and activation is one."""
+        """Path of the step's layer: a convolution, its normalisation and its activation are one layer."""
         return "" if self.parent is None else self.parent.path
 
     @property
@@ -71,14 +71,14 @@ class Where(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation on one image."""
+    """One operation."""
 
     where: Where
     op: Op
     inputs: tuple[int, ...]
     """Indices of earlier steps."""
     shape: Shape
-    """Of the output."""
+    """Output shape for one image."""
 
     @property
     def path(self) -> str:
@@ -88,25 +88,25 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A net, ready to be counted, drawn or built. `steps[0]` is the input."""
+    """A model, ready to be counted, shown or built. `steps[0]` is the input."""
 
     name: str
-    """What the user typed: a name in the zoo or a file's stem."""
+    """Name in the zoo, or the file's stem."""
     title: str
-    """What the paper calls it."""
+    """Name in the paper."""
     steps: tuple[Step, ...] = field(repr=False)
-    rows: Mapping[str, int] = field(repr=False)
-    """Table row -> index of the step whose value it passes on. An auxiliary head is the row `aux.<row>`."""
+    stages: Mapping[str, int] = field(repr=False)
+    """Stage -> index of the step whose output it passes on. An auxiliary head is the stage `aux.<stage>`."""
     outputs: tuple[int, ...] = field(repr=False)
-    """The net's output, then the auxiliary heads' if they were asked for."""
+    """The model's output, then those of auxiliary heads that are included."""
     parameters: Mapping[str, int]
-    """Parameters and their values; those of a PyTorch model may be any literal."""
+    """Parameters and their values; for a PyTorch model these may be any literal."""
     inputs: Inputs = ()
     """Inputs of a PyTorch model other than one image."""
     origin: Origin = UNNAMED
     """Where the model comes from, so that a PyTorch model can be constructed again."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
-    """Legal but probably unintended: a BN on a BN, parameters that influence no output."""
+    """Valid but probably unintended: a BN on a BN, parameters that affect no output."""
 
     @property
     def input(self) -> Shape:
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def input_sizes(self) -> tuple[int, ...]:
-        """Channels, height and width; of other inputs the sizes of each, one after the other."""
+        """Channels, height and width; for other inputs the sizes of each, concatenated."""
         if self.inputs:
             return tuple(size for each in self.inputs for size in each.sizes)
         return self.input.c, self.input.h, self.input.w

@@ -1,14 +1,14 @@
-"""What each step sees of the image: receptive field, stride and padding, exact, over all paths that lead to it.
+"""Receptive field, stride and padding of each step: exact, over all paths from the image.
 
-Along one axis, the value at position o of a step depends, by one path, on the pixels from `J*o + low` to
+Along one axis, the output at position o of a step depends, by one path, on the pixels from `J*o + low` to
 `J*o + high`: J is the product of the path's strides (its *stride*), `high - low + 1` its *field*, `-low` its *padding*:
-how far the window of position 0 reaches beyond the image's edge. A window of K positions, dilated by D, padded by P,
+how far the window of position 0 extends beyond the image. A window of K positions, dilated by D, padded by P,
 at stride S, reads positions `S*o - P` to `S*o - P + D*(K-1)` of the step before it (Araujo, Norris and Sim 2019,
-Computing Receptive Fields of Convolutional Neural Networks, eqs. 1 to 4). Where paths meet, the largest field is the
-extent of all of them, each where its own padding puts it; the smallest is that of the smallest path alone.
+Computing Receptive Fields of Convolutional Neural Networks, eqs. 1 to 4). Where paths meet, the largest field is
+the union of all of them, each shifted by its own padding; the smallest is that of the smallest path alone.
 
-Sizes are those of a position far from the edges, whatever the image's size: a field may be larger than the image.
-Dilation and strides leave gaps inside a field; its extent counts.
+Sizes are those of a position far from the edges: a field may be larger than the image. Dilation and strides leave gaps
+inside a field; its extent counts.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import is_traced
 
 MAX_PERIOD = 16_384
-"""After so many positions the windows of uneven pooling must repeat, or they are not followed."""
+"""Largest period of the windows of uneven pooling that is followed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a step sees along one axis, in pixels; None in the place of a figure without bound: the whole axis."""
+    """Receptive field along one axis, in pixels; None for the whole axis."""
 
     size_min: int | None
-    """Of the path that sees least."""
+    """Field of the smallest path."""
     size_max: int | None
-    """Of all paths together."""
+    """Union over all paths."""
     stride_min: int | None
-    """Pixels from one position's window to the next; one number but where paths or windows are uneven."""
+    """Pixels from one position's window to the next; minimum and maximum differ where paths or windows are uneven."""
     stride_max: int | None
     padding_min: int | None
-    """Pixels that position 0's window reaches beyond the image, of the path where they are fewest."""
+    """Pixels that position 0's window extends beyond the image, for the path with the fewest."""
     padding_max: int | None
     """Of all paths together."""
 
@@ -59,7 +59,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Receptive:
-    """What a step sees of the image."""
+    """Receptive field of a step."""
 
     h: Span
     w: Span
@@ -71,13 +71,13 @@ class Receptive:
 
 
 def receptive(plan: Plan) -> tuple[Receptive, ...]:
-    """What each step sees, one a step.
+    """Receptive field of each step.
 
-    Raises ResourceError where uneven poolings follow on each other whose windows repeat after too many positions,
-    UsageError for the plan of a PyTorch model, of which it is not known what a step reads.
+    Raises ResourceError if the windows of consecutive uneven poolings repeat after too many positions, UsageError for a
+    PyTorch model.
     """
     if is_traced(plan):
-        raise UsageError("receptive fields are of specs: of a PyTorch model it is not known what a layer reads")
+        raise UsageError("receptive fields require a spec: a PyTorch model's connections are unknown")
     axes = [_along(plan, 0), _along(plan, 1)]
     spans = [
         [_span(seen, getattr(step.shape, axis)) for seen, step in zip(along, plan.steps, strict=True)]
@@ -88,18 +88,18 @@ def receptive(plan: Plan) -> tuple[Receptive, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """Windows of all paths of one stride: position o's is position (o mod period)'s, moved by so many shifts."""
+    """Windows of all paths of one stride; they repeat, shifted, after `period` positions."""
 
     shift: int
     """Pixels from a position's window to that of the position a period later."""
     lows: tuple[int, ...]
-    """First pixel that any path reads, by position within the period."""
+    """First pixel that any path reads, per position of the period."""
     highs: tuple[int, ...]
     """Last pixel that any path reads."""
     latest: tuple[int, ...]
-    """First pixel of the path that begins last."""
+    """First pixel of the path that starts last."""
     small_lows: tuple[int, ...]
-    """First pixel of the path that sees least."""
+    """First pixel of the smallest path."""
     small_highs: tuple[int, ...]
 
     @property
@@ -108,16 +108,16 @@ class _Paths:
 
     @property
     def stride(self) -> Fraction:
-        """On average, which tells paths apart."""
+        """Mean stride, which identifies paths."""
         return Fraction(self.shift, self.period)
 
     def steps(self, size: int) -> list[int]:
-        """Pixels from a window to the next, of each of `size` positions: from first to first and from last to last."""
+        """Pixels from each of `size` windows to the next, between first and between last pixels."""
         places = range(min(self.period, size - 1) if size > 1 else self.period)
         return [self.at(ends, o + 1) - self.at(ends, o) for ends in (self.lows, self.highs) for o in places]
 
     def at(self, bounds: tuple[int, ...], position: int) -> int:
-        """A bound at any position, also before 0 and beyond the map."""
+        """A bound at any position, also before 0 and beyond the feature map."""
         times, place = divmod(position, len(bounds))
         return bounds[place] + times * self.shift
 
@@ -133,17 +133,17 @@ class _Paths:
         return self.lows, self.highs, self.latest, self.small_lows, self.small_highs
 
     def least(self, positions: int | None = None) -> int:
-        """Pixels of the smallest path, over so many positions, or all."""
+        """Smallest field of the smallest path over `positions`, or all."""
         every = zip(self.small_lows[:positions], self.small_highs[:positions], strict=True)
         return min(high - low + 1 for low, high in every)
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a step sees along one axis."""
+    """Paths from the image to a step along one axis."""
 
     whole: bool
-    """Whether some path reads all of it."""
+    """Whether some path reads the whole axis."""
     paths: tuple[_Paths, ...]
     """The other paths, by stride."""
 
@@ -153,19 +153,19 @@ _PIXEL = _Seen(False, (_Paths(1, (0,), (0,), (0,), (0,), (0,)),))
 
 
 def _along(plan: Plan, axis: Literal[0, 1]) -> list[_Seen]:
-    found: list[_Seen] = []
+    fields: list[_Seen] = []
     for step in plan.steps:
         if not step.inputs:
-            found.append(_PIXEL)
+            fields.append(_PIXEL)
         elif isinstance(step.op, Join):
-            found.append(_together([found[i] for i in step.inputs]))
+            fields.append(_together([fields[i] for i in step.inputs]))
         else:
-            found.append(_through(found[step.inputs[0]], step.op, plan.steps[step.inputs[0]].shape, axis))
-    return found
+            fields.append(_through(fields[step.inputs[0]], step.op, plan.steps[step.inputs[0]].shape, axis))
+    return fields
 
 
 def _through(x: _Seen, op: Op, before: Shape, axis: Literal[0, 1]) -> _Seen:
-    """What is seen behind an operation on one feature map."""
+    """Paths through an operation on one feature map."""
     window = op.window(before, axis)
     if window is WHOLE:
         return _ALL
@@ -178,7 +178,7 @@ _POSITION = Window(1, (0,), (0,))
 
 
 def _composed(x: _Paths, window: Window) -> _Paths:
-    """The windows in the image of windows over x."""
+    """Windows over x, in pixels of the image."""
     one = len(window.firsts)
     period = one * (x.period // gcd(x.period, window.shift))
     _bounded(period)
@@ -197,7 +197,7 @@ def _composed(x: _Paths, window: Window) -> _Paths:
 
 
 def _together(inputs: Iterable[_Seen]) -> _Seen:
-    """What is seen where several values meet."""
+    """Union of the paths of several inputs."""
     distinct = list(dict.fromkeys(inputs))
     if len(distinct) == 1:
         return distinct[0]
@@ -207,7 +207,7 @@ def _together(inputs: Iterable[_Seen]) -> _Seen:
 
 
 def _joined(every: list[_Paths]) -> _Paths:
-    """Paths of one stride as one."""
+    """Union of paths of one stride."""
     period = lcm(*(paths.period for paths in every))
     _bounded(period)
     every = [paths.repeated(period) for paths in every]
@@ -226,13 +226,13 @@ def _joined(every: list[_Paths]) -> _Paths:
 def _bounded(period: int) -> None:
     if period > MAX_PERIOD:
         raise ResourceError(
-            f"the windows of these poolings repeat only after {period:,} positions: their fields are not followed",
-            "`avg to HxW` or `max to HxW` of a size that divides the map's has even windows",
+            f"the windows of these poolings repeat after {period:,} positions; at most {MAX_PERIOD:,} are supported",
+            "use `avg to HxW` or `max to HxW` with a size that divides the feature map's",
         )
 
 
 def _span(seen: _Seen, size: int) -> Span:
-    """The figures of an axis of `size` positions."""
+    """The span of an axis of `size` positions."""
     if not seen.paths:
         return Span(None, None, None, None, None, None)
     paths = seen.paths

@@ -1,9 +1,9 @@
 """The memory traffic of a model's forward pass in evaluation: what each step reads and writes, in how many kernels.
 
 Computed twice from the plan: as executed, the way `resnetcli.net.module` runs it in eager PyTorch, one kernel after
-another; and fused, where pointwise operations (BatchNorm, activations, scaling), sums, concatenation and padding need
-no pass over memory of their own: they are part of the kernel that writes their input or reads their output. Each
-element that a kernel reads counts once, however often caches read it again: no kernel can do with less.
+another; and fused, where pointwise operations (BatchNorm, activations, scaling), sums, concatenation and padding are
+part of the kernel that writes their input or reads their output. Each element that a kernel reads counts once: a lower
+bound, whatever the caches do.
 
 On a GPU eager PyTorch launches other kernels than on a CPU: it adds the bias of a convolution with a separate kernel,
 and BatchNorm takes three kernels where PyTorch does not use cuDNN (recorded in tests/plan/kernels_cuda.json).
@@ -21,12 +21,12 @@ DEFAULT_EXECUTION = Execution()
 
 
 def traffic(plan: Plan, *, fused: bool = False, execution: Execution = DEFAULT_EXECUTION) -> tuple[Traffic, ...]:
-    """A plan's traffic, step by step; if fused, `execution` does not matter.
+    """Memory traffic of each step; if fused, `execution` does not matter.
 
-    Raises ValueError for a traced PyTorch model.
+    Raises ValueError for a recorded PyTorch model.
     """
     if is_traced(plan):
-        raise ValueError(f"the memory traffic of `{plan.name}` is not known")
+        raise ValueError(f"the memory traffic of `{plan.name}` is unknown: it is a PyTorch model")
     if fused:
         return _fused(plan)
     executed = tuple(_executed(plan, step) for step in plan.steps)
@@ -71,20 +71,20 @@ def _on_gpu(plan: Plan, execution: Execution) -> Iterator[Traffic]:
 
 
 _Part = tuple[int, int]
-"""A value that is kept in memory, by the step that began it, and the elements of it that are read."""
+"""A tensor in memory, by the step that begins it, and the number of its elements that are read."""
 
 
 def _fused(plan: Plan) -> tuple[Traffic, ...]:
-    """Each step that is no mere epilogue as one kernel, to which the others' reads are charged.
+    """One kernel per step that is not pointwise, a sum, a concatenation or padding; these are part of another kernel.
 
-    A value and what BatchNorm, activations and scaling make of it lie in memory once, as whichever is needed: a reader
-    can do the rest itself. A sum is formed by the kernel that made its last term, which reads the other terms.
+    A tensor and the results of pointwise operations on it are stored once: a reader can compute the rest. A sum is
+    computed by the kernel of its last term, which reads the other terms.
     """
     shapes, steps = [step.shape.elements for step in plan.steps], plan.steps
     parts: list[tuple[_Part, ...]] = []
-    owner: dict[int, int] = {}  # value -> the step whose kernel writes it
+    owner: dict[int, int] = {}  # tensor -> the step whose kernel writes it
     needed: set[int] = set()
-    found = [NO_TRAFFIC] * len(steps)
+    moved = [NO_TRAFFIC] * len(steps)
 
     def read(sources: tuple[_Part, ...]) -> int:
         largest: dict[int, int] = {}
@@ -111,24 +111,24 @@ def _fused(plan: Plan) -> tuple[Traffic, ...]:
                 others.remove(last)
             more = read(tuple(part for source in others for part in source))
             at = kernel if whole else index
-            found[at] += Traffic(more, 0, kernels=0 if whole else 1)
+            moved[at] += Traffic(more, 0, kernels=0 if whole else 1)
             parts.append(((index, shapes[index]),))
             owner[index] = at
         elif step.op.pointwise or isinstance(step.op, Add):
             if alone.weights:
-                found[max(owner[value] for value, _ in sources[0])] += Traffic(weights=alone.weights)
+                moved[max(owner[value] for value, _ in sources[0])] += Traffic(weights=alone.weights)
             parts.append(sources[0])
         elif isinstance(step.op, PadChannels):
             x = steps[step.inputs[0]].shape
             share = x.h * x.w, step.shape.h * step.shape.w
             parts.append(tuple((value, elements // share[0] * share[1]) for value, elements in sources[0]))
         else:
-            found[index] += Traffic(min(read(sources[0]), alone.read), weights=alone.weights, kernels=1)
+            moved[index] += Traffic(min(read(sources[0]), alone.read), weights=alone.weights, kernels=1)
             parts.append(((index, shapes[index]),))
             owner[index] = index
     for output in plan.outputs:
         read(parts[output])
     for value in needed:
         if steps[value].inputs:
-            found[owner[value]] += Traffic(written=shapes[value])
-    return tuple(found)
+            moved[owner[value]] += Traffic(written=shapes[value])
+    return tuple(moved)

@@ -1,4 +1,4 @@
-"""What one training step multiplies: forward and backward, for one image, exactly."""
+"""MACs of one training step: forward and backward, exact, for one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from resnetcli.ops import Traced
-from resnetcli.plan.count import count, row_steps
+from resnetcli.plan.count import count, stage_steps
 from resnetcli.plan.plan import Plan, Step
 
 
@@ -16,13 +16,13 @@ class TrainingCost:
 
     forward_macs: int = 0
     input_gradient_macs: int = 0
-    """As many as forward, where anything learns before the layer: what the chain rule passes on to it."""
+    """As many as forward if the layer's input depends on parameters; else 0."""
     weight_gradient_macs: int = 0
-    """As many as forward, wherever a gradient arrives."""
+    """As many as forward if the layer affects an output; else 0."""
 
     @property
     def backward_macs(self) -> int:
-        """Both gradients'."""
+        """Sum of both gradients."""
         return self.input_gradient_macs + self.weight_gradient_macs
 
     @property
@@ -33,22 +33,22 @@ class TrainingCost:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A plan's costs in training. The loss and the optimizer multiply element by element and are not counted."""
+    """Training MACs of a plan. Loss and optimizer are element-wise and not counted."""
 
     total: TrainingCost
-    rows: Mapping[str, TrainingCost] = field(repr=False)
-    """By table row; they sum to the total."""
+    stages: Mapping[str, TrainingCost] = field(repr=False)
+    """By stage; they sum to the total."""
     steps: tuple[TrainingCost, ...] = field(repr=False)
-    """As many as the plan has steps."""
+    """By step of the plan."""
 
 
 def training(plan: Plan) -> Training:
-    """What a training step on a plan's net costs, every parameter being trained, the image not.
+    """Count a training step of all parameters; the image has no gradient.
 
-    Raises ValueError for a model that was only seen to run.
+    Raises ValueError for a recorded PyTorch model.
     """
     if is_traced(plan):
-        raise ValueError(f"what training `{plan.name}` costs does not follow from its forward pass")
+        raise ValueError(f"the training cost of `{plan.name}` is unknown: only its forward pass was recorded")
     learns, passed = learning(plan), gradients(plan)
     steps = []
     for index, (step, cost) in enumerate(zip(plan.steps, count(plan).steps, strict=True)):
@@ -57,38 +57,38 @@ def training(plan: Plan) -> Training:
         # A grouped convolution's gradients are convolutions in the same groups: each of its weights meets each output
         # element of its channel once, forward as in either gradient.
         steps.append(TrainingCost(cost.macs, cost.macs if further else 0, cost.macs if arrives else 0))
-    rows = {row: _sum(steps[index] for index in where) for row, where in row_steps(plan).items()}
-    return Training(_sum(steps), rows, tuple(steps))
+    stages = {stage: _sum(steps[i] for i in indices) for stage, indices in stage_steps(plan).items()}
+    return Training(_sum(steps), stages, tuple(steps))
 
 
 def learning(plan: Plan) -> tuple[bool, ...]:
-    """Per step, whether its value depends on a parameter, so that a gradient with respect to it is of use."""
-    found: list[bool] = []
+    """Per step, whether its output depends on a parameter, so that its gradient is needed."""
+    learns: list[bool] = []
     for step in plan.steps:
-        found.append(has_parameters(plan, step) or any(found[source] for source in step.inputs))
-    return tuple(found)
+        learns.append(has_parameters(plan, step) or any(learns[source] for source in step.inputs))
+    return tuple(learns)
 
 
 def gradients(plan: Plan) -> tuple[bool, ...]:
-    """Per step, whether training computes the gradient with respect to its value.
+    """Per step, whether training computes the gradient of its output.
 
-    It does where a parameter comes before and an output of the net after: not for the image, not for what is thrown
-    away.
+    It does if the output depends on a parameter and the model's output depends on it: not for the image, not in
+    `aside`.
     """
-    wanted, learns = set(plan.outputs), learning(plan)
+    used, learns = set(plan.outputs), learning(plan)
     for index in range(len(plan.steps) - 1, -1, -1):
-        if index in wanted:
-            wanted.update(plan.steps[index].inputs)
-    return tuple(index in wanted and learns[index] for index in range(len(plan.steps)))
+        if index in used:
+            used.update(plan.steps[index].inputs)
+    return tuple(index in used and learns[index] for index in range(len(plan.steps)))
 
 
 def is_traced(plan: Plan) -> bool:
-    """Whether a plan is of a model that was seen to run: what its backward pass takes does not follow from that."""
+    """Whether a plan is of a recorded PyTorch model, whose backward pass is unknown."""
     return any(isinstance(step.op, Traced) for step in plan.steps)
 
 
 def has_parameters(plan: Plan, step: Step) -> bool:
-    """Whether a step learns anything itself."""
+    """Whether a step has parameters."""
     return bool(step.inputs) and step.op.params(plan.steps[step.inputs[0]].shape) > 0
 
 

@@ -61,7 +61,7 @@ def unmet(profile: Profile) -> tuple[Problem, ...]:
         if counted != value:
             message = f"expected {value:,} {name}, counted {counted:,} ({counted - value:+,})"
             problems.append(Problem(message, expect.at))
-    sizes = tuple(plan.steps[index].shape.h for index in plan.rows.values())
+    sizes = tuple(plan.steps[index].shape.h for index in plan.stages.values())
     if expect.sizes is not None and sizes != expect.sizes:
         problems.append(Problem(f"expected sizes {list(expect.sizes)}, counted {list(sizes)}", expect.at))
     return tuple(problems)
@@ -71,8 +71,8 @@ def _warnings(profile: Profile) -> tuple[Problem, ...]:
     """Warnings about missing strides, which papers print in the caption of a table instead of its cells."""
     spec = profile.spec
     hint = "papers print strides in the caption, not in the cells: write `/2` where a stage halves the size"
-    if len(spec.rows) > 2 and not any(strided(item) for items in spec.rows.values() for item in items):
-        return (Problem("no stage has a stride", spec.places[next(iter(spec.rows))], hint, severity="warning"),)
+    if len(spec.stages) > 2 and not any(strided(item) for items in spec.stages.values() for item in items):
+        return (Problem("no stage has a stride", spec.places[next(iter(spec.stages))], hint, severity="warning"),)
     return tuple(
         Problem(f"`{row}` doubles the channels and keeps the size", spec.places[row], hint, severity="warning")
         for row in _unhalved(profile)
@@ -82,13 +82,13 @@ def _warnings(profile: Profile) -> tuple[Problem, ...]:
 def _unhalved(profile: Profile) -> Iterator[str]:
     """Undilated residual stages with twice the channels of the previous one at the same size: ResNets halve it."""
     spec, plan = profile.spec, profile.plan
-    for above, row in pairwise(spec.rows):
-        x, y = (plan.steps[plan.rows[name]].shape for name in (above, row))
+    for above, row in pairwise(spec.stages):
+        x, y = (plan.steps[plan.stages[name]].shape for name in (above, row))
         steps = [step.op for step in plan.steps if step.where.stage == row]
         if (
             y.c == 2 * x.c
             and (y.h, y.w) == (x.h, x.w)
-            and all(any(isinstance(item.what, Residual) for item in spec.rows[name]) for name in (above, row))
+            and all(any(isinstance(item.what, Residual) for item in spec.stages[name]) for name in (above, row))
             and not any(isinstance(op, Conv) and op.dilation > 1 for op in steps)
         ):
             yield row

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from resnetcli.ops import Add, BatchNorm, Conv, Norm, Shape
-from resnetcli.plan.count import BYTES_FP32, row_steps
+from resnetcli.plan.count import BYTES_FP32, stage_steps
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.reports.bodies import align, body_changes, can_align, dissimilarity
 from resnetcli.reports.compare import Model
@@ -129,12 +129,12 @@ def diff_profiles(before: Profile, after: Profile) -> Diff:
     old, new = _costs(before), _costs(after)
     header = header_changes(before.spec, after.spec)
     stages, equal = [], 0
-    for a, b in match_stages(before.spec.rows, after.spec.rows):
+    for a, b in match_stages(before.spec.stages, after.spec.stages):
         cost = old[a] if a is not None else Amounts(), new[b] if b is not None else Amounts()
         if a is None or b is None:
             spec, name = (before.spec, a) if a is not None else (after.spec, b)
             words = "dropped" if a is not None else "added"
-            stages.append(StageDiff(a, b, (f"stage {words}: {body_text(spec.rows[name or ''])}",), *cost))
+            stages.append(StageDiff(a, b, (f"stage {words}: {body_text(spec.stages[name or ''])}",), *cost))
             continue
         changes = _stage_changes(before, after, a, b)
         if a == b and not changes and cost[0] == cost[1]:
@@ -146,8 +146,8 @@ def diff_profiles(before: Profile, after: Profile) -> Diff:
 
 def _costs(profile: Profile) -> dict[str, Amounts]:
     plan, costs = profile.plan, {}
-    for stage, steps in row_steps(plan).items():
-        cost = profile.counts.rows[stage]
+    for stage, steps in stage_steps(plan).items():
+        cost = profile.counts.stages[stage]
         memory = BYTES_FP32 * sum(plan.steps[i].shape.elements for i in steps)
         costs[stage] = Amounts(cost.params, cost.macs, cost.activations, memory)
     return costs
@@ -258,7 +258,7 @@ def _in_order(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _stage_changes(before: Profile, after: Profile, a: str, b: str) -> tuple[str, ...]:
     """The changes of a stage in words."""
-    old, new = before.spec.rows[a], after.spec.rows[b]
+    old, new = before.spec.stages[a], after.spec.stages[b]
     words = list(body_changes(old, new))
     if not words or (header_changes(before.spec, after.spec) and not words[0].startswith("replaced")):
         words += _step_changes(_steps(before.plan, a), _steps(after.plan, b), every=not words)
@@ -271,14 +271,14 @@ def _stage_changes(before: Profile, after: Profile, a: str, b: str) -> tuple[str
 
 
 def _steps(plan: Plan, row: str) -> list[Step]:
-    return [plan.steps[i] for i in row_steps(plan)[row]]
+    return [plan.steps[i] for i in stage_steps(plan)[row]]
 
 
 def _entry(plan: Plan, row: str) -> Shape:
     """The input shape of a stage."""
-    rows = list(plan.rows)
+    rows = list(plan.stages)
     at = rows.index(row)
-    return plan.steps[plan.rows[rows[at - 1]]].shape if at else plan.input
+    return plan.steps[plan.stages[rows[at - 1]]].shape if at else plan.input
 
 
 def _size(shape: Shape) -> str:

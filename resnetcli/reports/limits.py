@@ -157,7 +157,7 @@ def _too_large(profile: Profile, name: str, limit: int) -> Problem:
     message = f"{_amount(value, name)}, {value - limit:,} more than the limit of {limit:,}"
     if name == MEMORY:
         return _memory_problem(profile, message)
-    costs = [(stage, cost.figure(name)) for stage, cost in profile.counts.rows.items()]
+    costs = [(stage, cost.figure(name)) for stage, cost in profile.counts.stages.items()]
     return _problem(profile, message, [(stage, cost, f"{cost:,}", f"{100 * cost / value:.1f}%")
                                        for stage, cost in costs if cost])  # fmt: skip
 
@@ -170,7 +170,7 @@ def _grown(profile: Profile, name: str, before: SavedProfile) -> Problem:
         return _memory_problem(profile, message, resized)
     costs = {saved.stage: getattr(saved, name) for saved in before.stages}
     growth = []
-    for stage, cost in profile.counts.rows.items():
+    for stage, cost in profile.counts.stages.items():
         increase = cost.figure(name) - costs.get(stage, 0)
         was = f"was {costs[stage]:,}" if stage in costs else "a new stage"
         growth += [(stage, increase, f"+{increase:,}", was)] if increase > 0 else []
@@ -193,7 +193,7 @@ def _problem(
 
 def _memory_problem(profile: Profile, message: str, notes: tuple[str, ...] = ()) -> Problem:
     """The problem, placed at the stage with most weights if they are the larger part, else at that of the peak."""
-    memory, stages = profile.memory, profile.counts.rows
+    memory, stages = profile.memory, profile.counts.stages
     peak = memory.peak()
     step = profile.plan.steps[peak.step]
     stage = step.where.stage

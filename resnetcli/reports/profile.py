@@ -14,7 +14,7 @@ from resnetcli.counting.conventions import CONVENTIONS, DEFAULT, find_convention
 from resnetcli.counting.tally import Convention, Tally, step_elements, step_figures
 from resnetcli.errors import ResourceError
 from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
-from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
+from resnetcli.plan.count import Cost, Counts, count, stage_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Memory, memory
 from resnetcli.plan.plan import Plan, Step
@@ -261,7 +261,7 @@ def parts(profile: Profile, by: By) -> list[Part]:
     """The model's costs by stage, by block (an item of a stage, each copy separately) or by layer."""
     plan, counts, figures = profile.plan, profile.counts, step_figures(profile.plan, profile.convention)
     groups: dict[str, list[int]] = {}
-    for row, steps in row_steps(plan).items():
+    for row, steps in stage_steps(plan).items():
         if by == "stage" or not steps:
             groups[row] = list(steps)
             continue
@@ -272,7 +272,7 @@ def parts(profile: Profile, by: By) -> list[Part]:
     found = []
     for name, indices in groups.items():
         passed = [i for i in indices if not plan.steps[i].where.inside("aside")] or indices
-        last = plan.rows[name] if by == "stage" or not indices else passed[-1]
+        last = plan.stages[name] if by == "stage" or not indices else passed[-1]
         layers = " ".join(_step_text(plan.steps[i]) for i in indices) if by == "layer" else ""
         cost = sum_costs(counts.steps[i] for i in indices)
         found.append(Part(name, layers, plan.steps[last].shape, cost, last, sum(figures[i] for i in indices)))

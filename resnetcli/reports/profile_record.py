@@ -54,7 +54,7 @@ def profile_record(profile: Profile) -> Record:
                 "maps": part.output.n,
                 **record(PART_COUNTS, part),
                 "figure": part.figure,
-                "training": _training(trained.rows[part.name]) if trained else None,
+                "training": _training(trained.stages[part.name]) if trained else None,
                 "receptive": _receptive(fields[part.step]) if fields else None,
             }
             for part in parts(profile, "stage")

@@ -41,8 +41,10 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
         columns.append(Column(f"{printable(p.spec.title)}\n{printable(name)}", name, "left"))
     rows: list[tuple[Cell, ...]] = []
     for stage in _stages(profiles):
-        sizes = dict.fromkeys(_size(p.plan.steps[p.plan.rows[stage]].shape) for p in profiles if stage in p.plan.rows)
-        bodies = [_body(p.spec.rows.get(stage, ())) for p in profiles]
+        sizes = dict.fromkeys(
+            _size(p.plan.steps[p.plan.stages[stage]].shape) for p in profiles if stage in p.plan.stages
+        )
+        bodies = [_body(p.spec.stages.get(stage, ())) for p in profiles]
         rows.append((cell(stage), cell(" / ".join(sizes).replace("×", "x"), " / ".join(sizes)), *bodies))
     work = "FLOPs" if flops else "MACs"
     rows.append((cell("params"), cell(""), *(cell(p.counts.params, short(p.counts.params)) for p in profiles)))
@@ -92,7 +94,7 @@ def _stages(profiles: Sequence[Profile]) -> list[str]:
     merged: list[str] = []
     for profile in profiles:
         place = 0
-        for stage in profile.spec.rows:
+        for stage in profile.spec.stages:
             if stage in merged:
                 place = merged.index(stage) + 1
             else:
@@ -178,10 +180,10 @@ def show_record(profiles: tuple[Profile, ...]) -> Record:
                 "stages": [
                     {
                         "stage": stage,
-                        "output": sizes(profile.plan.steps[profile.plan.rows[stage]].shape),
+                        "output": sizes(profile.plan.steps[profile.plan.stages[stage]].shape),
                         "layers": [item_text(item) for item in items],
                     }
-                    for stage, items in profile.spec.rows.items()
+                    for stage, items in profile.spec.stages.items()
                 ],
             }
             for profile in profiles

@@ -116,16 +116,16 @@ def _cifar(model: str, spec: Spec, zoo: Zoo, settings: Mapping[str, int]) -> Ite
 
 def _cifar_stem(spec: Spec) -> Spec | None:
     """A 3x3 convolution of stride 1 in place of a 7x7 one and max pooling; None for another stem."""
-    first = [(row, item) for row, items in spec.rows.items() for item in items][:2]
+    first = [(row, item) for row, items in spec.stages.items() for item in items][:2]
     match [item.what for _, item in first]:
         case [ConvLayer(kernel=(7, 7), stride=2) as conv, PoolLayer(kind="max")]:
             (row, stem), (below, pool) = first
         case _:
             return None
-    rows = dict(spec.rows)
+    rows = dict(spec.stages)
     rows[row] = (replace(stem, what=replace(conv, kernel=(3, 3), stride=1, pad=None)), *rows[row][1:])
     rows[below] = tuple(item for item in rows[below] if item is not pool)
-    return replace(spec, rows={name: items for name, items in rows.items() if items})
+    return replace(spec, stages={name: items for name, items in rows.items() if items})
 
 
 def relatives(model: str, spec: Spec, zoo: Zoo) -> list[str]:

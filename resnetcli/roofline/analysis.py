@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.ops import Shape
-from resnetcli.plan.count import Counts, count, row_steps
+from resnetcli.plan.count import Counts, count, stage_steps
 from resnetcli.plan.plan import Plan
 from resnetcli.roofline.bounds import Bound, LowerBound, RooflineCost, lower_bound, sum_costs
 from resnetcli.roofline.peaks import DevicePeaks
@@ -103,7 +103,7 @@ class Explanation:
 
     @cached_property
     def stages(self) -> tuple[RooflinePart, ...]:
-        return tuple(self._part(stage, tuple(steps)) for stage, steps in row_steps(self.plan).items() if steps)
+        return tuple(self._part(stage, tuple(steps)) for stage, steps in stage_steps(self.plan).items() if steps)
 
     @cached_property
     def kinds(self) -> tuple[RooflinePart, ...]:

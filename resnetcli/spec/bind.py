@@ -1,4 +1,4 @@
-"""Nodes of a table -> items with their numbers known: words looked up, blocks put in place, `let` names evaluated."""
+"""Nodes of a table -> items: words looked up, blocks expanded, names of `let` evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from resnetcli.spec.vocabulary import COMPOSITES, MAX_CHANNELS, MAX_WINDOW, Argu
 
 MAX_COPIES = 16_384
 MAX_ITEMS = 8_192
-"""Entries of a table once its blocks are put in place."""
+"""Entries of a table after its blocks are expanded."""
 
 Names = Mapping[str, int]
 
@@ -45,44 +45,44 @@ class Block:
     body: Node
     at: At
     sound: bool = True
-    """Whether its words were read; what is wrong with them is said once, not at every call."""
+    """Whether its syntax is valid; if not, that is reported once and not at every call."""
 
 
-class _Skip(Exception):  # noqa: N818 - it is no error but the way out of an entry whose problem has been noted
+class _Skip(Exception):  # noqa: N818 - not an error: leaves an entry whose problem is in the list
     pass
 
 
 @dataclass
 class Binder:
-    """Reads bodies; every problem is noted and reading goes on with the next entry."""
+    """Read bodies; after a problem, reading continues with the next entry."""
 
     problems: Problems
     blocks: Mapping[str, Block] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
-    """Names that some number of the bodies was written with."""
+    """Names that numbers of the bodies use."""
     _open: list[str] = field(default_factory=list)
     _called: set[str] = field(default_factory=set)
     _outermost: At | None = None
-    """Of the calls that are open."""
+    """Position of the outermost open call."""
     _depth: int = 0
     _count: int = 0
 
     def uncalled(self, names: Names) -> None:
-        """Reads the blocks that nothing calls: their words must hold, what their numbers come to is not known."""
+        """Check the blocks that nothing calls; problems that depend on their numbers are ignored."""
         for name, block in self.blocks.items():
             if name in self._called or not block.sound:
                 continue
             trial = Binder(Problems(), self.blocks, _open=[name])
-            with suppress(SpecError):  # raised where a block is too large to be put in place
+            with suppress(SpecError):  # raised if the expanded block is too large
                 trial.body(block.body, {**names, **dict.fromkeys(block.parameters, 1)})
             for problem in trial.problems.found:
                 if problem.kind:  # does not depend on the numbers
                     self.problems.add(problem.message, problem.at, problem.hint)
 
     def body(self, node: Node, names: Names) -> tuple[Item, ...]:
-        """A body, a branch or a row: one item, or a list of them."""
+        """A body, a branch or a stage: one item, or a list of items."""
         if self._depth >= MAX_DEPTH:
-            self.problems.add(f"nested more than {MAX_DEPTH} deep once blocks are put in place", node.at)
+            self.problems.add(f"nested more than {MAX_DEPTH} deep after blocks are expanded", node.at)
             return ()
         self._depth += 1
         try:
@@ -95,11 +95,11 @@ class Binder:
             self._depth -= 1
 
     def _spend(self, entries: int, at: At) -> None:
-        """Bounds what blocks that call blocks can grow to."""
+        """Count entries; stop if nested blocks expand to too many."""
         self._count += entries
         if self._count > MAX_ITEMS:
             at = self._outermost if self._open and self._outermost else at
-            self.problems.add(f"more than {MAX_ITEMS:,} entries once blocks are put in place", at)
+            self.problems.add(f"more than {MAX_ITEMS:,} entries after blocks are expanded", at)
             self.problems.close()
 
     def _entry(self, node: Node, names: Names, within: Seq | None) -> list[Item]:
@@ -124,18 +124,18 @@ class Binder:
     def _bad_phrase(self, node: Text, error: PhraseError, within: Seq | None) -> None:
         at = node.word(error.offset, error.length)
         if not node.value and node.plain:
-            hint = "write a layer, or `null` to drop an inherited row" if self._depth == 1 else "write a layer"
+            hint = "write a layer, or `null` to drop an inherited stage" if self._depth == 1 else "write a layer"
             self.problems.add("an empty value", at, hint)
             return
         self.problems.add(error.message, at, self._comma_hint(node, within) or error.hint)
 
     def _comma_hint(self, node: Text, within: Seq | None) -> str:
-        """For a paper's cell that was pasted inside brackets, where YAML has already cut it at its commas."""
+        """The hint for a paper's cell pasted inside brackets, which YAML has split at its commas."""
         if within is None or not within.flow:
             return ""
         first = node.value.split()[:1]
         if first and (first[0][0].isdigit() or first[0].split("=")[0] in ("stride", "C", "groups", "dil", "pad")):
-            return "no commas inside brackets, `[7x7 64 /2]`; a cell with commas stands on a line of its own"
+            return "no commas inside brackets, `[7x7 64 /2]`; write a cell with commas on a separate line"
         return ""
 
     def _item(self, node: Text, phrase: Phrase, names: Names, within: Seq | None) -> list[Item]:
@@ -168,16 +168,16 @@ class Binder:
         if head.text in self._open:
             chain = " -> ".join([*self._open[self._open.index(head.text) :], head.text])
             self.problems.add(
-                f"block `{head.text}` calls itself: {chain}", at, "a block is put in place, it cannot recur",
+                f"block `{head.text}` calls itself: {chain}", at, "blocks are expanded inline and cannot be recursive",
                 kind="recursion",
             )  # fmt: skip
             raise _Skip
         if len(arguments) != len(block.parameters):
             usage = " ".join([head.text, *block.parameters])
             self.problems.add(
-                f"`{head.text}` takes {len(block.parameters)} numbers, {len(arguments)} are given",
+                f"`{head.text}` takes {len(block.parameters)} numbers, not {len(arguments)}",
                 at,
-                f"it is `{usage}`",
+                f"write `{usage}`",
             )
             raise _Skip
         values = tuple(
@@ -200,7 +200,7 @@ class Binder:
             self.problems.add(
                 "one entry with several keys" if node.pairs else "an empty entry",
                 at,
-                "entries stand in [ ], one key each" if node.flow else "begin each with a `-` of its own",
+                "write entries in [ ], one key each" if node.flow else "start each with a separate `-`",
             )
             return []
         key, value = node.pairs[0]
@@ -243,20 +243,20 @@ class Binder:
         return tuple(self.body(branch, names) for branch in value.items)
 
     def _repeated(self, item: Item) -> Item:
-        """A stride in a repeated entry is an error, not a guess; only `residual` says which copy it is meant for."""
+        """The item; a stride in a repeated entry other than `residual` is a problem."""
         if item.times is not None and not isinstance(item.what, Residual) and (place := strided(item)) is not None:
             there = item.at is not None and item.at.line != place.line
             self.problems.add(
-                "a stride inside a repeated entry: in which copy?",
+                "a stride inside a repeated entry is ambiguous",
                 place,
-                "write the copy with the stride on its own; only `residual x N` means the first",
+                "write the copy with the stride separately; only in `residual x N` it acts in the first copy",
                 (f"the entry is repeated on line {item.at.line}",) if item.at and there else (),
             )
         return item
 
 
 def strided(item: Item) -> At | None:
-    """Where a stride stands inside an item, if anywhere."""
+    """Position of a stride inside an item; None if there is none."""
     match item.what:
         case ConvLayer(stride=stride) | PoolLayer(stride=stride):
             return item.at if stride > 1 else None
@@ -271,7 +271,7 @@ def strided(item: Item) -> At | None:
 
 @dataclass
 class _Words:
-    """The words of one phrase as values."""
+    """Evaluates the words of one phrase."""
 
     problems: Problems
     node: Text
@@ -302,23 +302,23 @@ class _Words:
         value = decimal(word.text)
         if value is None:
             at = self.node.word(word.offset, word.length)
-            self.problems.add(f"`{word.text}` is not a number: {what} is one like 0.5", at)
+            self.problems.add(f"`{word.text}` is not a number: {what} is a number such as 0.5", at)
             raise _Skip
         return value
 
     def scale(self, word: Word) -> float:
-        """The factor of a scaled residual; one without a point is a forgotten `x`."""
+        """The factor of a scaled residual; a whole number is probably a missing `x`."""
         copies = word.text.removeprefix("x")
         if copies.isdecimal():
             at = self.node.word(word.offset, word.length)
             self.problems.add(
-                f"`{word.text}` is no scale like 0.2", at, f"to repeat the block, write `residual x {copies}`"
+                f"`{word.text}` is not a scale like 0.2", at, f"to repeat the block, write `residual x {copies}`"
             )
             raise _Skip
         return self.decimal(word, "the scale")
 
     def layer(self, phrase: Phrase) -> Layer:
-        """Any phrase but a block call."""
+        """The layer of any phrase but a block call."""
         match phrase.head:
             case "conv":
                 return self._conv(phrase)
@@ -333,7 +333,7 @@ class _Words:
     def _arguments(self, head: str, words: list[Word]) -> Iterator[object]:
         """The arguments of an operation's word, which are the fields of its class."""
         form = form_of(head)
-        assert form is not None  # parsing knows no other word
+        assert form is not None  # the parser accepts no other word
         if form.repeated:
             yield tuple(self._argument(form.arguments[0], word) for word in words)
             return
@@ -381,7 +381,7 @@ class _Words:
 
     def _pool(self, phrase: Phrase) -> PoolLayer:
         kind = phrase.mark("kind")
-        assert kind is not None  # it is what makes the phrase a pool
+        assert kind is not None  # a phrase without it is not a pool
         return PoolLayer(
             "max" if kind.text == "max" else "avg",
             self._size(phrase.words),

@@ -1,4 +1,4 @@
-"""One cell -> its layers; and for text that is more than one cell, hints with what it may mean."""
+"""Parse one cell; for text that is more than one cell, suggest what it may mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUND = re.compile(r"\(([^()]*,[^()]*)\)")
 
 @lru_cache(maxsize=4096)
 def parse_cell(text: str) -> tuple[Phrase, ...]:
-    """The layers of one cell. Raises PhraseError; for text with brackets, columns or semicolons with what to write."""
+    """The layers of one cell. Raises PhraseError; for brackets, columns and semicolons its hint is what to write."""
     try:
         return parse_layers(text)
     except SeveralCellsError:
@@ -28,16 +28,16 @@ def parse_cell(text: str) -> tuple[Phrase, ...]:
 
 
 def _explained(text: str, cell: Cleaned) -> PhraseError:
-    """The error for brackets, columns or semicolons, with the texts that may be meant."""
+    """The error for brackets, columns or semicolons, with the possible meanings."""
     sign = FOREIGN.search(cell.text)
-    assert sign is not None  # it was the reason for the error
+    assert sign is not None  # SeveralCellsError was raised for it
     start, length = cell.span(sign.start(), sign.start() + 1)
     if sign.group() == "|" and "[" not in cell.text:
         columns = [column for column in cell.text.split("|") if not _SIZE_COLUMN.fullmatch(column)]
         hint = "omit the other columns"
         with suppress(PhraseError, IndexError):
             hint = f"omit the size: `{', '.join(map(text_of, parse_layers(columns[-1].strip())))}`"
-        return PhraseError("`|` separates table columns, and this is one cell", start, length, hint)
+        return PhraseError("`|` separates table columns; write one cell", start, length, hint)
     if sign.group() == ";" and not re.search(r"[\[(]", cell.text):
         hint = "write layers as a list: `[3x3 64, 3x3 64]`"
         with suppress(PhraseError):
@@ -49,13 +49,13 @@ def _explained(text: str, cell: Cleaned) -> PhraseError:
 
 
 def bracket_problem(text: str, *, outer: bool) -> tuple[str, str]:
-    """Message and hint for a cell with a paper's brackets; the hint gives both texts that the cell may mean.
+    """Message and hint for a cell with a paper's brackets; the hint has both texts that it may mean.
 
-    In ResNet's tables a bracket is a residual block, in others a plain sequence or what is concatenated: no reader can
-    tell. `outer`: whether the text in the hint needs brackets around it, as after a key but not after `-`.
+    In ResNet's tables a bracket is a residual block, in others a plain sequence or a concatenation.
+    `outer`: whether the text in the hint needs brackets around it, as after a key but not after `-`.
     """
     cell = _ROUND.sub(r"[\1]", clean_cell(text).text)
-    message = "a bracket may be a residual block or a plain sequence"
+    message = "a bracket is ambiguous: a residual block or a plain sequence"
     generic = "`residual x 2: [3x3 64, 3x3 64]` has shortcuts, `seq x 2: [3x3 64, 3x3 64]` has none"
     texts: dict[str, list[str]] = {"residual": [], "seq": []}
     place = 0

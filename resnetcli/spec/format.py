@@ -1,4 +1,4 @@
-"""Text -> the same text with every phrase in canonical form; comments, layout and all else stay as they are."""
+"""Format a spec: every phrase in canonical form; comments and layout do not change."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Place = Literal["value", "branch", "entry"]
 
 
 def format_text(source: Source) -> str:
-    """The canonical text. Reading it gives the same phrases, and formatting it again changes nothing.
+    """The canonical text; it has the same phrases, and formatting it again changes nothing.
 
-    Raises SpecError with every phrase that cannot be read; then nothing is formatted.
+    Raises SpecError with every phrase that is invalid.
     """
     walk = _walk(source)
     text = source.text
@@ -26,7 +26,7 @@ def format_text(source: Source) -> str:
         text = text[:start] + new + text[end:]
     again = _walk(Source(source.label, text, source.path))
     if again.phrases != walk.phrases:
-        raise AssertionError(f"formatting would change what {source.label} means")  # a defect of ours; nothing is lost
+        raise AssertionError(f"formatting would change what {source.label} means")  # a bug of the formatter
     return text
 
 
@@ -53,7 +53,7 @@ def _walk(source: Source) -> _Walk:
 
 @dataclass
 class _Walk:
-    """Every phrase of a text, and the edits that would make it canonical."""
+    """The phrases of a text, and the edits that make it canonical."""
 
     source: Source
     problems: Problems = field(default_factory=Problems)
@@ -107,6 +107,6 @@ class _Walk:
         elif place != "entry":
             self.replace(node, f"[{', '.join(texts)}]")
         else:
-            assert within is not None  # an entry stands in a list
+            assert within is not None  # an entry is in a list
             dash = "\n" + " " * (within.at.column - 1) + "- "
             self.replace(node, (", " if within.flow else dash).join(texts))

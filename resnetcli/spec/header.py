@@ -1,4 +1,4 @@
-"""The header's values: what `conv:`, `residual:`, `input:`, `published:` and `expect:` say."""
+"""Parse the header's values: `conv:`, `residual:`, `input:`, `published:`, `expect:` and texts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FIGURES = (
     "top5_accuracy", "mAP", "mAP@.5", "mAP@[.5,.95]", "time_per_minibatch16", "bottleneck_width_d", "group_conv_width",
 )  # fmt: skip
 ACCURACY = ("top", "mAP")
-"""How the names of figures of accuracy begin."""
+"""Prefixes of accuracy figures."""
 FACTS = ("source", "table", "protocol", "dataset", "note", "label", "detail")
-"""What an entry of `published:` says of its figures."""
+"""Keys of an entry of `published:` besides figures."""
 PROTOCOLS = (
     "single-crop-224", "10-crop", "single-model-multi-crop", "detection", "test", "test-set", "test-best5",
     "test-mean5", "test-median5",
@@ -42,7 +42,7 @@ _EQUATION = re.compile(r"(?:([a-z]\w*(?:\([^()]*\))?)\()?\s*(x\s*\+\s*F|F)\s*(\)
 
 
 def parse_protocol(text: str) -> str | None:
-    """`Single crop 224` as `single-crop-224`; None for a protocol that is not known."""
+    """`Single crop 224` as `single-crop-224`; None for an unknown protocol."""
     name = re.sub(r"[\s_-]+", "-", text.strip().lower())
     forms = "|".join(re.sub("[0-9]+", "[1-9][0-9]{0,4}", form) for form in PROTOCOLS)
     return name if re.fullmatch(forms, name) else None
@@ -50,20 +50,20 @@ def parse_protocol(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Reads a key's value; where it is none, a problem is noted and a stand-in given, so that reading goes on."""
+    """Parse a key's value; if it is invalid, add a problem and return a stand-in, so that reading continues."""
 
     problems: Problems
 
     def text(self, key: Text, node: Node) -> str:
         if not isinstance(node, Text) or not node.value.strip():
-            self.problems.add(f"`{key.value}` is one text", key.at)
+            self.problems.add(f"`{key.value}` must be text", key.at)
             return ""
         return clean(" ".join(node.value.split()))
 
     def texts(self, key: Text, node: Node) -> tuple[str, ...]:
         if not isinstance(node, Seq) or not all(isinstance(item, Text) and item.value.strip() for item in node.items):
-            hint = f"`{key.value}: [...]`; a text with `: ` in it stands in quotation marks"
-            self.problems.add(f"`{key.value}` is a list of texts", key.at, hint)
+            hint = f"`{key.value}: [...]`; quote a text that contains `: `"
+            self.problems.add(f"`{key.value}` must be a list of texts", key.at, hint)
             return ()
         return tuple(self.text(key, item) for item in node.items)
 
@@ -73,7 +73,7 @@ class Header:
             or not re.fullmatch("[0-9]{1,8}", node.value)
             or not 0 < int(node.value) <= MAX_CHANNELS
         ):
-            self.problems.add(f"`classes` is a whole number from 1 to {MAX_CHANNELS:,}", node.at)
+            self.problems.add(f"`classes` must be a whole number from 1 to {MAX_CHANNELS:,}", node.at)
             return 1
         return int(node.value)
 
@@ -83,7 +83,7 @@ class Header:
             sizes = re.findall("[0-9]{1,6}", node.value) if isinstance(node, Text) else []
             turned = len(sizes) == 3 and has_channels_last(*map(int, sizes))
             example = "x".join([sizes[2], *sizes[:2]]) if turned else "3x224x224"
-            self.problems.add(f"`input` is channels x height x width, at most {MAX_SIZE:,} on a side", node.at,
+            self.problems.add(f"`input` must be channels x height x width, at most {MAX_SIZE:,} per side", node.at,
                               f"for example `input: {example}`")  # fmt: skip
         return shape or Shape(3, 224, 224)
 
@@ -105,7 +105,11 @@ class Header:
                 return ConvStyle()
         if len(parts) == 2:
             return ConvStyle(tuple(parts[0]), bias, tuple(parts[1]))
-        self.problems.add("`conv:` needs the word `conv`" if text else "`conv` is a phrase", node.at, _style_hint())
+        self.problems.add(
+            "`conv:` needs the word `conv`" if text else "`conv` must be text such as `conv bn relu`",
+            node.at,
+            _style_hint(),
+        )
         return ConvStyle()
 
     def equation(self, key: Text, node: Node) -> Equation:
@@ -115,8 +119,8 @@ class Header:
         activation = op if isinstance(op, Activation) else None
         if match is None or bool(match[1]) != bool(match[3]) or (match[1] and activation is None):
             self.problems.add(
-                f"`{text}` is not a residual equation" if text else "`residual` is an equation", node.at,
-                "`relu(x + F)`, `x + F`, or `relu(F)` for a plain net",
+                f"`{text}` is not a residual equation" if text else "`residual` must be an equation", node.at,
+                "`relu(x + F)`, `x + F`, or `relu(F)` for a plain model",
             )  # fmt: skip
             return Equation()
         return Equation(match[2] != "F", activation)
@@ -124,14 +128,16 @@ class Header:
     def published(self, key: Text, node: Node) -> tuple[Published, ...]:
         if not isinstance(node, Seq):
             self.problems.add(
-                "`published` is a list of entries", key.at, '`- {params: 25.5M, source: "...", table: ...}`'
+                "`published` must be a list of entries", key.at, '`- {params: 25.5M, source: "...", table: ...}`'
             )
             return ()
         return tuple(figure for entry in node.items for figure in self._figures(entry))
 
     def _figures(self, entry: Node) -> list[Published]:
         if not isinstance(entry, Map):
-            self.problems.add("an entry of `published` is a mapping", entry.at, '`{params: 25.5M, source: "...", ...}`')
+            self.problems.add(
+                "an entry of `published` must be a mapping", entry.at, '`{params: 25.5M, source: "...", ...}`'
+            )
             return []
         facts: dict[str, str] = {"source": "", "table": ""}
         row: int | None = None
@@ -141,7 +147,7 @@ class Header:
                 if isinstance(node, Text) and re.fullmatch("[1-9][0-9]{0,2}", node.value):
                     row = int(node.value)
                 else:
-                    self.problems.add("`row` is which row of the table it is, from 1", node.at)
+                    self.problems.add("`row` must be the row's number in the paper's table, from 1", node.at)
             elif key.value == "protocol":
                 facts["protocol"] = self.protocol(key, node)
             elif key.value in FACTS:
@@ -151,7 +157,7 @@ class Header:
                 self.problems.add(f"unknown figure `{key.value}`", key.at, hint)
             elif (printed := _printed(key.value, node)) is None:
                 what = next(what for names, _, what in _UNITS if key.value.startswith(names))
-                self.problems.add(f"`{key.value}` is a figure as published", node.at, what)
+                self.problems.add(f"`{key.value}` must be {what}", node.at)
             else:
                 figures.append((key.value, *printed))
         for fact in ("source", "table"):
@@ -159,7 +165,7 @@ class Header:
                 self.problems.add(f"a published figure needs its `{fact}`", entry.at)
         for figure, _, _, _ in figures:
             if figure.startswith(ACCURACY) and not {"protocol", "dataset"} <= facts.keys():
-                hint = "accuracies under different conditions do not compare"
+                hint = "accuracies under different conditions are not comparable"
                 self.problems.add(f"`{figure}` needs its `dataset` and `protocol`", entry.at, hint)
         return [Published(figure, text, value, last, **facts, row=row) for figure, text, value, last in figures]
 
@@ -185,10 +191,10 @@ class Header:
                 figures[name] = int(value.value)
                 continue
             elif name not in (*EXPECTED, "sizes"):
-                self.problems.add(f"unknown figure `{name}`", at.at, f"`expect` holds {' '.join(EXPECTED)} sizes")
+                self.problems.add(f"unknown figure `{name}`", at.at, f"`expect` takes {' '.join(EXPECTED)} sizes")
                 continue
             what = "a list of whole numbers" if name == "sizes" else "a whole number"
-            self.problems.add(f"`{name}` is {what}", value.at)
+            self.problems.add(f"`{name}` must be {what}", value.at)
         return Expect(figures, sizes, key.at)
 
 
@@ -224,7 +230,7 @@ def _style_hint() -> str:
 
 
 def _style_op(text: str) -> Norm | Activation | None:
-    """A normalization or activation as `conv:` and `residual:` name it: `bn`, `bn(0.001)`, `leaky(0.1)`."""
+    """A normalisation or activation as `conv:` and `residual:` name it: `bn`, `bn(0.001)`, `leaky(0.1)`."""
     match = _STYLE_WORD.fullmatch(text)
     form = _style_forms().get(match[1]) if match else None
     if match is None or form is None:

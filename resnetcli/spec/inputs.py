@@ -143,7 +143,7 @@ def _parse_image_size(text: str) -> Shape | Sides:
     if (inside[:1], inside[-1:]) in {("(", ")"), ("[", "]")}:
         inside = inside[1:-1]
     words = re.split(r"\s*[x×X*,]\s*|\s+", inside.strip())
-    hint = f"channels x height x width, for example 3x224x224, or 224 alone; at most {MAX_SIZE:,} on a side"
+    hint = f"channels x height x width, for example 3x224x224, or 224 alone; at most {MAX_SIZE:,} per side"
     if not all(re.fullmatch("[0-9]{1,6}", word) for word in words):
         raise UsageError(f"`{text}` is not an input size", hint)
     sizes = [int(word) for word in words]

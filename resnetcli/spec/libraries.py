@@ -1,4 +1,4 @@
-"""Names of the models that installed libraries have, read from their sources: importing them would load torch."""
+"""Model names of installed libraries, read from their sources, as importing them would load torch."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def require_name(library: str, name: str) -> None:
 
 
 def nearest_in_libraries(word: str) -> list[str]:
-    """For each installed library its model whose name is `word` or begins so, as it is asked for: `timm:resnet50`."""
-    found = []
+    """For each installed library, the model whose name is or starts with `word`: `timm:resnet50`."""
+    models = []
     for library in EXAMPLES:
         close = nearest(word, _names(_sources(library)), 9, loose=False)
         plain = [name for name in close if name.endswith("_100")]  # timm's suffix for a width of 100%
-        found += [f"{library}:{name}" for name in (plain or close)[:1]]
-    return found
+        models += [f"{library}:{name}" for name in (plain or close)[:1]]
+    return models
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""A spec and those it extends -> one set of sections: the nearest file's word counts."""
+"""Merge a spec with those it extends; the nearest file takes precedence."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NOT_INHERITED = ("name", "cite", "about", "deviations", "published", "expect", "
 BY_NAME = ("let", "blocks", "table")
 MAX_EXTENDS = 16
 MAX_ENTRIES = 512
-"""Of a table, of `let:`, of `blocks:`."""
+"""Entries of a table, of `let:`, of `blocks:`."""
 
 ROW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-TAKEN = {"total": "it names the last line of a table", "aux": "it names the auxiliary heads"}
-"""Names that no stage can have, and why. Those of a module's attributes are allowed: `net.module` renames them."""
+TAKEN = {"total": "it is the last line of a table", "aux": "it is the name of auxiliary heads"}
+"""Names that a stage cannot have, and why. A module's attribute names are allowed: `net.module` renames them."""
 
 Entry = tuple[Text, Node]
 """A key with its value."""
@@ -31,7 +31,7 @@ Entry = tuple[Text, Node]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file of a lineage, by the name it was asked for."""
+    """One file, by the name that refers to it."""
 
     name: str
     source: Source
@@ -40,7 +40,7 @@ class Document:
 
 @dataclass
 class Merged:
-    """What a lineage comes to."""
+    """A spec merged with those it extends."""
 
     keys: dict[str, Entry] = field(default_factory=dict)
     let: dict[str, Entry] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Merged:
 
 
 def open_document(reference: str | Source, zoo: Zoo) -> Document:
-    """A spec's file by its name in the zoo or its path, or a text.
+    """Open a spec: a name in the zoo, a path, or a text.
 
     Raises UsageError or SpecError if it cannot be read.
     """
@@ -71,10 +71,10 @@ def lineage(document: Document, zoo: Zoo, problems: Problems) -> list[Document]:
     while (node := found[-1].root.get("extends")) is not None:
         source = found[-1].source
         if not isinstance(node, Text) or not node.value:
-            problems.add("`extends` names one spec", node.at, "a name in the zoo, or a path to a YAML file")
+            problems.add("`extends` takes one spec", node.at, "a name in the zoo, or a path to a YAML file")
             break
         if is_path(node.value) and not node.value.endswith(SUFFIXES):
-            problems.add("`extends` names a spec", node.at, "a name in the zoo, or a file that ends in .yaml")
+            problems.add("`extends` takes a spec", node.at, "a name in the zoo, or a file that ends in .yaml")
             break
         base = Path(source.path).parent if source.path else None
         try:
@@ -85,21 +85,21 @@ def lineage(document: Document, zoo: Zoo, problems: Problems) -> list[Document]:
             break
         if _identity(parent.source) in seen:
             chain = " -> ".join([*(known.name for known in found), path.stem])
-            problems.add(f"`extends` goes in a circle: {chain}", node.at)
+            problems.add(f"`extends` is circular: {chain}", node.at)
             break
         seen.add(_identity(parent.source))
         found.append(parent)
         if len(found) > MAX_EXTENDS:
-            problems.add(f"`extends` goes more than {MAX_EXTENDS} deep", node.at)
+            problems.add(f"`extends` is nested more than {MAX_EXTENDS} deep", node.at)
             break
     return found
 
 
 def merge(lineage: list[Document], problems: Problems) -> Merged:
-    """Rows, `let` entries and blocks are replaced by name, every other key as a whole."""
+    """Merge files, nearest first: stages, `let` entries and blocks by name, every other key as a whole."""
     merged = Merged()
     for depth, document in enumerate(reversed(lineage)):
-        for key, node in sorted(document.root.pairs, key=lambda pair: pair[0].value == "aux"):  # after the rows
+        for key, node in sorted(document.root.pairs, key=lambda pair: pair[0].value == "aux"):  # after the table
             if key.value not in KEYS:
                 problems.add(
                     f"unknown key `{key.value}`",
@@ -117,14 +117,14 @@ def merge(lineage: list[Document], problems: Problems) -> Merged:
 
 
 def entries(key: Text, node: Node, problems: Problems) -> list[tuple[str, Entry]]:
-    """A section's entries by name; none, and a problem noted, if it is no mapping."""
+    """A section's entries by name; if it is not a mapping, add a problem."""
     if not isinstance(node, Map) or not node.pairs:
-        what = "an empty value" if isinstance(node, Text) and not node.value else f"`{key.value}` is a mapping"
+        what = "an empty value" if isinstance(node, Text) and not node.value else f"`{key.value}` must be a mapping"
         problems.add(what, node.at if not isinstance(node, Text) or node.value else key.at,
-                          f"`{key.value}:` holds `name: value` entries")  # fmt: skip
+                          f"`{key.value}:` takes `name: value` entries")  # fmt: skip
         return []
     if len(node.pairs) > MAX_ENTRIES:
-        problems.add(f"`{key.value}` has {len(node.pairs):,} entries, at most {MAX_ENTRIES} are read", key.at)
+        problems.add(f"`{key.value}` has {len(node.pairs):,} entries; at most {MAX_ENTRIES} are allowed", key.at)
     return [(name.value, (name, value)) for name, value in node.pairs[:MAX_ENTRIES]]
 
 
@@ -137,37 +137,37 @@ def _by_name(merged: Merged, key: Text, node: Node, problems: Problems, *, child
         if key.value == "blocks":
             name = name.split()[0] if name.split() else ""
         if key.value == "table":
-            if not _row_name(at, problems):
+            if not _is_stage_name(at, problems):
                 continue
             if child and name not in into:
                 problems.add(
-                    f"row `{name}` is not in the spec this one extends", at.at,
-                    did_you_mean(name, into, f"its rows are {' '.join(into)}; a child adds none"),
+                    f"stage `{name}` is not in the extended spec", at.at,
+                    did_you_mean(name, into, f"its stages are {' '.join(into)}; stages cannot be added"),
                 )  # fmt: skip
                 continue
             if isinstance(value, Text) and value.value == "null" and value.plain:
                 if not child:
-                    problems.add("nothing to drop: `null` drops an inherited row", value.at)
+                    problems.add("nothing to drop: `null` drops an inherited stage", value.at)
                 into.pop(name, None)
                 merged.aux.pop(name, None)
                 continue
         into[name] = at, value
 
 
-def _row_name(name: Text, problems: Problems) -> bool:
+def _is_stage_name(name: Text, problems: Problems) -> bool:
     if not ROW.fullmatch(name.value) or len(name.value) > 60:
-        problems.add(
-            f"`{name.value}` cannot name a row", name.at, "a letter or digit, then letters, digits and _: `conv2_x`"
-        )
+        problems.add(f"`{name.value}` cannot be a stage name", name.at, "use letters, digits and _, as in `conv2_x`")
         return False
     if name.value in TAKEN:
-        problems.add(f"`{name.value}` cannot name a row: {TAKEN[name.value]}", name.at, f"for example `{name.value}_`")
+        problems.add(
+            f"`{name.value}` cannot be a stage name: {TAKEN[name.value]}", name.at, f"for example `{name.value}_`"
+        )
         return False
     return True
 
 
 def _let_into(inherited: dict[str, Entry], own: list[tuple[str, Entry]]) -> dict[str, Entry]:
-    """A child's entries among those it inherits: a replaced one keeps its place, a new one stands above the next."""
+    """Merge `let` entries: a replaced one keeps its place, a new one goes before the next replaced one."""
     merged: dict[str, Entry] = {}
     waiting: dict[str, Entry] = {}
     before: dict[str, dict[str, Entry]] = {}

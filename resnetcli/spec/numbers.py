@@ -1,4 +1,4 @@
-"""Numbers as they are written: `(depth-2)/6`, `0.5`, `25.5M`; exact, and nothing here can evaluate anything else."""
+"""Parse numbers: `(depth-2)/6`, `0.5`, `25.5M`; exactly, without `eval`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Never
 from resnetcli.errors import did_you_mean
 
 MAX_LENGTH = 80
-"""Characters of an expression, and so the depth of its brackets."""
+"""Characters of an expression; also bounds the depth of its brackets."""
 MAX_VALUE = 10**12
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_]*|[-+*/()]")
 
 
 class NumberError(Exception):
-    """An expression that is no whole number: what is wrong, and what to do."""
+    """An expression that is not a whole number."""
 
     def __init__(self, message: str, hint: str = "", *, fraction: bool = False) -> None:
         super().__init__(message)
@@ -33,12 +33,12 @@ def names_in(text: str) -> list[str]:
 
 
 def decimal(text: str) -> float | None:
-    """A number with decimals, never negative: `0.5`, `1e-3`; None if it is none."""
+    """Parse a non-negative decimal number, `0.5`, `1e-3`; None for other text."""
     return float(text) if _DECIMAL.fullmatch(text) else None
 
 
 def printed_figure(digits: str, unit: str) -> tuple[Decimal, Decimal]:
-    """A figure as papers print it, and one in its last digit: `25.5`, `M` -> 25500000, 100000."""
+    """A published figure and the unit of its last digit: `25.5`, `M` -> 25500000, 100000."""
     value = Decimal(digits)
     return value * _UNITS[unit], Decimal(1).scaleb(int(value.as_tuple().exponent)) * _UNITS[unit]
 
@@ -60,7 +60,7 @@ class _Reader:
 
     def __init__(self, text: str, names: Mapping[str, int]) -> None:
         if len(text) > MAX_LENGTH:
-            raise NumberError(f"an expression of {len(text)} characters", f"at most {MAX_LENGTH} are read")
+            raise NumberError(f"an expression of {len(text)} characters", f"at most {MAX_LENGTH} are allowed")
         self.text, self.names = text, names
         self.tokens: list[str] = []
         place = 0
@@ -68,8 +68,8 @@ class _Reader:
             match = _TOKEN.match(text, place)
             if match is None:
                 raise NumberError(
-                    f"`{text}` is not a number: `{text[place]}` cannot stand in it",
-                    "numbers are whole, may use names of `let:` and + - * / ( ), and hold no spaces",
+                    f"`{text}` is not a number: `{text[place]}` is not allowed in it",
+                    "numbers are whole; they may use names from `let:` and + - * / ( ), without spaces",
                 )
             self.tokens.append(match.group())
             place = match.end()
@@ -91,8 +91,8 @@ class _Reader:
 
     def unexpected(self) -> Never:
         token = self.peek()
-        found = f"unexpected `{token}`" if token else "it ends too early"
-        raise NumberError(f"`{self.text}` is not a number: {found}", "for example `16*k` or `(depth-2)/6`")
+        reason = f"unexpected `{token}`" if token else "it is incomplete"
+        raise NumberError(f"`{self.text}` is not a number: {reason}", "for example `16*k` or `(depth-2)/6`")
 
     def bounded(self, value: int) -> int:
         if abs(value) > MAX_VALUE:
@@ -118,7 +118,7 @@ class _Reader:
             if value % divisor:
                 rest = f"{value}/{divisor}"
                 detail = "" if rest == self.text else f": {rest}"
-                raise NumberError(f"`{self.text}` does not come out whole{detail}", fraction=True)
+                raise NumberError(f"`{self.text}` is not a whole number{detail}", fraction=True)
             value //= divisor
         return value
 

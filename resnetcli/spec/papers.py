@@ -1,4 +1,4 @@
-"""The papers that nets and figures are from: `specs/papers.yaml`, where alone a paper has its name and title."""
+"""The papers that models and figures are from: `specs/papers.yaml`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from resnetcli.spec.source import Map, Text, parse, read_source
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """One paper, by the key that `cite:` and `source:` call it by."""
+    """One paper; `cite:` and `source:` refer to it by its key."""
 
     key: str
     """`arXiv:1512.03385`."""
     name: str
-    """What people call it: `ResNet`."""
+    """Short name: `ResNet`."""
     authors: str
     """`He et al. 2015`."""
     title: str
 
     @property
     def citation(self) -> str:
-        """In one line."""
+        """Authors, title and key on one line."""
         return f"{self.authors}, {self.title}, {self.key}"
 
 
 def read_papers(path: Path) -> Mapping[str, Paper]:
-    """The papers of a file, by key and in its order. Raises SpecError for what is none."""
+    """Read the papers of a file, in its order. Raises SpecError for an invalid entry."""
     source = read_source(path)
     root, problems = parse(source), Problems()
     found: dict[str, Paper] = {}

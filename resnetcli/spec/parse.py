@@ -1,4 +1,4 @@
-"""The text of a cell or a key -> phrases: which words and marks stand where. Their numbers are read later."""
+"""Parse the text of a cell or a key into phrases. Numbers are evaluated later, in `bind`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from resnetcli.spec.spelling import (
 from resnetcli.spec.vocabulary import COMPOSITES, MARKS, Form, form_of, layer_words
 
 FOREIGN = re.compile(r"[\[\];|]|^\s*\([^()]*,")
-"""What no single cell contains: brackets, columns, semicolons."""
+"""Text that no single cell contains: brackets, columns, semicolons."""
 _PASTED = re.compile(r",|×|conv", re.IGNORECASE)
 _COPIES = re.compile(r"x[0-9]+")
 _SIZED = re.compile(r"([a-z]\w*)\(([^()]*)\)")
@@ -39,7 +39,7 @@ class SeveralCellsError(PhraseError):
 def parse_layers(text: str) -> tuple[Phrase, ...]:
     """The layers of one cell: one, or several if commas separate whole layers (`average pool, 1000-d fc`).
 
-    Raises SeveralCellsError for text that no single cell contains, PhraseError for what is no layer.
+    Raises SeveralCellsError for text that no single cell contains, PhraseError for an invalid layer.
     """
     cell = clean_cell(text)
     if not cell.text.strip():
@@ -52,7 +52,7 @@ def parse_layers(text: str) -> tuple[Phrase, ...]:
         words = words_of(cell, start, end, before[0] if len(before) == 1 and KERNEL.fullmatch(before[0]) else "")
         if not words:
             offset, length = cell.span(max(0, start - 1), max(0, start - 1) + 1)
-            raise PhraseError("nothing before or after this comma", offset, length)
+            raise PhraseError("empty text before or after this comma", offset, length)
         if not groups or (_begins_layer(words) and not _is_half(groups[-1], words)):
             groups.append(words)
         else:
@@ -62,9 +62,9 @@ def parse_layers(text: str) -> tuple[Phrase, ...]:
     for index, phrase in enumerate(phrases):
         _check_channels(phrases, index, pasted=pasted)
         for key, word in phrase.marks if pasted else ():
-            if key in ("channels", "C") and (found := re.fullmatch(r"([^()]+)/(\w+)", word.text)):
+            if key in ("channels", "C") and (quotient := re.fullmatch(r"([^()]+)/(\w+)", word.text)):
                 lead = "" if key == "channels" else f"{key}="
-                hint = f"write a stride as `{lead}{found[1]} /{found[2]}`, a quotient as `{lead}({word.text})`"
+                hint = f"write a stride as `{lead}{quotient[1]} /{quotient[2]}`, a quotient as `{lead}({word.text})`"
                 raise PhraseError(
                     f"`{lead}{word.text}` reads like a number and a stride", word.offset, word.length, hint
                 )
@@ -101,7 +101,7 @@ def parse_head(text: str) -> Phrase:
 
 
 def _parts(text: str) -> list[tuple[int, int]]:
-    """The stretches between commas, from and to."""
+    """Start and end of each part between commas."""
     cuts = [-1, *(i for i, char in enumerate(text) if char == ","), len(text)]
     return [(a + 1, b) for a, b in pairwise(cuts)]
 
@@ -113,7 +113,7 @@ def _begins_layer(words: list[Word]) -> bool:
 
 
 def _is_half(before: list[Word], words: list[Word]) -> bool:
-    """Whether a layer's kind is before the comma and its window after it: `conv, 7×7, 64`, `max pool, 3×3`."""
+    """Whether a comma separates a layer's kind from its window: `conv, 7×7, 64`, `max pool, 3×3`."""
     kinds = (["conv"], ["dw"], ["dw", "conv"], ["max", "pool"], ["avg", "pool"])
     return [word.text for word in before] in kinds and bool(KERNEL.fullmatch(words[0].text))
 
@@ -126,17 +126,14 @@ def _is_odd(phrase: Phrase) -> bool:
 
 
 def _is_map(phrase: Phrase) -> bool:
-    """Whether a window is large and even, as sizes of feature maps are, and is not that of patches."""
+    """Whether a window is large and even like a feature map's size, and not a patch embedding's."""
     one, other = (word.text for word in phrase.words)
     stride = phrase.mark("/")
     return one == other and is_size(one) and (stride is None or stride.text != one)
 
 
 def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) -> None:
-    """Refuse a pasted convolution without channels, or with a feature map's size as its window.
-
-    Only the grammar's own form keeps the input's channels.
-    """
+    """Raise PhraseError for a pasted convolution without channels, or with a feature map's size as its window."""
     before, phrase, rest = phrases[:index], phrases[index], phrases[index + 1 :]
     if phrase.head != "conv" or phrase.mark("dw"):
         return
@@ -146,7 +143,7 @@ def _check_channels(phrases: tuple[Phrase, ...], index: int, *, pasted: bool) ->
             size, patch = f"{one.text}x{other.text}", f"{one.text}x{other.text} {channels.text} /{one.text}"
             raise PhraseError(
                 f"`{size}` reads like the size of a feature map", one.offset, max(1, one.length),
-                f"a window comes first, `3x3 {channels.text}`, and sizes are left out; patches: `{patch}`",
+                f"a window comes first, `3x3 {channels.text}`, without sizes; patches: `{patch}`",
             )  # fmt: skip
         return
     window = f"{one.text}x{other.text}"
@@ -198,7 +195,7 @@ def _set(marks: dict[str, Word], key: str, word: Word) -> None:
         raise word.error(f"{what} is given twice", hint)
     for pair in _ONE_OF:
         if key in pair and (other := pair[1 - pair.index(key)]) in marks:
-            raise word.error(f"`{other}` and `{key}` exclude each other")
+            raise word.error(f"`{key}` cannot be combined with `{other}`")
     marks[key] = word
 
 
@@ -208,7 +205,7 @@ def _layer(words: list[Word]) -> Phrase:
     head, rest = words[0], words[1:]
     if stray := next((word for word in words if word.text == "x"), None):
         raise PhraseError(
-            "`x N` stands behind what it repeats", stray.offset, stray.length, "`3x3 64 x 3`, `residual x 3: [...]`"
+            "`x N` must follow what it repeats", stray.offset, stray.length, "`3x3 64 x 3`, `residual x 3: [...]`"
         )
     if kernel := KERNEL.fullmatch(head.text):
         size = (Word(kernel[1], head.offset, head.length), Word(kernel[2], head.offset, head.length))
@@ -219,7 +216,7 @@ def _layer(words: list[Word]) -> Phrase:
 
 
 def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
-    """The marks of a convolution or of a pool, whose kernel has been read."""
+    """Head and marks of a convolution or pool, from the words after its window."""
     marks: dict[str, Word] = {}
     for word in rest:
         text = word.text
@@ -241,8 +238,8 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
         elif KERNEL.fullmatch(text):
             raise second_window(text, word.offset, word.length)
         elif text.partition("(")[0] in layer_words():
-            hint = f"each layer is an entry of its own: `[..., {text}]`"
-            raise word.error(f"`{text}` is a layer, not a mark of this one", hint)
+            hint = f"write each layer as a separate entry: `[..., {text}]`"
+            raise word.error(f"`{text}` is a separate layer, not an option of this one", hint)
         elif re.fullmatch("[0-9]+/[0-9]+", text):
             channels, _, stride = text.partition("/")
             hint = f"write the stride as `{channels} /{stride}`"
@@ -253,7 +250,7 @@ def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
     for key in ("channels", "C", "dw", "dil", "linear", "bare") if pool else ("ceil",):
         if key in marks:
             what = "a pool" if pool else "a convolution"
-            raise PhraseError(f"{what} has no `{marks[key].text}`", marks[key].offset, marks[key].length)
+            raise PhraseError(f"{what} has no option `{marks[key].text}`", marks[key].offset, marks[key].length)
     return "pool" if pool else "conv", tuple((key, marks[key]) for key in ORDER if key in marks)
 
 
@@ -262,12 +259,12 @@ _MARKS_HINT = "marks of a layer: channels, C=groups or dw, /stride, dil=, V or p
 
 def _number(text: str, word: Word, what: str, hint: str = _MARKS_HINT) -> Word:
     if not NUMBER.fullmatch(text):
-        raise word.error(f"`{word.text}` is not {what}" if text else f"`{word.text}` lacks its number", hint)
+        raise word.error(f"`{word.text}` is not {what}" if text else f"`{word.text}` needs a number", hint)
     return Word(text, word.offset, word.length)
 
 
 def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[tuple[str, Word], ...]]:
-    """A layer that begins with a word, or a block call: head, words, marks."""
+    """Head, words and marks of a layer that starts with a word, or of a block call."""
     texts = [word.text for word in rest]
     bracket = _SIZED.fullmatch(head.text)
     if (form := form_of(bracket[1] if bracket else head.text)) and (form.bracketed or not bracket):
@@ -286,7 +283,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
             if len(rest) != 2 or texts[0] != "to":
                 stride = next((f" {text}" for text in texts if text.startswith("/")), "")
                 window = next((text for text in texts if KERNEL.fullmatch(text)), "")
-                if not window:  # VGG's pools give neither, ResNet's the stride
+                if not window:  # in papers, VGG's pools have neither, ResNet's have a stride
                     window, stride = ("3x3", stride) if stride else ("2x2", " /2")
                 hint = f"`{window} {head.text}{stride}`, `{head.text} to 7x7` or `global {head.text}`"
                 raise head.error(f"`{head.text}` needs a window", hint)
@@ -294,7 +291,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
         case word if word in COMPOSITES:
             raise head.error(f"`{word}` needs a body", f"`{word}: [...]`")
         case "pool":
-            raise head.error("`pool` is max or avg", "`3x3 max /2`, `3x3 avg /2`")
+            raise head.error("`pool` needs a kind: max or avg", "`3x3 max /2`, `3x3 avg /2`")
         case word if re.fullmatch("[0-9]+([*x][0-9]+)+", word):
             raise no_window(re.split("[*x]", word), head.offset, head.length, word)
         case _:
@@ -302,7 +299,7 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
 
 
 def _arguments(form: Form, head: Word, bracket: Word | None, rest: list[Word]) -> tuple[Word, ...]:
-    """The arguments of an operation's word, as many as its form has."""
+    """The arguments of an operation's word, checked against its form."""
     if form.bracketed:
         if bracket is None and not form.optional:
             raise _missing(head, form.arguments[0].what, form.usage)

@@ -1,4 +1,4 @@
-r"""Replace characters pasted from PDFs and LaTeX by the grammar's, and keep each one's position in the original text.
+r"""Replace characters pasted from PDFs and LaTeX by the grammar's, with their positions in the original text.
 
 `3 \times 3`, `3✕3` and `3×3` become the same characters, so one parser reads them all, and its errors point at the
 original text.
@@ -75,7 +75,7 @@ def clean_cell(text: str) -> Cleaned:
 
 
 def _plain(char: str) -> str:
-    """The ASCII character it looks like. Superscripts are not replaced: `3²` is not 32."""
+    """The ASCII character that `char` looks like. Superscripts are not replaced: `3²` is not 32."""
     if "\uff01" <= char <= "\uff5e" or "\U0001d400" <= char <= "\U0001d7ff":  # full width, mathematical letters
         wide = unicodedata.normalize("NFKC", char)
         char = wide if len(wide) == 1 else char

@@ -1,6 +1,6 @@
 """One phrase of a table, such as `3x3 128 C=32 /2` or `residual 0.17 linear x 5`, and its canonical text.
 
-Numbers stay text here, so that a formatter prints `16*k` as it was written.
+Numbers are kept as text, so that `fmt` prints `16*k` as it was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ORDER = ("kind", "channels", "C", "dw", "/", "dil", "V", "pad", "ceil", "linear"
 
 
 class PhraseError(Exception):
-    """Words that make no phrase; `offset` and `length` point into the text."""
+    """Text that is not a phrase; `offset` and `length` are its position."""
 
     def __init__(self, message: str, offset: int, length: int, hint: str = "") -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A head with its arguments and marks, syntactically valid; `resnetcli.spec.bind` gives it a meaning."""
+    """A head with its arguments and marks, syntactically valid; `resnetcli.spec.bind` evaluates it."""
 
     head: str
     """`conv`, `pool`, `pool to`, an operation's word, a word of COMPOSITES, or `call`."""
@@ -49,7 +49,7 @@ class Phrase:
     length: int = field(default=0, compare=False)
 
     def mark(self, name: str) -> Word | None:
-        """The word of a mark, if it is there."""
+        """The word of a mark; None if the phrase does not have it."""
         return next((word for key, word in self.marks if key == name), None)
 
 
@@ -78,7 +78,7 @@ def text_of(phrase: Phrase) -> str:
 
 
 def mark_text(key: str, word: Word) -> str:
-    """A mark as it is written: `/2`, `C=32`, `linear`; the channels and a pool's kind are just the word."""
+    """Text of a mark: `/2`, `C=32`, `linear`; channels and a pool's kind are just the word."""
     match key:
         case "kind" | "channels" | "scale":
             return word.text

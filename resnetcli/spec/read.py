@@ -1,4 +1,4 @@
-"""Nodes -> Spec: `extends`, `let` and blocks resolved, every error of a file collected before any is raised."""
+"""Nodes -> Spec: resolve `extends`, `let` and blocks; collect every problem of a file before raising."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def read(
     input: Shape | Sides | None = None,
     parameters: Mapping[str, int] | None = None,
 ) -> Spec:
-    """The spec of a model: a name in the zoo, a path to a YAML file, or a text.
+    """Read the spec of a model: a name in the zoo, a path to a YAML file, or a text.
 
-    Raises UsageError for an unknown model, file or parameter; SpecError with every problem of what is written.
+    Raises UsageError for an unknown model, file or parameter; SpecError with every problem of the file.
     """
     return _Reader(open_document(reference, zoo), zoo).read(input, dict(parameters or {}))
 
@@ -58,7 +58,7 @@ class _Reader:
 
     def read(self, input: Shape | Sides | None, settings: dict[str, int]) -> Spec:
         files = lineage(self.document, self.zoo, self.problems)
-        self.problems.close()  # without what it starts from, the rest cannot be judged
+        self.problems.close()  # without the specs it extends, the rest cannot be checked
         merged = merge(files, self.problems)
         header = Header(self.problems)
         defaults = self._numbers(merged)
@@ -72,11 +72,11 @@ class _Reader:
         if "shortcut" in merged.keys:
             shortcut = self._shortcut(merged.keys["shortcut"][1], binder, names)
         shape = self._header(merged, "input", header.input, None)
-        rows = {name: binder.body(node, names) for name, (_, node) in merged.table.items()}
+        stages = {name: binder.body(node, names) for name, (_, node) in merged.table.items()}
         for name, (at, _) in merged.aux.items():
             if name not in merged.table:
-                hint = did_you_mean(name, merged.table, f"the rows are {' '.join(merged.table)}")
-                self.problems.add(f"`aux` hangs from row `{name}`, which there is not", at.at, hint)
+                hint = did_you_mean(name, merged.table, f"the stages are {' '.join(merged.table)}")
+                self.problems.add(f"`aux` names an unknown stage `{name}`", at.at, hint)
         aux = {name: binder.body(node, names) for name, (_, node) in merged.aux.items()}
         binder.uncalled(names)
         start = At(self.document.source, 1, 1, 1)
@@ -84,18 +84,18 @@ class _Reader:
             if not any(document.root.get(key) for document in files):
                 self.problems.add(f"`{key}:` is missing", start, f"for example `{example}`")
         if not merged.table and not self.problems.found:
-            self.problems.add("no row is left", start, "keep at least one")
-        none: tuple[Published, ...] = ()
-        published = self._header(merged, "published", header.published, none)
+            self.problems.add("the table has no stages", start, "keep at least one")
+        no_figures: tuple[Published, ...] = ()
+        published = self._header(merged, "published", header.published, no_figures)
         expect = self._header(merged, "expect", header.expect, None)
         title = self._header(merged, "name", header.text, self.name)
         cite = self._header(merged, "cite", header.text, "")
         about = self._header(merged, "about", header.text, "")
-        untold: tuple[str, ...] = ()
-        deviations = self._header(merged, "deviations", header.texts, untold)
+        no_texts: tuple[str, ...] = ()
+        deviations = self._header(merged, "deviations", header.texts, no_texts)
         self.problems.close()
         _check_used(self.name, settings, _users(merged.let, binder.used))
-        assert shape is not None  # its absence has been reported
+        assert shape is not None  # its absence is a problem
         changed = {name for name, value in settings.items() if value != defaults[name]}
         if isinstance(input, Sides):
             input = input.of(shape.c)
@@ -111,7 +111,7 @@ class _Reader:
             style=style,
             equation=equation,
             shortcut=shortcut,
-            rows=rows,
+            stages=stages,
             aux=aux,
             parameters=parameters,
             changed=frozenset(changed),
@@ -126,26 +126,26 @@ class _Reader:
 
     def _numbers(self, merged: Merged) -> dict[str, int]:
         """The parameters a user can set, with their defaults: `classes`, and the numbers of `let:`."""
-        found = {"classes": self._header(merged, "classes", Header(self.problems).classes, 1000)}
+        numbers = {"classes": self._header(merged, "classes", Header(self.problems).classes, 1000)}
         for name, (at, node) in merged.let.items():
             if not is_name(name):
-                self.problems.add(f"`{name}` cannot be a name", at.at, "letters, digits and _, as in `depth`")
+                self.problems.add(f"`{name}` is not a valid name", at.at, "letters, digits and _, as in `depth`")
             elif is_reserved(name):
-                self.problems.add(f"`{name}` is a word of the grammar, not a name", at.at, "choose another name")
+                self.problems.add(f"`{name}` is a reserved word", at.at, "choose another name")
             elif isinstance(node, Text) and re.fullmatch(r"-?[0-9]+", node.value):
-                found[name] = int(node.value[:20])
-                if abs(found[name]) > MAX_VALUE:
+                numbers[name] = int(node.value[:20])
+                if abs(numbers[name]) > MAX_VALUE:
                     self.problems.add(f"`{name}` is larger than {MAX_VALUE:,}", node.at)
-        return found
+        return numbers
 
     def _let(self, merged: Merged, parameters: Mapping[str, int]) -> dict[str, int]:
-        """Every name's value; a name is used below where it stands."""
+        """Every name's value; a name is known to the entries below it."""
         names = {"classes": parameters["classes"]}
         for name, (at, node) in merged.let.items():
             if name in parameters:
                 names[name] = parameters[name]
             elif not is_name(name) or is_reserved(name):
-                continue  # which has been said
+                continue  # reported by `_numbers`
             elif not isinstance(node, Text) or not node.value:
                 self.problems.add(f"`{name}` needs a number or an expression", at.at, "for example `n: (depth-2)/6`")
                 names[name] = 1
@@ -154,7 +154,7 @@ class _Reader:
                     names[name] = evaluate(_closed(node.value), names)
                 except NumberError as error:
                     self.problems.add(*self._bad_let(node, error, names, parameters, merged))
-                    names[name] = 1  # whatever uses it is read all the same
+                    names[name] = 1  # a stand-in, so that reading continues
         return names
 
     def _bad_let(
@@ -170,25 +170,25 @@ class _Reader:
         below = [value for value in fits if value < parameters[name]][-1:]
         above = [value for value in fits if value > parameters[name]][:1]
         hint = " and ".join(f"{name}={value}" for value in below + above)
-        return f"{error.message} for {given}", node.at, f"{hint} would do" if hint else ""
+        return f"{error.message} for {given}", node.at, f"{hint} would work" if hint else ""
 
     def _blocks(self, merged: Merged) -> dict[str, Block]:
-        found: dict[str, Block] = {}
+        blocks: dict[str, Block] = {}
         for name, (key, body) in merged.blocks.items():
             words = key.value.split()
             for word in words or [""]:
                 if not is_name(word) or is_reserved(word) or re.fullmatch("[A-Za-z]x[A-Za-z]", word):
-                    self.problems.add(f"`{word}` cannot be a name here", key.at,
-                                      "`inception p1 r3 p3: ...`: a block's name, then its parameters'")  # fmt: skip
+                    hint = "write the block's name, then its parameters: `inception p1 r3 p3: ...`"
+                    self.problems.add(f"`{word}` is not a valid name", key.at, hint)
             if len(set(words)) != len(words):
-                self.problems.add(f"a name stands twice in `{key.value}`", key.at)
+                self.problems.add(f"duplicate name in `{key.value}`", key.at)
             before = len(self.problems.found)
             self._check_words(body)
-            found[name] = Block(tuple(words[1:]), body, key.at, sound=len(self.problems.found) == before)
-        return found
+            blocks[name] = Block(tuple(words[1:]), body, key.at, sound=len(self.problems.found) == before)
+        return blocks
 
     def _check_words(self, body: Node) -> None:
-        """The words of a block's body, whether it is called or not; its numbers are known at the call."""
+        """Check the syntax of a block's body; its numbers are known only at a call."""
         match body:
             case Text():
                 try:
@@ -212,13 +212,15 @@ class _Reader:
         if isinstance(node, Seq):
             items = binder.body(node, {**names, "s": 2})
             if len(items) > MAX_SHORTCUT:
-                self.problems.add(f"a shortcut of {len(items):,} layers, at most {MAX_SHORTCUT} are read", node.at)
+                self.problems.add(f"a shortcut of {len(items):,} layers; at most {MAX_SHORTCUT} are allowed", node.at)
             for item in items:
                 if not isinstance(item.what, ConvLayer | PoolLayer | Norm) or item.times is not None:
                     what = (
-                        "an activation in a shortcut" if isinstance(item.what, Activation) else "not a shortcut's layer"
+                        "an activation is not allowed in a shortcut"
+                        if isinstance(item.what, Activation)
+                        else "this layer is not allowed in a shortcut"
                     )
-                    self.problems.add(what, item.at, "a shortcut is of convolutions, pools and normalisation")
+                    self.problems.add(what, item.at, "a shortcut may have convolutions, pools and normalisation")
 
             def layers(s: int) -> tuple[Item, ...]:
                 fresh = Binder(Problems(), binder.blocks)
@@ -229,24 +231,26 @@ class _Reader:
             return Shortcut("layers", layers, _plain(node))
         hint = "`pad`, `project`, `project all`, or a list of layers such as `[sxs avg /s ceil, 1x1]`"
         written = node.value if isinstance(node, Text) else ""
-        self.problems.add(f"`{written}` is no shortcut" if written else "`shortcut` is a word or a list", node.at, hint)
+        self.problems.add(
+            f"`{written}` is not a shortcut" if written else "`shortcut` must be a word or a list", node.at, hint
+        )
         return Shortcut()
 
 
 def _users(let: Mapping[str, tuple[Text, Node]], used: set[str]) -> set[str]:
     """The names that the table's numbers depend on, directly or through other names."""
-    found = set(used)
+    names = set(used)
     for name, (_, node) in reversed(list(let.items())):
-        if name in found and isinstance(node, Text):
-            found.update(names_in(node.value))
-    return found
+        if name in names and isinstance(node, Text):
+            names.update(names_in(node.value))
+    return names
 
 
 def _check_used(model: str, settings: Mapping[str, int], used: set[str]) -> None:
-    """Raises UsageError if a parameter is set that changes nothing."""
+    """Raise UsageError for a parameter that nothing depends on."""
     for name in settings:
         if name not in used:
-            hint = "where the number of classes belongs, write `fc classes`" if name == "classes" else ""
+            hint = "write `fc classes` in the table" if name == "classes" else ""
             raise UsageError(f"nothing in `{model}` depends on `{name}`", hint)
 
 
@@ -277,11 +281,13 @@ def _comes_out(text: str, names: Mapping[str, int]) -> bool:
 
 
 def _check_settings(model: str, settings: Mapping[str, int], known: Mapping[str, int]) -> None:
-    """Raises UsageError if a parameter is set that the spec does not have, or to something absurd."""
+    """Raise UsageError for an unknown parameter, and for a value that is out of range."""
     for name, value in settings.items():
         if name not in known:
             listed = ", ".join(f"{key}={default}" for key, default in known.items())
-            raise UsageError(f"`{model}` has no parameter `{name}`", did_you_mean(name, known, f"it has {listed}"))
+            raise UsageError(
+                f"`{model}` has no parameter `{name}`", did_you_mean(name, known, f"its parameters: {listed}")
+            )
         if type(value) is not int:  # True is an int too
             raise UsageError(f"`{name}={value}` is not a whole number")
         if abs(value) > MAX_VALUE or (name == "classes" and not 0 < value <= MAX_CHANNELS):

@@ -1,4 +1,4 @@
-"""What a word names as a model: a spec, a library's model, a class in a Python file or module, a saved program."""
+"""Parse a reference to a model: a spec, a library's model, a class in a file or module, a saved program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Origin(NamedTuple):
     """Where a model comes from."""
 
     kind: Literal["spec", "library", "file", "module", "archive", "object"]
-    """`object`: a module that was passed as a Python object, and that nothing can construct again."""
+    """`object`: a module passed as a Python object, which cannot be constructed again."""
     source: str = ""
     """The spec's name or path, the library, the file, the dotted module name; empty for an object."""
     name: str = ""
@@ -44,7 +44,7 @@ UNNAMED = Origin("object")
 
 
 def origin_of(reference: str) -> Origin:
-    """Parse a reference: `torchvision:resnet50`, `net.py:Net`, `package.net:Net`, `model.pt`; any other is a spec's.
+    """Parse a reference: `torchvision:resnet50`, `net.py:Net`, `package.net:Net`, `model.pt`; any other is a spec.
 
     Only for what the user typed: a PyTorch model's reference may run a file, which a spec must not do.
     """

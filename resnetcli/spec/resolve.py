@@ -1,4 +1,4 @@
-"""A spec and those it extends -> one text that stands by itself, with the parameters and the input it was asked for."""
+"""A spec and those it extends -> one standalone text with the given parameters and input."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from resnetcli.spec.source import Map, Node, Seq, Text
 from resnetcli.spec.spec import Spec
 from resnetcli.spec.zoo import Zoo
 
-OF_THAT_NET = ("published", "expect")
-"""Keys that hold for a net as its author wrote it, and no longer once something is set."""
+ONLY_UNCHANGED = ("published", "expect")
+"""Keys that are valid only with the spec's own parameters and input."""
 
 
 def resolved(reference: str | Source, spec: Spec, *, zoo: Zoo) -> str:
-    """The text of `spec`, which was read from `reference`: nothing is extended, what was set is its default.
+    """Write `spec`, read from `reference`, as one text without `extends:`; settings become defaults.
 
-    Reading it, whatever else there is, gives the same net. Raises UsageError and SpecError as `read` does.
+    Reading it gives the same model. Raises UsageError and SpecError as `read` does.
     """
     import yaml
 
@@ -33,7 +33,7 @@ def resolved(reference: str | Source, spec: Spec, *, zoo: Zoo) -> str:
     root["blocks"] = {key.value: _plain(body) for key, body in merged.blocks.values()}
     root["table"] = {name: _plain(body) for name, (_, body) in merged.table.items()}
     root["aux"] = {name: _plain(body) for name, (_, body) in merged.aux.items()}
-    left_out = OF_THAT_NET if spec.changed else ()
+    left_out = ONLY_UNCHANGED if spec.changed else ()
     ordered = {key: root[key] for key in KEYS if root.get(key) and key not in left_out}
     return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=110)
 

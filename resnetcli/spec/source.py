@@ -1,7 +1,7 @@
-"""Text -> nodes: scalars, sequences and mappings that know their line and column.
+"""Text -> nodes: scalars, sequences and mappings with their line and column.
 
-One pass over libyaml's events, so that nothing recursive and nothing by reference ever runs on a file a
-stranger wrote: anchors, aliases, tags and further documents are refused, depth and size are bounded.
+One pass over libyaml's events, safe for untrusted files: anchors, aliases, tags and further documents are errors,
+depth and size are bounded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What YAML does not admit (YAML 1.1, production 1)."""
+"""Characters that YAML does not allow (YAML 1.1, production 1)."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where PyYAML was built with it: eight times as quick."""
+"""libyaml's parser if PyYAML was built with it: eight times as fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Text:
     at: At
     start: int
     end: int
-    """Characters start..end of the source, quotation marks included."""
+    """Its characters in the source, including quotation marks, are start..end."""
     verbatim: bool
-    """Whether the characters at `at` are exactly `value`, so that words of it have places of their own."""
+    """Whether the characters at `at` are exactly `value`, so that its words have positions."""
     plain: bool = True
 
     def word(self, offset: int, length: int) -> At:
-        """The place of `length` characters at `offset` of the value."""
+        """Position of `length` characters at `offset` of the value."""
         return self.at.part(offset, length) if self.verbatim else self.at
 
 
@@ -56,7 +56,7 @@ class Seq:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A mapping, in the order written; every key is a scalar and stands once."""
+    """A mapping, in the order written; every key is a scalar and occurs once."""
 
     pairs: list[tuple[Text, Node]]
     at: At
@@ -70,7 +70,7 @@ class Map:
 Node = Text | Seq | Map
 
 _BRACKET = re.compile(r"^([ ]*(?:-[ ]+)*(?:\w+:[ ]+)?)\[", re.MULTILINE)
-"""A list that begins a value or an entry."""
+"""A list at the start of a value or an entry."""
 _COPIES = re.compile(r"[ \t$]*(?:\\times|[^\w\s\[\](){},:#]|[xX\u0445\u0425](?![A-Za-z]))[ \t$]*[A-Za-z0-9_]+")
 """Copies after a bracket in papers, `× 2`, with any sign."""
 
@@ -88,7 +88,7 @@ def _closing(text: str, start: int) -> int:
 def read_source(path: Path, label: str | None = None) -> Source:
     """The text of a spec file.
 
-    Raises UsageError if there is no such file or it cannot be read, SpecError if it is no UTF-8 text.
+    Raises UsageError if the file cannot be read, SpecError if it is not UTF-8.
     """
     label = label or str(path)
     if is_directory(path):
@@ -97,7 +97,7 @@ def read_source(path: Path, label: str | None = None) -> Source:
 
 
 def decode(data: bytes, label: str, path: str = "") -> Source:
-    """The bytes of a file as a source. Raises UsageError if they are too many, SpecError if they are no UTF-8 text."""
+    """The bytes of a file as a source. Raises UsageError if they are too many, SpecError if they are not UTF-8."""
     if len(data) > MAX_BYTES:
         raise _too_large(label)
     try:
@@ -111,9 +111,9 @@ def decode(data: bytes, label: str, path: str = "") -> Source:
 
 
 def parse(source: Source) -> Map:
-    """The mapping a spec consists of.
+    """Parse a spec's YAML.
 
-    Raises SpecError with every problem found: YAML that does not parse, an empty file, duplicate keys, tags...
+    Raises SpecError with every problem: invalid YAML, an empty file, duplicate keys, tags, ...
     """
     if len(source.text) > MAX_BYTES:
         raise _too_large(source.label)
@@ -148,11 +148,11 @@ class _Parser:
                 "a spec is a mapping of `key: value` lines", root.at, "it needs `input:` and `table:` at least"
             )
         self.problems.close()
-        assert isinstance(root, Map)  # anything else has been reported
+        assert isinstance(root, Map)  # anything else is a problem
         return root
 
     def _tree(self, events: Iterator[yaml.Event]) -> Node | None:
-        """Builds the tree with a stack of its own: the depth of a file is no depth of ours."""
+        """Build the tree without recursion, so that a deep file cannot exhaust Python's stack."""
         root: Node | None = None
         stack: list[Seq | Map] = []
         keys: list[Text | None] = []  # for each open mapping, the key whose value comes next
@@ -184,7 +184,7 @@ class _Parser:
                         return root
                 case yaml.AliasEvent():
                     self.problems.add(
-                        f"alias `*{event.anchor}`: nothing in a spec may grow by reference",
+                        f"alias `*{event.anchor}`: not allowed in a spec",
                         self._at(event),
                         "write the value out, or use `let:`, `blocks:` or `extends:`",
                     )
@@ -216,7 +216,7 @@ class _Parser:
 
     def _at(self, event: yaml.Event, length: int | None = None) -> At:
         start, end = event.start_mark, event.end_mark
-        assert start is not None  # only events made by hand have no marks
+        assert start is not None  # every event of a parser has marks
         assert end is not None
         if length is None:
             length = end.column - start.column if end.line == start.line else 1
@@ -236,7 +236,7 @@ class _Parser:
     def _plainly(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.anchor is not None:
             self.problems.add(
-                f"anchor `&{event.anchor}`: nothing in a spec may grow by reference",
+                f"anchor `&{event.anchor}`: not allowed in a spec",
                 self._at(event, len(event.anchor) + 1),
                 "write the value out, or use `let:`, `blocks:` or `extends:`",
             )
@@ -244,21 +244,21 @@ class _Parser:
             assert event.start_mark is not None
             written = self.source.text[event.start_mark.index :].split(maxsplit=1)[0]
             self.problems.add(
-                f"tag `{written}`: a spec has no tags", self._at(event, len(written)), "leave the tag out"
+                f"tag `{written}`: not allowed in a spec", self._at(event, len(written)), "remove the tag"
             )
 
     def _unique(self, known: dict[str, Text], key: Text) -> None:
         first = known.setdefault(key.value, key)
         if first is not key:
             self.problems.add(
-                f"`{key.value}` stands twice", key.at, f"the first is on line {first.at.line}; remove one"
+                f"duplicate key `{key.value}`", key.at, f"the first is on line {first.at.line}; remove one"
             )
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> None:
-        """In libyaml's words, but for what was opened and never closed, which it notices lines below."""
+        """Report a syntax error in libyaml's words; an unclosed bracket or quotation mark where it was opened."""
         if self._paper_brackets():
             return
-        if "nesting" in (error.problem or ""):  # libyaml has a limit of its own, which a line of brackets meets first
+        if "nesting" in (error.problem or ""):  # libyaml's own limit, which a line of brackets reaches first
             self.problems.add(f"nested more than {MAX_DEPTH} deep", self._too_deep(error.problem_mark))
             return
         mark, opened = error.problem_mark or error.context_mark, error.context_mark
@@ -269,26 +269,26 @@ class _Parser:
             if "flow" in context:
                 what, hint = "bracket", f"or a comma is missing before {at.line}:{at.column}"
             at = At(self.source, opened.line + 1, opened.column + 1, 1)
-            self.problems.add(f"not YAML: a {what} is left open", at, hint)
+            self.problems.add(f"not YAML: unclosed {what}", at, hint)
             return
         line = self.source.line(at.line)
         before, here = line[: at.column - 1], line[at.column - 1 : at.column]
         if here == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
             hint = "YAML indents with spaces, not with tabs"
         elif here in ("]", "}"):
-            hint = "is this bracket one too many?"
+            hint = "no bracket is open here: remove it, or open one before"
         elif before.rstrip().endswith(("]", "}")):
-            hint = "nothing follows a list; to repeat it, write `seq x 3: [...]`"
+            hint = "nothing can follow a list; to repeat it, write `seq x 3: [...]`"
         elif "mapping values" in problem and ":" in before:
-            hint = "a text with a colon needs quotation marks, an entry with a body brackets: `[residual x 3: [...]]`"
+            hint = "quote a text with a colon; write an entry with a body in brackets: `[residual x 3: [...]]`"
         elif "mapping values" in problem:
-            hint = "is a space missing after a colon above, or does this line begin in another column than the others?"
+            hint = "check the indentation, and for a missing space after a colon above"
         else:
-            hint = "does this line begin in the same column as its neighbours, and is every bracket closed?"
+            hint = "check the indentation, and that every bracket is closed"
         self.problems.add(f"not YAML: {problem}", at, hint)
 
     def _too_deep(self, mark: yaml.Mark | None) -> At:
-        """The first bracket beyond the depth that is read, up to where libyaml gave up."""
+        """Position of the first bracket that is nested too deep."""
         depth, end = 0, mark.index if mark else len(self.source.text)
         for match in re.finditer(r"[\[\]{}]", self.source.text[:end]):
             depth += 1 if match.group() in "[{" else -1
@@ -307,7 +307,7 @@ class _Parser:
                 message, hint = bracket_problem(cell, outer=":" in match[1])
                 at = self.source.at(match.end() - 1)
                 length = len(cell) if "\n" not in cell else cell.index("\n")
-                self.problems.add(f"{message}: YAML reads neither", At(self.source, at.line, at.column, length), hint)
+                self.problems.add(f"{message}; neither is YAML", At(self.source, at.line, at.column, length), hint)
                 found = True
         return found
 

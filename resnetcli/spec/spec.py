@@ -1,7 +1,4 @@
-"""A spec: what the author of a table wrote, its names and parameters resolved, still one row per stage.
-
-Every number is known here; no shape is. What a table *means* is decided in `resnetcli.plan.lower` alone.
-"""
+"""A parsed spec: one entry per stage, names and parameters resolved. `resnetcli.plan.lower` infers the shapes."""
 
 from __future__ import annotations
 
@@ -20,14 +17,14 @@ class ConvLayer:
 
     kernel: tuple[int, int]
     channels: int | None = None
-    """None: as many as came in; in a shortcut, as many as F gives."""
+    """None: as many as the input has; in a shortcut, as many as F puts out."""
     groups: int | Literal["dw"] = 1
     stride: int = 1
     dilation: int = 1
     pad: int | None = None
     """None: (K-1)*dil//2 on each side; `V` is 0."""
     finish: Literal["style", "linear", "bare"] = "style"
-    """`linear`: convolution and bias only; `bare`: the weights alone."""
+    """`linear`: convolution with bias only; `bare`: convolution without bias only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class PoolLayer:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """`residual [scale] [linear]: body`; F is multiplied by scale; linear = no activation after the sum."""
+    """`residual [scale] [linear]: body`; F is multiplied by `scale`; `linear`: no activation after the sum."""
 
     body: tuple[Item, ...]
     scale: float | None = None
@@ -53,12 +50,12 @@ class Residual:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """`concat:` or `sum:` of branches, or N equal ones with `of N`."""
+    """`concat:` or `sum:` of branches, or of N equal branches with `of N`."""
 
     kind: Literal["concat", "sum"]
     branches: tuple[tuple[Item, ...], ...]
     of: int | None = None
-    """N of `of N`; `branches` then holds the one body."""
+    """N of `of N`; `branches` then has one element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +67,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """`aside: body`: computed and counted, not passed on."""
+    """`aside: body`: computed and counted, its output discarded."""
 
     body: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A named block with its arguments; its body stands in its place, for every rule."""
+    """A named block with its arguments, expanded inline."""
 
     block: str
     args: tuple[int, ...]
@@ -85,23 +82,23 @@ class Call:
 
 
 Layer = ConvLayer | PoolLayer | Op
-"""Convolutions and pools have what the table leaves open: padding, channels, form. Any other layer is its operation."""
+"""A convolution or pool may leave padding, channels and form open; any other layer is its operation."""
 Composite = Residual | Branches | Sequence | Aside | Call
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry of a row: a layer or a composite, `times` over."""
+    """One entry of a stage: a layer or a composite, repeated `times`."""
 
     what: Layer | Composite
     times: int | None = None
-    """N of `x N`; None where none is written."""
+    """N of `x N`; None if not written."""
     at: At | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ConvStyle:
-    """What a bare `3x3 64` stands for: the header's `conv:`."""
+    """What surrounds a convolution written `3x3 64`: the header's `conv:`."""
 
     before: tuple[Norm | Activation, ...] = ()
     bias: bool = False
@@ -109,7 +106,7 @@ class ConvStyle:
 
     @property
     def activates_first(self) -> bool:
-        """Pre-activation: an activation stands right before the convolution."""
+        """Whether an activation directly precedes the convolution: pre-activation."""
         return bool(self.before) and not isinstance(self.before[-1], Norm)
 
     @property
@@ -119,16 +116,16 @@ class ConvStyle:
 
     @property
     def norm(self) -> Norm | None:
-        """The normalisation that follows the convolution, which a projection shortcut has too."""
+        """The normalisation after the convolution, also of a projection shortcut."""
         return next((op for op in self.after if isinstance(op, Norm)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """The header's `residual:`: `relu(x + F)` and its kin."""
+    """The header's `residual:`, such as `relu(x + F)`."""
 
     adds: bool = True
-    """False: a plain net, F alone."""
+    """False for a plain model: F only."""
     activation: Activation | None = None
 
 
@@ -138,71 +135,71 @@ class Shortcut:
 
     kind: Literal["pad", "project", "project all", "layers"] = "project"
     layers: Callable[[int], tuple[Item, ...]] | None = field(default=None, compare=False, repr=False)
-    """For `layers`: the list for a given stride `s`."""
+    """For `layers`: the list, given the stride `s`."""
     text: str = ""
-    """The list as written, which tells two of them apart."""
+    """The list as written, to compare two of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One figure exactly as printed, with where it was printed."""
+    """One figure exactly as published, and where."""
 
     figure: str
     """`params`, `macs`, `flops`, `top1_error`, ..."""
     printed: str
     """`25.5M`, `22.2`."""
     value: Decimal
-    """The printed figure as a number: 25500000, 22.2."""
+    """The figure as a number: 25500000, 22.2."""
     quantum: Decimal
-    """What its last digit stands for: 100000, 0.1."""
+    """The unit of its last digit: 100000, 0.1."""
     source: str
     table: str
     protocol: str = ""
     dataset: str = ""
     note: str = ""
     label: str = ""
-    """What the row of the paper's table is called, where it is not the net's name."""
+    """Name of the row in the paper's table, if it is not the model's."""
     detail: str = ""
-    """What else the paper says of the figure: number of runs, training crop, ..."""
+    """Further conditions from the paper: number of runs, training crop, ..."""
     row: int | None = None
-    """Which row of the table it stands in, from 1; None where that is not said."""
+    """Row of the paper's table, from 1; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """The regression baseline, exact integers."""
+    """The exact counts that `expect:` lists."""
 
     figures: Mapping[str, int]
-    """`params`, `macs`, `activations`, `depth`: those that are written."""
+    """Those of `params`, `macs`, `activations`, `depth` that are listed."""
     sizes: tuple[int, ...] | None = None
-    """Height of each row's output."""
+    """Height of each stage's output."""
     at: At | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A whole table, ready to be lowered or printed."""
+    """A whole model, ready to be lowered or printed."""
 
     name: str
     title: str
     cite: str
     about: str
-    """What distinguishes the net from those around it."""
+    """How the model differs from related ones."""
     deviations: tuple[str, ...]
-    """Where it is known not to be what its paper prints."""
+    """Known deviations from the paper."""
     input: Shape
     style: ConvStyle
     equation: Equation
     shortcut: Shortcut
-    rows: Mapping[str, tuple[Item, ...]]
+    stages: Mapping[str, tuple[Item, ...]]
     aux: Mapping[str, tuple[Item, ...]]
     parameters: Mapping[str, int]
-    """What a user can set (`classes` and the numbers of `let:`), with the values in force."""
+    """Parameters a user can set (`classes` and the numbers of `let:`), with their values."""
     changed: frozenset[str]
-    """Parameters that were set to something else than the spec says, and `input` likewise."""
+    """Parameters, and `input`, whose value is not the spec's default."""
     published: tuple[Published, ...]
     expect: Expect | None
     extends: tuple[str, ...]
-    """The specs it starts from, nearest first."""
+    """The specs it extends, nearest first."""
     places: Mapping[str, At]
-    """Where each row stands, for errors."""
+    """Position of each stage, for errors."""

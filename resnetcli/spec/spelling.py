@@ -1,6 +1,6 @@
 """The papers' spelling of a cell -> the grammar's words, each with its position in the original text.
 
-`7×7, 64, stride 2` becomes `7x7`, `64`, `/2`. A spelling that could mean two things is refused, with both texts.
+`7×7, 64, stride 2` becomes `7x7`, `64`, `/2`. An ambiguous spelling is an error whose hint has both meanings.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from resnetcli.spec.vocabulary import POOLS, form_of, is_word
 KERNEL = re.compile(r"([0-9]+|[A-Za-z])x([0-9]+|[A-Za-z])")
 NUMBER = re.compile(r"[A-Za-z0-9_(\-][A-Za-z0-9_+\-*/()]*")
 MAX_BARE = 15
-"""Window side above which a convolution without channels is an error: probably an output size or a product."""
+"""Largest window side of a convolution without channels; above, it is probably an output size or a product."""
 MIN_MAP = 14
-"""Side from which an even window in a pasted cell is probably the size of a feature map."""
+"""From this side on, an even window in a pasted cell is probably the size of a feature map."""
 _UNITS = re.compile(r"([0-9]+)-?(?:d|way)", re.IGNORECASE)
 _SIDE = re.compile(r"[0-9]+|[A-Za-z]")
 _TOKEN = re.compile(r"×|(?:(?<=×)|(?<=×\s))[0-9]+(?=/[0-9])|[^\s×]+(?:(?<=\*)\s+[^\s×]+|\s+\*\s*[^\s×]+)*")
@@ -37,15 +37,15 @@ _SYNONYMS = {
     "convolution": "conv", "conv.": "conv", "pooling": "pool", "soft-max": "softmax", "fully-connected": "fc",
     "depthwise": "dw",
 } | {word: word for word in (*POOLS, "conv", "pool", "stride", "dw", "pad")}  # fmt: skip
-"""Lower case -> the grammar's word, besides the words of operations; capitals do not matter to these."""
+"""Lower case -> the grammar's word, besides the words of operations; case is ignored."""
 _BEFORE_WINDOW = ("conv", "dw", "max", "avg", "global", "pool")
-"""Kinds of layers that papers may write before the window."""
+"""Words that papers write before the window."""
 _MARK_WORDS = {"stride": "/", "s": "/", "groups": "C=", "dilation": "dil=", "padding": "pad=", "pad": "pad="}
 """Words that papers write before a number, or before `=` and a number."""
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a word is reserved, in any case: `let:` and `blocks:` cannot use it as a name. (`C` can be used.)"""
+    """Whether a word cannot be a name in `let:` and `blocks:`, in upper or lower case. (`C` can.)"""
     low = name.lower()
     return is_word(name) or (len(name) > 1 and (_synonym(low) is not None or bool(_POOLING.fullmatch(low))))
 
@@ -58,7 +58,7 @@ def _synonym(low: str) -> str | None:
 def words_of(cell: Cleaned, start: int, end: int, window: str = "") -> list[Word]:
     """The words of a part in the grammar's spelling, with their positions.
 
-    `window`: that of a convolution before the comma, if it has no channels yet.
+    `window`: the window of the convolution before the comma, if it has no channels yet.
     """
     tokens = [_Token(match.group(), start + match.start(), start + match.end())
               for match in _TOKEN.finditer(cell.text[start:end])]  # fmt: skip
@@ -72,7 +72,7 @@ def words_of(cell: Cleaned, start: int, end: int, window: str = "") -> list[Word
             word = Word(f"/{word.text}", first.offset, word.offset + word.length - first.offset)
         words.append(word)
     if words and words[-1].text == "stride":
-        raise PhraseError("`stride` of what?", words[-1].offset, words[-1].length, "`stride 2` or `/2`")
+        raise PhraseError("`stride` needs a number", words[-1].offset, words[-1].length, "`stride 2` or `/2`")
     return words
 
 
@@ -96,8 +96,8 @@ def _spelled(token: _Token) -> list[_Token]:
         words = [head + text[len(head) :]]
     else:
         for pattern, instead in _PARTS:
-            if found := pattern.fullmatch(text):
-                words = [_synonym(word.lower()) or word for word in found.expand(instead).split()]
+            if match := pattern.fullmatch(text):
+                words = [_synonym(word.lower()) or word for word in match.expand(instead).split()]
                 break
     return [_Token(word, token.start, token.end) for word in words]
 
@@ -124,7 +124,7 @@ def _with_mark(text: str) -> str:
 
 
 def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
-    """Resolve every `×`: it separates a window's sides, multiplies, or precedes the number of copies."""
+    """Resolve every `×`: between a window's sides, in a product, or before the number of copies."""
     for token in tokens:
         if re.fullmatch(r"[0-9]+(\s*\*\s*[0-9]+)+", token.text) and re.search(r"\s", token.text):
             raise _doubtful(cell, token, token.text.split("*"), window or _window_of(tokens))
@@ -174,7 +174,7 @@ def _crossed(cell: Cleaned, tokens: list[_Token], window: str) -> list[_Token]:
 
 
 def _chain(tokens: list[_Token], index: int) -> list[str]:
-    """Numbers joined by signs from here on: `3`, `3`, `64` of `3 × 3 × 64`."""
+    """The numbers joined by `×` from `index` on: `3`, `3`, `64` of `3 × 3 × 64`."""
     links = [tokens[index].text]
     head = links[0].partition("(")[0]
     if not NUMBER.fullmatch(links[0]) or _ends_chain(head) or KERNEL.fullmatch(head):
@@ -230,11 +230,13 @@ def _doubtful(cell: Cleaned, token: _Token, links: list[str], window: str) -> Ph
     lead = f"{window} " if window else ""
     hint = f"write a product as `{lead}{product}`, {copies} layers as `{lead}{'*'.join(numbers[:-1])} x {copies}`"
     written = cell.text[token.start : token.end]
-    return PhraseError(f"`{written}` may be a product or a layer repeated", *cell.span(token.start, token.end), hint)
+    return PhraseError(
+        f"`{written}` is ambiguous: a product or a repeated layer", *cell.span(token.start, token.end), hint
+    )
 
 
 def in_order(words: list[Word]) -> list[Word]:
-    """A layer's words in the grammar's order: window first, without `conv` and `pool`, `fc 1000` for `1000-d fc`."""
+    """Sort a layer's words: window first, without `conv` and `pool`, `fc 1000` for `1000-d fc`."""
     texts = [word.text for word in words]
     if texts[0] in ("conv", "dw"):
         window = next((index for index, text in enumerate(texts) if text not in ("conv", "dw")), len(words))
@@ -246,7 +248,7 @@ def in_order(words: list[Word]) -> list[Word]:
         rest = words[2:] if pool else words[1:]
         if pool and rest and KERNEL.fullmatch(rest[0].text):
             words = [rest[0], words[0], *rest[1:]]
-        elif pool and texts[0] == "avg" and not split_times(words)[0][2:]:  # the end of a net
+        elif pool and texts[0] == "avg" and not split_times(words)[0][2:]:  # global average pooling
             words = [Word("global", words[0].offset, words[0].length), words[0], *rest]
     elif texts[0] == "global" and texts[2:3] == ["pool"]:
         words = [*words[:2], *words[3:]]
@@ -258,7 +260,7 @@ def in_order(words: list[Word]) -> list[Word]:
 
 
 def _marks_in_order(words: list[Word]) -> list[Word]:
-    """A window's marks without redundant words; `padding 3` and, where a number came before it, `s2`."""
+    """A window's marks without redundant words; joins `padding 3`, replaces `s2` by `/2`."""
     marks = [words[0]]
     for word in words[1:]:
         text, last = word.text, marks[-1]
@@ -269,7 +271,9 @@ def _marks_in_order(words: list[Word]) -> list[Word]:
             continue
         if re.fullmatch("[0-9]+-d", text):
             hint = f"write the channels as `{text[:-2]}`, a difference as `({text})`"
-            raise PhraseError(f"`{text}` may be a number of dimensions", word.offset, word.length, hint)
+            raise PhraseError(
+                f"`{text}` is ambiguous: a number of channels or a difference", word.offset, word.length, hint
+            )
         if text.isdecimal() and (
             last.text == "pad" or (numbered and last.text in ("padding", "groups", "dilation", "s"))
         ):

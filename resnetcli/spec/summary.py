@@ -48,15 +48,15 @@ def summarize(name: str, zoo: Zoo) -> Summary:
 
 def parents(zoo: Zoo) -> dict[str, str]:
     """Each model of the zoo that `extends:` another -> the model it names. Invalid files are left out."""
-    found = {}
+    parent_of = {}
     for name, path in zoo.files.items():
         try:
             parent = zoo.parsed(path)[1].get("extends")
         except SpecError:
             continue
         if isinstance(parent, Text):
-            found[name] = parent.value
-    return found
+            parent_of[name] = parent.value
+    return parent_of
 
 
 def _first(documents: list[Document], key: str, read: Callable[[Text, Node], T], default: T) -> T:

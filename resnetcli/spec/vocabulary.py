@@ -1,7 +1,7 @@
-"""The words of the grammar, and the arguments that follow an operation's word.
+"""The words of the grammar, and the arguments of an operation's word.
 
-An operation's own word stands in its class (`resnetcli.ops`). A class without a row here takes the fields of its class
-as a number in brackets, as activations do: `leaky(0.1)`.
+An operation's word is in its class (`resnetcli.ops`). Without a row in FORMS its argument, if it has one, is a number
+in brackets, as in `leaky(0.1)`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Argument(NamedTuple):
     """One argument of a word."""
 
     what: str
-    """In error messages: `the number of features`. A plain word, such as the `of` of `roi`, stands for itself."""
+    """In error messages: `the number of features`. For a fixed word, such as `of` in `roi 7x7 of 5`, the word."""
     kind: Literal["whole", "number", "size", "word"]
-    """A whole number or an expression; a number with decimals; `HxW`; a word that must be there."""
+    """A whole number or an expression; a decimal number; `HxW`; a fixed word."""
     least: int = 1
     most: int = 0
     """Bounds of a whole number."""
     below: float = float("inf")
-    """Exclusive upper bound of a number with decimals; none is negative."""
+    """Exclusive upper bound of a decimal number; the lower bound is 0."""
 
 
 class Form(NamedTuple):
-    """How a word and its arguments are written."""
+    """Syntax of a word and its arguments."""
 
     usage: str
     """An example, in hints."""
@@ -46,12 +46,12 @@ class Form(NamedTuple):
     bracketed: bool = False
     """`leaky(0.1)` instead of `leaky 0.1`."""
     optional: bool = False
-    """Whether a bracket may be left out."""
+    """Whether the bracket can be omitted."""
     repeated: bool = False
-    """Whether the one argument may be given several times."""
+    """Whether its argument can be given several times."""
 
     def text(self, head: str, words: list[str]) -> list[str]:
-        """The parts of the canonical text, given the words of a phrase."""
+        """The words of the canonical text."""
         if self.bracketed:
             return [f"{head}({words[0]})" if words else head]
         if self.repeated or not self.arguments:
@@ -79,7 +79,7 @@ FORMS = {
         Argument("its size", "size"), Argument("of", "word"), Argument("the number of regions", "whole", most=100_000),
     )),
 }  # fmt: skip
-"""Word -> its arguments, which are the fields of its class in order."""
+"""Word -> its syntax; the arguments are the fields of its class, in order."""
 
 
 def _bracket_form(word: str, op: type[Op]) -> Form:
@@ -94,17 +94,17 @@ def _bracket_form(word: str, op: type[Op]) -> Form:
 
 
 def form_of(word: str) -> Form | None:
-    """How an operation's word is written; None if no operation has the word."""
+    """Syntax of an operation's word; None for any other word."""
     if word in WORDS:
         return FORMS.get(word) or _bracket_form(word, WORDS[word])
     return None
 
 
 def layer_words() -> tuple[str, ...]:
-    """The words that a layer may begin with, apart from its window."""
+    """Words that can start a layer, apart from its window."""
     return (*POOLS, *WORDS)
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is a word of the grammar or an option of Python's `load` and `profile`."""
+    """Whether a text is a word of the grammar, or an argument name of `load` and `profile`."""
     return text in _FIXED or text in WORDS

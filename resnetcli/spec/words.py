@@ -1,4 +1,4 @@
-"""Items with known numbers -> the text they stand for: what errors, tables and diagrams call a layer."""
+"""Items -> text: the layers in errors, tables and diagrams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layer_text(layer: Layer) -> str:
 
 
 def phrase_of(layer: Layer) -> Phrase:
-    """The phrase that is read as this layer."""
+    """The phrase of a layer."""
     match layer:
         case ConvLayer():
             return Phrase("conv", _words(layer.kernel), _marks(
@@ -50,7 +50,7 @@ def phrase_of(layer: Layer) -> Phrase:
 
 
 def _arguments(op: Op) -> Iterable[object]:
-    """An operation's fields up to the last that differs from its default."""
+    """An operation's fields, without trailing ones that equal their default."""
     values = [(getattr(op, each.name), each.default) for each in fields(op)]  # type: ignore[arg-type]
     while values and values[-1][1] is not MISSING and values[-1][0] == values[-1][1]:
         values.pop()
@@ -63,7 +63,7 @@ def _words(values: Iterable[object]) -> tuple[Word, ...]:
 
 
 def _marks(stride: int | None = None, **marks: object) -> tuple[tuple[str, Word], ...]:
-    """The marks that have a value, in canonical order."""
+    """The marks with a value, in canonical order."""
     values = {"/": stride, **marks}
     return tuple((key, Word(str(values[key]))) for key in ORDER if values.get(key) is not None)
 
@@ -88,7 +88,7 @@ def head_text(item: Item) -> str:
 
 
 def item_text(item: Item) -> str:
-    """An item on one line, as it could be written in a spec."""
+    """An item on one line, in the grammar's flow style."""
     times = f" x {item.times}" if item.times is not None else ""
     head = head_text(item) + times
     match item.what:
@@ -102,5 +102,5 @@ def item_text(item: Item) -> str:
 
 
 def body_text(items: Many[Item]) -> str:
-    """A body or a branch on one line, always in brackets."""
+    """A body or branch on one line, in brackets."""
     return f"[{', '.join(map(item_text, items))}]"

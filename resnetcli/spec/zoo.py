@@ -1,4 +1,4 @@
-"""Where specs lie: the zoo's directory is its only registry."""
+"""The zoo: a directory of specs, which is its only registry."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from resnetcli.spec.source import Map, parse, read_source
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key that counts: `resnet50` before `resnet101`."""
+    """A sort key in natural order: `resnet50` before `resnet101`."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _model_of(path: str) -> str:
-    """The file itself; of a directory that `train-cifar` made, the net that was trained there."""
-    kept = os.path.join(path, "model.yaml")  # noqa: PTH118 - pathlib's raise for a name too long to exist
-    is_run = os.path.isfile(os.path.join(path, "config.json")) and os.path.isfile(kept)  # noqa: PTH113, PTH118
-    return kept if is_run else path
+    """The file itself; for a run directory of `train-cifar`, its model."""
+    model = os.path.join(path, "model.yaml")  # noqa: PTH118 - pathlib's raise for a name too long to exist
+    is_run = os.path.isfile(os.path.join(path, "config.json")) and os.path.isfile(model)  # noqa: PTH113, PTH118
+    return model if is_run else path
 
 
 def _code_at(reference: str) -> Iterator[str]:
-    """References to files of code that the word lacks only the end of: `net.py:Net` for `net:Net`."""
+    """References to files of code that exist once a suffix is added: `net.py:Net` for `net:Net`."""
     source, _, name = reference.partition(":")
     for file in (f"{source}.py", os.path.join(source, "__init__.py")):  # noqa: PTH118 - see `_model_of`
         if os.path.isfile(file):  # noqa: PTH113
@@ -59,7 +59,7 @@ class UnknownModelError(UsageError):
 
 
 class Zoo:
-    """The specs under one directory, a file each; what has been read is kept while this object lives."""
+    """The specs below one directory, one file each; parsed files are cached."""
 
     def __init__(self, root: Path | None = None) -> None:
         here = Path(__file__).resolve().parent.parent
@@ -68,11 +68,11 @@ class Zoo:
 
     @cached_property
     def _folders(self) -> dict[str, Path]:
-        """Name -> the folder its file lies in, in no order: all that it takes to find one net among many."""
+        """Name -> folder of its file, unordered."""
         return {
             file.removesuffix(".yaml"): folder
             for folder in self.root.glob("*/")
-            for file in os.listdir(folder)  # noqa: PTH208 - names are all it takes, and quicker than paths
+            for file in os.listdir(folder)  # noqa: PTH208 - faster than paths
             if file.endswith(".yaml")
         }
 
@@ -83,17 +83,17 @@ class Zoo:
         return {name: self._folders[name] / f"{name}.yaml" for name in names}
 
     def family(self, name: str) -> str:
-        """The folder a name lies in; empty for what is not in the zoo."""
+        """The folder of a model; empty if it is not in the zoo."""
         return self._folders[name].name if name in self._folders else ""
 
     @cached_property
     def papers(self) -> Mapping[str, Paper]:
-        """The papers that the nets and their figures are from, oldest first."""
+        """The papers of the models and their figures, oldest first."""
         path = self.root / "papers.yaml"
         return read_papers(path) if path.exists() else {}
 
     def paper(self, text: str) -> Paper | None:
-        """The paper that a `cite:` or `source:` names, the first of several; None if it is none of the zoo's."""
+        """The first paper that a `cite:` or `source:` names; None if it is not in the zoo."""
         found = {match.start(): paper for key, paper in self.papers.items()
                  if (match := re.search(rf"(?<![\w.]){re.escape(key)}(?![\w/])", text))}  # fmt: skip
         return found[min(found)] if found else None
@@ -121,7 +121,7 @@ class Zoo:
         raise UnknownModelError(reference, self.files)
 
     def parsed(self, path: Path, label: str | None = None) -> tuple[Source, Map]:
-        """The nodes of a file. Raises UsageError or SpecError, as `read_source` and `parse` do."""
+        """The parsed file. Raises UsageError or SpecError, as `read_source` and `parse` do."""
         key = str(path)
         if key not in self._parsed:
             source = read_source(path, label)
@@ -129,8 +129,8 @@ class Zoo:
         return self._parsed[key]
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
-        """The names that match any of the wildcards, in the zoo's order; a plain word matches what contains it."""
+        """Names that match any of the globs, in the zoo's order; a plain word matches names that contain it."""
         import fnmatch
 
-        wanted = [p if any(c in p for c in "*?[") else f"*{p}*" for p in patterns]
-        return [name for name in self.files if any(fnmatch.fnmatchcase(name, p) for p in wanted)]
+        globs = [p if any(c in p for c in "*?[") else f"*{p}*" for p in patterns]
+        return [name for name in self.files if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]

@@ -222,7 +222,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("profile resnext50_32x4d C=eight", "`eight` is not a whole number"),
         ("profile resnext50_32x4d G=8", "has no parameter `G`"),
         ("profile resnext50_32x4d C=8 C=4", "`C` is set twice"),
-        ("profile cifar_resnet depth=21", "does not come out whole"),
+        ("profile cifar_resnet depth=21", "is not a whole number"),
         ("profile resnet50 --input 224a", "`224a` is not an input size"),
         ("profile resnet50 --input 3x8x8 --batch-size 0", "`--batch-size` must be at least 1"),
         ("profile resnet50 --device tpu", "tpu"),

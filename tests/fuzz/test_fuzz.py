@@ -128,8 +128,8 @@ def holds(text: str, tries: int = 2) -> Plan | None:
     try:
         plan = lower(read(Source("fuzz.yaml", text), zoo=ZOO), aux=True)
         counts = count(plan)
-        assert sum(cost.params for cost in counts.rows.values()) == counts.params
-        assert sum(cost.macs for cost in counts.rows.values()) == counts.macs
+        assert sum(cost.params for cost in counts.stages.values()) == counts.params
+        assert sum(cost.macs for cost in counts.stages.values()) == counts.macs
     except (SpecError, UsageError, ResourceError) as error:
         said = str(error)
     if time.process_time() - start >= 1:

@@ -35,7 +35,7 @@ def test_a_net_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(n
     assert state(net) == before
     assert figures(found.counts) == figures(rc.count(plan))
     rows = [part.name for part in parts(found, "stage") if part.name != "(Net)"]  # that joins what rows put out
-    assert rows == [row if hasattr(net, row) else f"{row}_" for row in plan.rows]
+    assert rows == [row if hasattr(net, row) else f"{row}_" for row in plan.stages]
     assert found.counts == rc.count(found.plan)
 
 
@@ -151,7 +151,7 @@ def test_what_is_tied_called_again_functional_or_idle_is_counted_once_each() -> 
     assert found.counts.macs == 64 * (108 + 3 * 16 + 24) + 30
     assert found.counts.activations == 64 * (4 + 3 * 4 + 6) + 5
     assert found.counts.depth == 6
-    assert [*found.plan.rows] == ["stem", "again", "body", "again#2", "(Odd)", "head", "(Odd)#2", "idle"]
+    assert [*found.plan.stages] == ["stem", "again", "body", "again#2", "(Odd)", "head", "(Odd)#2", "idle"]
     assert [str(part.output) for part in parts(found, "stage")][:5] == ["4 x 8 x 8"] * 4 + ["6 x 8 x 8"]
     assert found.notes[1:] == ("unused in this forward pass, their 110 parameters counted: idle",)
     assert len({step.path for step in found.plan.steps}) == len(found.plan.steps)
@@ -248,7 +248,7 @@ def test_weight_norm_is_a_layer_and_its_parameters_count() -> None:
 
 def test_a_layer_alone_is_a_model() -> None:
     found = counted(nn.Conv2d(3, 4, 3))
-    assert [*found.plan.rows] == ["(Conv2d)"]
+    assert [*found.plan.stages] == ["(Conv2d)"]
     assert found.counts.macs == 108 * 36
 
 

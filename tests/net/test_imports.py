@@ -240,7 +240,7 @@ def test_what_a_pytorch_model_s_layers_see_is_not_known(tmp_path: Path, format: 
     path.write_text("import torch\nNet = lambda: torch.nn.Conv2d(3, 4, 3)\n")
     result = run(["profile", f"{path}:Net", "--receptive", "--format", format])
     assert result.exit_code == 2
-    assert "receptive fields are of specs" in result.stderr
+    assert "receptive fields require a spec" in result.stderr
 
 
 def test_a_spec_by_a_strange_name_runs_nothing(tmp_path: Path) -> None:

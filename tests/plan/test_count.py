@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnetcli.ops import Shape
-from resnetcli.plan.count import Cost, Counts, count, row_steps, sum_costs
+from resnetcli.plan.count import Cost, Counts, count, stage_steps, sum_costs
 from tests.support.written import plan_of, row
 
 # Over images of 8 x 8 x 8: parameters, MACs, activations.
@@ -60,7 +60,7 @@ def small() -> Counts:
 
 
 def test_a_small_net_is_counted_by_row(small: Counts) -> None:
-    assert small.rows == {
+    assert small.stages == {
         "conv1": Cost(27 * 4 + 8, 27 * 4 * 64, 4 * 64),
         "conv2_x": Cost(
             (4 * 2 + 4) + (9 * 4 + 4) + (2 * 8 + 16) + (4 * 8 + 16)  # the projection is the last
@@ -73,7 +73,7 @@ def test_a_small_net_is_counted_by_row(small: Counts) -> None:
 
 
 def test_a_small_net_is_counted_in_total(small: Counts) -> None:
-    assert small.total == sum_costs(small.rows.values()) == sum_costs(small.steps)
+    assert small.total == sum_costs(small.stages.values()) == sum_costs(small.steps)
     assert (small.params, small.macs, small.activations) == (
         116 + 224 + 45, 6912 + 2560 + 40, 256 + 512 + 5
     )  # fmt: skip
@@ -85,14 +85,14 @@ def test_a_small_net_is_counted_in_total(small: Counts) -> None:
 
 def test_auxiliary_heads_count_only_where_they_are_asked_for(small: Counts) -> None:
     with_heads = count(plan_of(SMALL, aux=True))
-    assert with_heads.rows == {**small.rows, "aux.conv2_x": Cost(8 * 16 * 5 + 5, 8 * 16 * 5, 5)}
-    assert with_heads.total == sum_costs([small.total, with_heads.rows["aux.conv2_x"]])
+    assert with_heads.stages == {**small.stages, "aux.conv2_x": Cost(8 * 16 * 5 + 5, 8 * 16 * 5, 5)}
+    assert with_heads.total == sum_costs([small.total, with_heads.stages["aux.conv2_x"]])
     assert with_heads.depth == small.depth
 
 
 def test_a_row_s_steps_stand_together() -> None:
     plan = plan_of("{input: 3x8x8, table: {a: [3x3 4, 3x3 4], ab: {aside: fc 5}, b: relu}}")
-    assert row_steps(plan) == {"a": range(1, 7), "ab": range(7, 8), "b": range(8, 9)}
+    assert stage_steps(plan) == {"a": range(1, 7), "ab": range(7, 8), "b": range(8, 9)}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_norm_becomes_the_bias_of_the_convolution_before_it() -> None:
     assert folded.plan.steps[1].path == "row.conv"
     assert (folded.origins, dict(folded.norms)) == ((0, 1, 3), {conv: norm})
     assert folded.plan.steps[2].inputs == (1,)
-    assert (dict(folded.plan.rows), folded.plan.outputs) == ({"all": 2}, (2,))
+    assert (dict(folded.plan.stages), folded.plan.outputs) == ({"all": 2}, (2,))
 
 
 def test_a_norm_that_is_an_output_or_ends_a_row_leaves_both_to_its_convolution() -> None:
@@ -36,7 +36,7 @@ def test_a_norm_that_is_an_output_or_ends_a_row_leaves_both_to_its_convolution()
     s.step("conv", CONV)
     s.step("bn", BatchNorm())
     folded = fold(s.plan()).plan
-    assert (kinds(folded), folded.outputs, dict(folded.rows)) == (["Input", "Conv"], (1,), {"all": 1})
+    assert (kinds(folded), folded.outputs, dict(folded.stages)) == (["Input", "Conv"], (1,), {"all": 1})
 
 
 def test_a_convolution_that_somebody_else_sees_stays_as_it_is() -> None:

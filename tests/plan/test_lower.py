@@ -499,9 +499,9 @@ FAMILY = """
 def test_numbers_may_be_expressions_of_names_that_can_be_set() -> None:
     plan = plan_of(FAMILY)
     assert plan.parameters == {"classes": 10, "depth": 8, "k": 2}
-    assert [plan.steps[index].shape.c for index in plan.rows.values()] == [16, 8, 32, 10]
+    assert [plan.steps[index].shape.c for index in plan.stages.values()] == [16, 8, 32, 10]
     plan = plan_of(FAMILY, k=4, depth=20, classes=7)
-    assert [plan.steps[index].shape.c for index in plan.rows.values()] == [16, 16, 64, 7]
+    assert [plan.steps[index].shape.c for index in plan.stages.values()] == [16, 16, 64, 7]
     assert len([op for op in ops(plan) if isinstance(op, Add)]) == 2 + 3
     assert plan.parameters == {"classes": 7, "depth": 20, "k": 4}
 
@@ -568,7 +568,7 @@ def test_a_branch_that_does_nothing_passes_its_input_on() -> None:
         ("sum: [1x1 4, 1x1 5]", "the terms of a sum differ in shape"),
         ("residual: [3x3 V]", "F and the shortcut cannot be added: they differ in shape"),
         ("3x3 12 C=3", "8 channels do not split into 3 groups"),
-        ("9x9 V", "nothing is left: a 9x9 window does not fit into 8 x 8"),
+        ("9x9 V", "a 9x9 window does not fit into a 8 x 8 feature map"),
         ("3x3 max pad=2", "a pooling window of 3x3 cannot be padded by 2"),
     ],
 )
@@ -590,7 +590,7 @@ def test_an_aside_is_computed_and_not_passed_on() -> None:
 
 def test_a_row_that_is_an_aside_passes_on_what_came_in() -> None:
     plan = plan_of("{input: 3x8x8, table: {a: 3x3 4 bare, b: {aside: fc 5}, c: fc 6}}")
-    assert plan.rows == {"a": 1, "b": 1, "c": 3}
+    assert plan.stages == {"a": 1, "b": 1, "c": 3}
     assert wiring(plan) == ["a.0.conv", "b.0.aside.0.fc", "c.0.fc <- a.0.conv"]
 
 
@@ -653,7 +653,7 @@ WITH_HEADS = """
 
 def test_auxiliary_heads_are_not_built_unless_asked_for() -> None:
     plan = plan_of(WITH_HEADS)
-    assert list(plan.rows) == ["a", "b", "head"]
+    assert list(plan.stages) == ["a", "b", "head"]
     assert [plan.steps[index].path for index in plan.outputs] == ["head.1.fc"]
 
 
@@ -665,7 +665,7 @@ def test_auxiliary_heads_hang_from_their_rows_and_follow_the_net() -> None:
         "aux.b.4.dropout", "aux.b.5.fc",
         "aux.a.0.fc <- a.0.relu",
     ]  # fmt: skip
-    assert list(plan.rows) == ["a", "b", "head", "aux.b", "aux.a"]
+    assert list(plan.stages) == ["a", "b", "head", "aux.b", "aux.a"]
     assert [plan.steps[index].path for index in plan.outputs] == ["head.1.fc", "aux.b.5.fc", "aux.a.0.fc"]
     assert [plan.steps[index].shape for index in plan.outputs] == [Shape(7, 1, 1)] * 3
 

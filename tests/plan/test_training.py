@@ -111,6 +111,6 @@ def test_what_is_thrown_away_is_computed_and_learns_nothing() -> None:
 
 def test_rows_and_steps_sum_to_the_total() -> None:
     found = training(plan_of_model("googlenet"))
-    for part in (found.rows.values(), found.steps):
+    for part in (found.stages.values(), found.steps):
         assert sum(cost.total_macs for cost in part) == found.total.total_macs
         assert sum(cost.backward_macs for cost in part) == found.total.backward_macs

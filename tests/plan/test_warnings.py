@@ -49,7 +49,7 @@ def warnings_of(text: str) -> list[str]:
         ("{c: 3x3 16 /4, h: [8x8 avg V, fc classes]}", []),
         ("{c: 3x3 16 /4, h: [3x3 avg, fc classes]}", []),
         ("{c: [residual: [3x3 3, aside: [global avg, 1x1 2, 1x1 3]]], h: [global avg, fc classes]}",
-         ["the weights of 4 layers in row `c` influence no output"]),
+         ["the weights of 4 layers in stage `c` affect no output"]),
         ("{c: [aside: [relu], 3x3 4], h: [global avg, fc classes]}", []),
         ("{c: [conv3-64, conv3-64, 2x2 max /2], h: [FC-4096, FC-10]}", ["`conv3-64` has a BN, which is the default"]),
         ("{c: [conv3-64], h: [FC-10]}\nconv: conv bn relu", []),
@@ -89,7 +89,7 @@ def test_pre_activation_with_the_equation_of_resnet_loses_its_norms() -> None:
 
 def test_weights_without_an_influence_can_be_told_of() -> None:
     table = "table: {c: [aside: 3x3 4, 3x3 16], h: [global avg, fc classes]}\n"
-    assert warnings_of(f"{HEADER}{table}") == ["the weights of 2 layers in row `c` influence no output"]
+    assert warnings_of(f"{HEADER}{table}") == ["the weights of 2 layers in stage `c` affect no output"]
     for told in ("row c proposes", "computed in `aside`"):
         assert not warnings_of(f'{HEADER}deviations: ["{told}"]\n{table}')
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnetcli.net.module import build
 from resnetcli.ops import BatchNorm
-from resnetcli.plan.count import count, row_steps, sum_costs
+from resnetcli.plan.count import count, stage_steps, sum_costs
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
@@ -105,7 +105,7 @@ def test_a_spec_counts_what_it_expects(name: str) -> None:
     figures = spec.expect.figures
     assert {"params", "macs", "depth"} <= figures.keys()
     assert {figure: counted[figure] for figure in figures} == figures
-    assert spec.expect.sizes == tuple(plan.steps[index].shape.h for index in plan.rows.values())
+    assert spec.expect.sizes == tuple(plan.steps[index].shape.h for index in plan.stages.values())
 
 
 @with_torch
@@ -125,17 +125,17 @@ def test_torch_has_the_same_parameters_macs_and_shapes_and_trains_all_of_it(name
 def test_rows_sum_to_the_total(name: str) -> None:
     plan = plan_of(name)
     counts = count(plan)
-    assert list(counts.rows) == list(plan.rows)
-    assert sum_costs(counts.rows.values()) == counts.total
+    assert list(counts.stages) == list(plan.stages)
+    assert sum_costs(counts.stages.values()) == counts.total
     assert sum_costs(counts.steps) == counts.total
 
 
 @every_spec
 def test_every_step_stands_in_one_row_and_a_row_passes_on_a_step_of_its_own_or_of_one_above(name: str) -> None:
     plan = plan_of(name)
-    rows = row_steps(plan)
+    rows = stage_steps(plan)
     assert [index for where in rows.values() for index in where] == list(range(1, len(plan.steps)))
-    for row, passed_on in plan.rows.items():
+    for row, passed_on in plan.stages.items():
         assert passed_on < rows[row].stop
         assert all(step.path.startswith(f"{row}.") for step in plan.steps[rows[row].start : rows[row].stop])
 
@@ -169,7 +169,7 @@ def test_auxiliary_heads_come_on_top_of_the_net_and_change_nothing_in_it(name: s
     assert plan.steps[: len(alone.steps)] == alone.steps
     assert plan.outputs[: len(alone.outputs)] == alone.outputs
     assert len(plan.outputs) == 1 + len(spec.aux)
-    assert [row for row in plan.rows if row not in alone.rows] == [f"aux.{row}" for row in spec.aux]
+    assert [row for row in plan.stages if row not in alone.stages] == [f"aux.{row}" for row in spec.aux]
 
 
 NUMBERED = re.compile(
@@ -253,7 +253,7 @@ def test_a_bottleneck_net_of_cifar_has_the_depth_it_is_given(name: str, depth: i
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ZOO.family(name) == "resnext" and f"{name}_a" in NAMES])
 def test_the_three_forms_of_a_resnext_cost_the_same_in_every_row(name: str) -> None:
-    rows = [count(lower(spec_of(form))).rows for form in (name, f"{name}_a", f"{name}_b")]
+    rows = [count(lower(spec_of(form))).stages for form in (name, f"{name}_a", f"{name}_b")]
     c, a, b = ({row: (cost.params, cost.macs) for row, cost in costs.items()} for costs in rows)
     assert a == b == c
 

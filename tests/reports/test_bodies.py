@@ -12,7 +12,7 @@ from tests.support.written import ZOO
 
 
 def body(text: str) -> tuple[Item, ...]:
-    return read(Source("net.yaml", f"input: 8x64x64\ntable:\n  r:\n    {text}\n"), zoo=ZOO).rows["r"]
+    return read(Source("net.yaml", f"input: 8x64x64\ntable:\n  r:\n    {text}\n"), zoo=ZOO).stages["r"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.support.thin import thinned
 
 SHALLOW, DEEP = "cifar_resnet20", "cifar_resnet110"
 OF_A_WHOLE_PLAN = {
-    "count", "row_steps", "memory", "traffic", "training", "receptive", "tally", "step_elements", "lower", "fold",
+    "count", "stage_steps", "memory", "traffic", "training", "receptive", "tally", "step_elements", "lower", "fold",
 }  # fmt: skip
 PLAN_FILES = ("plan/", "counting/", "reports/", "roofline/")
 COMMANDS = (

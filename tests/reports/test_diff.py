@@ -46,7 +46,7 @@ def sums(found: Diff) -> None:
         cost = profile.counts.total
         assert (total.params, total.macs, total.activations) == (cost.params, cost.macs, cost.activations)
         assert total.memory_bytes == 4 * sum(step.shape.elements for step in profile.plan.steps[1:])
-    olds, news = list(found.before.spec.rows), list(found.after.spec.rows)
+    olds, news = list(found.before.spec.stages), list(found.after.spec.stages)
     assert [stage.after for stage in found.stages if stage.after] == [
         n for n in news if n in {r.after for r in found.stages}
     ]
@@ -186,7 +186,7 @@ def test_the_differences_sum_to_the_totals_all_over_the_zoo() -> None:
 def test_a_net_does_not_differ_from_itself(model: str) -> None:
     found = diff(model, model, zoo=ZOO)
     assert (found.differs, found.header, found.stages, found.difference) == (False, (), (), Amounts())
-    assert found.equal_stages == len(found.before.spec.rows)
+    assert found.equal_stages == len(found.before.spec.stages)
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_rows_are_matched_by_name_then_by_order_where_they_are_alike() -> None:
             "head: [global avg, fc 2]")  # fmt: skip
     b = net("stem: 7x7 8 /2", "pool: 3x3 max /2", "stage1: [residual x 2: [3x3 8, 3x3 8]]",
             "stage2: [residual x 3: [3x3 32 /2, 3x3 32]]", "head: [global avg, fc 2]")  # fmt: skip
-    assert match_stages(a.spec.rows, b.spec.rows) == [
+    assert match_stages(a.spec.stages, b.spec.stages) == [
         ("stem", "stem"), (None, "pool"), ("conv2_x", "stage1"), ("conv3_x", "stage2"), ("head", "head"),
     ]  # fmt: skip
     found = diff_profiles(a, b)
@@ -242,7 +242,10 @@ def test_rows_are_matched_by_name_then_by_order_where_they_are_alike() -> None:
 
 
 def test_a_name_is_the_same_row_however_much_else_differs_unless_rows_changed_places() -> None:
-    a, b = net("x: 3x3 8", "y: 1x1 8", "z: fc 2").spec.rows, net("y: [3x3 max, 5x5 8]", "x: 3x3 8", "z: fc 2").spec.rows
+    a, b = (
+        net("x: 3x3 8", "y: 1x1 8", "z: fc 2").spec.stages,
+        net("y: [3x3 max, 5x5 8]", "x: 3x3 8", "z: fc 2").spec.stages,
+    )
     assert match_stages(a, b) == [(None, "y"), ("x", "x"), ("y", None), ("z", "z")] or match_stages(a, b) == [
         ("x", None), ("y", "y"), (None, "x"), ("z", "z"),
     ]  # fmt: skip
@@ -284,7 +287,7 @@ def test_a_line_changed_in_a_drawn_net_is_a_difference_of_its_row(text: str, whi
         return
     found = diff_profiles(before, other)
     sums(found)
-    assert (before.spec.rows == other.spec.rows) or found.differs
+    assert (before.spec.stages == other.spec.stages) or found.differs
 
 
 def test_long_rows_are_compared_place_by_place_and_quickly() -> None:

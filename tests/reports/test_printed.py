@@ -222,7 +222,7 @@ def test_a_starter_claims_nothing_of_what_was_printed() -> None:
     text = starter(info("resnet50", ZOO).source)
     spec = read(Source("mine.yaml", text), zoo=ZOO)
     assert (spec.published, spec.expect) == ((), None)
-    assert list(spec.rows) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "head"]
+    assert list(spec.stages) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "head"]
 
 
 @pytest.mark.parametrize("words", ["drn", "1512", "bag", "yolo", "wide residual"])

@@ -55,7 +55,7 @@ def test_an_aside_inside_a_block_is_not_its_output(written) -> None:  # type: ig
 @pytest.mark.parametrize("name", Zoo().files)
 def test_every_row_says_the_shape_of_the_step_it_passes_on(name: str) -> None:
     found = rc.profile(name)
-    shapes = [found.plan.steps[index].shape for index in found.plan.rows.values()]
+    shapes = [found.plan.steps[index].shape for index in found.plan.stages.values()]
     assert [part.output for part in parts(found, "stage")] == shapes
 
 
@@ -156,10 +156,10 @@ def test_the_hint_for_an_image_written_height_first_is_its_size() -> None:
     ("text", "message"),
     [
         ("table: {a: 3x3 64/2}", "reads like channels and a stride"),
-        ("table: {a: [residual 3: [3x3 3]]}", "no scale"),
+        ("table: {a: [residual 3: [3x3 3]]}", "not a scale"),
         ("table: {a: [residual x3: [3x3 3]]}", "residual x 3"),
-        ("table: {total: 3x3 3}", "`total` cannot name a row"),
-        ("extends: /etc/hostname\ntable: {a: 3x3 3}", "`extends` names a spec"),
+        ("table: {total: 3x3 3}", "`total` cannot be a stage name"),
+        ("extends: /etc/hostname\ntable: {a: 3x3 3}", "`extends` takes a spec"),
         ("blocks: {b: [b]}\ntable: {a: 3x3 3}", "block `b` calls itself"),
         ("blocks: {b: [c], c: [b]}\ntable: {a: 3x3 3}", "calls itself"),
         ("blocks: {b w: [nope w]}\ntable: {a: 3x3 3}", "unknown word `nope`"),
@@ -185,7 +185,7 @@ def test_an_auxiliary_head_hangs_from_a_row_that_is_left_whatever_the_order_of_k
         path = Path(written("", "parent")).with_name("child.yaml")
         written("table: {a: 3x3 3, b: fc classes}", "parent")
         path.write_text("extends: ./parent.yaml\n" + text)
-        with pytest.raises(SpecError, match="hangs from row `a`, which there is not"):
+        with pytest.raises(SpecError, match="names an unknown stage `a`"):
             rc.load(str(path))
 
 

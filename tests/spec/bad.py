@@ -123,7 +123,7 @@ table:
     "an equation that is none": head("residual: relu(x * F)"),
     "an equation left open": head("residual: relu(x + F"),
     "an unknown shortcut": head("shortcut: projekt"),
-    "an activation in a shortcut": head("shortcut: [1x1, relu]"),
+    "an activation is not allowed in a shortcut": head("shortcut: [1x1, relu]"),
     "published figures without a source": head("published: [{params: 25.5M}]"),
     "an unknown figure": head('published: [{parms: 25.5M, source: "arXiv:1", table: Table 1}]'),
     "a figure that is none": head('published: [{params: many, source: "arXiv:1", table: Table 1}]'),
@@ -191,7 +191,7 @@ table:
     "an expression that grows": row("3x3 " + "*".join(["999999"] * 9)),
     "an expression that is too long": row("3x3 " + "+".join(["1"] * 60)),
     # --- let
-    "a let that does not come out whole": Bad(
+    "a let that is not a whole number": Bad(
         "input: 3x32x32\nlet: {depth: 21, n: (depth-2)/6}\ntable: {t: [residual x n: 3x3 3]}\n"
     ),
     "a depth that does not fit": Bad("extends: cifar_resnet\nlet: {depth: 21}\n"),

@@ -195,7 +195,7 @@ def test_a_cell_that_may_be_two_things_is_refused_with_both_texts(
 
 
 def test_copies_before_a_layer_are_no_product_with_its_window() -> None:
-    assert refusal("2× 3x3 64").message == "`x N` stands behind what it repeats"
+    assert refusal("2× 3x3 64").message == "`x N` must follow what it repeats"
 
 
 def spec_text(rows: str, header: str = "") -> str:
@@ -270,7 +270,7 @@ def test_a_pool_before_its_window_is_counted() -> None:
 
 def test_a_word_of_the_grammar_in_capitals_is_no_name() -> None:
     for name in ("FC", "Conv", "MaxPool", "ReLU"):
-        with pytest.raises(SpecError, match="word of the grammar"):
+        with pytest.raises(SpecError, match="is a reserved word"):
             counts(spec_text("  t: 3x3 64\n", f"let: {{{name}: 2}}\n"))
     assert counts(spec_text("  t: 3x3 groups C=N\n", "let: {groups: 4, N: 2, S: 3}\n").replace("C=N", "/N")).params
 

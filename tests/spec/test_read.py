@@ -109,9 +109,9 @@ def test_what_is_printed_is_read_as_the_same_items(text: str) -> None:
         spec = spec_of(text)
     except SpecError:
         return
-    rows = "".join(f"  {name}: {body_text(items)}\n" for name, items in spec.rows.items())
+    rows = "".join(f"  {name}: {body_text(items)}\n" for name, items in spec.stages.items())
     start = text[: text.index("table:")]
-    assert spec_of(f"{start}table:\n{rows}").rows == spec.rows
+    assert spec_of(f"{start}table:\n{rows}").stages == spec.stages
 
 
 @given(st.lists(CONVOLUTIONS, min_size=1, max_size=3), st.integers(1, 4))
@@ -145,7 +145,7 @@ def test_a_block_call_is_its_body_in_its_place(row: str) -> None:
         written = table(row, blocks)
     except SpecError:
         return
-    in_place = body_text(without_calls(written.rows["t"]))
+    in_place = body_text(without_calls(written.stages["t"]))
     assert "unit" not in in_place
     assert lowered(table(in_place, blocks)) == lowered(written)
 
@@ -184,7 +184,7 @@ def test_the_papers_cells_are_read_as_the_canonical_ones() -> None:
 
 
 def test_a_cell_of_several_layers_is_a_list_of_them() -> None:
-    assert table("average pool, 1000-d fc, softmax").rows == table("[global avg, fc 1000, softmax]").rows
+    assert table("average pool, 1000-d fc, softmax").stages == table("[global avg, fc 1000, softmax]").stages
 
 
 @few
@@ -325,7 +325,7 @@ def test_nothing_else_is_a_shortcut(text: str) -> None:
 def test_input_is(text: str, shape: Shape | None) -> None:
     spec = f"input: {text}\ntable: {{t: bn}}\n"
     if shape is None:
-        with pytest.raises(SpecError, match=r"`input` is channels x height x width|not YAML"):
+        with pytest.raises(SpecError, match=r"`input` must be channels x height x width|not YAML"):
             spec_of(spec)
     else:
         assert spec_of(spec).input == shape
@@ -347,17 +347,17 @@ def test_an_unknown_key_is_an_error_and_so_is_what_is_missing() -> None:
 @pytest.mark.parametrize("name", ["a", "conv2_x", "3a", "0", "A_", "x", "null", "type", "a" * 60])
 def test_a_row_can_be_called(name: str) -> None:
     spec = spec_of(f"input: 3x32x32\ntable: {{{name}: 3x3 64}}\n")
-    assert list(spec.rows) == [name]
+    assert list(spec.stages) == [name]
     assert spec.places[name].column == 9
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "_a", "__init__", "é", "''", "a-b", "a/b", "total", "aux", "a" * 61])
 def test_a_row_cannot_be_called(name: str) -> None:
-    assert "cannot name a row" in messages(f"input: 3x32x32\ntable: {{{name}: 3x3 64}}\n")[0]
+    assert "cannot be a stage name" in messages(f"input: 3x32x32\ntable: {{{name}: 3x3 64}}\n")[0]
 
 
 def test_items_know_their_place() -> None:
-    (first, second) = table("[3x3 64, residual x 2: [1x1 16]]").rows["t"]
+    (first, second) = table("[3x3 64, residual x 2: [1x1 16]]").stages["t"]
     assert first.at is not None
     assert (first.at.line, first.at.column, first.at.length) == (5, 7, 6)
     assert second.at is not None
@@ -406,9 +406,9 @@ def test_numbers_are_parameters_and_expressions_are_not() -> None:
 
 def test_an_expression_follows_a_parameter() -> None:
     text = "input: 3x32x32\nlet: {depth: 20, n: (depth - 2) / 6, w: 2*n}\ntable: {t: [residual x n: [3x3 w]]}\n"
-    (item,) = spec_of(text).rows["t"]
+    (item,) = spec_of(text).stages["t"]
     assert item_text(item) == "residual x 3: [3x3 6]"
-    (item,) = spec_of(text, depth=56).rows["t"]
+    (item,) = spec_of(text, depth=56).stages["t"]
     assert item_text(item) == "residual x 9: [3x3 18]"
 
 
@@ -420,15 +420,15 @@ def test_what_was_set_to_something_else_is_known() -> None:
 
 def test_classes_are_a_parameter() -> None:
     spec = read("resnet50", zoo=ZOO, parameters={"classes": 10})
-    assert spec.rows["head"][-1].what == Linear(10)
+    assert spec.stages["head"][-1].what == Linear(10)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message", "hint"),
     [
         ({"dept": 20}, "`cifar_resnet` has no parameter `dept`", "did you mean `depth`?"),
-        ({"n": 3}, "`cifar_resnet` has no parameter `n`", "it has classes=10, depth=20"),
-        ({"input": 3}, "`cifar_resnet` has no parameter `input`", "it has classes=10, depth=20"),
+        ({"n": 3}, "`cifar_resnet` has no parameter `n`", "its parameters: classes=10, depth=20"),
+        ({"input": 3}, "`cifar_resnet` has no parameter `input`", "its parameters: classes=10, depth=20"),
         ({"classes": 0}, "`classes=0` is out of range", ""),
         ({"classes": 2**21}, "`classes=2097152` is out of range", ""),
         ({"depth": 10**13}, "`depth=10000000000000` is out of range", ""),
@@ -455,19 +455,17 @@ def test_a_depth_that_does_not_fit_is_answered_with_those_that_do(depth: int, hi
     "word", ["x", "s", "of", "to", "residual", "fc", "max", "conv", "linear", "V", "dw", "classes", "null"]
 )
 def test_words_of_the_grammar_are_no_names(word: str) -> None:
-    assert f"`{word}` is a word of the grammar, not a name" in messages(
-        f"input: 3x32x32\nlet: {{{word}: 3}}\ntable: {{t: bn}}\n"
-    )
+    assert f"`{word}` is a reserved word" in messages(f"input: 3x32x32\nlet: {{{word}: 3}}\ntable: {{t: bn}}\n")
 
 
 def test_c_is_a_name_and_a_mark() -> None:
-    (item,) = spec_of("input: 3x32x32\nlet: {C: 32, d: 4, D: C*d}\ntable: {t: 3x3 D C=C}\n").rows["t"]
+    (item,) = spec_of("input: 3x32x32\nlet: {C: 32, d: 4, D: C*d}\ntable: {t: 3x3 D C=C}\n").stages["t"]
     assert item.what == ConvLayer((3, 3), 128, 32)
 
 
 @pytest.mark.parametrize("text", ["'6 / 2'", "6/2", "( 4 + 2 ) / 2"])
 def test_an_expression_of_let_may_hold_spaces_around_its_signs(text: str) -> None:
-    (item,) = spec_of(f"input: 3x32x32\nlet: {{k: {text}}}\ntable: {{t: fc k}}\n").rows["t"]
+    (item,) = spec_of(f"input: 3x32x32\nlet: {{k: {text}}}\ntable: {{t: fc k}}\n").stages["t"]
     assert item.what == Linear(3)
 
 
@@ -475,7 +473,7 @@ def test_an_expression_of_let_may_hold_spaces_around_its_signs(text: str) -> Non
 
 
 def test_a_block_s_parameters_are_names_in_its_body_alone() -> None:
-    (item,) = table("unit 3 4*k", "blocks: {unit k b: [1x1 k, 1x1 b]}\n").rows["t"]
+    (item,) = table("unit 3 4*k", "blocks: {unit k b: [1x1 k, 1x1 b]}\n").stages["t"]
     assert isinstance(item.what, Call)
     assert (item.what.args, item_text(item)) == ((3, 8), "unit 3 8")
     assert [item_text(inner) for inner in item.what.body] == ["1x1 3", "1x1 8"]
@@ -483,7 +481,7 @@ def test_a_block_s_parameters_are_names_in_its_body_alone() -> None:
 
 
 def test_a_block_sees_the_names_of_its_caller_s_spec() -> None:
-    (item,) = table("unit", "blocks: {unit: [1x1 4*k]}\n").rows["t"]
+    (item,) = table("unit", "blocks: {unit: [1x1 4*k]}\n").stages["t"]
     assert isinstance(item.what, Call)
     assert item_text(item.what.body[0]) == "1x1 8"
 
@@ -534,12 +532,12 @@ def test_rows_let_and_blocks_are_replaced_by_name_and_every_other_key_as_a_whole
             """,
     )
     spec = family.read("net")
-    assert {name: body_text(items) for name, items in spec.rows.items()} == {
+    assert {name: body_text(items) for name, items in spec.stages.items()} == {
         "a": "[3x3 12]",
         "b": "[unit 6, unit 12]",
         "c": "[fc 7]",
     }
-    call = spec.rows["b"][0].what
+    call = spec.stages["b"][0].what
     assert isinstance(call, Call)
     assert item_text(call.body[0]) == "3x3 6"
     assert spec.style == ConvStyle(after=(BatchNorm(),))
@@ -569,7 +567,7 @@ def test_null_drops_a_row_and_its_aux_head_goes_with_it(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\ntable: {a: null}\n", grandchild="extends: net.yaml\n")
     for name in ("net", "grandchild"):
         spec = family.read(name)
-        assert list(spec.rows) == ["b", "c"]
+        assert list(spec.stages) == ["b", "c"]
         assert list(spec.aux) == ["b"]
 
 
@@ -581,24 +579,24 @@ def test_only_a_literal_null_drops_a_row(value: str, family: Family) -> None:
 
 def test_a_dropped_row_cannot_be_brought_back(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\ntable: {a: null}\n", last="extends: net.yaml\ntable: {a: 3x3 8}\n")
-    assert family.messages("last") == ["row `a` is not in the spec this one extends"]
+    assert family.messages("last") == ["stage `a` is not in the extended spec"]
 
 
 def test_a_child_adds_no_rows(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\ntable: {a: 3x3 8, d: 3x3 8}\n")
-    assert family.messages("net") == ["row `d` is not in the spec this one extends"]
+    assert family.messages("net") == ["stage `d` is not in the extended spec"]
 
 
 def test_rows_keep_their_order_whatever_the_child_s(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\ntable: {c: fc 3, a: 3x3 8}\n")
-    assert list(family.read("net").rows) == ["a", "b", "c"]
+    assert list(family.read("net").stages) == ["a", "b", "c"]
 
 
 def test_a_child_s_name_is_used_below_where_its_parent_s_stands(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\nlet: {k: 5}\n", wide="extends: net.yaml\n")
     for name in ("net", "wide"):
-        assert body_text(family.read(name).rows["a"]) == "[3x3 20]"
-        assert body_text(family.read(name, k=1).rows["a"]) == "[3x3 4]"
+        assert body_text(family.read(name).stages["a"]) == "[3x3 20]"
+        assert body_text(family.read(name, k=1).stages["a"]) == "[3x3 4]"
 
 
 def test_a_parameter_may_become_an_expression_and_the_other_way_round(family: Family) -> None:
@@ -611,7 +609,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(family: Family) -> None:
     (family.folder / "sub").mkdir()
     family.write(base=BASE)
     (family.folder / "sub" / "net.yaml").write_text("extends: ../base.yaml\n")
-    assert list(family.read("sub/net").rows) == ["a", "b", "c"]
+    assert list(family.read("sub/net").stages) == ["a", "b", "c"]
 
 
 def test_a_name_is_one_of_the_zoo_wherever_the_file_lies(family: Family) -> None:
@@ -628,27 +626,27 @@ def test_an_error_in_what_is_extended_points_into_that_file(family: Family) -> N
 
 def test_a_replaced_row_is_not_held_against_the_spec_it_came_from(family: Family) -> None:
     family.write(base=BASE.replace("3x3 w", "3x3 w G=2"), net="extends: base.yaml\ntable: {a: 3x3 w}\n")
-    assert body_text(family.read("net").rows["a"]) == "[3x3 8]"
+    assert body_text(family.read("net").stages["a"]) == "[3x3 8]"
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_circle_is_an_error_however_long(length: int, family: Family) -> None:
     family.write(**{f"n{i}": f"extends: n{(i + 1) % length}.yaml\n" for i in range(length)})
     (message,) = family.messages("n0")
-    assert message == f"`extends` goes in a circle: {' -> '.join([*(f'n{i}' for i in range(length)), 'n0'])}"
+    assert message == f"`extends` is circular: {' -> '.join([*(f'n{i}' for i in range(length)), 'n0'])}"
 
 
 def test_a_circle_is_seen_through_a_link(family: Family) -> None:
     family.write(net="extends: link.yaml\n")
     (family.folder / "link.yaml").symlink_to("net.yaml")
-    assert family.messages("net") == ["`extends` goes in a circle: net -> link"]
+    assert family.messages("net") == ["`extends` is circular: net -> link"]
 
 
 def test_a_file_that_has_changed_is_read_anew_by_another_zoo(family: Family) -> None:
     family.write(net="input: 3x32x32\ntable: {t: 3x3 8}\n")
-    assert body_text(family.read("net").rows["t"]) == "[3x3 8]"
+    assert body_text(family.read("net").stages["t"]) == "[3x3 8]"
     family.write(net="input: 3x32x32\ntable: {t: 3x3 9}\n")
-    assert body_text(family.read("net").rows["t"]) == "[3x3 9]"
+    assert body_text(family.read("net").stages["t"]) == "[3x3 9]"
 
 
 # --- aux, published, expect --------------------------------------------------------------------------------------
@@ -657,9 +655,7 @@ def test_a_file_that_has_changed_is_read_anew_by_another_zoo(family: Family) -> 
 def test_an_auxiliary_head_hangs_from_a_row() -> None:
     spec = table("3x3 8", "aux: {t: [global avg, fc classes]}\n")
     assert {name: body_text(items) for name, items in spec.aux.items()} == {"t": "[global avg, fc 10]"}
-    assert messages(f"{SMALL}aux: {{tt: [bn]}}\ntable: {{t: bn}}\n") == [
-        "`aux` hangs from row `tt`, which there is not"
-    ]
+    assert messages(f"{SMALL}aux: {{tt: [bn]}}\ntable: {{t: bn}}\n") == ["`aux` names an unknown stage `tt`"]
 
 
 @pytest.mark.parametrize(
@@ -696,7 +692,7 @@ def test_a_published_figure_is_kept_as_printed(printed: str, value: str | None) 
      "time_per_minibatch16: 3G", "bottleneck_width_d: 4.5", f"params: {'9' * 16}", f"top1_error: 0.{'0' * 30}1"],
 )  # fmt: skip
 def test_a_published_figure_has_a_unit_of_its_kind(entry: str) -> None:
-    with pytest.raises(SpecError, match="is a figure as published"):
+    with pytest.raises(SpecError, match=r"` must be a (count|whole number|time|percentage)"):
         header(f'published: [{{{entry}, dataset: D, protocol: test, source: "arXiv:1", table: Table 1}}]')
 
 

@@ -31,8 +31,8 @@ def test_every_net_of_the_zoo_written_out_is_the_same_net(name: str) -> None:
     assert found.extends == ()
     for aux in (False, True):
         one, other = lower(spec, aux=aux), lower(found, aux=aux)
-        assert (one.steps, one.rows, one.outputs, one.parameters) == (
-            other.steps, other.rows, other.outputs, other.parameters
+        assert (one.steps, one.stages, one.outputs, one.parameters) == (
+            other.steps, other.stages, other.outputs, other.parameters
         )  # fmt: skip
     for told in ("title", "cite", "about", "deviations", "published", "expect"):
         assert getattr(found, told) == getattr(spec, told)
