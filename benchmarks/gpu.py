@@ -486,7 +486,7 @@ def compare() -> None:
         ).stdout
     )
     text = json.dumps(found)
-    report(re.sub(r"[{}\"]", "", json.dumps(found.get("contests", found.get("against", "")))[:300]) or text[:200])
+    report(re.sub(r"[{}\"]", "", json.dumps(found.get("timings", found.get("against", "")))[:300]) or text[:200])
 
 
 @check(80, gpu=True)

@@ -172,7 +172,7 @@ def timed() -> Comparison:
     """Two nets as if they had been timed in turns."""
     profiles = (replace(rc.profile("resnet18"), measurements=(made_up(),)), rc.profile("resnet34"))
     contest = PairedTimings(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
-    return Comparison(profiles, contests=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
+    return Comparison(profiles, timings=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
 
 
 def held(comparison: Comparison) -> BaselineDiff:
@@ -293,9 +293,9 @@ def test_every_key_of_the_json_is_documented_and_is_as_documented(schema: str) -
         if record.get("latency"):  # has the keys of a measurement
             assert record["latency"] == record["measurements"][0]
             record["latency"] = {}
-        for rung in record.get("trials", ()):
-            assert rung["measurement"] is None or rung["measurement"].keys() == record["measurements"][0].keys()
-            rung["measurement"] = rung["measurement"] and {}
+        for trial in record.get("trials", ()):
+            assert trial["measurement"] is None or trial["measurement"].keys() == record["measurements"][0].keys()
+            trial["measurement"] = trial["measurement"] and {}
         for key, value in emitted(record):
             if "published[]." in key and schema not in ("profile@2", "train@2", "seeds@2"):
                 key = key[key.index("published[].") :]  # as in a profile

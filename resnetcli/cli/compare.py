@@ -102,8 +102,8 @@ def compare(
         changes_lines,
         changes_sheet,
         comparison_sheet,
-        contest_lines,
         results_lines,
+        timing_lines,
     )
     from resnetcli.reports.measured import conditions, failure_lines, measurement_warnings
     from resnetcli.spec.zoo import Zoo
@@ -130,7 +130,7 @@ def compare(
         after, notes = results_lines(found), caption(found)
         if measured := [m for p in found.profiles for m in p.measurements]:
             first, *others = conditions(measured)
-            notes = [f"{notes[0]}; {first}", *contest_lines(found), *notes[1:], *others]
+            notes = [f"{notes[0]}; {first}", *timing_lines(found), *notes[1:], *others]
             models = [p.label for p in found.profiles for _ in p.measurements]
             after += measurement_warnings(measured, models=models, energy=benchmark.energy)
         yield Section(comparison_sheet(found), (), after + failed, notes)

@@ -287,7 +287,7 @@ def _no_common_model(baseline: Baseline) -> UsageError:
 
 def _noise_floor(comparison: Comparison, batch: int) -> float:
     """The noise floor of a run at a batch size; 0 if it was not measured."""
-    return next((contest.floor or 0.0 for contest in comparison.contests if contest.batch == batch), 0.0)
+    return next((timing.floor or 0.0 for timing in comparison.timings if timing.batch == batch), 0.0)
 
 
 def _key(model: str, plan: Plan, batch: int) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from resnetcli.bench.options import TIME_BUDGET_S, BenchmarkOptions, RunOptions
 from resnetcli.counting.conventions import DEFAULT
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.failures import for_each
-from resnetcli.reports.accuracy import accuracy as printed_accuracy
+from resnetcli.reports.accuracy import accuracy as published_accuracy
 from resnetcli.reports.comparison import Comparison, Row, frame_fields, timing_fields
 from resnetcli.reports.profile import STATIC, Batches, Profile, as_batches, profile_model
 from resnetcli.spec.header import FIGURES
@@ -20,7 +20,7 @@ from resnetcli.spec.zoo import Zoo
 from resnetcli.table.fields import Field, find_field
 
 HEADLINE = ("resnet50", "resnext50_32x4d")
-"""The pair of Xie et al. 2017, Table 1, which `compare` shows unless told otherwise."""
+"""The models of Xie et al. 2017, Table 1: the default of `compare`."""
 Model = str | tuple[str, Mapping[str, int]]
 
 
@@ -87,31 +87,31 @@ def compare_models(
     """
     zoo = zoo or Zoo()
     benchmark = benchmark.resolve_device()
-    asked = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
+    named = [(model, {}) if isinstance(model, str) else model for model in models or HEADLINE]
 
-    def counted_as_asked(name: str, given: Mapping[str, int]) -> Profile:
+    def count_model(name: str, given: Mapping[str, int]) -> Profile:
         static = replace(benchmark, device=None)
         return profile_model(name, given, input=input, benchmark=static, zoo=zoo, modules=True, convention=convention)
 
     if keep_going:
-        counted, failures = for_each(asked, counted_as_asked)
+        counted, failures = for_each(named, count_model)
     else:
-        counted, failures = [counted_as_asked(name, given) for name, given in asked], []
+        counted, failures = [count_model(name, given) for name, given in named], []
     limits = {name: most for name, most in (("params", max_params), ("macs", max_macs)) if most is not None}
     profiles = [p for p in counted if all(p.counts.total.figure(name) <= most for name, most in limits.items())]
     if not profiles:
         bounds = " and ".join(f"--max-{name} {limit}" for name, limit in limits.items())
         raise UsageError(f"no model within {bounds}", "raise `--max-params` or `--max-macs`")
     left_out = tuple(p.label for p in counted if p not in profiles)
-    printed = printed_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
+    published = published_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
     base = None if baseline in {name for f in failures for name in (f.model, f.label)} else baseline
-    found = Comparison(
-        tuple(profiles), _baseline(profiles, base), printed, left_out=left_out, limits=limits, failed=tuple(failures)
+    comparison = Comparison(
+        tuple(profiles), _baseline(profiles, base), published, left_out=left_out, limits=limits, failed=tuple(failures)
     )
-    field = None if sort is None else _sort_field(found, sort, measured=benchmark.device is not None)
+    field = None if sort is None else _sort_field(comparison, sort, measured=benchmark.device is not None)
     if benchmark.device is not None:
-        found = _measured(found, benchmark, progress)
-    return found if field is None else _sorted(found, field, largest_first=str(sort).strip().startswith("-"))
+        comparison = _measured(comparison, benchmark, progress)
+    return comparison if field is None else _sorted(comparison, field, largest_first=str(sort).strip().startswith("-"))
 
 
 def _measured(comparison: Comparison, benchmark: BenchmarkOptions, progress: Callable[[float], None]) -> Comparison:
@@ -124,24 +124,24 @@ def _measured(comparison: Comparison, benchmark: BenchmarkOptions, progress: Cal
         [profile.plan for profile in profiles], [profile.label for profile in profiles], benchmark, base=base,
         progress=progress,
     )  # fmt: skip
-    profiles = tuple(profile.with_results(each) for profile, each in zip(profiles, results, strict=True))
+    profiles = tuple(profile.with_results(result) for profile, result in zip(profiles, results, strict=True))
     baseline = None if base is None else profiles[base]
-    return replace(comparison, profiles=profiles, baseline=baseline, contests=timings)
+    return replace(comparison, profiles=profiles, baseline=baseline, timings=timings)
 
 
 def _sort_field(comparison: Comparison, sort: str, measured: bool) -> Field[Row]:
     """The column to sort by. Raises UsageError for an unknown one, before anything is measured."""
-    asked = sort.strip().removeprefix("-")
+    name = sort.strip().removeprefix("-")
     counted, timed = frame_fields(comparison), timing_fields(comparison)
-    if found := find_field(counted, asked):
+    if found := find_field(counted, name):
         return found
-    if found := find_field(timed, asked):
+    if found := find_field(timed, name):
         if not measured:
             raise UsageError(f"`{found.key}` is measured only with `--device`", "add `--device cpu`, or another device")
         return found
-    known = [each.key for each in (*counted, *timed)]
-    hint = "with `--accuracy`" if asked in FIGURES else did_you_mean(asked, known, f"one of {', '.join(known)}")
-    raise UsageError(f"cannot sort by `{asked}`", hint)
+    known = [field.key for field in (*counted, *timed)]
+    hint = "add `--accuracy`" if name in FIGURES else did_you_mean(name, known, f"one of {', '.join(known)}")
+    raise UsageError(f"cannot sort by `{name}`", hint)
 
 
 def _sorted(comparison: Comparison, field: Field[Row], *, largest_first: bool) -> Comparison:
@@ -151,9 +151,9 @@ def _sorted(comparison: Comparison, field: Field[Row], *, largest_first: bool) -
     places = [place for place, value in enumerate(values) if value is not None]
     places.sort(key=lambda place: values[place], reverse=largest_first)
     places += [place for place, value in enumerate(values) if value is None]
-    contests = [replace(each, ratios=tuple(each.ratios[place] for place in places)) for each in comparison.contests]
+    timings = [replace(timing, ratios=tuple(timing.ratios[place] for place in places)) for timing in comparison.timings]
     profiles = tuple(comparison.profiles[place] for place in places)
-    return replace(comparison, profiles=profiles, contests=tuple(contests))
+    return replace(comparison, profiles=profiles, timings=tuple(timings))
 
 
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:

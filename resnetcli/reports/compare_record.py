@@ -20,27 +20,27 @@ def compare_record(comparison: Comparison, changes: BaselineDiff | None = None) 
         "limits": {name: comparison.limits.get(name) for name in ("params", "macs")},
         "left_out": list(comparison.left_out),
         "models": [profile_record(profile) for profile in comparison.profiles],
-        "contests": [
+        "timings": [
             {
-                "batch": contest.batch,
-                "against": contest.against,
-                "floor": contest.floor,
-                "rounds": contest.rounds,
+                "batch": timing.batch,
+                "against": timing.against,
+                "noise_floor": timing.floor,
+                "rounds": timing.rounds,
                 "ratios": [
                     {
                         "model": profile.label,
                         "ratio": ratio.ratio,
                         "interval": list(ratio.interval),
-                        "floor": ratio.floor,
+                        "noise_floor": ratio.floor,
                         "resolution": ratio.resolution,
                         "outcome": ratio.outcome,
                         "text": ratio.text(),
                     }
-                    for profile, ratio in zip(comparison.profiles, contest.ratios, strict=True)
+                    for profile, ratio in zip(comparison.profiles, timing.ratios, strict=True)
                     if ratio is not None
                 ],
             }
-            for contest in comparison.contests
+            for timing in comparison.timings
         ],
         "against": changes_record(changes) if changes else None,
     }

@@ -37,35 +37,32 @@ def changes_sheet(changes: BaselineDiff) -> Sheet:
     return Sheet.of([model, *CHANGES], changes.changes)
 
 
-def changes_lines(found: BaselineDiff) -> list[str]:
+def changes_lines(changes: BaselineDiff) -> list[str]:
     """What was not compared."""
-    lines = [f"not in {found.file}: {', '.join(found.unsaved)}"] if found.unsaved else []
-    return lines + ([f"not measured now: {', '.join(found.unmeasured)}"] if found.unmeasured else [])
+    lines = [f"not in {changes.file}: {', '.join(changes.unsaved)}"] if changes.unsaved else []
+    return lines + ([f"not measured now: {', '.join(changes.unmeasured)}"] if changes.unmeasured else [])
 
 
-def contest_lines(comparison: Comparison) -> list[str]:
-    """How the nets were timed against each other, and the noise floor of it."""
+def timing_lines(comparison: Comparison) -> list[str]:
+    """How the models were timed against each other, with the noise floor."""
     lines = []
-    for contest in comparison.contests:
-        if contest.floor is None:
+    for timing in comparison.timings:
+        if timing.floor is None:
             continue
-        at = f" at batch {contest.batch}" if len(comparison.contests) > 1 else ""
+        at = f" at batch {timing.batch}" if len(comparison.timings) > 1 else ""
         if any(profile.searches for profile in comparison.profiles):
-            at += ", each at its best settings in a process of its own"
-        lines.append(
-            f"timed in turns{at}, {contest.rounds} rounds in random order, ratios paired by round; "
-            f"{contest.against} against itself: within {percent(contest.floor)}"
-        )
+            at += ", each at its best settings in a separate process"
+        lines.append(f"interleaved{at}, {timing.rounds} rounds; noise floor (A/A test) {percent(timing.floor)}")
     return lines
 
 
 def caption(comparison: Comparison) -> list[str]:
     """Conditions of the figures, the most important first."""
     sizes = {profile.plan.input_text for profile in comparison.profiles}
-    where = f", {sizes.pop()}" if len(sizes) == 1 else ""
+    size = f", {sizes.pop()}" if len(sizes) == 1 else ""
     convention = comparison.profiles[0].convention
-    told = {"macs": "; papers call MACs FLOPs", "flops": "; FLOPs are 2 x MACs"}.get(convention.name, "")
-    lines = [f"counted for one image{where}{told}"]
+    remark = {"macs": "; papers call MACs FLOPs", "flops": "; FLOPs are 2 x MACs"}.get(convention.name, "")
+    lines = [f"counted for one image{size}{remark}"]
     if accuracy := comparison.accuracy:
         datasets = dict.fromkeys(dataset for _, dataset in accuracy.columns)
         others = f"; not shown: {', '.join(accuracy.others)} (--protocol)" if accuracy.others else ""
@@ -78,13 +75,13 @@ def results_lines(comparison: Comparison) -> list[str]:
     tallies = {profile.label: profile.tally for profile in comparison.profiles}
     lines = comparison.profiles[0].convention.lines(tallies)
     if comparison.left_out:
-        words = " or ".join(
-            f"more than {short(most)} {'parameters' if name == 'params' else 'MACs'}"
-            for name, most in comparison.limits.items()
+        limits = " or ".join(
+            f"more than {short(limit)} {'parameters' if name == 'params' else 'MACs'}"
+            for name, limit in comparison.limits.items()
         )
-        lines.append(f"left out: {plural(len(comparison.left_out), 'net')} with {words}")
-    said: dict[str, list[str]] = {}
+        lines.append(f"left out: {plural(len(comparison.left_out), 'model')} with {limits}")
+    models: dict[str, list[str]] = {}
     for profile in comparison.profiles:
         for note in profile.notes:
-            said.setdefault(note, []).append(profile.label)
-    return [*lines, *(f"{', '.join(dict.fromkeys(models))}: {note}" for note, models in said.items())]
+            models.setdefault(note, []).append(profile.label)
+    return [*lines, *(f"{', '.join(dict.fromkeys(labels))}: {note}" for note, labels in models.items())]

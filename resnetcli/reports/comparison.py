@@ -28,21 +28,21 @@ class Comparison:
 
     profiles: tuple[Profile, ...]
     baseline: Profile | None = None
-    """What relative columns are relative to."""
+    """The model that relative columns refer to."""
     accuracy: Accuracy | None = None
-    """The printed accuracies to be shown, of one protocol."""
-    contests: tuple[PairedTimings, ...] = ()
-    """What timing the nets against each other showed, one a batch; empty unless a device was named."""
+    """Published accuracies under one protocol."""
+    timings: tuple[PairedTimings, ...] = ()
+    """One per batch size; empty without a device."""
     left_out: tuple[str, ...] = ()
-    """The labels of those that cost more than was asked for."""
+    """Labels of the models above the limits."""
     limits: Mapping[str, int] = field(default_factory=dict)
-    """What they may cost: `params`, `macs`."""
+    """Upper limits: `params`, `macs`."""
     failed: tuple[ModelFailure, ...] = ()
     """Models that could not be counted."""
 
     def ratio(self, place: int, batch: int) -> Ratio | None:
-        """The time of the profile at that place relative to the net it was timed against; None if there is none."""
-        return next((contest.ratios[place] for contest in self.contests if contest.batch == batch), None)
+        """The time of the profile at that place relative to the model it was paired with; None without one."""
+        return next((timing.ratios[place] for timing in self.timings if timing.batch == batch), None)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per model, exact values, indexed by model; measured figures of the first batch. Imports pandas."""
@@ -81,13 +81,13 @@ def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
               shown=several_inputs, priority=5, help="one image: channels x height x width"),
     ]  # fmt: skip
     for count in under_convention(COUNTS, profiles[0].convention, lambda profile: profile.tally.total):
-        fields += [each.through(_profile) for each in _beside(comparison, count, essential=not measurements)]
+        fields += [column.through(_profile) for column in _beside(comparison, count, essential=not measurements)]
     if accuracy := comparison.accuracy:
         for column, key in accuracy.keys.items():
             fields += _accuracy_fields(comparison, column, key)
     if not measurements:
         return fields
-    against = comparison.contests[0].against if comparison.contests else ""
+    against = comparison.timings[0].against if comparison.timings else ""
     several_settings = len({m.settings for m in measurements}) > 1
     sweep = len({m.batch for m in measurements}) > 1
     fields += [
@@ -104,7 +104,7 @@ def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
     ]  # fmt: skip
     for measured in timing_fields(comparison):
         fields.append(measured)
-        fields += [each.through(_of_ratio) for each in ratios] if measured.key == "half_interval" else []
+        fields += [ratio.through(_of_ratio) for ratio in ratios] if measured.key == "half_interval" else []
     return fields
 
 
@@ -114,11 +114,11 @@ def frame_fields(comparison: Comparison) -> list[Field[Row]]:
         Field("name", "name", lambda row: row.profile.plan.title, aliases=("model",)),
         Field("model", "model", lambda row: row.profile.label),
         Field("input", "input", lambda row: row.profile.plan.input_text),
-        *(each.through(_profile) for each in COUNTS),
+        *(count.through(_profile) for count in COUNTS),
         Field("flops", "FLOPs", lambda row: row.profile.counts.flops),
     ]
     convention = comparison.profiles[0].convention
-    if convention.key not in {each.key for each in fields}:
+    if convention.key not in {field.key for field in fields}:
         fields.append(Field(convention.key, convention.label, lambda row: row.profile.tally.total))
     if accuracy := comparison.accuracy:
         fields += [_best_accuracy(accuracy, column, key) for column, key in accuracy.keys.items()]
@@ -156,7 +156,7 @@ def _of_ratio(row: Row) -> Ratio | None:
 
 def _input(profile: Profile) -> str:
     plan = profile.plan
-    return ",".join(each.text for each in plan.inputs) or "x".join(map(str, plan.input_sizes))
+    return ",".join(tensor.text for tensor in plan.inputs) or "x".join(map(str, plan.input_sizes))
 
 
 def _beside(comparison: Comparison, count: Field[Profile], *, essential: bool) -> Iterator[Field[Profile]]:

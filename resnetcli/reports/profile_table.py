@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def heading(profile: Profile) -> list[str]:
-    """Who the net is: title, what to type, parameters, citation."""
+    """The model: title, name to type, parameters, citation."""
     plan = profile.plan
     ordered = dict(sorted(plan.parameters.items(), key=lambda entry: entry[0] == "classes"))  # the spec's own first
     lines = [f"{plan.title}   {profile.model}   {settings_text(ordered)}"]
@@ -36,8 +36,8 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
 
     `receptive` adds each part's receptive field.
     """
-    found = parts(profile, by)
-    most = max((part.figure for part in found), default=0) or 1
+    rows = parts(profile, by)
+    largest = max((part.figure for part in rows), default=0) or 1
     work = profile.tally.total
     total = Part("total", "", NO_OUTPUT, profile.counts.total, -1, work)
 
@@ -47,7 +47,7 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
     def share_text(part: Part) -> str:
         if part is total:
             return f"{percent(1):>6}" if work else ""
-        length = bar(part.figure / most, width)
+        length = bar(part.figure / largest, width)
         return f"{percent(part.figure / work if work else 0.0):>6} {length}".rstrip()
 
     head = profile.convention.label
@@ -62,7 +62,7 @@ def cost_sheet(profile: Profile, by: By, *, width: int = 12, receptive: bool = F
         Field("share", f"share of {head}", share, row_text=share_text, align="left", style="cyan",
               priority=3 if by == "layer" else 0, help=f"fraction of the model's {head}"),
     ]  # fmt: skip
-    return Sheet.of(fields, found, total)
+    return Sheet.of(fields, rows, total)
 
 
 NO_OUTPUT = Shape(0, 0, 0)
@@ -79,25 +79,25 @@ def _output_text(part: Part) -> str:
 def _receptive_fields(plan: Plan) -> list[Field[Part]]:
     from resnetcli.plan.receptive import receptive  # slow, and only for `--receptive`
 
-    seen = receptive(plan)
+    by_step = receptive(plan)
 
     def text(place: int) -> Callable[[Part], str]:
-        return lambda part: field_texts(seen[part.step])[place] if part.step >= 0 else ""
+        return lambda part: field_texts(by_step[part.step])[place] if part.step >= 0 else ""
 
     return [Field(name, name, text(place), legend=legend) for place, (name, legend) in enumerate(FIELDS.items())]
 
 
 FIELDS = {
-    "field": "field (derived): receptive field in pixels, of the smallest path and of all paths together",
+    "field": "field: receptive field in pixels, of the smallest path and of all paths",
     "stride": "stride: pixels between adjacent fields",
     "padding": "padding: pixels of the first field beyond the edge",
 }
 """Receptive-field columns and their legends."""
 
 
-def field_texts(seen: Receptive) -> tuple[str, str, str]:
-    """Receptive field, stride and padding: `7`, `11-427` from the smallest path to all together, `7 x 1`, `all`."""
-    h, w = seen.h, seen.w
+def field_texts(field: Receptive) -> tuple[str, str, str]:
+    """Receptive field, stride and padding: `7`, `11-427` from the smallest path to all paths, `7 x 1`, `all`."""
+    h, w = field.h, field.w
     return (
         _both(_range(h.size_min, h.size_max, "all"), _range(w.size_min, w.size_max, "all")),
         _both(_range(h.stride_min, h.stride_max), _range(w.stride_min, w.stride_max)),
@@ -122,8 +122,8 @@ def totals(profile: Profile) -> list[str]:
         lines.append(heads)
     for batch in profile.batches:
         if batch > 1:
-            macs, held = batch * counts.macs, batch * counts.activation_bytes
-            lines.append(f"a batch of {batch} (derived): {short(macs)} MACs, activations {size_of(held)}")
+            macs, size = batch * counts.macs, batch * counts.activation_bytes
+            lines.append(f"a batch of {batch} (derived): {short(macs)} MACs, activations {size_of(size)}")
     return [*lines, *profile.notes]
 
 
@@ -132,8 +132,8 @@ def totals_notes(profile: Profile) -> list[str]:
     counts, plan = profile.counts, profile.plan
     one = f"one {'input' if plan.inputs else 'image'}, {plan.input_text}"
     lines = [
-        f"{exact(counts.params)} parameters   {profile.tally.text}   {exact(counts.activations)} activations "
-        f"(outputs of convolutions and fc)   depth {counts.depth}",
+        f"{exact(counts.params)} parameters   {profile.tally.text}   {exact(counts.activations)} activations   "
+        f"depth {counts.depth}",
         f"{one}, in float32 (derived): weights {size_of(counts.weight_bytes)}, "
         f"activations {size_of(counts.activation_bytes)}",
     ]
@@ -158,13 +158,13 @@ def training_line(cost: TrainingCost) -> str:
 
 
 def heads_line(profile: Profile) -> str:
-    """What the net's auxiliary training heads add to what was counted, or would; empty for a net without any."""
+    """The counts with auxiliary training heads, or without if they are counted; empty for a model without any."""
     if profile.heads is None:
         return ""
     counted, other = profile.heads.without, profile.heads.with_them
-    which = "with its auxiliary training heads (--aux)"
+    which = "with auxiliary training heads (--aux)"
     if profile.counts == other:
-        counted, other, which = other, counted, "without its auxiliary training heads, as at inference"
+        counted, other, which = other, counted, "without auxiliary training heads, as at inference"
     return f"{which}: {exact(other.params)} parameters, {exact(other.macs)} MACs ({change(other.macs, counted.macs)})"
 
 
@@ -188,20 +188,20 @@ PUBLISHED: list[Field[Judged]] = [
 
 
 def published_sheet(profile: Profile) -> Sheet | None:
-    """The published figures beside the counted ones; None if there are none to compare."""
+    """Published figures next to counted ones; None if there are none to compare."""
     return Sheet.of(PUBLISHED, profile.judged) if profile.judged else None
 
 
 def unjudged(profile: Profile) -> str:
-    """Why printed figures are not shown, if that is so."""
+    """Why published figures are not compared; empty if they are."""
     spec = profile.parsed
     if spec is None or not spec.published:
         return ""
     if spec.changed:
         changed = ", ".join(sorted(spec.changed))
-        return f"published figures are for the net as the paper has it; {changed} changed, so none is compared"
+        return f"published figures not compared: {changed} changed from the paper's model"
     if not profile.judged:
-        return "published figures leave auxiliary heads out, so none is compared with --aux"
+        return "published figures not compared: they exclude auxiliary heads (--aux)"
     return ""
 
 

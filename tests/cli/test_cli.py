@@ -178,7 +178,7 @@ def test_compare_sorts_by_a_figure() -> None:
 def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> None:
     record = json.loads(run("compare --format json").stdout)
     printed = [
-        {entry["printed"]: entry["verdict"] for entry in model["published"] if entry["figure"] in ("params", "macs")}
+        {entry["value"]: entry["verdict"] for entry in model["published"] if entry["figure"] in ("params", "macs")}
         for model in record["models"]
     ]
     assert printed == [

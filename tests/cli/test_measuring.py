@@ -69,7 +69,7 @@ def test_training_steps_are_compared_and_held_against_a_file_of_inference_only_w
     result = run(f"compare {NET} cifar_resnet32 --mode train --format json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
-    assert found["contests"][0]["ratios"][0]["ratio"] > 1
+    assert found["timings"][0]["ratios"][0]["ratio"] > 1
     record = found["models"][0]["measurements"][0]
     kept = {
         "model": "cifar_resnet20", "parameters": found["models"][0]["parameters"], "input": [3, 32, 32], "batch": 1,

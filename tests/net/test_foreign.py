@@ -6,14 +6,14 @@ import dataclasses
 import random
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import resnetcli as rc
-from resnetcli.reports.profile import parts
+from resnetcli.reports.profile import By, parts
 from tests.support.pytorch import counted, figures, of_torch, state
 from tests.support.thin import thinned
 
@@ -90,7 +90,7 @@ def test_macs_and_parameters_are_torch_s_own(name: str, depth: int | None) -> No
     assert found.counts.macs == of_torch(module, 3, 224, 224)
     assert found.counts.params == sum(p.numel() for p in module.parameters())
     assert depth in {None, found.counts.depth}
-    for by in ("stage", "block", "layer"):
+    for by in get_args(By):
         costs = [part.cost for part in parts(found, by)]
         assert sum(cost.macs for cost in costs) == found.counts.macs
         assert sum(cost.params for cost in costs) == found.counts.params

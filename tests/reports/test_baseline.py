@@ -40,8 +40,8 @@ def run(
 ) -> Comparison:
     """A comparison of one net that was measured so."""
     profile = dataclasses.replace(rc.profile(model, **settings), measurements=measurements)
-    contests = [PairedTimings(m.batch, model, (None,), floor, 40) for m in measurements]
-    return Comparison((profile,), contests=tuple(contests))
+    timings = [PairedTimings(m.batch, model, (None,), floor, 40) for m in measurements]
+    return Comparison((profile,), timings=tuple(timings))
 
 
 def keep(comparison: Comparison, path: Path) -> Path:

@@ -17,7 +17,7 @@ from resnetcli.errors import ResourceError, UsageError
 from resnetcli.plan.plan import Plan
 from resnetcli.reports.compare import compare, compare_models
 from resnetcli.reports.compare_record import compare_record
-from resnetcli.reports.compare_table import comparison_sheet, contest_lines, results_lines
+from resnetcli.reports.compare_table import comparison_sheet, results_lines, timing_lines
 from resnetcli.reports.profile import Profile
 from resnetcli.table.sheet import to_csv
 from tests.support.measured import measured
@@ -56,10 +56,10 @@ def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
     found = compare("resnet18", "resnet50", "vgg16", max_params=30_000_000)
     assert names(found.profiles) == ["resnet18", "resnet50"]
     assert found.left_out == ("vgg16",)
-    assert "left out: 1 net with more than 30.00M parameters" in results_lines(found)
+    assert "left out: 1 model with more than 30.00M parameters" in results_lines(found)
     both = compare("resnet18", "resnet50", "vgg16", max_params=30_000_000, max_macs=2_000_000_000)
     assert names(both.profiles) == ["resnet18"]
-    assert "left out: 2 nets with more than 30.00M parameters or more than 2.000G MACs" in results_lines(both)
+    assert "left out: 2 models with more than 30.00M parameters or more than 2.000G MACs" in results_lines(both)
 
 
 def test_a_net_that_costs_just_as_much_stays() -> None:
@@ -109,7 +109,7 @@ def test_all_nets_are_measured_together_once_a_batch(calls: list[tuple[list[str]
     assert calls == [(["resnet18", "resnet50"], 1), (["resnet18", "resnet50"], 8)]
     assert told == [0.5, 1.0]
     assert [[m.batch for m in profile.measurements] for profile in found.profiles] == [[1, 8], [1, 8]]
-    assert [contest.against for contest in found.contests] == ["resnet18", "resnet18"]
+    assert [timing.against for timing in found.timings] == ["resnet18", "resnet18"]
 
 
 def test_the_baseline_is_what_the_others_are_timed_against(calls: list[tuple[list[str], int]]) -> None:
@@ -162,14 +162,11 @@ def test_the_table_has_a_line_for_each_batch_and_the_verdict_in_words(calls: lis
     place = [column.key for column in sheet.columns].index("verdict")
     assert sheet.columns[place].head == "against resnet18"
     assert [row[place].text for row in sheet.rows] == ["", "", "2.00x slower [1.98, 2.02]", "2.00x slower [1.98, 2.02]"]
-    assert contest_lines(found)[0] == (
-        "timed in turns at batch 1, 40 rounds in random order, ratios paired by round; "
-        "resnet18 against itself: within 1.0%"
-    )
+    assert timing_lines(found)[0] == "interleaved at batch 1, 40 rounds; noise floor (A/A test) 1.0%"
 
 
 def test_one_net_has_nothing_to_be_compared_with(calls: list[tuple[list[str], int]]) -> None:
     found = compare("resnet18", device="cpu")
-    assert contest_lines(found) == []
+    assert timing_lines(found) == []
     assert not next(c for c in comparison_sheet(found).columns if c.key == "verdict").shown
     assert [p.label for p in found.profiles] == ["resnet18"]

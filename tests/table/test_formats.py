@@ -34,15 +34,15 @@ def as_latex(output: Output) -> None:
 
 @pytest.fixture
 def latex() -> Iterator[None]:
-    FORMATS["tex"] = Format("tex", "LaTeX tables", as_latex)
+    FORMATS["x"] = Format("x", "LaTeX tables", as_latex)
     yield
-    del FORMATS["tex"]
+    del FORMATS["x"]
 
 
 @pytest.mark.usefixtures("latex")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_table_is_printed_in_a_new_format(command: str) -> None:
-    result = run(f"{command} --format tex")
+    result = run(f"{command} --format x")
     assert result.exit_code == 0, result.output
     assert "\\begin{tabular}" in result.stdout
     assert " & " in result.stdout
@@ -52,9 +52,9 @@ def test_every_table_is_printed_in_a_new_format(command: str) -> None:
 @pytest.mark.parametrize("command", sorted({name for names in PANELS.values() for name in names} - WITHOUT_TABLES))
 def test_every_command_offers_a_new_format(command: str) -> None:
     help = "".join(run(f"{command} --help").stdout.replace("│", " ").split())
-    assert "tex>" in help
+    assert "x>" in help
     assert "--explain-columns" in help
-    assert "one of table, md, csv, json, tex" in run(f"{command} --format yml").output
+    assert "one of table, md, csv, json, x" in run(f"{command} --format yml").output
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name.startswith(("profile", "compare"))])
