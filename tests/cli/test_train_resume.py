@@ -106,7 +106,8 @@ def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, mo
     ("words", "said"),
     [("--eval-every 0", "`--eval-every 0` is out of range\nhint: from 1 to 100,000,000"),
      ("--checkpoint-every -5", "`--checkpoint-every -5` is out of range"),
-     ("--eval-every 100000001", "`--eval-every 100000001` is out of range"), ("--threads 0", "`--threads` must be 1 to 1024")],
+     ("--eval-every 100000001", "`--eval-every 100000001` is out of range"),
+     ("--threads 0", "`--threads` must be 1 to 1024")],
 )  # fmt: skip
 def test_what_a_resume_may_be_told_anew_is_held_to_its_range(
     folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
