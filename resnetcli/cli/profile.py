@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,7 +95,6 @@ def profile(
 
 def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Output:
     from resnetcli.reports.measured import conditions, failure_lines, measured_sheet, measurement_warnings
-    from resnetcli.reports.profile_record import profile_record
     from resnetcli.reports.profile_table import (
         cost_sheet,
         heading,
@@ -105,7 +104,6 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
         unjudged,
         with_times,
     )
-    from resnetcli.reports.search_table import SEARCH_NOTE, search_lines, search_sheet
     from resnetcli.table.output import bar_width
 
     level: By = by.value
@@ -117,6 +115,8 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
         if (published := published_sheet(found)) is not None:
             yield Section(published)
         if found.searches:
+            from resnetcli.reports.search_table import SEARCH_NOTE, search_lines, search_sheet
+
             yield Section(search_sheet(found.searches), (), search_lines(found.searches), [SEARCH_NOTE])
         if found.measurements:
             after = measurement_warnings(found.measurements, energy=energy) + failures
@@ -124,6 +124,9 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
         if note := unjudged(found):
             yield Section(before=[note])
 
-    return Output(
-        lambda: profile_record(found), sections, lambda: [with_times(sheet, found.measurements)], warnings=failures
-    )
+    def record() -> dict[str, Any]:
+        from resnetcli.reports.profile_record import profile_record  # slow, and only for JSON
+
+        return profile_record(found)
+
+    return Output(record, sections, lambda: [with_times(sheet, found.measurements)], warnings=failures)
