@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,7 +96,6 @@ def compare(
     import resnetcli.reports.compare as report
     from resnetcli.quantities import parse_count
     from resnetcli.reports.baseline import diff_baseline, named_plans, save_baseline
-    from resnetcli.reports.compare_record import compare_record
     from resnetcli.reports.compare_table import (
         caption,
         changes_lines,
@@ -137,8 +136,13 @@ def compare(
         if changes:
             yield Section(changes_sheet(changes), after=changes_lines(changes))
 
+    def record() -> dict[str, Any]:
+        from resnetcli.reports.compare_record import compare_record  # slow, and only for JSON
+
+        return compare_record(found, changes)
+
     output = Output(
-        lambda: compare_record(found, changes), sections,
+        record, sections,
         failures=found.failed, warnings=failed, explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)
