@@ -191,7 +191,7 @@ def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[lis
     ] * 2
     assert [[job.options.dtype for job in jobs] for jobs in climbed] == [["fp32"] * 3, ["bf16"] * 3]
     assert [{job.batch_size for job in jobs} for jobs in climbed] == [{1}, {8}]
-    assert "each at its best settings in a process of its own, 12 rounds" in result.stdout
+    assert "each at its best settings in a separate process, 12 rounds" in result.stdout
     assert result.stdout.count("2.00x slower") == 2
     found = json.loads(run(f"compare {nets} --device cpu --best --format json").stdout)
     assert [len(model["measurements"]) for model in found["models"]] == [1, 1, 1]
