@@ -157,6 +157,6 @@ def test_times_are_not_saved_where_a_model_failed(folder: Path, monkeypatch: pyt
     result = run("compare cifar_resnet20 bad.yaml --device cpu --save times.json")
     assert result.exit_code == 3
     assert "cifar_resnet20" in result.stdout
-    assert "not saved: not all was measured of bad.yaml" in result.stderr
+    assert "not saved: measurements are missing for bad.yaml" in result.stderr
     assert "bad.yaml:2:" in result.stderr
     assert not (folder / "times.json").exists()
