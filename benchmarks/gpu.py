@@ -116,9 +116,9 @@ def measured(name: str, batch: int, seconds: float = 0.8, **given: Any) -> Any:
 
 
 def dataset() -> Any:
-    from resnetcli.data.read import load
+    from resnetcli.data.read import read_dataset
 
-    return load("synthetic", None, download=False, log=lambda line: None)
+    return read_dataset("synthetic", None, download=False, log=lambda line: None)
 
 
 def trainer(name: str, data: Any, **given: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnetcli.bench.device import describe
+from resnetcli.bench.device import describe_device
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "why" / "benchmarks.md"
 
@@ -27,7 +27,7 @@ def machine(packages: Sequence[str], before: float) -> str:
     """Processor, versions, and the load average before and now."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
-        f"{describe('cpu')}, {len(os.sched_getaffinity(0))} processors, bf16 {bf16_by()}, {platform.system()}; "
+        f"{describe_device('cpu')}, {len(os.sched_getaffinity(0))} processors, bf16 {bf16_by()}, {platform.system()}; "
         f"Python {platform.python_version()}, {versions}. "
         f"Load average {before:.1f} before, {os.getloadavg()[0]:.1f} after."
     )

@@ -135,12 +135,12 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
     import resnetcli as rc
     from resnetcli.bench.allocator import keep_freed_memory
-    from resnetcli.data.read import load
+    from resnetcli.data.read import read_dataset
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
 
     trainer = Trainer(
-        rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
+        rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
         channels_last=loop.channels_last, compile=loop.compile,
     )  # fmt: skip
 
@@ -226,14 +226,14 @@ def speeds(quick: bool) -> str:
 def data_share(quick: bool) -> str:
     """The share of a step that is spent on data."""
     import resnetcli as rc
-    from resnetcli.data.read import load
+    from resnetcli.data.read import read_dataset
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
 
     rows = []
     for net_name in NETS:
         trainer = Trainer(
-            rc.load(net_name), read_recipe("resnet"), load("synthetic"), seed=0, device="cpu", dtype="bf16",
+            rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype="bf16",
             channels_last=True,
         )  # fmt: skip
         for _ in range(3):
@@ -282,13 +282,13 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
     import torch
 
     import resnetcli as rc
-    from resnetcli.data.read import load
+    from resnetcli.data.read import read_dataset
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
     from resnetcli.train.precision import convolution_settings
 
     trainer = Trainer(
-        rc.load(net_name), read_recipe("resnet"), load("synthetic"), device="cuda", cuda_graph=True, **how
+        rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), device="cuda", cuda_graph=True, **how
     )
     for _ in range(3):  # as before the graph that training records: libraries choose their kernels
         trainer.step()

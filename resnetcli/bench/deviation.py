@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetcli.bench.execution import rounding
-from resnetcli.bench.runtimes import Variant, reuse, start
+from resnetcli.bench.runtimes import RuntimeVariant, reuse, start
 from resnetcli.net.module import Net, layer_of
 from resnetcli.net.outputs import tensors
 from resnetcli.plan.plan import Plan
@@ -34,7 +34,7 @@ class Deviation:
         return self.outputs <= self.tolerance and (self.feature_map is None or self.feature_map <= self.tolerance)
 
 
-def check_outputs(variant: Variant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
+def check_outputs(variant: RuntimeVariant, x: Tensor, expected: tuple[Tensor, ...]) -> Deviation:
     """Deviation of a variant from `reference_outputs`, for images that are ready; only the first images are compared.
 
     The last feature map comes from a second instance of the model with one more output: a compiled model gives no

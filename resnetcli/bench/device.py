@@ -60,7 +60,7 @@ def _driver_problem() -> str:
     return ""
 
 
-def describe(device: str) -> str:
+def describe_device(device: str) -> str:
     """The product name of a device: "AMD EPYC 9965", "NVIDIA H200"."""
     if device.startswith("cuda"):
         import torch

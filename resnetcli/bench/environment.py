@@ -79,7 +79,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class HostState:
     """The machine at one moment; None where it does not report a value. Sums are over our processors."""
 
     at_s: float
@@ -109,8 +109,8 @@ class Reading:
 class Ledger:
     """Readings before and after a measurement."""
 
-    before: Reading
-    after: Reading
+    before: HostState
+    after: HostState
 
     @property
     def elapsed_s(self) -> float:
@@ -174,14 +174,14 @@ def ask(words: Sequence[str]) -> str | None:
     return None
 
 
-def read(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"), ask: Ask = ask) -> Reading:
+def take_reading(device: str = "cpu", *, gpu: str | None = None, root: Path = Path("/"), ask: Ask = ask) -> HostState:
     """The machine now, with the GPU's state for a device `cuda:n`; `gpu` is its UUID or number in the driver.
 
     Nothing is changed and nothing raises: what cannot be read is None.
     """
     ours = _ours()
     busy_s, stolen_s = _times(root / "proc/stat", ours)
-    return Reading(
+    return HostState(
         at_s=time.monotonic(),
         own_s=own_seconds(),
         processors=len(ours),

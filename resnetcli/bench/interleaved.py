@@ -17,7 +17,7 @@ import torch
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.energy import Sleep
-from resnetcli.bench.environment import Ledger, Reading
+from resnetcli.bench.environment import HostState, Ledger
 from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.latency import IdleMeter, Measurement, ModelRunner, measure_idle, read_environment
 from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, RunOptions
@@ -75,7 +75,7 @@ class Host(Protocol):
     def release(self) -> None:
         """Return the memory of a model that failed, which nothing refers to any more."""
 
-    def read(self) -> Reading:
+    def read(self) -> HostState:
         """The state of the machine, the models' processes being our own."""
 
     def rounds(self) -> AbstractContextManager[object]:
@@ -150,7 +150,7 @@ class _ModelError(Exception):
 
 
 def _time_rounds(
-    runners: Mapping[int, Runner], base: int, twin: Runner | None, before: Reading, host: Host, time_budget_s: float,
+    runners: Mapping[int, Runner], base: int, twin: Runner | None, before: HostState, host: Host, time_budget_s: float,
     clock: Clock, progress: Progress,
 ) -> tuple[dict[int, Measurement], dict[int, Ratio], float | None, Rounds]:  # fmt: skip
     """Measurements, ratios to the base, the noise floor and the rounds; without a twin there are only measurements.
@@ -237,7 +237,7 @@ class _ThisProcess:
             torch.cuda.empty_cache()
             self._new_pool()  # a failed capture may leave a pool unusable
 
-    def read(self) -> Reading:
+    def read(self) -> HostState:
         return read_environment(self.place)
 
     def rounds(self) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from resnetcli.bench import device as devices
-from resnetcli.bench.environment import Ledger, Reading, own_seconds
+from resnetcli.bench.environment import HostState, Ledger, own_seconds
 from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.interleaved import Interleaved, Runner, interleave
 from resnetcli.bench.latency import Measurement, ModelRunner, read_environment
@@ -76,7 +76,7 @@ def started() -> Iterator[ProcessRunner]:
     """A process that waits for its job; it is ended on leaving."""
     ours, theirs = Pipe()
     handle, nothing = theirs.fileno(), subprocess.DEVNULL
-    code = f"from resnetcli.bench.interleaved_subprocesses import main; main({handle})"
+    code = f"from resnetcli.bench.interleaved_subprocesses import answer_requests; answer_requests({handle})"
     with (
         ours, theirs, tempfile.TemporaryFile() as errors,
         spawned(code, handles=[handle], stdin=nothing, stdout=errors, stderr=errors) as process,
@@ -104,7 +104,7 @@ class _Processes:
     def release(self) -> None:
         pass
 
-    def read(self) -> Reading:
+    def read(self) -> HostState:
         reading = read_environment(self.place)
         # Which other programs use the GPU is not known: the driver lists our processes among them.
         gpu = reading.gpu and replace(reading.gpu, other_processes=None)
@@ -152,7 +152,7 @@ def attend(
         send(runner.measurement(environment))
 
 
-def main(handle: int) -> None:
+def answer_requests(handle: int) -> None:
     """Answer on the connection that the process was started with, until it is closed."""
     with Connection(handle) as line:
         try:

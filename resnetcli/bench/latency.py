@@ -11,13 +11,13 @@ import torch
 
 from resnetcli.bench import device as devices
 from resnetcli.bench.energy import Energy, Meter, Sleep, idle_power, meter, spend
-from resnetcli.bench.environment import Ledger, Noise, Reading, read, spread
+from resnetcli.bench.environment import HostState, Ledger, Noise, spread, take_reading
 from resnetcli.bench.execution import configure_torch, require_supported
 from resnetcli.bench.footprint import Footprint, footprint
 from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, Dtype, Mode, RunOptions
 from resnetcli.bench.prepare import Ready, Setup, on_device, out_of_memory_message, prepare, set_up
 from resnetcli.bench.runtimes import explain_errors
-from resnetcli.bench.sampling import Clock, Progress, Samples, Warmup, no_progress, sample, throughput, warm_up
+from resnetcli.bench.sampling import Clock, Progress, Samples, WarmupResult, no_progress, sample, throughput, warm_up
 from resnetcli.bench.statistics import interval, iqr, median, outliers, p99, quantile
 from resnetcli.bench.training_step import Phases, time_phases
 from resnetcli.net.memory import fitting
@@ -81,7 +81,7 @@ class Extras:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Extras, Timing, Warmup, Setup):
+class Measurement(Extras, Timing, WarmupResult, Setup):
     """All figures of one model on one device at one batch size, with the conditions.
 
     Each base class has the figures of one source. A new figure is a field of one of them, filled in where it is built.
@@ -129,7 +129,7 @@ class ModelRunner:
     def __init__(self, ready: Ready, clock: Clock, time_budget_s: float, meter: IdleMeter | None = None) -> None:
         self.ready, self.clock, self.budget_s, self.meter = ready, clock, time_budget_s, meter
         self.least_s = min(0.5, time_budget_s / 6)
-        self.warmup: Warmup
+        self.warmup: WarmupResult
         self.timing: Timing
         self.extras: Extras
 
@@ -173,7 +173,7 @@ class ModelRunner:
         return Measurement(
             **vars(self.ready.setup), **vars(self.warmup), **vars(timing), **vars(self.extras),
             device=device,
-            device_name=devices.describe(device),
+            device_name=devices.describe_device(device),
             torch=str(torch.__version__),
             environment=environment,
             noisy=(*noisy, *phases.inconsistencies(timing.median_s)) if phases else noisy,
@@ -237,9 +237,9 @@ def measure_footprint(plan: Plan, *, device: str, batch_size: int, options: RunO
             return footprint(prepared.call, prepared.images.nbytes, place, captured_bytes=prepared.captured_bytes)
 
 
-def read_environment(place: torch.device) -> Reading:
+def read_environment(place: torch.device) -> HostState:
     """The state of the machine and of that device."""
-    return read(str(place), gpu=nvml_uuid(place))
+    return take_reading(str(place), gpu=nvml_uuid(place))
 
 
 def nvml_uuid(place: torch.device) -> str | None:

@@ -201,7 +201,7 @@ def _set_up_training(
     expected = None if options.plain else training.training_reference(net, x)
     with explain_errors(plan, options):
         start = clock()
-        model = training.trainable(plan, net, options, len(x), place)
+        model = training.make_trainable(plan, net, options, len(x), place)
         ready = model.ready(x)
         _wait(place)
         seconds = clock() - start

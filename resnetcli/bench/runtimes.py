@@ -32,7 +32,7 @@ Pool = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class RuntimeVariant:
     """A model under some options, on its device. Built and called within `execution.configure_torch`."""
 
     call: Call
@@ -50,7 +50,7 @@ class Variant:
     """Peak memory of the forward pass that a CUDA graph captured, without the images; None without a graph."""
 
 
-def transform(plan: Plan, net: nn.Module, options: RunOptions, x: Tensor, pool: Pool | None = None) -> Variant:
+def transform(plan: Plan, net: nn.Module, options: RunOptions, x: Tensor, pool: Pool | None = None) -> RuntimeVariant:
     """The calibrated fp32 model `net` under some options, for fp32 images of x's shape. `net` itself is modified.
 
     Within `execution.configure_torch`. A CUDA graph allocates from `pool`, which graphs that never run at the same time
@@ -78,7 +78,7 @@ def transform(plan: Plan, net: nn.Module, options: RunOptions, x: Tensor, pool: 
     call = start(plan, net, images, options)
     if options.cuda_graph:
         call, captured_bytes = _graph(call, images, pool)
-    return Variant(call, ready, plan, net, options, images, captured_bytes)
+    return RuntimeVariant(call, ready, plan, net, options, images, captured_bytes)
 
 
 def cast(net: nn.Module, dtype: Dtype) -> nn.Module:

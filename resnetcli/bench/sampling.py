@@ -26,7 +26,7 @@ def portion(progress: Progress, number: int, of: int) -> Progress:
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: a `Measurement` inherits from several such classes
-class Warmup:
+class WarmupResult:
     """The calls before the first sample."""
 
     warmup_s: float
@@ -48,7 +48,7 @@ class Samples:
 
 def warm_up(
     timer: Timer, clock: Clock, *, least_s: float = 0.5, most_s: float = 2.0, calls: int = 3, tolerance: float = 0.01
-) -> Warmup:
+) -> WarmupResult:
     """Calls until `least_s` and `calls` have passed and the running median moves by less than `tolerance`, or `most_s`.
 
     It has converged when the median of all calls is that of the earlier half of them.
@@ -65,7 +65,7 @@ def warm_up(
         now = median(times)
         settled = abs(median(times[: len(times) // 2]) - now) <= tolerance * now
         if settled or elapsed >= most_s:
-            return Warmup(warmup_s=elapsed, warmup_calls=len(times), warmup_settled=settled)
+            return WarmupResult(warmup_s=elapsed, warmup_calls=len(times), warmup_settled=settled)
 
 
 @dataclass(frozen=True, slots=True)

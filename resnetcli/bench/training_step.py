@@ -101,7 +101,7 @@ class TrainableModel:
         mark()
 
 
-def trainable(plan: Plan, net: Net, options: RunOptions, batch_size: int, place: torch.device) -> TrainableModel:
+def make_trainable(plan: Plan, net: Net, options: RunOptions, batch_size: int, place: torch.device) -> TrainableModel:
     """A plan's fp32 model, ready to be trained on batches of that size. The model itself is modified.
 
     Raises UsageError for a model without weights, ResourceError for a batch too small for its BatchNorms.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from resnetcli.errors import ResourceError
 from resnetcli.net.feed import Fed
-from resnetcli.net.feed import image_sizes as sizes_of
+from resnetcli.net.feed import image_argument_sizes as sizes_of
 from resnetcli.net.foreign import rebuilt
 from resnetcli.net.module import Net, build, initialise
 from resnetcli.ops import BatchNorm

@@ -1,7 +1,7 @@
 """A measurement in a separate process: nothing that ran before is in its memory, caches or compilers.
 
-`run` is the parent's side, `main` the child's: a pickled job on stdin, a pickled answer on stdout. Neither the child
-nor its own children outlive the parent.
+`run` is the parent's side, `run_worker` the child's: a pickled job on stdin, a pickled answer on stdout. Neither the
+child nor its own children outlive the parent.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def run(job: Job, timeout_s: float = TIMEOUT_S) -> Measurement | str:
 def _submit(job: Job, timeout_s: float) -> Any:
     _free_cached_memory(job.device)
     pipe = subprocess.PIPE
-    with spawned("from resnetcli.bench.worker import main; main()", stdin=pipe, stdout=pipe, stderr=pipe) as child:
+    code = "from resnetcli.bench.worker import run_worker; run_worker()"
+    with spawned(code, stdin=pipe, stdout=pipe, stderr=pipe) as child:
         try:
             answer, errors = child.communicate(pickle.dumps(job), timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -182,7 +183,7 @@ def first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0]
 
 
-def main() -> None:
+def run_worker() -> None:
     """Run one job. Output of libraries goes to stderr: stdout carries the answer."""
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)

@@ -84,7 +84,7 @@ def explain(
     from resnetcli.roofline.plot import roofline_svg
     from resnetcli.roofline.profiles import read_profile
     from resnetcli.roofline.suggestions import measure_suggestions, suggest
-    from resnetcli.roofline.summary import summarize
+    from resnetcli.roofline.summary import describe_explanation
     from resnetcli.spec.inputs import as_shape
     from resnetcli.spec.read import read
     from resnetcli.spec.zoo import Zoo
@@ -136,7 +136,7 @@ def explain(
         write_output(roofline, roofline_svg(explanation))
         complain(f"wrote {roofline}")
     output = Output(
-        lambda: explain_record(explanation, difference, suggestions, summarize(explanation, difference)),
+        lambda: explain_record(explanation, difference, suggestions, describe_explanation(explanation, difference)),
         lambda: _sections(explanation, difference, suggestions),
         lambda: [parts_sheet("stage", explanation.stages)],
         failures=failures, warnings=unreliable(explanation), explain_columns=explain_columns,
@@ -156,9 +156,9 @@ def _sections(
         parts_sheet,
         suggestions_sheet,
     )
-    from resnetcli.roofline.summary import summarize
+    from resnetcli.roofline.summary import describe_explanation
 
-    lines = [summarize(explanation, difference), *explain_heading(explanation)]
+    lines = [describe_explanation(explanation, difference), *explain_heading(explanation)]
     lines += difference_lines(difference) if difference else []
     yield Section(parts_sheet("stage", explanation.stages, legend=False), lines)
     notes = [layer_times_line(explanation)] if explanation.layer_times else []

@@ -325,7 +325,7 @@ def _path(text: str | None) -> Path | None:
 
 def _show(outcome: TrainOutcome, format: Format, *, explain_columns: bool) -> None:
     """Print the results; the exit code says whether the runs are complete."""
-    from resnetcli.train.results import models_record, results_lines, results_sheet, seeds_sheet
+    from resnetcli.train.results import models_record, result_lines, results_sheet, seeds_sheet
 
     models = [model for model in outcome.models if model.results]
     summary = models[0].summary if models and not outcome.several else None
@@ -339,7 +339,7 @@ def _show(outcome: TrainOutcome, format: Format, *, explain_columns: bool) -> No
         if summary is not None:
             yield Section(seeds_sheet(models[0].results))
         if models:
-            yield Section(results_sheet(models), after=results_lines(models))
+            yield Section(results_sheet(models), after=result_lines(models))
 
     if models or (outcome.several and format.name == "json"):
         print_output(Output(record, sections, explain_columns=explain_columns), format)

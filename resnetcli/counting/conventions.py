@@ -24,7 +24,7 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(_REGISTERED)
 DEFAULT = "macs"
 
 
-def register(convention: Convention) -> Convention:
+def register_convention(convention: Convention) -> Convention:
     """Add a convention; it replaces one of the same name."""
     _REGISTERED[convention.name] = convention
     return convention
@@ -187,18 +187,18 @@ def _torch(module: Any, x: Any) -> Result:
 _NEEDS_MEMORY = Defect("fails on the meta device: the weights must be in memory")
 _BIAS_OF_FC = Defect("counts the bias of convolutions, but not of fully connected layers", ("fc_bias",))
 
-register(
+register_convention(
     Convention(
         "macs", "papers (as FLOPs), torchvision's model pages (as GFLOPS)", "any", "MACs", {"macs": 1},
         head="MACs", note="papers call these FLOPs",
     )
 )  # fmt: skip
-register(
+register_convention(
     Convention(
         "flops", "two operations per multiply-accumulate", "any", "FLOPs", {"macs": 2}, head="FLOPs", note="2 x MACs"
     )
 )
-register(
+register_convention(
     Convention(
         "fvcore",
         "fvcore FlopCountAnalysis (as flops); timm's tables (as GMACs)",
@@ -212,7 +212,7 @@ register(
         run=_fvcore,
     )
 )
-register(
+register_convention(
     Convention(
         "fvcore-train",
         "fvcore FlopCountAnalysis on a module in training mode (as flops)",
@@ -233,7 +233,7 @@ register(
         run=_fvcore_train,
     )
 )
-register(
+register_convention(
     Convention(
         "thop",
         "thop profile (as MACs)",
@@ -258,7 +258,7 @@ register(
         run=_thop,
     )
 )
-register(
+register_convention(
     Convention(
         "ptflops",
         "ptflops get_model_complexity_info, backend pytorch (as MACs)",
@@ -289,7 +289,7 @@ register(
         run=_ptflops,
     )
 )
-register(
+register_convention(
     Convention(
         "ptflops-aten",
         "ptflops get_model_complexity_info, backend aten (as MACs); pycls (as flops)",
@@ -302,7 +302,7 @@ register(
         run=_ptflops_aten,
     )
 )
-register(
+register_convention(
     Convention(
         "mmcv",
         "MMCV get_model_complexity_info (as FLOPs), MMPretrain's model zoo; ptflops of 2021",
@@ -325,7 +325,7 @@ register(
         run=_mmcv,
     )
 )
-register(
+register_convention(
     Convention(
         "torchinfo",
         "torchinfo summary (as mult-adds)",
@@ -340,7 +340,7 @@ register(
         run=_torchinfo,
     )
 )
-register(
+register_convention(
     Convention(
         "calflops",
         "calflops calculate_flops, DeepSpeed's FLOPs profiler (as FLOPs)",
@@ -367,7 +367,7 @@ register(
         run=_calflops,
     )
 )
-register(
+register_convention(
     Convention(
         "torch",
         "torch.utils.flop_counter FlopCounterMode, forward (as FLOPs)",
@@ -382,4 +382,4 @@ register(
         run=_torch,
     )
 )  # fmt: skip
-register(Convention("darknet", "darknet's `Bn Ops` and the YOLO papers'", "any", "FLOPs", {"macs": 2}))
+register_convention(Convention("darknet", "darknet's `Bn Ops` and the YOLO papers'", "any", "FLOPs", {"macs": 2}))

@@ -43,7 +43,7 @@ class Location:
         return self.official.layout(self.version)
 
 
-def load(
+def read_dataset(
     name: str = "cifar10",
     folder: Path | None = None,
     *,

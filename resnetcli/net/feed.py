@@ -159,6 +159,6 @@ def takes_images(inputs: Inputs) -> bool:
     return inputs[0].kind == "float" and not inputs[0].name
 
 
-def image_sizes(inputs: Inputs) -> tuple[int, ...]:
+def image_argument_sizes(inputs: Inputs) -> tuple[int, ...]:
     """The sizes of one image that a `Fed` model is called with."""
     return inputs[0].sizes if takes_images(inputs) else (1,)

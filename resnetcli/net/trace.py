@@ -20,7 +20,7 @@ from resnetcli.net.meta_copy import meta_copy
 from resnetcli.net.recorder import Recorder
 from resnetcli.net.trace_plan import Trace, trace_of
 from resnetcli.ops import Shape, Traced
-from resnetcli.spec.inputs import FORMS, Inputs, describe, image_of, of_image
+from resnetcli.spec.inputs import FORMS, Inputs, describe_inputs, image_of, of_image
 
 
 def trace(module: nn.Module, input: Shape | Inputs, *, name: str, title: str) -> Trace:
@@ -104,7 +104,7 @@ def _failed(error: BaseException, recorder: Recorder | None, inputs: Inputs, tit
     where = f" in `{recorder.failed_in}`" if recorder and recorder.failed_in else ""
     line = f" ({line})" if (line := line_of(error, file)) else ""
     image = image_of(inputs)
-    on = f"an image of {image}" if image else f"an input of {describe(inputs)}"
+    on = f"an image of {image}" if image else f"an input of {describe_inputs(inputs)}"
     text = f"`{title}` fails on {on}{where}: {model_error_text(error)}{line}"
     if recorder is None or not isinstance(error, Exception):
         return UsageError(text)

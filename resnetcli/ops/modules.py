@@ -43,7 +43,7 @@ def _as_parent(module: M, parent: type[M]) -> M:
     return module
 
 
-class Scale(nn.Module):
+class ScaleModule(nn.Module):
     """factor * x."""
 
     def __init__(self, factor: float) -> None:
@@ -57,7 +57,7 @@ class Scale(nn.Module):
         return f"{self.factor}"
 
 
-class PadChannels(nn.Module):
+class PadChannelsModule(nn.Module):
     """Every stride-th pixel, zero channels appended: (b, c, h, w) -> (b, c + added, ceil(h/stride), ceil(w/stride))."""
 
     def __init__(self, added: int, stride: int) -> None:
@@ -71,7 +71,7 @@ class PadChannels(nn.Module):
         return f"{self.added}, stride={self.stride}"
 
 
-class PyramidPool(nn.Module):
+class PyramidPoolModule(nn.Module):
     """Max pooling to each level's grid, concatenated to one vector: (b, c, h, w) -> (b, c * sum of level^2)."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
@@ -85,7 +85,7 @@ class PyramidPool(nn.Module):
         return ", ".join(map(str, self.levels))
 
 
-class RegionPool(nn.Module):
+class RegionPoolModule(nn.Module):
     """`size` samples of each of `maps` regions, the same boxes for every image: (b, c, h, w) -> (b*maps, c, *size).
 
     RoIAlign with one bilinear sample a bin (He et al. 2017, arXiv:1703.06870, 3). Proposals are not computed: the

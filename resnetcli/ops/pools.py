@@ -247,10 +247,10 @@ class PyramidPool(Op):
         return extra
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`resnetcli.ops.modules.PyramidPool`."""
+        """`resnetcli.ops.modules.PyramidPoolModule`."""
         from resnetcli.ops import modules
 
-        return modules.PyramidPool(self.levels)
+        return modules.PyramidPoolModule(self.levels)
 
 
 @register
@@ -309,7 +309,7 @@ class RegionPool(Op):
         return Traffic(read, y.elements + copied, weights=weights, kernels=2 if copied else 1)
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`resnetcli.ops.modules.RegionPool`."""
+        """`resnetcli.ops.modules.RegionPoolModule`."""
         from resnetcli.ops import modules
 
-        return modules.RegionPool(self.size, self.maps, **settings.factory)
+        return modules.RegionPoolModule(self.size, self.maps, **settings.factory)

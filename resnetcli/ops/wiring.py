@@ -81,10 +81,10 @@ class Scale(Op):
         return "scale"
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`resnetcli.ops.modules.Scale`."""
+        """`resnetcli.ops.modules.ScaleModule`."""
         from resnetcli.ops import modules
 
-        return modules.Scale(self.factor)
+        return modules.ScaleModule(self.factor)
 
 
 @register
@@ -129,10 +129,10 @@ class PadChannels(Op):
         return Traffic(copied, y.elements + copied, kernels=2)
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
-        """`resnetcli.ops.modules.PadChannels`."""
+        """`resnetcli.ops.modules.PadChannelsModule`."""
         from resnetcli.ops import modules
 
-        return modules.PadChannels(self.channels - x.c, self.stride)
+        return modules.PadChannelsModule(self.channels - x.c, self.stride)
 
 
 @register

@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnetcli.bench.device import find
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.read import load
+from resnetcli.data.read import read_dataset
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.net.memory import fitting
 from resnetcli.parallel.checks import has_unused_steps, require_parallel, split_batch
@@ -213,7 +213,7 @@ class Team:
         config, data = job.config, self._data
         if data is None or data.digest != config.data_digest:
             folder = None if config.data_folder is None else Path(config.data_folder)
-            data = self._data = load(config.data, folder, download=job.download)
+            data = self._data = read_dataset(config.data, folder, download=job.download)
         if data.digest != config.data_digest:
             raise UsageError("the dataset differs from that of rank 0", "every machine needs the same dataset")
         return data

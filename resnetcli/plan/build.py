@@ -12,7 +12,7 @@ MAX_STEPS = 16_384
 """About four times the steps of the deepest published model, with 1,202 layers (He et al. 2015)."""
 
 
-class Stop(Exception):  # noqa: N818 - not an error: its problem is in the list
+class StopLowering(Exception):  # noqa: N818 - not an error: its problem is in the list
     """Raised if there is no shape to continue with."""
 
 
@@ -42,7 +42,7 @@ class PlanBuilder:
     def stop(self, message: str, hint: str = "") -> NoReturn:
         """Add a problem and stop: there is no shape to continue with."""
         self.fail(message, self.at, hint)
-        raise Stop
+        raise StopLowering
 
     def emit(
         self, op: Op, where: Where, shape: Shape, *inputs: int, active: bool = False, normed: bool = False
@@ -66,7 +66,7 @@ class PlanBuilder:
         except ShapeError as error:
             self.fail(error.message, self.at, error.hint, error.notes)
             if error.recovered is None:
-                raise Stop from None
+                raise StopLowering from None
             shape = error.recovered
         if op.params(before) > MAX_ELEMENTS:
             self.stop(f"a weight of {op.params(before):,} scalars exceeds the limit of 2^40")

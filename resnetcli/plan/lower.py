@@ -26,7 +26,7 @@ from resnetcli.ops import (
     ShapeError,
 )
 from resnetcli.plan import lint
-from resnetcli.plan.build import MAX_STEPS, PlanBuilder, Stop
+from resnetcli.plan.build import MAX_STEPS, PlanBuilder, StopLowering
 from resnetcli.plan.plan import Plan, Where
 from resnetcli.spec.reference import Origin
 from resnetcli.spec.spec import (
@@ -82,7 +82,7 @@ class _Lowering(PlanBuilder):
                 y, _ = self.sequence(items, stages[name], Where(f"aux.{name}"), strided=True)
                 stages[f"aux.{name}"] = y
                 outputs.append(y)
-        except Stop:
+        except StopLowering:
             pass
         self.problems.close()
         lint.outputs(self, spec, outputs)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from resnetcli.errors import Problem
 from resnetcli.ops import Op, Shape
-from resnetcli.spec.inputs import Inputs, describe
+from resnetcli.spec.inputs import Inputs, describe_inputs
 from resnetcli.spec.reference import UNNAMED, Origin
 
 Role = Literal["", "F", "shortcut", "end", "aside"]
@@ -116,7 +116,7 @@ class Plan:
     @property
     def input_text(self) -> str:
         """`3 x 224 x 224`, `128 tokens`."""
-        return describe(self.inputs) if self.inputs else str(self.input)
+        return describe_inputs(self.inputs) if self.inputs else str(self.input)
 
     @property
     def input_sizes(self) -> tuple[int, ...]:

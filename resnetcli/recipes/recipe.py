@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from resnetcli.errors import UsageError, plural
-from resnetcli.recipes.schedule import MAX_ITERATIONS, Rate, Schedule, Warmup, rate
+from resnetcli.recipes.schedule import MAX_ITERATIONS, Rate, Schedule, Warmup, resolve_rate
 from resnetcli.recipes.schema import Range, Written
 
 MAX_BATCH = 65_536
@@ -98,7 +98,7 @@ class Recipe:
     def rate(self, images: int, depth: int = 0) -> Rate:
         """The learning rate of a run over `images` training images, for a model of `depth` weighted layers."""
         at = tuple(self._iterations(milestone, images) for milestone in self.schedule.at)
-        return rate(self.schedule, self.warmup, iterations=self.length(images), at=at, depth=depth)
+        return resolve_rate(self.schedule, self.warmup, iterations=self.length(images), at=at, depth=depth)
 
     def _iterations(self, amount: float | None, images: int) -> int:
         """An amount of iterations or epochs in iterations; exactly, so that no milestone moves by one."""

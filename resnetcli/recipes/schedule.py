@@ -138,7 +138,7 @@ class Rate:
                 assert_never(schedule.kind)
 
 
-def rate(
+def resolve_rate(
     schedule: Schedule, warmup: Warmup | None, *, iterations: int, at: tuple[int, ...] = (), depth: int = 0
 ) -> Rate:
     """The rate of a run of `iterations`, with milestones in iterations, for a model of `depth` weighted layers."""

@@ -265,9 +265,9 @@ def diff_baseline(comparison: Comparison, baseline: Baseline) -> BaselineDiff:
 
 def check_machine(baseline: Baseline, device: str) -> None:
     """Raises UsageError if the baseline is from another device; called before anything is measured."""
-    from resnetcli.bench.device import describe, find
+    from resnetcli.bench.device import describe_device, find
 
-    name = describe(find(device))
+    name = describe_device(find(device))
     known = {str(entry.conditions.get("device_name")) for entry in baseline.entries}
     if name not in known:
         others = ", ".join(sorted(f"`{other}`" for other in known))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from resnetcli.ops import Shape
 from resnetcli.plan.count import Counts, count, stage_steps
 from resnetcli.plan.plan import Plan
-from resnetcli.roofline.bounds import Bound, LowerBound, RooflineCost, lower_bound, sum_costs
+from resnetcli.roofline.bounds import Bound, LowerBound, RooflineCost, add_costs, lower_bound
 from resnetcli.roofline.peaks import DevicePeaks
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class Explanation:
             steps,
             sum(counts[i].macs for i in steps),
             sum(counts[i].activations for i in steps),
-            sum_costs(self.eager.steps[i] for i in steps),
-            sum_costs(self.fused.steps[i] for i in steps),
+            add_costs(self.eager.steps[i] for i in steps),
+            add_costs(self.fused.steps[i] for i in steps),
             None if times is None else sum(times[i] for i in steps),
         )
 

@@ -139,7 +139,7 @@ def lower_bound(
         flops = batch_size * cost.flops
         compute_s = flops / (matmul if isinstance(step.op, Linear) else peak.best)
         steps.append(_step_cost(device_peaks, flops, compute_s, moved, batch_size, size))
-    total = sum_costs(steps)
+    total = add_costs(steps)
     if not total.kernels:
         raise UsageError(f"`{plan.name}` launches no kernels, so it has no lower bound")
     if not math.isfinite(total.lower_bound_s) or total.lower_bound_s <= 0:
@@ -165,6 +165,6 @@ def _step_cost(
     )
 
 
-def sum_costs(costs: Iterable[RooflineCost]) -> RooflineCost:
+def add_costs(costs: Iterable[RooflineCost]) -> RooflineCost:
     """The sum, exact in its integers."""
     return sum(costs, RooflineCost())

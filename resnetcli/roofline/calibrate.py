@@ -75,7 +75,7 @@ def measure_device_peaks(
     if not peaks:
         raise ResourceError(f"`{place}` could not be calibrated: no matrix multiplication succeeded")
     return DevicePeaks(
-        name=devices.describe(str(place)),
+        name=devices.describe_device(str(place)),
         device=place.type,
         source="measured",
         peaks=peaks,

@@ -128,9 +128,9 @@ def _identity(device: str) -> Sequence[str]:
              _torch_version()]  # fmt: skip
     facts += [f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     if device.startswith("cuda"):
-        from resnetcli.bench.device import describe
+        from resnetcli.bench.device import describe_device
 
-        facts.append(describe(device))
+        facts.append(describe_device(device))
     return facts
 
 

@@ -14,7 +14,7 @@ CAUSE_NOUNS: dict[Cause, str] = {
 }
 
 
-def summarize(explanation: Explanation, difference: TimeDifference | None = None) -> str:
+def describe_explanation(explanation: Explanation, difference: TimeDifference | None = None) -> str:
     """Why a model takes its time, or how its time differs from another's; says so if a run was noisy."""
     sentence = _compare(difference) if difference else _describe(explanation)
     analyzed = (difference.model, difference.other) if difference else (explanation,)

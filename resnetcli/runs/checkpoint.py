@@ -82,7 +82,7 @@ def files(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def load(path: Path, expected: Mapping[str, Tensor]) -> Checkpoint:
+def load_checkpoint(path: Path, expected: Mapping[str, Tensor]) -> Checkpoint:
     """Read a checkpoint whose tensors have the names, shapes and dtypes of `expected`, which may be meta tensors.
 
     Raises Damaged for any other file, before anything is allocated for it.
@@ -122,7 +122,7 @@ def newest(folder: Path, expected: Mapping[str, Tensor], warn: Callable[[str], o
     found = files(folder)
     for place, (_, path) in enumerate(found):
         try:
-            return load(path, expected)
+            return load_checkpoint(path, expected)
         except Damaged as reason:
             then = "the previous one is used" if place < len(found) - 1 else "there is no previous one"
             warn(f"warning: `{path}` is damaged: {reason}; {then}")

@@ -37,7 +37,7 @@ TAGS = {column: _tag(column) for column in COLUMNS if column not in ("iteration"
 """The tag of each column; the other two are an event's step and time."""
 
 
-def load() -> list[Any]:
+def import_package() -> list[Any]:
     """The package's modules: events, summaries, records. Raises UsageError if it cannot be imported."""
     hint = "`pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`"
     try:
@@ -59,8 +59,8 @@ class EventWriter:
     """A session's event file, to append to. Points that cannot be written are written with the next."""
 
     def __init__(self, run: Path, clock: Callable[[], float] = time.time) -> None:
-        """For a run whose readings are cut off where the session resumes. Raises UsageError as `load`."""
-        self._events, self._summaries, self._records = load()
+        """For a run whose readings are cut off where the session resumes. Raises UsageError as `import_package`."""
+        self._events, self._summaries, self._records = import_package()
         self._run, self._size, self._clock = run, 0, clock
         self._waiting = read_metrics(run)
         self._begun = clock() - (self._waiting[-1].wall_s if self._waiting else 0.0)

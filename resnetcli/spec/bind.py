@@ -12,7 +12,7 @@ from typing import Literal, cast
 from resnetcli.errors import At, Problems, SpecError, did_you_mean
 from resnetcli.ops import WORDS, PoolTo
 from resnetcli.spec.cell import parse_cell
-from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate, names_in
+from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate_expression, names_in
 from resnetcli.spec.parse import parse_head
 from resnetcli.spec.phrase import Phrase, PhraseError, Word
 from resnetcli.spec.source import MAX_DEPTH, Map, Node, Seq, Text
@@ -284,7 +284,7 @@ class _Words:
         if not word.text.isdecimal():
             self.used.update(names_in(word.text))
         try:
-            value = evaluate(word.text, self.names)
+            value = evaluate_expression(word.text, self.names)
         except NumberError as error:
             stride = re.fullmatch("s([0-9]+)", word.text)
             hint = f"a stride is written `/{stride[1]}`" if stride else error.hint

@@ -223,6 +223,6 @@ def first_shape(inputs: Inputs) -> Shape:
     return Shape(sizes[0], sizes[1], math.prod(sizes[2:]))
 
 
-def describe(inputs: Inputs) -> str:
+def describe_inputs(inputs: Inputs) -> str:
     """`1 x 28 x 28, mask = bool 28 x 28`."""
     return ", ".join(map(str, inputs))

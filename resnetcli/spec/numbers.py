@@ -43,7 +43,7 @@ def printed_figure(digits: str, unit: str) -> tuple[Decimal, Decimal]:
     return value * _UNITS[unit], Decimal(1).scaleb(int(value.as_tuple().exponent)) * _UNITS[unit]
 
 
-def evaluate(text: str, names: Mapping[str, int]) -> int:
+def evaluate_expression(text: str, names: Mapping[str, int]) -> int:
     """The value of an expression of whole numbers, `names`, + - * / and brackets.
 
     Raises NumberError for anything else, for an unknown name, a division with a remainder, or an enormous value.

@@ -12,7 +12,7 @@ from resnetcli.spec.bind import Binder, Block, is_name
 from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.header import Header
 from resnetcli.spec.lineage import Document, Merged, lineage, merge, open_document
-from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate, names_in
+from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate_expression, names_in
 from resnetcli.spec.parse import parse_head
 from resnetcli.spec.phrase import PhraseError
 from resnetcli.spec.source import Map, Node, Seq, Text
@@ -151,7 +151,7 @@ class _Reader:
                 names[name] = 1
             else:
                 try:
-                    names[name] = evaluate(_closed(node.value), names)
+                    names[name] = evaluate_expression(_closed(node.value), names)
                 except NumberError as error:
                     self.problems.add(*self._bad_let(node, error, names, parameters, merged))
                     names[name] = 1  # a stand-in, so that reading continues
@@ -275,7 +275,7 @@ def _around(value: int, reach: int = 100) -> list[int]:
 
 def _comes_out(text: str, names: Mapping[str, int]) -> bool:
     try:
-        return evaluate(_closed(text), names) > 0
+        return evaluate_expression(_closed(text), names) > 0
     except NumberError:
         return False
 

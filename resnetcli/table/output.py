@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from resnetcli.table.safe import ENCODING_ERRORS, json_text, no_commands, printable
-from resnetcli.table.sheet import Sheet, comfortable_width, groups, least_widths, split, to_rich, without_spare
+from resnetcli.table.sheet import Sheet, comfortable_width, groups, least_widths, split_columns, to_rich, without_spare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ def print_sheet(sheet: Sheet) -> Sheet:
     if sheet.headings:
         _print_groups(sheet)
     else:
-        for number, part in enumerate(split(sheet, screen.width)):
+        for number, part in enumerate(split_columns(sheet, screen.width)):
             print_texts([""] if number else [])
             print_table(to_rich(part))
     print_texts([f"hidden (terminal too narrow): {', '.join(left_out)}"] if left_out else [], style="dim")

@@ -209,7 +209,7 @@ def comfortable_width(sheet: Sheet) -> int:
     return sum(widths) + 3 * (len(widths) - 1) + 2  # between columns, and at the edges
 
 
-def split(sheet: Sheet, width: int) -> list[Sheet]:
+def split_columns(sheet: Sheet, width: int) -> list[Sheet]:
     """The sheet, or several with some of its columns each and the first in all, none wider than that if it can be.
 
     In those that follow, rows that have nothing to say are left out.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from resnetcli.bench.device import describe, find
+from resnetcli.bench.device import describe_device, find
 from resnetcli.errors import UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.runs import checkpoint
@@ -59,7 +59,7 @@ def evaluate_run(
         loaded = checkpoint.newest(run.path, expected, say)
     else:
         try:
-            loaded = checkpoint.load(found[iteration], expected)
+            loaded = checkpoint.load_checkpoint(found[iteration], expected)
         except checkpoint.Damaged as reason:
             raise UsageError(f"`{found[iteration]}` is damaged: {reason}") from None
     require_same(loaded.facts.get("config"), config, run.path)
@@ -70,7 +70,7 @@ def evaluate_run(
     images = data.train.images if subset is None else data.train.images[subset]
     normalise = normalisation(images, recipe.normalise).to(torch.device(device))
     evaluator = Evaluator(model, data, normalise, torch.device(device), channels_last=config.channels_last)
-    here = replace(config, data_text=data.text, device=device, device_name=describe(device))
+    here = replace(config, data_text=data.text, device=device, device_name=describe_device(device))
     return eval_record(run, loaded.iteration, data.class_names, evaluator.by_class(), here)
 
 

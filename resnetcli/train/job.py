@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnetcli.bench.device import describe
+from resnetcli.bench.device import describe_device
 from resnetcli.data.read import default_name as default_data
-from resnetcli.data.read import load
+from resnetcli.data.read import read_dataset
 from resnetcli.errors import Source, UsageError
 from resnetcli.ops import Shape
 from resnetcli.plan.count import count
@@ -98,7 +98,7 @@ def new_job(options: TrainOptions, zoo: Zoo, say: Say, data: Dataset | None = No
     device = resolve_device(options)
     options = with_defaults(options, device)
     if options.tensorboard:
-        tensorboard.load()  # raises if it is not installed
+        tensorboard.import_package()  # raises if it is not installed
     if options.model is None:
         hint = "`--depth 56`, or `--model` with a name in the zoo or a path"
         raise UsageError("no model given: use --depth or --model", hint)
@@ -113,7 +113,7 @@ def new_job(options: TrainOptions, zoo: Zoo, say: Say, data: Dataset | None = No
     if options.team is not None:
         recipe = options.team.split_batch(recipe, new=True)
     folder = None if options.data_dir is None else Path(options.data_dir)
-    data = data or load(options.data or default_data(folder), folder, download=options.download, log=say)
+    data = data or read_dataset(options.data or default_data(folder), folder, download=options.download, log=say)
     spec = fit_to_data(options.model, own, options.parameters, data.image, data.classes, zoo)
     plan = lower(spec)
     model_text = resolved(options.model, spec, zoo=zoo)
@@ -169,7 +169,7 @@ def _machine(device: str, options: TrainOptions) -> dict[str, Any]:
     """Fields of a configuration that follow from the machine."""
     return {
         "device": device,
-        "device_name": describe(device),
+        "device_name": describe_device(device),
         "versions": versions(),
         "processes": options.processes,
     }
@@ -259,7 +259,7 @@ def resumed_job(run: Run, options: TrainOptions, say: Say, data: Dataset | None 
 def load_dataset(config: Config, options: TrainOptions, say: Say) -> Dataset:
     """The run's dataset, from where the options or the run itself say. Raises UsageError and ResourceError."""
     folder = options.data_dir or config.data_folder
-    return load(config.data, None if folder is None else Path(folder), download=options.download, log=say)
+    return read_dataset(config.data, None if folder is None else Path(folder), download=options.download, log=say)
 
 
 def read_files(run: Run) -> tuple[Source, Recipe]:
@@ -280,7 +280,7 @@ def writes_events(runs: Iterable[Path], options: TrainOptions, say: Say) -> bool
     if options.tensorboard is False or (options.tensorboard is None and not any(map(tensorboard.event_files, runs))):
         return False
     try:
-        tensorboard.load()
+        tensorboard.import_package()
     except UsageError as error:
         if options.tensorboard:
             raise

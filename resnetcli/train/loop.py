@@ -325,7 +325,7 @@ class Trainer:
             for old in [e for e in self._epochs if e < epoch - 1 or e > epoch]:
                 del self._epochs[old]
             augmentation = self.recipe.augmentation
-            self._epochs[epoch] = order.stream(
+            self._epochs[epoch] = order.sample_order(
                 self.seed, epoch, self.n, self._images.places, augmentation.flip, self.device
             )
         return self._epochs[epoch]

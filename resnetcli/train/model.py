@@ -89,7 +89,7 @@ def training_subset(recipe: Recipe, data: Dataset) -> NDArray[np.int64] | None:
             f"the dataset has {plural(n, 'training image')}, not {recipe.train_split:,}",
             f"use `--train-split` below {n:,}",
         )
-    subset: NDArray[np.int64] = order.split(n, recipe.train_split)[0].numpy()
+    subset: NDArray[np.int64] = order.split_indices(n, recipe.train_split)[0].numpy()
     return subset
 
 

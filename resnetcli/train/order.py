@@ -62,13 +62,13 @@ def crops(seed: int, epoch: int, n: int, places: int, flip: bool, device: torch.
     return torch.stack((top, left, x & 1 if flip else torch.zeros_like(x)))
 
 
-def stream(seed: int, epoch: int, n: int, places: int, flip: bool, device: torch.device | str = "cpu") -> Tensor:
+def sample_order(seed: int, epoch: int, n: int, places: int, flip: bool, device: torch.device | str = "cpu") -> Tensor:
     """The samples of an epoch in order: (4, n) of index, top, left, flip."""
     order = epoch_order(seed, epoch, n, device)
     return torch.cat((order[None], crops(seed, epoch, n, places, flip, device)[:, order]))
 
 
-def split(n: int, size: int) -> tuple[Tensor, Tensor]:
+def split_indices(n: int, size: int) -> tuple[Tensor, Tensor]:
     """Indices of `size` training images and of the validation images, both sorted; the same for every seed."""
     order = torch.argsort(bits(key(0, SPLIT), n), stable=True)
     return order[:size].sort().values, order[size:].sort().values

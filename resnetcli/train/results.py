@@ -153,7 +153,7 @@ def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
     return Sheet(columns, rows)
 
 
-def results_lines(models: Sequence[RunOutcome]) -> list[str]:
+def result_lines(models: Sequence[RunOutcome]) -> list[str]:
     """The conditions of the errors, below the table."""
     first = models[0].results[0]
     lines = [f"after the last iteration, on all {plural(first['test_images'], 'test image')} of {first['data']}"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resnetcli.bench import device
-from resnetcli.bench.device import describe, find
+from resnetcli.bench.device import describe_device, find
 from resnetcli.errors import UsageError
 
 
@@ -112,9 +112,9 @@ def test_a_cpu_is_called_what_the_kernel_calls_it(tmp_path: Path) -> None:
 
 def test_a_cpu_the_kernel_has_no_name_for_still_has_one(tmp_path: Path) -> None:
     assert device.cpu_name(tmp_path / "none")
-    assert describe("cpu")
+    assert describe_device("cpu")
 
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_is_called_what_its_driver_calls_it() -> None:
-    assert describe("cuda:1") == "GPU cuda:1"
+    assert describe_device("cuda:1") == "GPU cuda:1"

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from resnetcli.bench import environment as ledger
-from resnetcli.bench.environment import STARTED_BY, Gpu, Ledger, Noise, Reading, own_seconds, read, spread, worst_noise
+from resnetcli.bench.environment import (
+    STARTED_BY,
+    Gpu,
+    HostState,
+    Ledger,
+    Noise,
+    own_seconds,
+    spread,
+    take_reading,
+    worst_noise,
+)
 
 
 def texts(ledger: Ledger) -> tuple[str, ...]:
@@ -49,7 +59,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_reading_is_of_our_processors_alone(machine: Path) -> None:
-    seen = read(root=machine)
+    seen = take_reading(root=machine)
     assert seen.processors == 2
     assert seen.busy_s == pytest.approx((1000 + 100 + 200 + 10 + 20 + 70 + 500 + 100) / 100)
     assert seen.stolen_s == pytest.approx(0.7)
@@ -62,7 +72,7 @@ def test_a_reading_is_of_our_processors_alone(machine: Path) -> None:
 
 
 def test_what_a_machine_does_not_tell_is_none(tmp_path: Path) -> None:
-    seen = read(root=tmp_path)
+    seen = take_reading(root=tmp_path)
     told = (seen.load_average, seen.busy_s, seen.stolen_s, seen.throttled_s, seen.governor, seen.clock_mhz)
     assert told == (None,) * 6
     assert seen.temperature_c is None
@@ -73,7 +83,7 @@ def test_the_first_version_of_control_groups_counts_nanoseconds(machine: Path) -
     (machine / "sys/fs/cgroup/cpu.stat").unlink()
     (machine / "sys/fs/cgroup/cpu").mkdir()
     (machine / "sys/fs/cgroup/cpu/cpu.stat").write_text("nr_periods 1\nthrottled_time 1500000000\n")
-    assert read(root=machine).throttled_s == 1.5
+    assert take_reading(root=machine).throttled_s == 1.5
 
 
 @pytest.mark.parametrize(
@@ -92,24 +102,24 @@ def test_limits_of_our_own_control_group_and_of_those_above_it_count(
     for group in ("user.slice/run.scope", "user.slice", "user.slice/other.scope"):
         (groups / place / group).mkdir(parents=True, exist_ok=True)
         (groups / place / group / "cpu.stat").write_text(f"nr_throttled 4\n{figure}\n")
-    assert read(root=machine).throttled_s == 2.0
+    assert take_reading(root=machine).throttled_s == 2.0
 
 
 def test_a_list_of_processors_without_one_of_ours_is_not_relied_upon(machine: Path) -> None:
     (machine / "proc/stat").write_text("cpu1 1 0 0 0 0 0 0 0 0 0\n")
-    assert read(root=machine).busy_s is None
+    assert take_reading(root=machine).busy_s is None
 
 
 def test_this_machine_can_be_read() -> None:
-    before = read()
-    after = read()
+    before = take_reading()
+    after = take_reading()
     assert after.at_s >= before.at_s
     assert after.own_s >= before.own_s
     assert after.processors >= 1
 
 
-def reading(**values: object) -> Reading:
-    quiet = Reading(0.0, 0.0, 4, 0.1, 100.0, 1.0, 0.0, None, None, None, None)
+def reading(**values: object) -> HostState:
+    quiet = HostState(0.0, 0.0, 4, 0.1, 100.0, 1.0, 0.0, None, None, None, None)
     return replace(quiet, **values)  # type: ignore[arg-type]
 
 
@@ -164,10 +174,10 @@ def test_a_gpu_s_state_is_what_its_driver_says(machine: Path) -> None:
             return f"{os.getpid()}\n4242\n"
         return "1980, 2619, 41, 118.50, 0x0000000000000024\n"
 
-    seen = read("cuda:1", gpu="GPU-abc", root=machine, ask=driver).gpu
+    seen = take_reading("cuda:1", gpu="GPU-abc", root=machine, ask=driver).gpu
     assert seen == Gpu(1980.0, 2619.0, 41.0, 118.5, ("too hot",), 1)
     assert all("--id=GPU-abc" in words for words in asked)
-    read("cuda:3", root=machine, ask=driver)
+    take_reading("cuda:3", root=machine, ask=driver)
     assert "--id=3" in asked[-1]
 
 
@@ -181,7 +191,7 @@ def test_a_driver_is_asked_by_the_names_it_knows(known: str, slowed: tuple[str, 
             return "1980, 2619, 41, 118.50\n" if query else "\n"
         return "1980, 2619, 41, 118.50, 0x20\n" if known and f"{known}.active" in query else None  # it fails as a whole
 
-    seen = read("cuda:0", root=machine, ask=driver).gpu
+    seen = take_reading("cuda:0", root=machine, ask=driver).gpu
     assert seen == Gpu(1980.0, 2619.0, 41.0, 118.5, slowed, None)
 
 
@@ -195,7 +205,7 @@ def test_a_driver_is_asked_by_the_names_it_knows(known: str, slowed: tuple[str, 
     ],
 )
 def test_what_a_driver_does_not_say_is_none(machine: Path, answer: str | None, programs: str | None) -> None:
-    seen = read(
+    seen = take_reading(
         "cuda:0", root=machine, ask=lambda words: programs if "--query-compute-apps=pid" in words else answer
     ).gpu
     assert seen == Gpu(None, None, None, None, None, None)
@@ -207,9 +217,9 @@ def test_who_waits_for_this_process_is_no_other_program_on_the_gpu(
     def driver(words: Sequence[str]) -> str:
         return f"{os.getpid()}\n4242\n77\n" if any("compute-apps" in word for word in words) else ""
 
-    programs = [read("cuda:0", root=machine, ask=driver).gpu]
+    programs = [take_reading("cuda:0", root=machine, ask=driver).gpu]
     monkeypatch.setenv(STARTED_BY, "4242")
-    programs.append(read("cuda:0", root=machine, ask=driver).gpu)
+    programs.append(take_reading("cuda:0", root=machine, ask=driver).gpu)
     assert [gpu and gpu.other_processes for gpu in programs] == [2, 1]
 
 

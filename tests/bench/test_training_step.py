@@ -19,10 +19,10 @@ from resnetcli.bench.training_step import (
     TrainableModel,
     check_training_outputs,
     loss_of,
+    make_trainable,
     output_shapes,
     seconds_of,
     time_phases,
-    trainable,
     training_reference,
 )
 from resnetcli.bench.weights import build_random
@@ -48,7 +48,7 @@ def net_with_dropout() -> Plan:
 
 def ready(plan: Plan, way: RunOptions = TRAIN, batch_size: int = 4) -> tuple[TrainableModel, Tensor]:
     torch.manual_seed(0)
-    made = trainable(plan, build_random(plan, CPU), way, batch_size, CPU)
+    made = make_trainable(plan, build_random(plan, CPU), way, batch_size, CPU)
     return made, made.ready(torch.randn(batch_size, plan.input.c, plan.input.h, plan.input.w))
 
 

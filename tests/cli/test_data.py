@@ -13,7 +13,7 @@ import pytest
 
 from resnetcli.data.cifar import OFFICIAL
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.read import load
+from resnetcli.data.read import read_dataset
 from resnetcli.data.synthetic import synthetic
 from resnetcli.data.write import write_custom
 from tests.support.cli import check_golden, run
@@ -148,7 +148,7 @@ def test_a_file_of_arrays_becomes_a_set_that_is_read(tmp_path: Path) -> None:
     result = run(f"data convert {tmp_path / 'set.npz'} {tmp_path / 'out'} --test 0.1")
     assert result.exit_code == 0, result.output
     assert "custom, 50 images: 45 for training, 5 for testing; 5 classes" in result.stdout
-    assert len(load("custom", tmp_path / "out").test) == 5
+    assert len(read_dataset("custom", tmp_path / "out").test) == 5
 
 
 def test_digits_of_scikit_learn_become_a_set(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_digits_of_scikit_learn_become_a_set(tmp_path: Path) -> None:
     np.savez(tmp_path / "digits.npz", images=(digits.images * 15.9375).astype(np.uint8), labels=digits.target)
     result = run(f"data convert {tmp_path / 'digits.npz'} {tmp_path / 'digits'}")
     assert result.exit_code == 0, result.output
-    found = load("custom", tmp_path / "digits")
+    found = read_dataset("custom", tmp_path / "digits")
     assert (found.text, found.image, found.classes) == ("custom, 1,797 images", (3, 8, 8), 10)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from resnetcli.data.dataset import Dataset
-from resnetcli.data.read import load as load_set
+from resnetcli.data.read import read_dataset as load_set
 from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import job
 from resnetcli.train.evaluate import Evaluation, Evaluator
@@ -81,7 +81,7 @@ def test_testing_a_run_says_what_it_fetches_but_not_that_the_machine_is_another(
         log("fetching 170.1 MB")
         return load_set(*args, log=log, **how)
 
-    monkeypatch.setattr(job, "load", fetched)
+    monkeypatch.setattr(job, "read_dataset", fetched)
     result = run("eval run --threads 2")
     assert (result.exit_code, result.stderr) == (0, "fetching 170.1 MB\n")
 

@@ -97,7 +97,7 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
 
     before = signal.getsignal(number)
     with monkeypatch.context() as patched:
-        patched.setattr(job, "load", stopped)
+        patched.setattr(job, "read_dataset", stopped)
         result = run(tiny.words(folder))
         assert (result.exit_code, result.stderr) == (
             128 + number,
@@ -108,7 +108,7 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
     assert signal.getsignal(number) is before
     assert run([*tiny.words(folder), "--iterations", "2"]).exit_code == 0
     (folder / "run" / "result.json").unlink()
-    monkeypatch.setattr(job, "load", stopped)
+    monkeypatch.setattr(job, "read_dataset", stopped)
     again = run("train-cifar --resume run")
     assert again.exit_code == 128 + number
     assert "to continue: `resnet-cli train-cifar --resume run`" in again.stderr

@@ -155,10 +155,10 @@ import json, sys
 
 from typer.testing import CliRunner
 
-from resnetcli.counting.conventions import complete_convention, register
+from resnetcli.counting.conventions import complete_convention, register_convention
 from resnetcli.counting.tally import Convention
 
-register(Convention("toy", "a toy tool", "eval", "MACs", {"macs": 1, "relu": 7}, aliases=("plaything",)))
+register_convention(Convention("toy", "a toy tool", "eval", "MACs", {"macs": 1, "relu": 7}, aliases=("plaything",)))
 
 from resnetcli.cli.main import app
 

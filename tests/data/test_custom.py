@@ -17,7 +17,7 @@ from resnetcli.data.cifar import OFFICIAL
 from resnetcli.data.convert import convert
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
-from resnetcli.data.read import load
+from resnetcli.data.read import read_dataset
 from resnetcli.data.synthetic import synthetic
 from resnetcli.data.write import write_custom
 from resnetcli.errors import ResourceError, UsageError
@@ -42,7 +42,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_written_dataset_is_read_back_unchanged(folder: Path) -> None:
-    found = load("custom", folder)
+    found = read_dataset("custom", folder)
     assert found.digest == DATA.digest
     assert np.array_equal(found.test.images, DATA.test.images)
     assert (found.name, found.class_names, found.image, found.verified) == ("custom", ("a", "b", "c"), (3, 5, 8), False)
@@ -61,7 +61,7 @@ def test_more_than_256_classes_take_two_bytes_the_high_one_first(tmp_path: Path)
     split = Split(np.zeros((4, 3, 2, 2), np.uint8), labels)
     write_custom(tmp_path, split, split, [f"c{number}" for number in range(700)])
     assert (tmp_path / "train.bin").read_bytes()[2 * 14 : 2 * 14 + 2] == bytes([1, 0])
-    assert load("custom", tmp_path).train.labels.tolist() == labels.tolist()
+    assert read_dataset("custom", tmp_path).train.labels.tolist() == labels.tolist()
 
 
 def test_records_of_several_files_are_concatenated(folder: Path) -> None:
@@ -69,14 +69,14 @@ def test_records_of_several_files_are_concatenated(folder: Path) -> None:
     (folder / "one.bin").write_bytes(raw[: 121 * 7])
     (folder / "two.bin").write_bytes(raw[121 * 7 :])
     edit(folder, lambda description: description.update(train=["one.bin", "two.bin"]))
-    assert load("custom", folder).digest == DATA.digest
+    assert read_dataset("custom", folder).digest == DATA.digest
 
 
 def test_the_shortest_description_has_the_classes_alone(tmp_path: Path) -> None:
     data = small()
     write_custom(tmp_path, data.train, data.test, data.class_names)
     (tmp_path / "dataset.json").write_text('{"classes": 10}')
-    found = load("custom", tmp_path)
+    found = read_dataset("custom", tmp_path)
     assert found.digest == data.digest
     assert found.class_names == tuple(f"class {number}" for number in range(10))
 
@@ -110,27 +110,27 @@ def test_an_invalid_description_is_refused(name: str, folder: Path) -> None:
     changes, message = WRONG[name]
     edit(folder, lambda description: description.update(changes))
     with pytest.raises(DataError, match=message):
-        load("custom", folder)
+        read_dataset("custom", folder)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"classes": 1e999}'])
 def test_a_description_that_is_not_a_json_object_is_refused(raw: bytes, folder: Path) -> None:
     (folder / "dataset.json").write_bytes(raw)
     with pytest.raises(DataError):
-        load("custom", folder)
+        read_dataset("custom", folder)
 
 
 def test_a_dataset_without_test_images_is_refused(folder: Path) -> None:
     (folder / "test.bin").write_bytes(b"")
     with pytest.raises(DataError, match="has no test images"):
-        load("custom", folder)
+        read_dataset("custom", folder)
 
 
 def test_a_folder_without_a_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
-        load("custom", tmp_path / "none")
+        read_dataset("custom", tmp_path / "none")
     with pytest.raises(UsageError, match=r"has no dataset\.json"):
-        load("custom", tmp_path)
+        read_dataset("custom", tmp_path)
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def test_images_may_have_their_axes_in_any_usual_order(images: Any, expected: An
     assert np.array_equal(converted.train.images, expected)
     assert np.array_equal(converted.test.images, expected[:5])
     assert converted.train.labels.tolist() == LABELS.tolist()
-    assert load("custom", tmp_path / "out").digest == converted.digest
+    assert read_dataset("custom", tmp_path / "out").digest == converted.digest
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test.bin", "train.bin"]
 
 
@@ -308,7 +308,7 @@ def test_the_python_version_becomes_the_binary_one_byte_for_byte(name: str, form
         source = packed(source, official.python, tmp_path)
     converted = convert(source, tmp_path / "out")
     assert (converted.digest, converted.name) == (data.digest, name)
-    assert load(name, tmp_path / "out", download=False).digest == data.digest
+    assert read_dataset(name, tmp_path / "out", download=False).digest == data.digest
     raw = (tmp_path / "out" / official.binary.test).read_bytes()
     image, label = data.test.images[3], int(data.test.labels[3])
     head = bytes([label]) if name == "cifar10" else bytes([label % 20, label])

@@ -13,7 +13,7 @@ from resnetcli.data import cifar
 from resnetcli.data.cifar import OFFICIAL, Version
 from resnetcli.data.dataset import Dataset
 from resnetcli.data.errors import DataError
-from resnetcli.data.read import default_folder, default_name, load
+from resnetcli.data.read import default_folder, default_name, read_dataset
 from resnetcli.data.write import write_cifar10_binary
 from resnetcli.errors import ResourceError, UsageError
 from tests.support.datasets import _tiny, packed, publish, sha256, small, write_binary, write_python  # noqa: F401
@@ -54,7 +54,7 @@ def test_every_published_form_is_read(name: str, version: Version, form: str, tm
         "archive": lambda: packed(folder, layout, tmp_path / "in"),
         "folder with the archive": lambda: packed(folder, layout, tmp_path / "in").parent,
     }[form]()
-    found = load(name, place, download=False)
+    found = read_dataset(name, place, download=False)
     assert same(found, data)
     assert (found.name, found.classes, found.class_names) == (name, data.classes, OFFICIAL[name].class_names)
     assert (found.verified, found.text) == (False, f"{OFFICIAL[name].title} (not verified)")
@@ -68,7 +68,7 @@ def test_every_published_form_is_read(name: str, version: Version, form: str, tm
 def test_a_folder_under_another_name_is_known_by_its_files(tmp_path: Path) -> None:
     data = made("cifar10", "binary", tmp_path)
     (tmp_path / "cifar-10-batches-bin").rename(tmp_path / "mine")
-    assert same(load("cifar10", tmp_path / "mine"), data)
+    assert same(read_dataset("cifar10", tmp_path / "mine"), data)
 
 
 @tiny
@@ -81,12 +81,12 @@ def test_an_archive_with_the_published_digest_is_verified(
     layout = OFFICIAL[name].layout(version)
     path = packed(tmp_path / "out" / layout.folder, layout, tmp_path)
     publish(monkeypatch, name, version, archive=replace(layout.archive, sha256=sha256(path)))
-    found = load(name, path)
+    found = read_dataset(name, path)
     assert found.verified
     assert found.text == f"{OFFICIAL[name].title} (verified)"
     with path.open("ab") as file:
         file.write(bytes(100))  # which gzip reads over, and the digest does not
-    assert not load(name, path).verified
+    assert not read_dataset(name, path).verified
 
 
 @tiny
@@ -99,13 +99,13 @@ def test_extracted_binary_files_with_the_published_digests_are_verified(
     publish(
         monkeypatch, "cifar10", "binary", sha256=(hashlib.sha256(train).hexdigest(), sha256(folder / "test_batch.bin"))
     )
-    assert load("cifar10", tmp_path).verified
+    assert read_dataset("cifar10", tmp_path).verified
     for name in ("data_batch_4.bin", "test_batch.bin"):
         raw = (folder / name).read_bytes()
         (folder / name).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-        assert not load("cifar10", tmp_path).verified, name
+        assert not read_dataset("cifar10", tmp_path).verified, name
         (folder / name).write_bytes(raw)
-    assert load("cifar10", tmp_path).verified
+    assert read_dataset("cifar10", tmp_path).verified
 
 
 @tiny
@@ -117,15 +117,15 @@ def test_extracted_python_files_with_the_published_digests_are_verified(
     files = OFFICIAL["cifar10"].python.files
     md5 = tuple(hashlib.md5((folder / name).read_bytes()).hexdigest() for name in files)
     publish(monkeypatch, "cifar10", "python", md5=md5)
-    assert load("cifar10", tmp_path).verified
+    assert read_dataset("cifar10", tmp_path).verified
     (folder / "data_batch_1").write_bytes((folder / "data_batch_2").read_bytes())
-    assert not load("cifar10", tmp_path).verified
+    assert not read_dataset("cifar10", tmp_path).verified
 
 
 def test_other_sizes_are_not_cifar(tmp_path: Path) -> None:
     made("cifar10", "binary", tmp_path)
     with pytest.raises(DataError, match=r"data_batch_1.bin` has 10 images; in CIFAR-10 it has 10,000"):
-        load("cifar10", tmp_path)
+        read_dataset("cifar10", tmp_path)
 
 
 def test_published_sizes_and_digests_are_plausible() -> None:
@@ -151,7 +151,7 @@ def test_a_batch_cut_short_is_refused(size: int, tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match=r"data_batch_3\.bin"):
-        load("cifar10", tmp_path)
+        read_dataset("cifar10", tmp_path)
 
 
 @tiny
@@ -162,7 +162,7 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
     raw[2 * 3073] = 10
     path.write_bytes(raw)
     with pytest.raises(DataError, match=r"image 2 has label 10, but the classes are 0 to 9"):
-        load("cifar10", tmp_path)
+        read_dataset("cifar10", tmp_path)
 
 
 @tiny
@@ -172,7 +172,7 @@ def test_a_missing_batch_is_named(version: Version, tmp_path: Path) -> None:
     layout = OFFICIAL["cifar10"].layout(version)
     (tmp_path / layout.folder / layout.train[2]).unlink()
     with pytest.raises(DataError, match=layout.train[2]):
-        load("cifar10", tmp_path, download=False)
+        read_dataset("cifar10", tmp_path, download=False)
 
 
 @tiny
@@ -184,7 +184,7 @@ def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a regular file"):
-        load("cifar10", tmp_path)
+        read_dataset("cifar10", tmp_path)
 
 
 @tiny
@@ -193,7 +193,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").open("ab") as file:
         file.truncate(2**40)  # sparse
     with pytest.raises(DataError, match="is larger than 256 MiB"):
-        load("cifar10", tmp_path)
+        read_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 )
 def test_an_unknown_dataset_is_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load(name)
+        read_dataset(name)
 
 
 def test_without_downloading_a_missing_dataset_is_refused_with_its_folder(
@@ -210,7 +210,7 @@ def test_without_downloading_a_missing_dataset_is_refused_with_its_folder(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match=f"CIFAR-100 is not in `{tmp_path}/resnet-cli/data`") as caught:
-        load("cifar100", download=False)
+        read_dataset("cifar100", download=False)
     assert "cifar-100-binary.tar.gz" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
@@ -224,16 +224,16 @@ def test_a_relative_cache_directory_is_ignored(monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_that_is_not_an_archive_of_the_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.tar.gz").write_bytes(b"")
     with pytest.raises(UsageError, match="is not an archive of CIFAR-10"):
-        load("cifar10", tmp_path / "data.tar.gz")
+        read_dataset("cifar10", tmp_path / "data.tar.gz")
 
 
 def test_a_custom_dataset_is_not_read_as_cifar(tmp_path: Path) -> None:
     data = small()
     write_cifar10_binary(tmp_path, data.train.images, data.train.labels, data.test.images, data.test.labels)
     with pytest.raises(UsageError, match="is a custom dataset, not CIFAR-10"):
-        load("cifar10", tmp_path, download=False)
-    assert same(load("custom", tmp_path), data)
-    assert load("custom", tmp_path).text == "custom, 57 images"
+        read_dataset("cifar10", tmp_path, download=False)
+    assert same(read_dataset("custom", tmp_path), data)
+    assert read_dataset("custom", tmp_path).text == "custom, 57 images"
 
 
 @tiny
@@ -249,8 +249,8 @@ def test_a_missing_dataset_is_downloaded(name: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("resnetcli.data.fetch.fetch", fetch)
     (tmp_path / "in").mkdir()
-    assert same(load(name, tmp_path / "in"), data)
-    assert same(load(name, tmp_path / "in"), data)
+    assert same(read_dataset(name, tmp_path / "in"), data)
+    assert same(read_dataset(name, tmp_path / "in"), data)
     assert asked == [(layout.archive, tmp_path / "in")]
 
 
@@ -316,7 +316,7 @@ def test_nothing_is_downloaded_into_a_folder_that_holds_something_else(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UsageError, match="nothing is") as caught:
-        load("cifar10", tmp_path, download=download)
+        read_dataset("cifar10", tmp_path, download=download)
     assert hint.replace("DIR", str(tmp_path)) in caught.value.hint
 
 
@@ -333,7 +333,7 @@ def test_an_empty_or_missing_folder_is_downloaded_into(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
     with pytest.raises(ResourceError, match=r"fetching into .*sets"):
-        load("cifar10", folder)
+        read_dataset("cifar10", folder)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "custom"])
@@ -345,7 +345,7 @@ def test_a_file_in_place_of_a_folder_is_refused_with_the_command(tmp_path: Path,
     ):
         (tmp_path / file).touch()
         with pytest.raises(UsageError) as caught:
-            load(name, tmp_path / file)
+            read_dataset(name, tmp_path / file)
         if name == "cifar10" or file == "digits.npz":
             assert hint in caught.value.hint
 

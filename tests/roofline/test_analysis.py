@@ -16,7 +16,7 @@ from resnetcli.roofline.layers import LayerTimes
 from resnetcli.roofline.peaks import Peak
 from resnetcli.roofline.profiles import read_profile
 from resnetcli.roofline.suggestions import Suggestion, measure_suggestions, suggest
-from resnetcli.roofline.summary import summarize
+from resnetcli.roofline.summary import describe_explanation
 from tests.support.measured import measured
 from tests.support.roofline import ROUND, explained, one_convolution
 from tests.support.sketch import Sketch, residual_net
@@ -75,10 +75,10 @@ def test_a_gpu_that_waits_for_the_cpu_is_launch_bound(host_s: float | None) -> N
     found = explain("net", one_convolution(), "Net", ROUND, measurement=measured(9.0, host_s=host_s))
     assert found.launch_bound is (host_s == 8.5)
     words = "it is launch-bound, the CPU takes 8.500 s to launch 1 kernel."
-    assert (words in summarize(found)) is (host_s == 8.5)
-    assert ("neither compute nor memory traffic" in summarize(found)) is (host_s != 8.5)
+    assert (words in describe_explanation(found)) is (host_s == 8.5)
+    assert ("neither compute nor memory traffic" in describe_explanation(found)) is (host_s != 8.5)
     fast = explain("net", one_convolution(), "Fast", ROUND, measurement=measured(0.6))
-    assert ("Net is launch-bound" in summarize(found, TimeDifference(found, fast))) is (host_s == 8.5)
+    assert ("Net is launch-bound" in describe_explanation(found, TimeDifference(found, fast))) is (host_s == 8.5)
     assert any("8.500 s to launch" in line for line in explain_heading(found)) is (host_s == 8.5)
 
 

@@ -18,7 +18,7 @@ from resnetcli.roofline.peaks_table import noisy_lines, noisy_warning, peaks_hea
 from resnetcli.roofline.plot import roofline_svg
 from resnetcli.roofline.profiles import read_profile
 from resnetcli.roofline.suggestions import Suggestion
-from resnetcli.roofline.summary import summarize
+from resnetcli.roofline.summary import describe_explanation
 from tests.support.measured import measured
 from tests.support.roofline import NOISE, ROUND, FakeMeasurement, explained, one_convolution
 from tests.support.sketch import Sketch
@@ -31,22 +31,24 @@ def test_a_ratio_to_zero_is_none() -> None:
     found = TimeDifference(net, pool)
     assert [found.ratio_of(name) for name in ("macs", "activations", "kernels")] == [None, None, 1.0]
     assert TimeDifference(pool, pool).ratio_of("macs") == 1.0
-    assert "with MACs where it has none" in summarize(net, found)
+    assert "with MACs where it has none" in describe_explanation(net, found)
     assert "work: MACs where it has none, activations where it has none" in difference_lines(found)[1]
 
 
 def test_the_summary_names_the_largest_cause() -> None:
-    assert "its lower bound is 501.0 ms; 50.0% of the time is compute." in summarize(explained(one_convolution(), 1.0))
-    assert "neither compute nor memory traffic" in summarize(explained(one_convolution(), 9.0))
-    assert "device peaks are too low" in summarize(explained(one_convolution(), 0.1))
-    assert "takes at least 501.0 ms" in summarize(explained(one_convolution(), None))
+    assert "its lower bound is 501.0 ms; 50.0% of the time is compute." in describe_explanation(
+        explained(one_convolution(), 1.0)
+    )
+    assert "neither compute nor memory traffic" in describe_explanation(explained(one_convolution(), 9.0))
+    assert "device peaks are too low" in describe_explanation(explained(one_convolution(), 0.1))
+    assert "takes at least 501.0 ms" in describe_explanation(explained(one_convolution(), None))
     assert any("lower bound: eager 501.0 ms" in line for line in explain_heading(explained(one_convolution(), 1.0)))
 
 
 def test_the_summary_of_two_models_names_memory_traffic() -> None:
     net, other = lower_bounds([(name, name, rc.load(name)) for name in ("resnext50_32x4d", "resnet50")],
                         read_profile("rtx4090"), dtype="fp16", batch_size=512)  # fmt: skip
-    summary = summarize(net, TimeDifference(net, other))
+    summary = describe_explanation(net, TimeDifference(net, other))
     assert "18.8% above that of resnet50, with 3.5% more MACs and 24.4% more bytes moved" in summary
     assert "memory traffic explains all of it" in summary
 
@@ -61,7 +63,7 @@ def test_the_summary_of_lower_bounds_says_above_below_and_how_many_times(peak: f
         return explained(one_convolution(), None, replace(ROUND, peaks={"fp32": Peak(peak, peak)}, gap_s=0, launch_s=0))
 
     words = f"Net has {text} Net, with the same MACs and the same bytes moved"
-    assert summarize(net(peak), TimeDifference(net(peak), net(1.5e6))).startswith(words)
+    assert describe_explanation(net(peak), TimeDifference(net(peak), net(1.5e6))).startswith(words)
 
 
 def test_the_summary_names_the_kind_of_step_that_differs_most_whichever_model_is_slower() -> None:
@@ -79,8 +81,8 @@ def test_the_summary_names_the_kind_of_step_that_differs_most_whichever_model_is
 
     slow, fast = net(100, 10.0), net(50, 0.6)
     culprit = "unexplained, most of it in conv 1x1, whose lower bound is 10.0% of its time in Slow."
-    assert summarize(slow, TimeDifference(slow, fast)).endswith(culprit)
-    assert summarize(fast, TimeDifference(fast, slow)).endswith(culprit)
+    assert describe_explanation(slow, TimeDifference(slow, fast)).endswith(culprit)
+    assert describe_explanation(fast, TimeDifference(fast, slow)).endswith(culprit)
 
 
 def test_the_record_says_which_runs_were_noisy() -> None:
@@ -110,11 +112,11 @@ def test_tables_say_which_runs_were_noisy() -> None:
 def test_the_summary_says_that_the_run_was_noisy() -> None:
     quiet = explained(one_convolution(), 1.0)
     noisy = replace(quiet, measurement=FakeMeasurement(1.0, (1.0, 1.0), noisy=NOISE))  # type: ignore[arg-type]
-    assert summarize(noisy) == f"On a noisy run, {summarize(quiet)}"
-    calm = summarize(quiet, TimeDifference(quiet, quiet))
+    assert describe_explanation(noisy) == f"On a noisy run, {describe_explanation(quiet)}"
+    calm = describe_explanation(quiet, TimeDifference(quiet, quiet))
     assert calm.startswith("Net takes")
     for net, other in ((noisy, quiet), (quiet, noisy)):
-        assert summarize(net, TimeDifference(net, other)) == f"On a noisy run, {calm}"
+        assert describe_explanation(net, TimeDifference(net, other)) == f"On a noisy run, {calm}"
 
 
 def test_peaks_of_a_busy_machine_are_reported_where_they_are_shown_and_used() -> None:

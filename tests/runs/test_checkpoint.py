@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetcli.errors import UsageError
 from resnetcli.runs import checkpoint
-from resnetcli.runs.checkpoint import Damaged, files, load, newest, save
+from resnetcli.runs.checkpoint import Damaged, files, load_checkpoint, newest, save
 
 FACTS = {"config": {"seed": 0}, "wall_s": 1.5}
 
@@ -43,7 +43,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_what_was_kept_comes_back_to_the_bit(tmp_path: Path) -> None:
     path = save(tmp_path, 32000, tensors(), FACTS)
     assert path.name == "checkpoint-00032000.safetensors"
-    found = load(path, tensors())
+    found = load_checkpoint(path, tensors())
     assert (found.iteration, found.facts) == (32000, FACTS)
     assert same(dict(found.tensors), tensors())
     assert list(tmp_path.iterdir()) == [path]
@@ -80,7 +80,7 @@ def test_facts_are_not_believed_for_a_digest_that_anybody_can_make(tmp_path: Pat
     about = {"format": checkpoint.FORMAT, "iteration": "5", "facts": text, "sha256": digest}
     path.write_bytes(save_safetensors(tensors(), about))
     with pytest.raises(Damaged):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_any_changed_byte_is_noticed(tmp_path: Path) -> None:
     for place in range(0, len(data), 3):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         try:
-            found = load(path, tensors())
+            found = load_checkpoint(path, tensors())
         except Damaged:
             noticed += 1
         else:  # in the header's spaces, or the like: then nothing has changed
@@ -106,10 +106,10 @@ def test_a_file_cut_short_anywhere_is_noticed(tmp_path: Path) -> None:
     for length in {*range(0, len(data), 7), len(data) - 1}:
         path.write_bytes(data[:length])
         with pytest.raises(Damaged):
-            load(path, tensors())
+            load_checkpoint(path, tensors())
     path.write_bytes(data + b"x")
     with pytest.raises(Damaged, match="bytes, not"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 @pytest.mark.parametrize(
@@ -123,29 +123,29 @@ def test_a_file_cut_short_anywhere_is_noticed(tmp_path: Path) -> None:
 def test_another_nets_checkpoint_is_refused(tmp_path: Path, change: dict[str, Tensor], why: str) -> None:
     path = save(tmp_path, 5, {**tensors(), **change}, FACTS)
     with pytest.raises(Damaged, match=why):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 def test_a_missing_tensor_is_noticed(tmp_path: Path) -> None:
     fewer = tensors()
     del fewer["half"]
     with pytest.raises(Damaged, match="it has no `half`"):
-        load(save(tmp_path, 5, fewer, FACTS), tensors())
+        load_checkpoint(save(tmp_path, 5, fewer, FACTS), tensors())
 
 
 def test_a_header_that_claims_too_much_is_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint-00000005.safetensors"
     path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
     with pytest.raises(Damaged, match="truncated"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
     header = json.dumps({"count": {"dtype": "I64", "shape": [2**40], "data_offsets": [0, 2**43]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(Damaged, match="not written by a run"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
     nested = b"[" * 100_000
     path.write_bytes(len(nested).to_bytes(8, "little") + nested)
     with pytest.raises(Damaged, match="not JSON"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 class Evil:
@@ -158,7 +158,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "checkpoint-00000005.safetensors"
     path.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(Damaged):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
     assert not (tmp_path / "executed").exists()
 
 
@@ -166,14 +166,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint-00000005.safetensors"
     os.mkfifo(path)
     with pytest.raises(Damaged, match="not a regular file"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 def test_a_checkpoint_of_another_name_is_noticed(tmp_path: Path) -> None:
     path = save(tmp_path, 5, tensors(), FACTS)
     other = path.rename(tmp_path / "checkpoint-00000007.safetensors")
     with pytest.raises(Damaged, match="iteration is not the one in its name"):
-        load(other, tensors())
+        load_checkpoint(other, tensors())
 
 
 def test_metadata_without_a_digest_of_its_own_is_noticed(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_metadata_without_a_digest_of_its_own_is_noticed(tmp_path: Path) -> None
     about = {"format": checkpoint.FORMAT, "iteration": "5", "facts": "{}", "sha256": "0" * 64}
     path.write_bytes(save_safetensors(tensors(), about))
     with pytest.raises(Damaged, match="digest does not match"):
-        load(path, tensors())
+        load_checkpoint(path, tensors())
 
 
 def test_the_one_before_a_damaged_one_is_used_with_a_warning(tmp_path: Path) -> None:
@@ -216,4 +216,4 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch: pyt
             save(tmp_path, 30, tensors(), FACTS)
     assert [iteration for iteration, _ in files(tmp_path)] == [20, 10]
     assert len(list(tmp_path.iterdir())) == 2
-    assert load(files(tmp_path)[0][1], tensors()).iteration == 20
+    assert load_checkpoint(files(tmp_path)[0][1], tensors()).iteration == 20

@@ -23,7 +23,7 @@ from resnetcli.runs import tensorboard as board
 from resnetcli.runs.directory import Run, create
 from resnetcli.runs.lock import discard
 from resnetcli.runs.metrics import Metrics, read_metrics
-from resnetcli.runs.tensorboard import PACKAGE, EventWriter, event_files, load
+from resnetcli.runs.tensorboard import PACKAGE, EventWriter, event_files, import_package
 from resnetcli.train.loop import Trainer
 from resnetcli.train.session import Session, SessionOutcome
 from tests.support.cli import run as cli
@@ -293,7 +293,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_not_installed_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch)
     with pytest.raises(UsageError, match="the package `tensorboard` is not installed") as told:
-        load()
+        import_package()
     assert told.value.hint == "`pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`"
 
 
@@ -304,7 +304,7 @@ def test_a_package_that_cannot_be_imported_is_told_with_the_reason(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(board, "import_module", lambda name: __import__("broken"))
     with pytest.raises(UsageError, match=r"cannot be imported: TypeError: Descriptors cannot be created directly\."):
-        load()
+        import_package()
 
 
 def test_importing_the_package_says_nothing() -> None:

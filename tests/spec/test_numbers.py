@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetcli.spec.numbers import MAX_LENGTH, MAX_VALUE, NumberError, decimal, evaluate, names_in, printed_figure
+from resnetcli.spec.numbers import (
+    MAX_LENGTH,
+    MAX_VALUE,
+    NumberError,
+    decimal,
+    evaluate_expression,
+    names_in,
+    printed_figure,
+)
 
 NAMES = {"k": 3, "depth": 20, "wide_2": 64, "minus": -4}
 
@@ -66,15 +74,15 @@ def test_an_expression_means_what_it_means_in_python(text: str) -> None:
     wanted = by_python(text)
     if wanted is None or len(text) > MAX_LENGTH:
         with pytest.raises(NumberError):
-            evaluate(text, NAMES)
+            evaluate_expression(text, NAMES)
     else:
-        assert evaluate(text, NAMES) == wanted
+        assert evaluate_expression(text, NAMES) == wanted
 
 
 @given(st.text(alphabet="0123456789kdepth_+-*/()., 'x²٣", max_size=100))
 def test_a_text_is_a_bounded_whole_number_or_an_error(text: str) -> None:
     with suppress(NumberError):
-        assert abs(evaluate(text, NAMES)) <= MAX_VALUE
+        assert abs(evaluate_expression(text, NAMES)) <= MAX_VALUE
 
 
 @pytest.mark.parametrize(
@@ -128,24 +136,24 @@ def test_a_text_is_a_bounded_whole_number_or_an_error(text: str) -> None:
 def test_an_expression_is_worth(text: str, value: int | None) -> None:
     if value is None:
         with pytest.raises(NumberError):
-            evaluate(text, NAMES)
+            evaluate_expression(text, NAMES)
     else:
-        assert evaluate(text, NAMES) == value
+        assert evaluate_expression(text, NAMES) == value
 
 
 @pytest.mark.parametrize(("text", "fraction"), [("(depth-1)/6", True), ("1/0", False), ("depht", False), ("2*", False)])
 def test_only_a_division_with_a_rest_is_called_a_fraction(text: str, fraction: bool) -> None:
     with pytest.raises(NumberError) as raised:
-        evaluate(text, NAMES)
+        evaluate_expression(text, NAMES)
     assert raised.value.fraction is fraction
 
 
 def test_an_unknown_name_is_answered_with_one_like_it_or_with_all() -> None:
     with pytest.raises(NumberError) as raised:
-        evaluate("2*depht", NAMES)
+        evaluate_expression("2*depht", NAMES)
     assert (raised.value.message, raised.value.hint) == ("unknown name `depht`", "did you mean `depth`?")
     with pytest.raises(NumberError) as raised:
-        evaluate("cardinality", NAMES)
+        evaluate_expression("cardinality", NAMES)
     assert raised.value.hint == "names known here: k, depth, wide_2, minus; `let:` declares others"
 
 

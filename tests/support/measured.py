@@ -6,13 +6,13 @@ import dataclasses
 from typing import Any
 
 from resnetcli.bench.energy import Energy
-from resnetcli.bench.environment import Gpu, Ledger, Reading
+from resnetcli.bench.environment import Gpu, HostState, Ledger
 from resnetcli.bench.footprint import Footprint
 from resnetcli.bench.latency import Measurement
 from resnetcli.bench.options import RunOptions
 from resnetcli.bench.training_step import Phase, Phases
 
-QUIET = Reading(
+QUIET = HostState(
     at_s=0.0, own_s=0.0, processors=2, load_average=0.1, busy_s=10.0, stolen_s=0.0, throttled_s=0.0, governor=None,
     clock_mhz=2000.0, temperature_c=None, gpu=None,
 )  # fmt: skip

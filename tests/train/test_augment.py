@@ -57,7 +57,7 @@ def test_a_batch_is_bit_for_bit_what_augmenting_each_image_gives(
     normalise = normalisation(images, kind)
     on_device = Images(images, normalise, how, CPU)
     for epoch in range(5):
-        crops = order.stream(1, epoch, len(images), on_device.places, how.flip)
+        crops = order.sample_order(1, epoch, len(images), on_device.places, how.flip)
         batch = on_device.batch(crops)
         assert batch.dtype == torch.float32
         assert np.array_equal(batch.numpy(), one_by_one(images, normalise, how, crops))

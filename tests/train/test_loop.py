@@ -251,7 +251,7 @@ def test_a_net_learns_what_there_is_to_learn() -> None:
 def test_a_training_split_keeps_the_other_images_for_validation() -> None:
     ours = trainer(replace(SHORT, train_split=15))
     assert (ours.n, ours.evaluate("train").n, ours.evaluate("validation").n) == (15, 15, 5)
-    kept, rest = order.split(20, 15)
+    kept, rest = order.split_indices(20, 15)
     assert np.array_equal(ours._images.plain, data().train.images[kept.numpy()])
     assert np.array_equal(ours.evaluator._split("validation")[0], data().train.images[rest.numpy()])
     exact = data().train.images[kept.numpy()].astype(np.float64).mean(0)

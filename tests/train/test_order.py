@@ -73,7 +73,7 @@ def test_without_flips_nothing_is_mirrored_and_without_padding_nothing_is_moved(
 
 
 def test_a_samples_crop_does_not_depend_on_its_place_in_the_order() -> None:
-    index, *rest = order.stream(3, 5, 500, 9, True)
+    index, *rest = order.sample_order(3, 5, 500, 9, True)
     assert torch.equal(torch.stack(rest), order.crops(3, 5, 500, 9, True)[:, index])
     assert torch.equal(index, order.epoch_order(3, 5, 500))
 
@@ -84,7 +84,7 @@ def test_streams_for_different_purposes_differ() -> None:
 
 
 def test_a_split_has_every_image_on_one_side() -> None:
-    kept, rest = order.split(50, 45)
+    kept, rest = order.split_indices(50, 45)
     assert (len(kept), len(rest)) == (45, 5)
     assert sorted(kept.tolist() + rest.tolist()) == list(range(50))
     assert kept.tolist() == sorted(kept.tolist())
@@ -95,4 +95,4 @@ def test_a_split_has_every_image_on_one_side() -> None:
 @pytest.mark.values
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_draws_the_same() -> None:
-    assert torch.equal(order.stream(1, 2, 5000, 9, True), order.stream(1, 2, 5000, 9, True, "cuda").cpu())
+    assert torch.equal(order.sample_order(1, 2, 5000, 9, True), order.sample_order(1, 2, 5000, 9, True, "cuda").cpu())

@@ -15,7 +15,7 @@ import torch
 
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.runs import checkpoint
-from resnetcli.runs.checkpoint import files, load
+from resnetcli.runs.checkpoint import files, load_checkpoint
 from resnetcli.runs.directory import open_run
 from resnetcli.runs.lock import lock_directory
 from resnetcli.runs.metrics import READ_EVERY, Metrics, read_metrics
@@ -126,7 +126,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert outcome.result["wall_s"] == 60.0  # both sessions'
     assert outcome.result["images_per_s"] == round(40 * 4 / 60, 2)
     assert [p.iteration for p in read_metrics(cut.path)] == [10, 17, 20, 30, 40]
-    assert torch.equal(again.weight, load(files(whole.path)[0][1], again.state()).tensors["weight"])
+    assert torch.equal(again.weight, load_checkpoint(files(whole.path)[0][1], again.state()).tensors["weight"])
 
 
 def test_readings_after_the_last_checkpoint_are_not_doubled(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_path: Pat
     with pytest.raises(ResourceError, match="the loss of iteration 24 is not finite"):
         train(run, Fake(bad=23))
     assert iterations(run.path) == [20, 10]
-    assert load(files(run.path)[0][1], Fake().state()).tensors["weight"][0, 0] == sum(range(20))
+    assert load_checkpoint(files(run.path)[0][1], Fake().state()).tensors["weight"][0, 0] == sum(range(20))
     assert [p.iteration for p in read_metrics(run.path)] == [10, 20]
 
 
@@ -193,7 +193,7 @@ def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
         "warning: a checkpoint could not be written: No space left on device; training continues"
     ]
     assert "warning: the result could not be written: the run is not complete without a checkpoint" in ear.lines
-    assert load(files(run.path)[0][1], engine.state()).iteration == 10
+    assert load_checkpoint(files(run.path)[0][1], engine.state()).iteration == 10
 
 
 def test_a_disk_with_room_again_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_what_a_checkpoint_says_in_endless_brackets_is_no_configuration(tmp_path
 def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp_path: Path) -> None:
     run, ear = make(tmp_path / "run"), Ear()
     train(run, Fake())
-    want = load(files(run.path)[0][1], Fake().state()).tensors["weight"]
+    want = load_checkpoint(files(run.path)[0][1], Fake().state()).tensors["weight"]
     files(run.path)[0][1].write_bytes(b"damaged")
     (run.path / "result.json").unlink()
     again = Fake()
@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp
 def test_a_checkpoint_holds_what_a_resume_is_held_to(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     train(run, Fake())
-    facts = checkpoint.load(files(run.path)[0][1], Fake().state()).facts
+    facts = checkpoint.load_checkpoint(files(run.path)[0][1], Fake().state()).facts
     assert facts["config"] == CONFIG.bound
     assert (facts["wall_s"], facts["train_s"]) == (60.0, 60.0)
 

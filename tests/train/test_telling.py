@@ -19,7 +19,7 @@ from resnetcli.train.job import new_job
 from resnetcli.train.options import TrainOptions
 from resnetcli.train.paper import published_errors
 from resnetcli.train.progress import ProgressScreen, opening, time_text
-from resnetcli.train.results import RunOutcome, results_lines, results_sheet
+from resnetcli.train.results import RunOutcome, result_lines, results_sheet
 from tests.train.tiny import CONFIG, config
 
 ZOO = Zoo()
@@ -45,12 +45,12 @@ def test_nothing_in_a_run_s_files_is_obeyed_by_a_terminal(capsys: pytest.Capture
         "images_per_s": 1.0, "wall_s": 1.0, "model": evil, "parameters": {evil: 1},
     }  # fmt: skip
     one = RunOutcome(Path(evil), (result,))
-    print_texts([*opening(made, Path(evil)), *results_lines([one])])
+    print_texts([*opening(made, Path(evil)), *result_lines([one])])
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     assert sum(line.count("evil") for line in lines) == 12
     other = replace(one, results=(result | {"deviations": []},))
-    print_texts(results_lines([one, other]))
+    print_texts(result_lines([one, other]))
     several = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in several)
     assert several[-1].endswith("evil=1)")  # whose deviation it is, where not all have it
