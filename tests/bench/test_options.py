@@ -29,7 +29,7 @@ from resnetcli.bench.options import RunOptions
 from resnetcli.bench.search import candidates
 from resnetcli.cli.main import app
 from resnetcli.errors import UsageError
-from tests.reports.test_baseline import against, keep, run
+from tests.support.baselines import against, keep, run
 from tests.support.measured import measured
 
 def cli(*words):

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-import resnetcli as rc
-from resnetcli.bench.benchmark import Failure, PairedTimings
+from resnetcli.bench.benchmark import Failure
 from resnetcli.bench.environment import Noise
 from resnetcli.bench.latency import Measurement
 from resnetcli.bench.options import RunOptions
@@ -19,43 +18,17 @@ from resnetcli.bench.search import FP32, SettingsSearch, checked
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.files import check_writable
 from resnetcli.reports.baseline import (
-    BaselineDiff,
-    EntryDiff,
     NamedPlan,
     check_machine,
     check_models,
     check_unique,
-    diff_baseline,
     named_plans,
     read_baseline,
-    save_baseline,
 )
 from resnetcli.reports.comparison import Comparison
 from resnetcli.spec.zoo import Zoo
+from tests.support.baselines import against, keep, only, run
 from tests.support.measured import measured
-
-
-def run(
-    *measurements: Measurement, model: str = "resnet18", floor: float | None = 0.005, **settings: Any
-) -> Comparison:
-    """A comparison of one net that was measured so."""
-    profile = dataclasses.replace(rc.profile(model, **settings), measurements=measurements)
-    timings = [PairedTimings(m.batch, model, (None,), floor, 40) for m in measurements]
-    return Comparison((profile,), timings=tuple(timings))
-
-
-def keep(comparison: Comparison, path: Path) -> Path:
-    save_baseline(comparison, path)
-    return path
-
-
-def against(comparison: Comparison, path: Path) -> BaselineDiff:
-    return diff_baseline(comparison, read_baseline(path))
-
-
-def only(found: BaselineDiff) -> EntryDiff:
-    (change,) = found.changes
-    return change
 
 
 @pytest.mark.parametrize(
