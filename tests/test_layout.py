@@ -161,3 +161,31 @@ def test_no_test_patches_torch_by_a_path_that_would_import_it() -> None:
     """Patching "torch.some.module.name" imports the module, and would hide that the code does not import it itself."""
     patched = re.compile(r"setattr\(\s*[\"']torch\.")
     assert not [path for path in (ROOT / "tests").rglob("*.py") if patched.search(path.read_text("utf-8"))]
+
+
+MAX_LINES = 450
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    files = [*FILES.values(), *(ROOT / "tests").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_a_public_name_means_one_thing_in_the_package() -> None:
+    """Top-level functions and classes; a command's function in `cli` may have the name of what it calls."""
+    places: dict[str, list[str]] = {}
+    for name, path in FILES.items():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not any(".command" in ast.unparse(decorator) for decorator in node.decorator_list):
+                places.setdefault(node.name, []).append(name)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
+def test_no_test_imports_another() -> None:
+    """What tests share is in `tests/support`."""
+    imports = re.compile(r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+", re.MULTILINE)
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    assert {path.name: found for path in paths if (found := imports.findall(path.read_text("utf-8")))} == {}

@@ -17,7 +17,7 @@ ModelArgs = tuple[str, dict[str, Any]]
 _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Split an option's value into the model and its parameters: `net.yaml width=8`. Paths may contain spaces."""
     return re.split(r"\s+(?=[^\s=/]+=)", text.strip())
 

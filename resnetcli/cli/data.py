@@ -16,14 +16,14 @@ from resnetcli.cli.app import (
     guarded,
     print_output,
 )
-from resnetcli.cli.group import Group
+from resnetcli.cli.group import CommandGroup
 from resnetcli.errors import plural
 from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(
     name="data",
     add_completion=False,
-    cls=Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Download, validate and convert datasets.",
 )

@@ -25,7 +25,7 @@ from resnetcli.cli.app import (
     print_output,
     report_step,
 )
-from resnetcli.cli.arguments import asked_models, complete_model, words_of
+from resnetcli.cli.arguments import asked_models, complete_model, split_words
 from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import UsageError, clean
 from resnetcli.table.formats import TABLE, Output, Section
@@ -90,7 +90,7 @@ def explain(
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    references = asked_models([*models, *([] if vs is None else words_of(vs))], zoo)
+    references = asked_models([*models, *([] if vs is None else split_words(vs))], zoo)
     if len(references) != (1 if vs is None else 2):
         raise UsageError("`explain` takes one model, and another one with `--vs`")
     if (device is None) == (device_profile is None):

@@ -76,13 +76,13 @@ _AMOUNT = re.compile(_NUMBER.pattern + r"[KMGTP]i?B?", re.IGNORECASE)
 _SIDE = re.compile(r"[\[(]?[0-9]{1,5}[,)\]]*|[x×]")
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """The application, or a group of commands."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for command in self.commands.values():
-            prepare(command)
+            prepare_command(command)
 
     @property
     def names(self) -> list[str]:
@@ -132,7 +132,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def prepare(command: Any) -> None:
+def prepare_command(command: Any) -> None:
     """Normalise a command's values before click converts them, and show its arguments without types."""
     for param in command.params:
         _check_value(param)
@@ -199,7 +199,7 @@ def canonical(words: list[str], commands: Container[str]) -> list[str]:
     return joined
 
 
-def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
+def _unknown_command(group: CommandGroup, ctx: Any, args: list[str]) -> UsageError:
     word, *rest = args
     from resnetcli.spec.reference import is_path, origin_of
     from resnetcli.spec.zoo import Zoo
@@ -218,7 +218,7 @@ def _unknown_command(group: Group, ctx: Any, args: list[str]) -> UsageError:
     return UsageError(message, f"see `{path} {close[0]} --help`")
 
 
-def _parses(group: Group, ctx: Any, name: str, rest: list[str]) -> bool:
+def _parses(group: CommandGroup, ctx: Any, name: str, rest: list[str]) -> bool:
     """Whether the command accepts these arguments."""
     if {"--help", "-h"} & set(rest):
         return False
@@ -235,7 +235,7 @@ def _command_line(words: list[str]) -> str:
     return f"{path} {shlex.join(rest)}"
 
 
-def _usage_error(group: Group, error: Any, words: Sequence[str]) -> UsageError:
+def _usage_error(group: CommandGroup, error: Any, words: Sequence[str]) -> UsageError:
     """A parsing error as message and hint."""
     ctx = getattr(error, "ctx", None)
     if ctx is None:

@@ -9,7 +9,7 @@ import typer
 
 from resnetcli import __version__
 from resnetcli.cli.app import complain, examples
-from resnetcli.cli.group import Group, prepare
+from resnetcli.cli.group import CommandGroup, prepare_command
 from resnetcli.errors import UsageError
 
 PANELS = {
@@ -23,7 +23,7 @@ PANELS = {
 """Panel of the help -> its commands, in order. The command `max-batch` is in the module `cli.max_batch`."""
 
 
-class Commands(Group):
+class Commands(CommandGroup):
     """The commands of `PANELS`, imported on first use."""
 
     def report(self, error: UsageError) -> None:
@@ -42,7 +42,7 @@ class Commands(Group):
             module = import_module(f"resnetcli.cli.{cmd_name.replace('-', '_')}")
             command = typer.main.get_command(module.app)
             command.rich_help_panel = panel  # type: ignore[attr-defined] # typer's own subclasses have it
-            prepare(command)
+            prepare_command(command)
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 

@@ -21,7 +21,7 @@ from resnetcli.cli.app import (
     guarded,
     print_output,
 )
-from resnetcli.cli.arguments import asked_models, complete_model, words_of
+from resnetcli.cli.arguments import asked_models, complete_model, split_words
 from resnetcli.errors import ResourceError, UsageError, typed
 from resnetcli.table.formats import TABLE, Format, Output, Section
 
@@ -247,7 +247,7 @@ def train_cifar(
         if settings and len(model or []) > 1:
             example = f'`--model "{(model or [])[0]} {settings[0]}"`'
             raise UsageError(f"`{settings[0]}` is ambiguous with several models", f"say which one: {example}")
-        models = [_one_model([*words_of(name), *(settings or [])], zoo) for name in model or []]
+        models = [_one_model([*split_words(name), *(settings or [])], zoo) for name in model or []]
         models += [depth_model(each, zoo) for each in depth or []]
         options = TrainOptions(
             recipe=recipe, data=data, data_dir=data_dir, download=not no_download, iterations=counts["iterations"],
