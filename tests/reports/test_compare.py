@@ -79,7 +79,7 @@ def test_what_is_left_out_is_not_measured(calls: list[tuple[list[str], int]]) ->
     [
         ({"sort": "size"}, "cannot sort by `size`"),
         ({"baseline": "vgg19"}, "is not among the models"),
-        ({"protocol": "nowhere"}, "nothing is published"),
+        ({"protocol": "nowhere"}, "no accuracy is published"),
         ({"max_params": 1}, "no model within --max-params 1"),
         ({"batch_size": [1, 0]}, "`--batch-size` must be at least 1"),
     ],

@@ -76,9 +76,12 @@ def test_an_error_points_into_a_line_of_its_file_and_speaks_in_lower_case(case: 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_error_takes_long_to_find(case: str, here: Path) -> None:
-    start = time.process_time()
-    failure(CASES[case], here)
-    assert time.process_time() - start < 1
+    def seconds() -> float:
+        start = time.process_time()
+        failure(CASES[case], here)
+        return time.process_time() - start
+
+    assert any(seconds() < 1 for _ in range(3))  # a garbage collection may fall into one of them
 
 
 def test_no_more_is_said_than_anyone_reads(here: Path) -> None:
