@@ -40,14 +40,17 @@ def vgg_without_norm(plan: PlanBuilder, spec: Spec) -> None:
     """Warn that `conv3-64`, the spelling of VGG's table, has the default BN unless the file has `conv:`."""
     if not any(isinstance(op, Norm) for op in (*spec.style.before, *spec.style.after)):
         return
-    for step, at in zip(plan.steps, plan.places, strict=True):
-        if at is None or not isinstance(step.op, Conv) or re.search(r"(?m)^conv\s*:", at.source.text):
+    for source in dict.fromkeys(at.source for at in plan.places if at is not None):
+        if not re.search(r"(?i)conv[0-9]+-[0-9]", source.text) or re.search(r"(?m)^conv\s*:", source.text):
             continue
-        text = at.source.line(at.line)[at.column - 1 : at.column - 1 + at.length]
-        if re.match(r"conv[0-9]+-[0-9]+", text, re.IGNORECASE):
-            hint = "VGG has none: add `conv: conv relu`; otherwise add `conv: conv bn relu`"
-            plan.warn(f"`{text}` has a BN, which is the default", at, hint)
-            return
+        for step, at in zip(plan.steps, plan.places, strict=True):
+            if at is None or at.source is not source or not isinstance(step.op, Conv):
+                continue
+            text = source.line(at.line)[at.column - 1 : at.column - 1 + at.length]
+            if re.match(r"conv[0-9]+-[0-9]+", text, re.IGNORECASE):
+                hint = "VGG has none: add `conv: conv relu`; otherwise add `conv: conv bn relu`"
+                plan.warn(f"`{text}` has a BN, which is the default", at, hint)
+                return
 
 
 def second_norm(plan: PlanBuilder, spec: Spec, op: Op, x: int) -> None:
