@@ -1,4 +1,4 @@
-"""A comparison as JSON: the schema `resnet-cli/compare` of docs/json.md."""
+"""A comparison as JSON: the schema `resnet-cli/compare` of docs/reference/json.md."""
 
 from __future__ import annotations
 

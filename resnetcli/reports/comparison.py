@@ -170,7 +170,7 @@ def _beside(comparison: Comparison, count: Field[Profile], *, essential: bool) -
             row_text=lambda profile: change(_number(count.of(profile)), _number(count.of(base))), style="cyan",
             priority=priority, legend=f"change: relative to {base.label}",
         )  # fmt: skip
-    if count.key not in ("activations", "depth"):
+    if count.key in ("params", comparison.profiles[0].convention.key):
         differs = any(e.verdict == "differs" for profile in comparison.profiles for e in profile.judged)
         yield Field(
             f"{count.key}_published", f"{count.head}\npaper", lambda profile: _published(profile, count.key),

@@ -1,4 +1,4 @@
-"""A profile as JSON: the schema `resnet-cli/profile` of docs/json.md."""
+"""A profile as JSON: the schema `resnet-cli/profile` of docs/reference/json.md."""
 
 from __future__ import annotations
 

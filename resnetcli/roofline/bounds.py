@@ -152,6 +152,7 @@ def lower_bound(
 def _step_cost(
     device_peaks: DevicePeaks, flops: int, compute_s: float, moved: Traffic, batch_size: int, size: int
 ) -> RooflineCost:
+    """The larger of compute and memory takes all of a step's time; its kernels' launch gaps come on top."""
     read, written = moved.read_bytes(batch_size, size), moved.written_bytes(batch_size, size)
     memory_s = device_peaks.seconds(read, written) if read + written else 0.0
     compute_bound = compute_s > memory_s

@@ -74,6 +74,8 @@ class Mish(Activation):
 
     def module(self, x: Shape, settings: ModuleSettings) -> nn.Module:
         """`nn.Mish`."""
+        from torch import nn
+
         return nn.Mish()
 
 
