@@ -43,7 +43,7 @@ def papers(
         tables_sheet,
     )
 
-    if only_list and format.name == "json":
+    if only_list and not format.has_tables:
         raise UsageError("`--list` cannot be used with `--format json`", "omit `--list`")
     tables = paper_tables(*(table or []))
     if only_list:

@@ -341,7 +341,7 @@ def _show(outcome: TrainOutcome, format: Format, *, explain_columns: bool) -> No
         if models:
             yield Section(results_sheet(models), after=result_lines(models))
 
-    if models or (outcome.several and format.name == "json"):
+    if models or (outcome.several and not format.has_tables):
         print_output(Output(record, sections, explain_columns=explain_columns), format)
     _draw(outcome)
     resume = f"`resnet-cli train-cifar --resume {typed(outcome.path)}`"

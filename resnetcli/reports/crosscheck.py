@@ -71,17 +71,18 @@ def crosscheck(model: str | Profile) -> Crosscheck:
 
 
 FIELDS: tuple[Field[ToolCheck], ...] = (
-    Field("model", "model", align="left", shown=False),
-    Field("convention", "convention", lambda c: c.report.convention, align="left", style="bold"),
-    Field("tool", "tool", lambda c: f"{c.report.package} {c.report.version}".strip(), align="left", priority=2),
+    Field("model", "model", align="left", shown=False, help="as given"),
+    Field("convention", "convention", lambda c: c.report.convention, align="left", style="bold",
+          help="counting convention of the tool"),
+    Field("tool", "tool", lambda c: f"{c.report.package} {c.report.version}".strip(), align="left", priority=2,
+          help="package and version"),
     Field("counted", "tool's figure", lambda c: c.report.counted, exact, help="what the tool reports"),
     Field("ours", "ours", lambda c: c.ours.total, exact, help="our total under the convention"),
-    Field(
-        "params", "tool's params", lambda c: c.report.params, exact, priority=1, help="parameters that the tool reports"
-    ),
-    Field("verdict", "verdict", align="left"),
-    Field("problem", "problem", lambda c: c.report.problem, shown=False),
-)
+    Field("params", "tool's params", lambda c: c.report.params, exact, priority=1,
+          help="parameters that the tool reports"),
+    Field("verdict", "verdict", align="left", help="whether the figures and the parameters agree"),
+    Field("problem", "problem", lambda c: c.report.problem, shown=False, help="why the tool reports no figure"),
+)  # fmt: skip
 
 
 def crosscheck_sheet(results: tuple[Crosscheck, ...]) -> Sheet:

@@ -31,12 +31,15 @@ def diff_sheet(diff: Diff) -> Sheet:
     """One row per stage that differs: its changes, and for each figure the difference and its share of the total's."""
     total = StageDiff(None, "total", (), diff.total_before, diff.total_after)
     fields: list[Field[StageDiff]] = [
-        Field("stage", "stage", lambda s: s.after, row_text=lambda s: s.name, align="left", style="bold"),
-        Field("stage_before", "stage of the first model", lambda s: s.before, shown=False),
-        Field("status", "status", lambda s: None if s is total else s.status, shown=False),
+        Field("stage", "stage", lambda s: s.after, row_text=lambda s: s.name, align="left", style="bold",
+              help="stage of the second model"),
+        Field("stage_before", "stage of the first model", lambda s: s.before, shown=False,
+              help="stage of the first model"),
+        Field("status", "status", lambda s: None if s is total else s.status, shown=False,
+              help="how the stage differs"),
         Field("changes", "what changed", lambda s: None if s is total else "; ".join(s.changes),
               row_text=lambda s: "" if s is total else "; ".join(map(_clip, s.changes)) or "only by the header",
-              align="left", wrap=True),
+              align="left", wrap=True, help="changes from the first model to the second"),
     ]  # fmt: skip
     for place, key in enumerate(_COLUMNS):
         fields += _cost_fields(diff, key, 2 * place + 4)
@@ -79,12 +82,14 @@ def totals_sheet(diff: Diff) -> Sheet:
     totals += [("depth", diff.before.counts.depth, diff.after.counts.depth), ("peak memory (derived)", *diff.peaks)]
     before, after = diff.before.label, diff.after.label
     fields: list[Field[_Total]] = [
-        Field("figure", "in total", lambda t: t[0], align="left", style="bold"),
-        Field("before", before, lambda t: t[1], exact),
-        Field("after", after if after != before else f"{after} (second)", lambda t: t[2], exact),
-        Field("difference", "difference", lambda t: t[2] - t[1], lambda value: f"{value:+,}" if value else "="),
+        Field("figure", "in total", lambda t: t[0], align="left", style="bold", help="figure of the whole model"),
+        Field("before", before, lambda t: t[1], exact, help="figure of the first model"),
+        Field("after", after if after != before else f"{after} (second)", lambda t: t[2], exact,
+              help="figure of the second model"),
+        Field("difference", "difference", lambda t: t[2] - t[1], lambda value: f"{value:+,}" if value else "=",
+              help="second less first"),
         Field("change", "change", lambda t: t[2] / t[1] if t[1] else None,
-              row_text=lambda t: change(t[2], t[1]) if t[2] != t[1] else "", style="cyan"),
+              row_text=lambda t: change(t[2], t[1]) if t[2] != t[1] else "", style="cyan", help="second / first"),
     ]  # fmt: skip
     return Sheet.of(fields, totals)
 

@@ -13,8 +13,9 @@ from resnetcli.spec.papers import Paper
 from resnetcli.spec.source import parse
 from resnetcli.spec.summary import parents
 from resnetcli.spec.zoo import Zoo
+from resnetcli.table.fields import Field
 from resnetcli.table.numbers import exact
-from resnetcli.table.sheet import Column, Sheet, cell
+from resnetcli.table.sheet import Sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,12 @@ def info_sheet(info: Info, width: int | None = None, *, figures: bool = False) -
         p = entry.published
         words = (p.figure, p.printed, p.dataset, p.protocol, p.source, p.table)
         facts.append(("published", " ".join(filter(None, words))))
-    columns = (Column("", "fact", "left", "bold"), Column("", "text", "left"))
-    return Sheet(columns, tuple((cell(name), cell(text, _filled(text, width, listed=text in spec.deviations)))
-                                for name, text in facts if text))  # fmt: skip
+    fields: list[Field[tuple[str, str]]] = [
+        Field("fact", "", lambda fact: fact[0], align="left", style="bold", help="property of the model"),
+        Field("text", "", lambda fact: fact[1], lambda text: _filled(text, width, listed=text in spec.deviations),
+              align="left", help="its value"),
+    ]  # fmt: skip
+    return Sheet.of(fields, [fact for fact in facts if fact[1]])
 
 
 def _filled(text: str, width: int | None, *, listed: bool) -> str:

@@ -95,14 +95,15 @@ def _listed(name: str, settings: object, *, zoo: Zoo) -> ListedModel:
 
 
 FIELDS: tuple[Field[ListedModel], ...] = (
-    Field("model", "model", align="left", style="bold"),
-    Field("family", "family", align="left", style="dim", shown=False),
+    Field("model", "model", align="left", style="bold", help="name, as every command takes it"),
+    Field("family", "family", align="left", style="dim", shown=False, help="directory of the zoo"),
     Field("params", "params", text=short, help="learnable parameters"),
     Field("macs", "MACs", text=short, help="multiply-accumulates of convolutions and fc, for one image"),
     Field("depth", "depth", priority=2, help="weighted layers on the longest path"),
     Field("input", "input", lambda m: f"{m.input.c}x{m.input.h}x{m.input.w}", row_text=lambda m: str(m.input),
-          priority=1),
-    Field("paper", "paper", lambda m: m.paper.citation if m.paper else "", align="left", shown=False),
+          priority=1, help="one image: channels x height x width"),
+    Field("paper", "paper", lambda m: m.paper.citation if m.paper else "", align="left", shown=False,
+          help="citation of the paper"),
 )  # fmt: skip
 
 

@@ -144,19 +144,13 @@ def max_batch_sheet(result: MaxBatch) -> Sheet:
     """The parts of the peak memory."""
     whole = result.peak_bytes
     fields: list[Field[tuple[str, int]]] = [
-        Field(
-            "part",
-            "at the peak",
-            lambda part: part[0],
-            lambda key: PARTS.get(key, key),
-            align="left",
-            style="bold",
-            help="what the memory holds at the moment of peak memory",
-        ),
-        Field("bytes", "memory", lambda part: part[1], size_of),
-        Field("share", "share", lambda part: round(part[1] / whole, 6) if part[1] != whole else 1, percent),
-        Field("batch", "batch", lambda part: result.batch, shown=False),
-    ]
+        Field("part", "at the peak", lambda part: part[0], lambda key: PARTS.get(key, key), align="left", style="bold",
+              help="what the memory holds at the moment of peak memory"),
+        Field("bytes", "memory", lambda part: part[1], size_of, help="bytes of the part"),
+        Field("share", "share", lambda part: round(part[1] / whole, 6) if part[1] != whole else 1, percent,
+              help="part of the peak memory"),
+        Field("batch", "batch", lambda part: result.batch, shown=False, help="largest batch size that fits"),
+    ]  # fmt: skip
     return Sheet.of(fields, [part for part in result.breakdown().items() if part[1]], ("total", whole))
 
 

@@ -184,25 +184,22 @@ def _preparation(measurements: Sequence[Measurement]) -> str:
 
 
 def environment_lines(measurements: Sequence[Measurement]) -> list[str]:
-    """Load before the run, and the worst interference during it."""
+    """Load before the run, and the worst interference during it, as far as the platform reports them."""
     ledgers = [m.environment for m in measurements]
     first, last = ledgers[0].before, ledgers[-1].after
-    load = "not available" if first.load_average is None else f"{first.load_average:.2f}"
-    parts = [f"load average before {load}"]
+    parts = [] if first.load_average is None else [f"load average before {first.load_average:.2f}"]
     for name, words in (("others", "other programs"), ("stolen", "stolen by the host"), ("throttled", "throttled")):
         shares = [share for ledger in ledgers if (share := getattr(ledger, name)) is not None]
-        parts.append(f"{words} {percent(max(shares)) if shares else 'not available'}")
+        parts += [f"{words} {percent(max(shares))}"] if shares else []
     gpu = last.gpu
     if gpu is None:
-        parts.append(f"governor {last.governor or 'not available'}")
-        clock, temperature = last.clock_mhz, last.temperature_c
-    else:
-        others = "not available" if gpu.other_processes is None else gpu.other_processes
-        parts.append(f"other programs on the GPU {others}")
-        clock, temperature = gpu.clock_mhz, gpu.temperature_c
-    parts.append(f"clock {'not available' if clock is None else f'{clock:,.0f} MHz'}")
-    parts.append(f"temperature {'not available' if temperature is None else f'{temperature:.0f} C'}")
-    return [f"environment: {', '.join(parts)}"]
+        parts += [f"governor {last.governor}"] if last.governor else []
+    elif gpu.other_processes is not None:
+        parts.append(f"other programs on the GPU {gpu.other_processes}")
+    sensors = last if gpu is None else gpu
+    parts += [] if sensors.clock_mhz is None else [f"clock {sensors.clock_mhz:,.0f} MHz"]
+    parts += [] if sensors.temperature_c is None else [f"temperature {sensors.temperature_c:.0f} C"]
+    return [f"environment: {', '.join(parts)}"] if parts else []
 
 
 def measurement_warnings(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -18,7 +20,7 @@ from resnetcli.spec.summary import summarize
 from resnetcli.spec.zoo import Zoo, natural
 from resnetcli.table.fields import Field
 from resnetcli.table.numbers import figure_name, short
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.table.sheet import Sheet, Value
 
 MAX_NOTES = 3
 """Maximum lines below a table; `verify` reports the others."""
@@ -144,27 +146,48 @@ def paper_sheet(table: PaperTable) -> Sheet:
     places = {name: place for place, name in enumerate(FIGURES)}
     keys = sorted({key(e.published) for row in table.rows for e in row.entries}, key=lambda k: (k[1:], places[k[0]]))
     counted = {key(e.published) for row in table.rows for e in row.entries if e.counted is not None}
-    columns = [Column("name", "label", "left", "bold"), Column("model", "model", "left", spare=1)]
-    columns += [Column(name, name, "left", wrap=True) for name in own_columns]
+
+    def printed(row: PaperRow, k: Key) -> str:
+        return "/".join(entry.published.printed for entry in row.entries if key(entry.published) == k)
+
+    def count(row: PaperRow, k: Key) -> int | None:
+        return next((e.counted for e in row.entries if key(e.published) == k and e.counted is not None), None)
+
+    fields: list[Field[PaperRow]] = [
+        Field("label", "name", align="left", style="bold", help=_MEANINGS["label"]),
+        Field("model", "model", lambda row: row.profile.model, align="left", priority=1, help=_MEANINGS["model"]),
+        *(Field(name, name, partial(_facts, name=name), align="left", wrap=True, help=_MEANINGS[name])
+          for name in own_columns),
+    ]  # fmt: skip
     for k in keys:
-        head = ", ".join([figure_name(k[0]), *filter(None, k[1:])])
-        columns.append(Column(head, "_".join(filter(None, k)), wrap=True))
+        words = list(filter(None, k))
+        head = ", ".join([figure_name(k[0]), *words[1:]])
+        fields.append(Field("_".join(words), head, partial(printed, k=k), wrap=True, help=_MEANINGS["published"]))
         if k in counted:
-            columns.append(Column(f"counted\n{head}", "_".join([*filter(None, k), "counted"]), style="dim"))
+            fields.append(Field("_".join([*words, "counted"]), f"counted\n{head}", partial(count, k=k), short,
+                                style="dim", help=_MEANINGS["counted"]))  # fmt: skip
     has_details = bool(table.facts("detail")) and not _shared(table, "detail")
-    columns.append(Column("detail", "detail", "left", "dim", wrap=True, spare=2, shown=has_details))
+    fields.append(Field("detail", "detail", partial(_facts, name="detail"), align="left", style="dim", wrap=True,
+                        priority=2, shown=has_details, help=_MEANINGS["detail"]))  # fmt: skip
+    return Sheet.of(fields, table.rows)
 
-    def line(row: PaperRow) -> tuple[Cell, ...]:
-        cells = [cell(row.label), cell(row.profile.model), *(cell(_facts(row, name)) for name in own_columns)]
-        for k in keys:
-            entries = [entry for entry in row.entries if key(entry.published) == k]
-            cells.append(cell("/".join(entry.published.printed for entry in entries)))
-            if k in counted:
-                value = next((entry.counted for entry in entries if entry.counted is not None), None)
-                cells.append(cell(value, "" if value is None else short(value)))
-        return (*cells, cell(_facts(row, "detail")))
 
-    return Sheet(tuple(columns), tuple(map(line, table.rows)))
+_MEANINGS = {
+    "paper": "key of the paper",
+    "table": "table or figure of the paper",
+    "row": "row of the table, counted from the top",
+    "label": "name of the model in the table",
+    "model": "name of the model in the zoo",
+    "figure": "published quantity",
+    "published": "value as printed in the paper",
+    "counted": "computed from the spec",
+    "verdict": "whether the count rounds or truncates to the published value, or differs",
+    "dataset": "dataset of the published value",
+    "protocol": "evaluation protocol of the published value",
+    "detail": "other conditions of the published value",
+    "note": "why the count differs",
+}
+"""Column -> its meaning."""
 
 
 def _heads_columns(table: PaperTable, name: str) -> bool:
@@ -203,21 +226,22 @@ def _reason(entry: Judged) -> str:
 _Figure = tuple[PaperTable, PaperRow, Judged]
 
 
-def _published(key: str) -> Field[_Figure]:
-    return Field(key, key, lambda figure: getattr(figure[2].published, key))
+def _column(key: str, value: Callable[[_Figure], Value] | None = None) -> Field[_Figure]:
+    """The column of a value, by default of the published figure's attribute."""
+    return Field(key, key, value or (lambda figure: getattr(figure[2].published, key)), help=_MEANINGS[key])
 
 
 FIGURE_FIELDS: tuple[Field[_Figure], ...] = (
-    Field("paper", "paper", lambda figure: figure[0].paper.key),
-    Field("table", "table", lambda figure: figure[0].table),
-    _published("row"),
-    Field("label", "label", lambda figure: figure[1].label),
-    Field("model", "model", lambda figure: figure[1].profile.model),
-    _published("figure"),
-    Field("published", "published", lambda figure: figure[2].published.printed),
-    Field("counted", "counted", lambda figure: figure[2].counted),
-    Field("verdict", "verdict", lambda figure: figure[2].verdict),
-    *map(_published, ("dataset", "protocol", "detail", "note")),
+    _column("paper", lambda figure: figure[0].paper.key),
+    _column("table", lambda figure: figure[0].table),
+    _column("row"),
+    _column("label", lambda figure: figure[1].label),
+    _column("model", lambda figure: figure[1].profile.model),
+    _column("figure"),
+    _column("published", lambda figure: figure[2].published.printed),
+    _column("counted", lambda figure: figure[2].counted),
+    _column("verdict", lambda figure: figure[2].verdict),
+    *map(_column, ("dataset", "protocol", "detail", "note")),
 )
 
 
@@ -229,12 +253,14 @@ def figures_sheet(tables: tuple[PaperTable, ...]) -> Sheet:
 
 
 TABLE_FIELDS: tuple[Field[PaperTable], ...] = (
-    Field("table", "table", lambda table: table.name, align="left", style="bold"),
-    Field("models", "models", lambda table: len({row.profile.model for row in table.rows})),
+    Field("table", "table", lambda table: table.name, align="left", style="bold", help="name, as `papers` takes it"),
+    Field("models", "models", lambda table: len({row.profile.model for row in table.rows}),
+          help="models of the zoo in the table"),
     Field("figures", "figures", lambda table: ", ".join(
         dict.fromkeys(figure_name(entry.published.figure) for row in table.rows for entry in row.entries)
-    ), align="left", wrap=True),
-    Field("paper", "paper", lambda table: table.paper.citation, align="left", style="dim", wrap=True, priority=1),
+    ), align="left", wrap=True, help="published quantities"),
+    Field("paper", "paper", lambda table: table.paper.citation, align="left", style="dim", wrap=True, priority=1,
+          help="citation of the paper"),
 )  # fmt: skip
 
 

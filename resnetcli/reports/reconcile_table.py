@@ -59,8 +59,8 @@ def _fields(result: Reconciliation) -> list[Field[Candidate]]:
     return [
         Field("reading", "counted as", row_text=lambda c: c.reading + _suffix(c.variant, result.variant), align="left",
               style="bold", help="conventions or quantity, and the variant of the model"),
-        Field("variant", "model", lambda c: c.variant.text, align="left", shown=False),
-        Field("total", "total", text=exact),
+        Field("variant", "model", lambda c: c.variant.text, align="left", shown=False, help="variant of the model"),
+        Field("total", "total", text=exact, help="the count"),
         Field("verdict", "verdict", align="left", shown=lambda rows: any(c.matches for c in rows),
               help="how the total gives the figure"),
         Field("difference", "off by", row_text=lambda c: _off(c.difference, c.total), priority=1,
@@ -88,11 +88,12 @@ def own_sheet(result: Reconciliation) -> Sheet:
         return Sheet.of([f for f in _fields(result) if f.key not in ("variant", "verdict")], own)
     target = int(result.figure.value)
     fields: list[Field[Tally]] = [
-        Field("convention", "convention", lambda tally: tally.name, align="left", style="bold"),
-        Field("total", "total", text=exact),
+        Field("convention", "convention", lambda tally: tally.name, align="left", style="bold",
+              help="counting convention"),
+        Field("total", "total", text=exact, help="the count"),
         Field("difference", "off by", lambda tally: tally.total - target, priority=1,
               row_text=lambda tally: _off(tally.total - target, tally.total), help="difference from the figure"),
-        Field("formula", "formula", align="left", style="dim", wrap=True),
+        Field("formula", "formula", align="left", style="dim", wrap=True, help="terms of the total"),
     ]  # fmt: skip
     return Sheet.of(fields, list(result.tools.values()))
 

@@ -38,7 +38,8 @@ def table1_sheet(profiles: Sequence[Profile], *, flops: bool = False) -> Sheet:
     for place, (p, name) in enumerate(zip(profiles, labels, strict=True)):
         again = labels[:place].count(name)  # the same model twice
         name += f" ({again + 1})" if again else ""
-        columns.append(Column(f"{printable(p.spec.title)}\n{printable(name)}", name, "left"))
+        head = f"{printable(p.spec.title)}\n{printable(name)}"
+        columns.append(Column(head, name, "left", help="layers of the stage; × N: repeated N times"))
     rows: list[tuple[Cell, ...]] = []
     for stage in _stages(profiles):
         sizes = dict.fromkeys(

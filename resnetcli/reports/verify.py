@@ -73,7 +73,8 @@ def _fault(entry: Judged) -> str:
 
 _Figure = tuple[VerifiedModel, Judged]
 FIELDS: tuple[Field[_Figure], ...] = (
-    Field("model", "model", lambda figure: figure[0].profile.model, align="left", style="bold"),
+    Field("model", "model", lambda figure: figure[0].profile.model, align="left", style="bold",
+          help="name of the model in the zoo"),
     Field("figure", "figure", lambda figure: figure[1].published.figure, text=figure_name, align="left",
           help="published quantity"),
     Field("published", "published", lambda figure: figure[1].published.printed,
@@ -82,8 +83,10 @@ FIELDS: tuple[Field[_Figure], ...] = (
     Field("verdict", "verdict", lambda figure: figure[1].verdict, align="left",
           help="whether the count rounds or truncates to it, or differs"),
     Field("source", "source", lambda figure: f"{figure[1].published.source} {figure[1].published.table}",
-          text=lambda source: source.removeprefix("arXiv:"), align="left", style="dim", priority=1),
-    Field("note", "note", lambda figure: figure[1].published.note, align="left", wrap=True),
+          text=lambda source: source.removeprefix("arXiv:"), align="left", style="dim", priority=1,
+          help="paper and table"),
+    Field("note", "note", lambda figure: figure[1].published.note, align="left", wrap=True,
+          help="why the count differs"),
 )  # fmt: skip
 
 

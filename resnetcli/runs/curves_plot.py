@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.files import write_output
 from resnetcli.runs.curves import Curve, Curves, Line, data_texts, read_curves
+from resnetcli.table.fields import Field
 from resnetcli.table.numbers import exact
 from resnetcli.table.plot import Axes, Piece, Stroke, letter, plot, ticks
 from resnetcli.table.sheet import Column, Sheet, cell
@@ -43,10 +44,20 @@ POINTS = 2000
 """Maximum points of a line in a file."""
 WIDTH_IN, HEIGHT_IN, BESIDE_IN, DPI = 6.4, 4.4, 4.0, 200
 """Size of the figure, the extra width for a legend beside the plot, and the resolution."""
-CSV_COLUMNS = (
-    "name", "path", "data", "seeds", "iteration", "train_error_percent", "train_lowest", "train_highest",
-    "test_error_percent", "test_lowest", "test_highest",
-)  # fmt: skip
+CSV_COLUMNS = {
+    "name": "model or run",
+    "path": "run directory",
+    "data": "dataset",
+    "seeds": "number of seeds",
+    "iteration": "training iteration",
+    "train_error_percent": "error on augmented images, before each update; the mean over the seeds",
+    "train_lowest": "lowest training error of a seed",
+    "train_highest": "highest training error of a seed",
+    "test_error_percent": "test error; the mean over the seeds",
+    "test_lowest": "lowest test error of a seed",
+    "test_highest": "highest test error of a seed",
+}
+"""Column -> its meaning."""
 
 
 def error_top(curves: Sequence[Curve]) -> float:
@@ -272,28 +283,30 @@ def encodes_braille(encoding: str | None) -> bool:
 
 def sheet(curves: Sequence[Curve], *, letters: bool = True) -> Sheet:
     """A row per curve: its letter in the plot, iterations, and latest errors."""
-    several = _has_range(curves)
-    columns = (
-        *((Column("", "letter", "left", "bold"),) if letters else ()),
-        Column("model", "name", "left", "bold"),
-        Column("iterations", "iterations"),
-        Column("train error %", "train_error_percent"),
-        Column("test error %", "test_error_percent", style="bold"),
-        *((Column("lowest - highest", "range", spare=1),) if several else ()),
-    )
-    rows = []
-    for number, curve in enumerate(curves):
-        total = curve.config.iterations
-        so_far = f"{exact(curve.reached)} of {exact(total)}" if curve.reached < total else exact(total)
-        test, several_here = curve.test, len(curve.runs) > 1
-        spread = f"{test.low[-1]:.2f} - {test.high[-1]:.2f}" if several_here and test.iterations else None
-        rows.append((
-            *((cell(letter(number)),) if letters else ()),
-            cell(curve.label), cell(curve.reached, so_far),
-            *(cell(line.last, "" if line.last is None else f"{line.last:.2f}") for line in (curve.train, test)),
-            *((cell(spread),) if several else ()),
-        ))  # fmt: skip
-    return Sheet(columns, tuple(rows))
+    fields: list[Field[tuple[int, Curve]]] = [
+        Field("letter", "", lambda row: letter(row[0]), align="left", style="bold", shown=letters,
+              help="letter of the curve in the plot"),
+        Field("name", "model", lambda row: row[1].label, align="left", style="bold", help="model or run"),
+        Field("iterations", "iterations", lambda row: row[1].reached, row_text=lambda row: _progress(row[1]),
+              help="iterations that are complete"),
+        Field("train_error_percent", "train error %", lambda row: row[1].train.last, "{:.2f}".format,
+              help="latest error on augmented images, before each update"),
+        Field("test_error_percent", "test error %", lambda row: row[1].test.last, "{:.2f}".format, style="bold",
+              help="latest error on the test set"),
+        Field("range", "lowest - highest", lambda row: _range(row[1]), priority=1, shown=_has_range(curves),
+              help="lowest and highest test error of a seed"),
+    ]  # fmt: skip
+    return Sheet.of(fields, list(enumerate(curves)))
+
+
+def _progress(curve: Curve) -> str:
+    total = curve.config.iterations
+    return f"{exact(curve.reached)} of {exact(total)}" if curve.reached < total else exact(total)
+
+
+def _range(curve: Curve) -> str | None:
+    test = curve.test
+    return f"{test.low[-1]:.2f} - {test.high[-1]:.2f}" if len(curve.runs) > 1 and test.iterations else None
 
 
 def key_lines(curves: Sequence[Curve]) -> list[str]:
@@ -326,4 +339,4 @@ def points_sheet(curve: Curve) -> Sheet:
         errors = (*train.get(iteration, (None,) * 3), *test.get(iteration, (None,) * 3))
         values = (curve.label, str(curve.path), curve.config.data_text, len(curve.runs), iteration, *errors)
         rows.append(tuple(map(cell, values)))
-    return Sheet(tuple(Column(key, key) for key in CSV_COLUMNS), tuple(rows))
+    return Sheet(tuple(Column(key, key, help=text) for key, text in CSV_COLUMNS.items()), tuple(rows))

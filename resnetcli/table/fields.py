@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from resnetcli.table.sheet import Cell, Column, Value
@@ -92,6 +93,11 @@ class Field(Generic[R]):
             legend=legend if isinstance(legend, str) else lambda rows: legend(parts(rows)), help=self.help,
             aliases=self.aliases,
         )  # fmt: skip
+
+
+def item_field(key: str, head: str, text: Callable[[Any], str] = str, **options: Any) -> Field[Mapping[str, Any]]:
+    """A column of tables whose rows are records: the value is the record's item `key`."""
+    return Field(key, head, itemgetter(key), text, **options)
 
 
 def find_field(fields: Iterable[Field[R]], name: str) -> Field[R] | None:

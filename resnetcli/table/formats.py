@@ -64,6 +64,8 @@ class Format:
     write: Callable[[Output], None]
     has_sections: bool = True
     """Whether it prints the lines around the tables."""
+    has_tables: bool = True
+    """False if it prints the whole record."""
 
     def __str__(self) -> str:
         return self.name
@@ -161,7 +163,7 @@ FORMATS = {
         TABLE,
         Format("md", "Markdown tables", _write_markdown),
         Format("csv", "exact values, comma-separated", _write_csv, has_sections=False),
-        Format("json", "exact values, one JSON object", _write_json, has_sections=False),
+        Format("json", "exact values, one JSON object", _write_json, has_sections=False, has_tables=False),
     )
 }
 """The choices of `--format`, in the order of the help."""

@@ -141,19 +141,20 @@ def explanation(sheet: Sheet) -> list[str]:
     """A line for each column that is shown, `acts (activations): outputs of ...`: its head, key and meaning."""
     lines = []
     for column in sheet.columns:
-        head, meaning = " ".join((column.head or column.key).split("\n")), _meaning(column)
-        if column.shown and meaning:
-            lines.append(f"{head if column.key in ('', head) else f'{head} ({column.key})'}: {meaning}")
+        head, text = " ".join((column.head or column.key).split("\n")), meaning(column)
+        if column.shown and text:
+            lines.append(f"{head if column.key in ('', head) else f'{head} ({column.key})'}: {text}")
     return lines
 
 
 def explanation_sheet(sheet: Sheet) -> Sheet:
     """Key and meaning of each exported column, a row each."""
-    rows = tuple((cell(column.key), cell(_meaning(column))) for column in sheet.columns if column.exported)
+    rows = tuple((cell(column.key), cell(meaning(column))) for column in sheet.columns if column.exported)
     return Sheet((Column("column", "column", "left"), Column("meaning", "meaning", "left")), rows)
 
 
-def _meaning(column: Column) -> str:
+def meaning(column: Column) -> str:
+    """The meaning of a column, from its help or its legend; empty without both."""
     return column.help or column.legend.partition(": ")[2]
 
 

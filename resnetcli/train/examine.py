@@ -17,14 +17,15 @@ from resnetcli.runs.config import Config
 from resnetcli.runs.directory import Record, Run
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
+from resnetcli.table.fields import Field, item_field
 from resnetcli.table.numbers import exact
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.table.sheet import Sheet
 from resnetcli.train.augment import normalisation
 from resnetcli.train.evaluate import Evaluation, Evaluator
 from resnetcli.train.job import load_dataset, read_files, require_unchanged
 from resnetcli.train.model import empty_model, state_template, trainable, training_subset
 from resnetcli.train.options import TrainOptions, resolve_device
-from resnetcli.train.results import error_cell, run_name
+from resnetcli.train.results import run_name
 from resnetcli.train.session import require_same
 
 EVAL = "resnet-cli/eval@1"
@@ -114,21 +115,19 @@ def eval_record(run: Run, iteration: int, names: Sequence[str], classes: Sequenc
     }
 
 
+EVALUATED: tuple[Field[Mapping[str, Any]], ...] = (
+    item_field("class", "class", align="left", style="bold", help="name of the class"),
+    item_field("images", "images", exact, help="test images"),
+    item_field("wrong", "wrong", exact, help="images that are misclassified"),
+    item_field("error_percent", "error %", "{:.2f}".format, help="wrong / images"),
+    item_field("data", "data", align="left", shown=False, help="dataset"),
+)
+
+
 def eval_sheet(record: Mapping[str, Any]) -> Sheet:
     """Error of each class, and of the whole test set."""
-    columns = (
-        Column("class", "class", "left", "bold"),
-        Column("images", "images"),
-        Column("wrong", "wrong"),
-        Column("error %", "error_percent"),
-        Column("data", "data", "left", shown=False),
-    )
-
-    def row(name: str, entry: Mapping[str, Any]) -> tuple[Cell, ...]:
-        counts = (cell(entry[key], exact(entry[key])) for key in ("images", "wrong"))
-        return cell(name), *counts, error_cell(entry["error_percent"]), cell(record["data"])
-
-    return Sheet(columns, tuple(row(entry["name"], entry) for entry in record["classes"]), row("all", record))
+    rows = [{**entry, "class": entry["name"], "data": record["data"]} for entry in record["classes"]]
+    return Sheet.of(EVALUATED, rows, {**record, "class": "all"})
 
 
 def eval_lines(record: Mapping[str, Any]) -> list[str]:

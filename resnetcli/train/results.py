@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import plural
 from resnetcli.runs.directory import Record
+from resnetcli.table.fields import Field, item_field
 from resnetcli.table.numbers import exact, rate, short
-from resnetcli.table.sheet import Cell, Column, Sheet, cell
+from resnetcli.table.sheet import Sheet
 from resnetcli.train.progress import time_text
 
 SEEDS, MODELS = "resnet-cli/seeds@2", "resnet-cli/models@1"
@@ -79,49 +80,42 @@ def models_record(outcome: TrainOutcome) -> Record:
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
-COLUMNS = (
-    Column("model", "model", "left", "bold"),
-    Column("params", "params"),
-    Column("iterations", "iterations"),
-    Column("seeds", "seeds"),
-    Column("test error %", "final_test_error_percent", style="bold"),
-    Column("std", "std"),
-    Column("best", "best", spare=1),
-    Column("published %", "published", "left"),
-    Column("data", "data", "left", shown=False),
-)
-OF_SEEDS = ("seeds", "std", "best")
-"""Columns that are only shown with several seeds."""
+
+def _several(models: Sequence[RunOutcome]) -> bool:
+    return any(len(model.results) > 1 for model in models)
+
+
+def _error(model: RunOutcome, figure: str) -> float | None:
+    """The final test error: its mean, standard deviation or minimum over the seeds."""
+    if model.summary is None:
+        return model.results[0]["final_test_error_percent"] if figure == "mean" else None
+    spread: Mapping[str, float | None] = model.summary["final_test_error_percent"]
+    return spread[figure] if figure != "best" or len(model.results) > 1 else None
+
+
+RESULTS: tuple[Field[RunOutcome], ...] = (
+    Field("model", "model", lambda model: run_name(model.results[0]), align="left", style="bold",
+          help="model, with the parameters that were set"),
+    Field("params", "params", lambda model: model.results[0]["params"], short, help="learnable parameters"),
+    Field("iterations", "iterations", lambda model: model.results[0]["iterations"], exact, help="training iterations"),
+    Field("seeds", "seeds", lambda model: len(model.results), shown=_several, help="complete runs, one per seed"),
+    Field("final_test_error_percent", "test error %", lambda model: _error(model, "mean"), "{:.2f}".format,
+          style="bold", help="test error after the last iteration, the mean over the seeds"),
+    Field("std", "std", lambda model: _error(model, "std"), "{:.2f}".format, shown=_several,
+          help="standard deviation over the seeds"),
+    Field("best", "best", lambda model: _error(model, "best"), "{:.2f}".format, priority=1, shown=_several,
+          help="lowest test error of a seed"),
+    Field("published", "published %",
+          lambda model: "; ".join(map(_published, model.results[0]["published"])) or None, align="left",
+          shown=lambda models: any(model.results[0]["published"] for model in models),
+          help="test error as published, with its protocol and paper"),
+    Field("data", "data", lambda model: model.results[0]["data"], align="left", shown=False, help="dataset"),
+)  # fmt: skip
 
 
 def results_sheet(models: Sequence[RunOutcome]) -> Sheet:
     """As Table 6 of He et al. 2015: each model's final test error, over its seeds, and the published ones."""
-    rows = tuple(_result(model.results, model.summary) for model in models)
-    hidden = (
-        *(OF_SEEDS if all(len(model.results) == 1 for model in models) else ()),
-        *(() if any(model.results[0]["published"] for model in models) else ("published",)),
-    )
-    columns = (replace(column, shown=column.shown and column.key not in hidden) for column in COLUMNS)
-    return Sheet(tuple(columns), rows)
-
-
-def _result(results: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None) -> tuple[Cell, ...]:
-    first, seeds = results[0], len(results)
-    error = first["final_test_error_percent"]
-    spread: Mapping[str, Any] = {"mean": error, "std": None, "best": error}
-    if summary is not None:
-        spread = summary["final_test_error_percent"]
-    return (
-        cell(run_name(first)),
-        cell(first["params"], short(first["params"])),
-        cell(first["iterations"], exact(first["iterations"])),
-        cell(seeds),
-        error_cell(spread["mean"]),
-        error_cell(spread["std"]),
-        error_cell(spread["best"] if seeds > 1 else None),
-        cell("; ".join(map(_published, first["published"])) or None),
-        cell(first["data"]),
-    )
+    return Sheet.of(RESULTS, models)
 
 
 def run_name(record: Mapping[str, Any]) -> str:
@@ -129,28 +123,21 @@ def run_name(record: Mapping[str, Any]) -> str:
     return " ".join([record["model"], *(f"{key}={value}" for key, value in record["parameters"].items())])
 
 
+SEED_RESULTS: tuple[Field[Mapping[str, Any]], ...] = (
+    item_field("seed", "seed", help="random seed"),
+    item_field("final_test_error_percent", "test error %", "{:.2f}".format, style="bold",
+               help="test error after the last iteration"),
+    item_field("final_train_error_percent", "train error %", "{:.2f}".format,
+               help="error on training images without augmentation"),
+    item_field("images_per_s", "images/s", lambda value: rate(value) if value else "", help="training throughput"),
+    item_field("wall_s", "time", time_text, help="duration of the run"),
+    item_field("data", "data", align="left", shown=False, help="dataset"),
+)  # fmt: skip
+
+
 def seeds_sheet(results: Sequence[Mapping[str, Any]]) -> Sheet:
     """Errors, throughput and time of each seed's run."""
-    columns = (
-        Column("seed", "seed"),
-        Column("test error %", "final_test_error_percent", style="bold"),
-        Column("train error %", "final_train_error_percent"),
-        Column("images/s", "images_per_s"),
-        Column("time", "wall_s"),
-        Column("data", "data", "left", shown=False),
-    )
-    rows = tuple(
-        (
-            cell(result["seed"]),
-            error_cell(result["final_test_error_percent"]),
-            error_cell(result["final_train_error_percent"]),
-            cell(result["images_per_s"], rate(result["images_per_s"]) if result["images_per_s"] else ""),
-            cell(result["wall_s"], time_text(result["wall_s"])),
-            cell(result["data"]),
-        )
-        for result in results
-    )
-    return Sheet(columns, rows)
+    return Sheet.of(SEED_RESULTS, results)
 
 
 def result_lines(models: Sequence[RunOutcome]) -> list[str]:
@@ -178,8 +165,3 @@ def result_lines(models: Sequence[RunOutcome]) -> list[str]:
 def _published(entry: Mapping[str, Any]) -> str:
     conditions = ", ".join(filter(None, (entry["protocol"], entry["source"])))
     return f"{entry['value']} ({conditions})"
-
-
-def error_cell(value: float | None) -> Cell:
-    """An error in percent with two decimals; empty for None."""
-    return cell(value, "" if value is None else f"{value:.2f}")

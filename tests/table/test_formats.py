@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from resnetcli.cli.root import PANELS
+from resnetcli.data.table import COLUMNS
+from resnetcli.reports.compare_table import CHANGES
+from resnetcli.reports.crosscheck import FIELDS as CROSSCHECK
+from resnetcli.roofline.peaks_table import COMPUTE, MEMORY
+from resnetcli.table.fields import Field
 from resnetcli.table.formats import FORMATS, Format, Output, Section
 from resnetcli.table.output import write
-from resnetcli.table.sheet import Column, Sheet, cell, explanation
+from resnetcli.table.sheet import Column, Sheet, cell, explanation, legend, meaning
+from resnetcli.train.examine import EVALUATED
+from resnetcli.train.results import RESULTS, SEED_RESULTS
 from tests.support.cli import run
 
 COMMANDS = (
@@ -57,13 +66,43 @@ def test_every_command_offers_a_new_format(command: str) -> None:
     assert "one of table, md, csv, json, x" in run(f"{command} --format yml").output
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name.startswith(("profile", "compare"))])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_column_of_a_table_is_explained(command: str) -> None:
     head, meanings = run(f"{command} --format csv"), run(f"{command} --format csv --explain-columns")
-    keys = head.stdout.partition("\n")[0].split(",")
+    keys = next(csv.reader(head.stdout.splitlines()))
     assert [line.partition(",")[0] for line in meanings.stdout.splitlines()[1:]] == keys
     assert not [line for line in meanings.stdout.splitlines() if line.endswith(",")]
     assert run(f"{command} --format json --explain-columns").exit_code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_shown_column_is_explained(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explained: list[Sheet] = []
+
+    def record(sheet: Sheet) -> list[str]:
+        explained.append(sheet)
+        return []
+
+    monkeypatch.setattr("resnetcli.table.sheet.explanation", record)
+    assert run(f"{command} --explain-columns").exit_code == 0
+    assert explained
+    assert not [column for sheet in explained for column in sheet.columns if column.shown and not meaning(column)]
+
+
+@pytest.mark.parametrize("fields", [RESULTS, SEED_RESULTS, EVALUATED, CROSSCHECK, COMPUTE, MEMORY, COLUMNS, CHANGES])
+def test_every_column_of_a_table_of_results_is_explained(fields: Sequence[Field[Any]]) -> None:
+    assert not [field.key for field in fields if not field.help]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_table_has_at_most_three_lines_of_legend(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections: list[Section] = []
+    monkeypatch.setitem(FORMATS, "x", Format("x", "", lambda output: sections.extend(output.sections())))
+    run(f"{command} --format x")
+    for section in sections:
+        legends = legend(section.sheet) if section.sheet else ""
+        assert len(legends.splitlines()) + min(len(section.notes), 3 - bool(legends)) <= 3
+        assert len(legends) <= 3 * 80
 
 
 SHEET = Sheet(
