@@ -128,7 +128,7 @@ def prepare(
         if prepared.captured_bytes is not None:  # a replay allocates nothing
             peak = prepared.captured_bytes + prepared.images.nbytes
         deviation = prepared.check() if prepared.check else None
-    waited, queued = _timers(prepared.call, place, clock)
+    waited, queued = timers(prepared.call, place, clock)
     if is_traced(plan):  # which may fail at any call
         waited, queued = _explaining(waited, plan, options), _explaining(queued, plan, options)
     step = prepared.step
@@ -250,7 +250,7 @@ def _first_call(call: Callable[[], object], x: Tensor, place: torch.device, cloc
     return seconds, gpu_peak_memory(call, place) + x.nbytes
 
 
-def _timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
+def timers(call: Callable[[], object], place: torch.device, clock: Clock) -> tuple[Timer, Timer]:
     """Two timers: one waits for each call before the next, one makes calls back to back."""
 
     def host(calls: int) -> float:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from resnetcli.bench.latency import Measurement
 
 FP32 = RunOptions(dtype="fp32")
-EXTRA = "runtimes"
-"""The extra (`pip install resnet-cli[runtimes]`) that adds further trials."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,11 @@ def _torch(module: Any, x: Any) -> Result:
 # --- the conventions -------------------------------------------------------------------------------------------------
 
 _NEEDS_MEMORY = Defect("fails on the meta device: the weights must be in memory")
+_ELEMENTWISE = {
+    "conv_bias": 1, "batchnorm": 2, "relu": 1, "leaky_relu": 1, "prelu": 1, "pool_in": 1, "adaptive_max_in": 1,
+    "adaptive_avg_in": 1,
+}  # fmt: skip
+"""Weights that MMCV and calflops have in common."""
 _BIAS_OF_FC = Defect("counts the bias of convolutions, but not of fully connected layers", ("fc_bias",))
 
 register_convention(
@@ -308,17 +313,7 @@ register_convention(
         "MMCV get_model_complexity_info (as FLOPs), MMPretrain's model zoo; ptflops of 2021",
         "eval",
         "MACs",
-        {
-            "macs": 1,
-            "conv_bias": 1,
-            "batchnorm": 2,
-            "relu": 1,
-            "leaky_relu": 1,
-            "prelu": 1,
-            "pool_in": 1,
-            "adaptive_max_in": 1,
-            "adaptive_avg_in": 1,
-        },
+        {"macs": 1, **_ELEMENTWISE},
         aliases=("mmpretrain",),
         defects=(_BIAS_OF_FC, Defect("leaves the module in evaluation mode, with its counters")),
         package="mmcv",
@@ -346,21 +341,7 @@ register_convention(
         "calflops calculate_flops, DeepSpeed's FLOPs profiler (as FLOPs)",
         "eval",
         "FLOPs",
-        {
-            "macs": 2,
-            "conv_bias": 1,
-            "batchnorm": 2,
-            "relu": 1,
-            "leaky_relu": 1,
-            "prelu": 1,
-            "pool_in": 1,
-            "adaptive_max_in": 1,
-            "adaptive_avg_in": 1,
-            "pyramid_in": 1,
-            "softmax": 1,
-            "lrn": 3,
-            "lrn_padded": 1,
-        },
+        {"macs": 2, **_ELEMENTWISE, "pyramid_in": 1, "softmax": 1, "lrn": 3, "lrn_padded": 1},
         aliases=("deepspeed",),
         defects=(_BIAS_OF_FC, Defect("cannot be imported without transformers, which it does not depend on")),
         package="calflops",

@@ -113,14 +113,6 @@ class Net(nn.Module):
         return results if len(results) > 1 else results[0]
 
 
-def trace_shapes(net: Net, x: Tensor) -> list[tuple[int, ...]]:
-    """The output shape of each step in one forward pass, batch first; (b, c) after fully connected layers."""
-    shapes: list[tuple[int, ...]] = []
-    with torch.no_grad():
-        net.run(x, observe=lambda output: shapes.append(tuple(output.shape)))
-    return shapes
-
-
 def layer_of(net: Net, step: int) -> nn.Module | None:
     """The module of a step; None for the input and for steps that are functions."""
     siblings, name, *_ = net._calls[step - 1] if step else (None, "")

@@ -19,7 +19,7 @@ from resnetcli.bench import device as devices
 from resnetcli.bench.environment import Ledger
 from resnetcli.bench.execution import gpu_computes, rounding
 from resnetcli.bench.latency import read_environment
-from resnetcli.bench.prepare import on_device
+from resnetcli.bench.prepare import on_device, timers
 from resnetcli.bench.runtimes import capture_stream
 from resnetcli.bench.sampling import Clock
 from resnetcli.errors import ResourceError
@@ -166,18 +166,8 @@ class _Bench:
 
     def time(self, call: Callable[[], object], calls: int) -> float:
         """Seconds from the start of the first call to the end of the last, on a GPU by CUDA events."""
-        if self.place.type != "cuda":
-            start = self.clock()
-            for _ in range(calls):
-                call()
-            return self.clock() - start
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        for _ in range(calls):
-            call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
+        _, queued = timers(call, self.place, self.clock)
+        return queued(calls)
 
     def captured(self, call: Callable[[], object]) -> tuple[Callable[[], object], int]:
         """On a GPU a CUDA graph of several calls, without launch overhead, and their number; else the call and 1."""

@@ -16,7 +16,7 @@ from resnetcli.table.sheet import Sheet
 
 def _share(cause: Bound) -> Field[Explanation]:
     return Field(cause, cause, lambda each: round(each.eager.shares[cause], 6), percent,
-                 priority=3 if cause == "overhead" else 2, legend="shares: of the eager lower bound",
+                 priority=3 if cause == "overhead" else 2,
                  help=f"fraction of the eager lower bound that is {cause}-bound")  # fmt: skip
 
 
@@ -42,13 +42,11 @@ def estimate_sheet(models: Sequence[Explanation]) -> Sheet:
 def estimate_notes(models: Sequence[Explanation], validation: Validation | None) -> list[str]:
     """The meaning of the lower bound, and how close measured latencies were."""
     bound, peaks = models[0].eager, models[0].device_peaks
-    note = (
-        f"not measured: lower bounds of the latency at {bound.dtype}, batch {bound.batch_size}, not expected latencies"
-    )
+    note = f"lower bounds at {bound.dtype}, batch {bound.batch_size}, not expected latencies"
     if not peaks.launch_s:
-        note += "; without launch overhead, which dominates small batches on a large GPU"
+        note += "; without launch overhead, which dominates small batches"
     if bound.dtype == "fp32" and "tf32" in peaks.peaks:
-        note += "; without TF32, PyTorch's default for convolutions there (`--dtype tf32`)"
+        note += "; without TF32, PyTorch's default for convolutions (`--dtype tf32`)"
     if validation is None:
         return [note, "not validated: no published latencies of this device were compared"]
     ratios = f"at {validation.dtype}, batch {validation.batch_size}, lower bounds are {validation.text}"

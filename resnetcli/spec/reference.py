@@ -8,8 +8,6 @@ from typing import Literal, NamedTuple
 
 SUFFIXES = (".yaml", ".yml")
 """Suffixes of a spec's file."""
-ARCHIVES = (".pt", ".pth", ".pt2")
-"""Suffixes of a saved PyTorch program."""
 _PYTORCH = re.compile(
     r"(?P<library>torchvision|timm):(?P<model>.*)"
     r"|(?P<file>.+\.py)(?::(?P<cls>[^:/\\]*))?"

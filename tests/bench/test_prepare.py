@@ -68,7 +68,7 @@ def test_on_a_gpu_latency_waits_for_each_call_and_throughput_only_for_the_last(m
             return 250.0  # ms
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    waited, queued = ready._timers(lambda: log.append("call"), torch.device("cuda", 0), lambda: 0.0)
+    waited, queued = ready.timers(lambda: log.append("call"), torch.device("cuda", 0), lambda: 0.0)
     assert waited(2) == 0.5
     assert log == ["mark", "call", "mark", "wait"] * 2
     log.clear()

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from resnetcli.errors import ResourceError, Source, SpecError, UsageError
-from resnetcli.net.module import build, trace_shapes
+from resnetcli.net.module import build
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -31,6 +31,7 @@ from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.spec.bad import CASES
 from tests.spec.strategies import specs
+from tests.support.nets import trace_shapes
 
 ZOO = Zoo()
 BUILT_STEPS = 150

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resnetcli.errors import ResourceError
 from resnetcli.net import module as module_under_test
-from resnetcli.net.module import Net, build, trace_shapes
+from resnetcli.net.module import Net, build
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -36,6 +36,7 @@ from resnetcli.ops import (
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import last_uses, overwrites
+from tests.support.nets import trace_shapes
 from tests.support.sketch import Sketch, residual_net
 from tests.support.written import plan_of
 

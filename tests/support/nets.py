@@ -15,6 +15,14 @@ from tests.support.sketch import Sketch, residual_net
 CPU = torch.device("cpu")
 
 
+def trace_shapes(net: Net, x: Tensor) -> list[tuple[int, ...]]:
+    """The output shape of each step in one forward pass, batch first; (b, c) after fully connected layers."""
+    shapes: list[tuple[int, ...]] = []
+    with torch.no_grad():
+        net.run(x, observe=lambda output: shapes.append(tuple(output.shape)))
+    return shapes
+
+
 def calibrated(plan: Plan, images: int = 2) -> tuple[Net, Tensor]:
     torch.manual_seed(0)
     net, x = build_random(plan, CPU), torch.randn(images, plan.input.c, plan.input.h, plan.input.w)
