@@ -171,8 +171,8 @@ def measured() -> rc.Profile:
 def timed() -> Comparison:
     """Two nets as if they had been timed in turns."""
     profiles = (replace(rc.profile("resnet18"), measurements=(made_up(),)), rc.profile("resnet34"))
-    contest = PairedTimings(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
-    return Comparison(profiles, timings=(contest,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
+    pair = PairedTimings(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
+    return Comparison(profiles, timings=(pair,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
 
 
 def held(comparison: Comparison) -> BaselineDiff:

@@ -58,15 +58,15 @@ LAYERS: list[tuple[Op, str]] = [
     (Pool("avg", (3, 2), 3, (1, 1), True), "AvgPool2d(kernel_size=(3, 2), stride=3, padding=(1, 1))"),
     (PoolTo("avg", (1, 1)), "AdaptiveAvgPool2d(output_size=(1, 1))"),
     (PoolTo("max", (7, 3)), "AdaptiveMaxPool2d(output_size=(7, 3))"),
-    (PyramidPool((3, 2, 1)), "PyramidPool(3, 2, 1)"),
+    (PyramidPool((3, 2, 1)), "PyramidPoolModule(3, 2, 1)"),
     (Linear(5), "Linear(in_features=440, out_features=5, bias=True)"),
     (Linear(5, bias=False), "Linear(in_features=440, out_features=5, bias=False)"),
     (LocalResponseNorm(5, 1e-4, 0.75, 2), "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=2)"),
     (Dropout(0.3), "Dropout(p=0.3, inplace=False)"),
     (Softmax(), "Softmax(dim=1)"),
-    (Scale(0.17), "Scale(0.17)"),
-    (PadChannels(7, 2), "PadChannels(3, stride=2)"),
-    (RegionPool((3, 2), 5), "RegionPool(3x2 of 5)"),
+    (Scale(0.17), "ScaleModule(0.17)"),
+    (PadChannels(7, 2), "PadChannelsModule(3, stride=2)"),
+    (RegionPool((3, 2), 5), "RegionPoolModule(3x2 of 5)"),
 ]
 
 
