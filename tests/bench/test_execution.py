@@ -124,7 +124,8 @@ def test_another_allocator_is_not_said_to_keep_memory(monkeypatch: pytest.Monkey
 KEPT = """
 import ctypes, os, torch
 from pathlib import Path
-from resnetcli.bench.options import configure_torch
+from resnetcli.bench.execution import configure_torch
+from resnetcli.bench.options import RunOptions
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]

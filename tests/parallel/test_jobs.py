@@ -95,8 +95,8 @@ def test_a_dataset_that_one_rank_does_not_have_is_reported_by_rank_0(folder: Pat
 import os
 from pathlib import Path
 from resnetcli.parallel import team
-load = team.load
-team.load = lambda name, path, **more: load(name, Path({str(folder / "other")!r}), **more)
+load = team.read_dataset
+team.read_dataset = lambda name, path, **more: load(name, Path({str(folder / "other")!r}), **more)
 from resnetcli.cli.main import main
 main()
 """
