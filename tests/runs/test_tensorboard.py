@@ -308,7 +308,7 @@ def test_a_package_that_cannot_be_imported_is_told_with_the_reason(
 
 
 def test_importing_the_package_says_nothing() -> None:
-    code = "from resnetcli.runs.tensorboard import load; load()"
+    code = "from resnetcli.runs.tensorboard import import_package; import_package()"
     answer = subprocess.run(
         [sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
