@@ -197,7 +197,8 @@ def machine() -> None:
 def imports() -> None:
     """--compile with nothing imported but torch."""
     code = (
-        "import torch; from resnetcli.bench.options import RunOptions; from resnetcli.bench.execution import require_supported as r; "
+        "import torch\nfrom resnetcli.bench.options import RunOptions\n"
+        "from resnetcli.bench.execution import require_supported as r\n"
         "r(RunOptions('fp32', runtime='inductor'), 'cuda:0')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
