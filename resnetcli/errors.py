@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from resnetcli.frozen import frozen
+
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Line breaks as YAML defines them: line and column numbers refer to YAML."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """The text of a spec, and its name in messages."""
 
@@ -36,7 +38,7 @@ class Source:
         return At(self, len(breaks) + 1, index - (breaks[-1].end() if breaks else 0) + 1, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class At:
     """A span within one line of a source. Lines and columns count from 1."""
 
@@ -56,7 +58,7 @@ Kind = Literal["", "unknown word", "recursion"]
 """Kinds of problems that callers distinguish: these two do not depend on a block's parameters."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """One thing wrong with a spec."""
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.frozen import frozen
 
 T = TypeVar("T")
 Asked = tuple[str, Mapping[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelFailure:
     """A model that could not be read, built or counted."""
 

@@ -1,6 +1,6 @@
 """Build dataclasses from parsed JSON: annotations give types and bounds, and every problem is reported with its path.
 
-    @dataclass(frozen=True, slots=True)
+    @frozen
     class Result:
         model: str
         batch: Annotated[int, Bounds(1, 10**9)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from resnetcli.bench.interleaved import Interleaved, measure_interleaved
 from resnetcli.bench.interleaved_subprocesses import measure_interleaved_subprocesses
@@ -15,13 +15,14 @@ from resnetcli.bench.search import SettingsSearch, search
 from resnetcli.bench.versus import Ratio
 from resnetcli.bench.worker import Job, measure_memory
 from resnetcli.errors import ResourceError, release_frames
+from resnetcli.frozen import frozen
 from resnetcli.plan.plan import Plan
 
 GROUP = 8
 """Models on a device at the same time, besides the base that all are compared with."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """A measurement that failed."""
 
@@ -39,7 +40,7 @@ class Failure:
         return cls(device, batch_size, "; ".join(filter(None, (problem, error.hint))))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Results:
     """Everything measured of one model."""
 
@@ -56,7 +57,7 @@ class Results:
         return replace(self, measurements=(*self.measurements, outcome))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PairedTimings:
     """Interleaved timings of several models at one batch size."""
 

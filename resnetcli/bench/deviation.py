@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from resnetcli.bench.execution import rounding
 from resnetcli.bench.runtimes import RuntimeVariant, reuse, start
+from resnetcli.frozen import frozen
 from resnetcli.net.module import Net, layer_of
 from resnetcli.net.outputs import tensors
 from resnetcli.plan.plan import Plan
@@ -18,7 +19,7 @@ CHECKED = 8
 """Images whose outputs are compared. A whole batch would take twice the memory of half precision."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deviation:
     """Deviations from eager fp32: the norm of the difference relative to the norm of the reference."""
 

@@ -6,18 +6,18 @@ import ctypes
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnetcli.bench.sampling import Clock, Timer
+from resnetcli.frozen import frozen
 
 Sleep = Callable[[float], object]
 SETTLE_S, LEAST_S = 1.0, 3.0
 """How long a device settles before its counter is read, and how long it is then measured at least."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Energy:
     """Of a model at one batch size. On a GPU the whole board, on a CPU all packages, other programs included."""
 
@@ -34,7 +34,7 @@ class Energy:
     images: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Meter:
     """A device's energy counters, which only rise; some restart at 0 when they reach their range."""
 

@@ -7,11 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from resnetcli.cgroup import own_folders
+from resnetcli.frozen import frozen
 
 Ask = Callable[[Sequence[str]], str | None]
 """Runs a command and returns its stdout; None if it fails."""
@@ -63,7 +63,7 @@ def worst_noise(noise: Iterable[Noise]) -> list[Noise]:
     return list(worst.values())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gpu:
     """One reading of a GPU; None where the driver does not report a value."""
 
@@ -78,7 +78,7 @@ class Gpu:
     containers."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostState:
     """The machine at one moment; None where it does not report a value. Sums are over our processors."""
 
@@ -105,7 +105,7 @@ class HostState:
     """None unless a GPU is measured."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ledger:
     """Readings before and after a measurement."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 
 from resnetcli.bench.environment import Ask, ask
 from resnetcli.bench.peak import gpu_peak_memory, highest, peak_memory
+from resnetcli.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Footprint:
     """Sizes in bytes; None if the platform does not report them."""
 

@@ -25,13 +25,14 @@ from resnetcli.bench.prepare import on_device, out_of_memory_message, prepare
 from resnetcli.bench.sampling import Clock, Progress, Rounds, Samples, Timer, no_progress, precise, sample_interleaved
 from resnetcli.bench.versus import Ratio, noise_floor, paired
 from resnetcli.errors import ResourceError, release_frames
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Interleaved:
     """Each model's figures, or why it could not be measured, in the order of the plans."""
 

@@ -20,6 +20,7 @@ from resnetcli.bench.runtimes import explain_errors
 from resnetcli.bench.sampling import Clock, Progress, Samples, WarmupResult, no_progress, sample, throughput, warm_up
 from resnetcli.bench.statistics import interval, iqr, median, outliers, p99, quantile
 from resnetcli.bench.training_step import Phases, time_phases
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.plan.plan import Plan
 
@@ -112,7 +113,7 @@ class Measurement(Extras, Timing, WarmupResult, Setup):
         return self.options.text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IdleMeter:
     """A device's energy meter, and the watts drawn while idle."""
 

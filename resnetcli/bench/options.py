@@ -4,14 +4,14 @@ An option is one field here: its default, its help, what it is called in a table
 command line, the tables, JSON and saved baselines follow from it. Torch is not imported.
 """
 
-# ruff: noqa: RUF009 - `option` returns a field
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, field, fields, replace
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.quantities import parse_batches, parse_duration
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -84,7 +84,7 @@ def _word(option: Option, value: Any) -> str:
     return option.flag.removeprefix("--") if value is True else str(value or "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class RunOptions:
     """How a model is run; the default is eager PyTorch with every switch as PyTorch has it.
 
@@ -189,7 +189,7 @@ class RunOptions:
 DEFAULT = RunOptions()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class BenchmarkOptions:
     """What is measured: on which device, at which batch sizes, for how long, and how models are run.
 

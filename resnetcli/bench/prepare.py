@@ -20,6 +20,7 @@ from resnetcli.bench.sampling import Clock, Timer
 from resnetcli.bench.training_step import seconds_of
 from resnetcli.bench.weights import build_random, calibrate_norms, image_sizes, pytorch_model
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting, physical_memory, require
 from resnetcli.net.module import Net
 from resnetcli.plan.memory import Dtype as MemoryDtype
@@ -54,7 +55,7 @@ class Setup:
     """Derived, not measured: peak of the tensors above weights (and momentum), by the plan; eager only."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ready:
     """A model on its device with its images, which has run once."""
 
@@ -70,7 +71,7 @@ class Ready:
     """The seconds until a call on an idle GPU returns, which is before it has finished; None on a CPU."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepared:
     """A model on its device with its images, which has yet to run."""
 

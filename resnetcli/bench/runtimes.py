@@ -8,7 +8,6 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from resnetcli.bench.options import Dtype, RunOptions
 from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.frozen import frozen
 from resnetcli.net.guard import CodeExit, no_exit
 from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
 from resnetcli.net.module import Net, build, fuse, layer_of, put_layer
@@ -31,7 +31,7 @@ Pool = Any
 """A handle of `torch.cuda.graph_pool_handle`, whose type is private."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuntimeVariant:
     """A model under some options, on its device. Built and called within `execution.configure_torch`."""
 

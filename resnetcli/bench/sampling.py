@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from resnetcli.bench.statistics import interval, median
+from resnetcli.frozen import frozen
 
 Timer = Callable[[int], float]
 """Makes a number of calls and returns the seconds they took in all."""
@@ -35,7 +36,7 @@ class WarmupResult:
     """Whether the running median had converged when the warm-up ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Samples:
     """Seconds per call, in the order taken, none omitted."""
 
@@ -68,7 +69,7 @@ def warm_up(
             return WarmupResult(warmup_s=elapsed, warmup_calls=len(times), warmup_settled=settled)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rounds:
     """Seconds per call of each model, by round: samples of one index were timed in one round."""
 

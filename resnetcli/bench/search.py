@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from resnetcli.bench.execution import gpu_computes, has_fused_convolutions, require_supported
@@ -12,6 +12,7 @@ from resnetcli.bench.options import DEFAULT, TIME_BUDGET_S, Dtype, RunOptions, o
 from resnetcli.bench.sampling import Progress, no_progress
 from resnetcli.bench.worker import Job, run
 from resnetcli.errors import ResourceError
+from resnetcli.frozen import frozen
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.schedule import fused_convs
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 FP32 = RunOptions(dtype="fp32")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trial:
     """One set of options, and the measurement under them."""
 
@@ -38,7 +39,7 @@ class Trial:
         return self.measurement is not None and not self.problem
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SettingsSearch:
     """All trials at one batch size, in the order measured; the others are compared with the first."""
 

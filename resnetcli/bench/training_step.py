@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -19,6 +18,7 @@ from resnetcli.bench.runtimes import Call, Output
 from resnetcli.bench.sampling import Clock, precise
 from resnetcli.bench.statistics import interval, median
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.net.module import Net, build
 from resnetcli.ops import BatchNorm
 from resnetcli.plan.plan import Plan
@@ -39,7 +39,7 @@ def no_mark() -> None:
     """Ignore the end of a phase."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phase:
     """One of the three phases, over all steps in which they were timed."""
 
@@ -48,7 +48,7 @@ class Phase:
     """The median's 95% bootstrap interval."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phases:
     """Times of a training step's phases; three medians need not add up to the median of the step."""
 
@@ -66,7 +66,7 @@ class Phases:
         return () if abs(share - 1) <= TOLERANCE else (Noise("phases", share),)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainableModel:
     """A model with its optimizer and labels. To be used within `execution.configure_torch`."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, hypot, log
 from typing import Literal
 
 from resnetcli.bench.sampling import ratios
 from resnetcli.bench.statistics import interval, median
+from resnetcli.frozen import frozen
 
 Outcome = Literal["slower", "faster", "same"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ratio:
     """One time relative to another, above 1 where it is longer."""
 

@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnetcli.bench.environment import STARTED_BY
 from resnetcli.bench.options import RunOptions
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ TIMEOUT_S = 900.0
 """How long a child may take, the compiler included."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Job:
     """What to measure."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 
 if TYPE_CHECKING:
     from resnetcli.plan.elements import Elements
@@ -16,7 +17,7 @@ Result = tuple[int, int | None]
 """A tool's total, and its number of parameters if it reports one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Defect:
     """Something a tool is known to do wrong."""
 
@@ -27,7 +28,7 @@ class Defect:
     """A condition in addition to `kinds`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Convention:
     """How one tool counts, in one mode."""
 
@@ -96,7 +97,7 @@ MAX_SUMS = 4
 """Maximum models whose sums are written out below a table."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """A model's total under one convention."""
 

@@ -10,7 +10,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from torch import nn
 
 from resnetcli.counting.conventions import CONVENTIONS
 from resnetcli.counting.tally import Convention
+from resnetcli.frozen import frozen
 from resnetcli.net.module import build
 from resnetcli.plan.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolReport:
     """What one tool reports for one model."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ from resnetcli.data.dataset import Dataset, Split
 from resnetcli.data.read import Location, read_official
 from resnetcli.errors import UsageError
 from resnetcli.files import require_exists
+from resnetcli.frozen import frozen
 
 CHUNK = 4096
 """Images per step."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatasetReport:
     """A dataset, its files and statistics."""
 

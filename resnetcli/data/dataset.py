@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnetcli.errors import plural
+from resnetcli.frozen import frozen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "synthetic": "syntheti
 """Titles of the supported datasets."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Split:
     """Images and their labels."""
 
@@ -27,7 +27,7 @@ class Split:
         return len(self.labels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Dataset:
     """A training and a test split of the same classes and the same size of image."""
 

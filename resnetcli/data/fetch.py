@@ -13,7 +13,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from resnetcli.data.cifar import HOSTS, Archive
 from resnetcli.errors import ResourceError, UsageError, clean, plural
 from resnetcli.files import is_file, require_directory_or_free
+from resnetcli.frozen import frozen
 
 CHUNK = 2**18
 TRIES = 32
@@ -31,7 +31,7 @@ PROGRESS_S = 10.0
 Log = Callable[[str], object]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DownloadOptions:
     """Hosts in the order they are tried, and the timeout."""
 

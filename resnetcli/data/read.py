@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from resnetcli.data.records import decode_binary, decode_pickle, join_parts
 from resnetcli.data.synthetic import synthetic
 from resnetcli.errors import UsageError, did_you_mean, plural, typed
 from resnetcli.files import cache_dir, is_directory, is_file, read_bounded, require_directory_or_free
+from resnetcli.frozen import frozen
 
 if TYPE_CHECKING:
     from resnetcli.data.records import Part
@@ -28,7 +29,7 @@ MAX_FILE = 256 * 2**20
 VERSIONS: tuple[Version, ...] = ("binary", "python")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Location:
     """A version of a published dataset on disk: a folder with its files, or an archive."""
 

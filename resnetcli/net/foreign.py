@@ -6,7 +6,7 @@ import ast
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.net.archive import open_archive
 from resnetcli.net.construct import constructor
 from resnetcli.net.guard import isolate, model_error_text, relative_path
@@ -29,7 +30,7 @@ from resnetcli.spec.inputs import Inputs
 from resnetcli.spec.reference import Origin
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Factory:
     """Constructs a model by reference."""
 

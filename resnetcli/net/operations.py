@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,11 +12,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from resnetcli.frozen import frozen
+
 Arguments = Mapping[str, Any]
 """An operation's arguments by their names in its schema."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Product:
     """A convolution or a product of matrices."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from resnetcli.frozen import frozen
 from resnetcli.net.operations import tensors_in
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dependent:
     """A tensor that depends on the image."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from resnetcli.errors import UsageError, plural
+from resnetcli.frozen import frozen
 from resnetcli.net.outputs import tensors
 from resnetcli.net.recorder import RecordedStep, Recorder
 from resnetcli.ops import Input, Shape, Traced
@@ -19,7 +19,7 @@ from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.spec.inputs import Inputs, first_shape, image_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trace:
     """A model as a plan."""
 

@@ -6,9 +6,9 @@ The fields of a class are its arguments in the grammar, in brackets: `leaky(0.1)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from resnetcli.frozen import frozen
 from resnetcli.ops.base import Activation, ModuleSettings, Saved, Shape, TensorSettings, register
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReLU(Activation):
     """max(x, 0)."""
 
@@ -36,7 +36,7 @@ class ReLU(Activation):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeakyReLU(Activation):
     """x if x > 0 else slope * x."""
 
@@ -57,7 +57,7 @@ class LeakyReLU(Activation):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class PReLU(Activation):
     """x if x > 0 else a[c] * x, with a learnt per channel (He et al. 2015, arXiv:1502.01852)."""
 

@@ -7,8 +7,9 @@ a class overrides what differs. PyTorch is imported when a module is created.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+
+from resnetcli.frozen import frozen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +32,7 @@ class ShapeError(Exception):
         self.message, self.hint, self.notes, self.recovered = message, hint, notes, recovered
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shape:
     """One image's feature map, without the batch: channels x height x width."""
 
@@ -51,7 +52,7 @@ class Shape:
         return f"{maps}{self.c} x {self.h} x {self.w}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sides:
     """Height and width of an image; its channels are the model's."""
 
@@ -63,7 +64,7 @@ class Sides:
         return Shape(channels, self.h, self.w)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Traffic:
     """Memory traffic of one step, or summed over several."""
 

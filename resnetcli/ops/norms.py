@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from resnetcli.frozen import frozen
 from resnetcli.ops.base import (
     INDEX_BYTES,
     NO_TRAFFIC,
@@ -28,7 +28,7 @@ STATISTIC_BYTES = 4
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class BatchNorm(Norm):
     """y = gamma * (x - mean) / sqrt(var + eps) + beta, per channel."""
 
@@ -76,7 +76,7 @@ class BatchNorm(Norm):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class LocalResponseNorm(Op):
     """x / (k + alpha/size * sum over `size` neighbouring channels of x^2) ^ beta, as in Caffe and PyTorch.
 
@@ -129,7 +129,7 @@ class LocalResponseNorm(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Softmax(Op):
     """exp(x) / sum over channels of exp(x)."""
 

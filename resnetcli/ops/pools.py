@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import gcd
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from resnetcli.frozen import frozen
 from resnetcli.ops.base import (
     INDEX_BYTES,
     NO_TRAFFIC,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pool(Op):
     """Max or mean over a sliding window."""
 
@@ -104,7 +104,7 @@ class Pool(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class PoolTo(Op):
     """Max or mean over as many windows as give the output size; `global avg` is `avg to 1x1`."""
 
@@ -185,7 +185,7 @@ def _max_in_nchw(x: int, y: int, places: int) -> Traffic:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class PyramidPool(Op):
     """Max pooling to each level's grid, concatenated to one vector (He et al. 2014, arXiv:1406.4729)."""
 
@@ -254,7 +254,7 @@ class PyramidPool(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegionPool(Op):
     """A feature map of one size for each of `maps` regions of the image; every later layer runs once per region."""
 

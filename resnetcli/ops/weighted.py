@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from resnetcli.errors import plural
+from resnetcli.frozen import frozen
 from resnetcli.ops.base import (
     NO_TRAFFIC,
     WHOLE,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Conv(Op):
     """y[o] = sum over (i in o's group, kh, kw) of w[o, i, kh, kw] * x[i]."""
 
@@ -132,7 +132,7 @@ def _group_hint(c_in: int, c_out: int) -> str:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Linear(Op):
     """Fully connected: y = W x + b, on all c*h*w inputs as one vector."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from resnetcli.frozen import frozen
 from resnetcli.ops.base import (
     NO_TRAFFIC,
     Join,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Input(Op):
     """The image itself."""
 
@@ -36,7 +36,7 @@ class Input(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dropout(Op):
     """Zeroes each element with probability p in training; nothing in evaluation."""
 
@@ -67,7 +67,7 @@ class Dropout(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scale(Op):
     """factor * x: the scaled residual of Inception-ResNet (Szegedy et al. 2016, 3.3)."""
 
@@ -88,7 +88,7 @@ class Scale(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class PadChannels(Op):
     """Every stride-th pixel, zero channels appended: option A of He et al. 2015, 3.3."""
 
@@ -136,7 +136,7 @@ class PadChannels(Op):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Concat(Join):
     """Concatenation along the channels."""
 
@@ -164,7 +164,7 @@ class Concat(Join):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Add(Join):
     """The element-wise sum of its inputs."""
 
@@ -186,7 +186,7 @@ class Add(Join):
 
 
 @register
-@dataclass(frozen=True, slots=True)
+@frozen
 class Traced(Op):
     """Part of a PyTorch model, with the costs recorded in one forward pass (`resnetcli.net`).
 

@@ -6,12 +6,12 @@ import os
 import re
 import socket
 import sys
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch.distributed as dist
 
 from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.frozen import frozen
 
 
 class ProcessLost(ResourceError):  # noqa: N818 - named after the condition
@@ -28,7 +28,7 @@ class OtherRankFailed(Exception):  # noqa: N818 - named after the condition
     """Another process could not build its trainer; rank 0 reports it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RankError:
     """A UsageError or ResourceError of one rank, as the others receive it."""
 

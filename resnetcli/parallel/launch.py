@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from resnetcli.errors import ResourceError, UsageError, plural
+from resnetcli.frozen import frozen
 from resnetcli.train.stop import NUMBERS
 
 MAX_WORLD = 65_536
@@ -35,7 +36,7 @@ POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rank:
     """This process among the data-parallel ones."""
 

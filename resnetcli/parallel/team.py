@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -33,6 +33,7 @@ from resnetcli.bench.device import find
 from resnetcli.data.dataset import Dataset
 from resnetcli.data.read import read_dataset
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.parallel.checks import has_unused_steps, require_parallel, split_batch
 from resnetcli.parallel.failures import (
@@ -82,7 +83,7 @@ class Command(IntEnum):
     """Only synchronise: otherwise a GPU would wait forever for a process that has ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SharedJob:
     """The parts of a job that all ranks need."""
 

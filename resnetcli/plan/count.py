@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from resnetcli.frozen import frozen
 from resnetcli.plan.plan import Plan, Step
 
 BYTES_FP32 = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cost:
     """Counts of one step, or of several."""
 
@@ -34,7 +35,7 @@ class Cost:
 NOTHING = Cost()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Counts:
     """Counts of a plan."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import BatchNorm, Conv, Linear
 from resnetcli.plan.plan import Plan, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Folded:
     """A plan with BatchNorm folded, and the origin of its steps' weights."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import Add, Concat, Join, Place, TensorSettings
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan, Step
@@ -26,7 +27,7 @@ STATE_COPIES: dict[Optimizer, int] = {"sgd": 1, "adam": 2}
 """Optimizer state per parameter: the momentum; the two moving averages."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moment:
     """Allocated bytes at one moment, apart from weights and optimizer state."""
 
@@ -62,7 +63,7 @@ class Moment:
         return batch * self.image_bytes + self.fixed_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     """A model's memory over one forward pass, or over one training step."""
 

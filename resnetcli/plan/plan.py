@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
 
 from resnetcli.errors import Problem
+from resnetcli.frozen import frozen
 from resnetcli.ops import Op, Shape
 from resnetcli.spec.inputs import Inputs, describe_inputs
 from resnetcli.spec.reference import UNNAMED, Origin
@@ -69,7 +70,7 @@ class Where(NamedTuple):
         return ".".join(str(part) for part in (self.stage, self.item, self.copy) if part is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One operation."""
 
@@ -86,7 +87,7 @@ class Step:
         return self.where.path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """A model, ready to be counted, shown or built. `steps[0]` is the input."""
 

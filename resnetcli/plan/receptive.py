@@ -14,13 +14,13 @@ inside a field; its extent counts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from math import gcd, lcm
 from typing import Literal
 
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.ops import WHOLE, Join, Op, Shape, Window
 from resnetcli.plan.plan import Plan
 from resnetcli.plan.training import is_traced
@@ -29,7 +29,7 @@ MAX_PERIOD = 16_384
 """Largest period of the windows of uneven pooling that is followed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """Receptive field along one axis, in pixels; None for the whole axis."""
 
@@ -57,7 +57,7 @@ class Span:
         return low if low == high else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receptive:
     """Receptive field of a step."""
 
@@ -86,7 +86,7 @@ def receptive(plan: Plan) -> tuple[Receptive, ...]:
     return tuple(Receptive(h, w) for h, w in zip(*spans, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Paths:
     """Windows of all paths of one stride; they repeat, shifted, after `period` positions."""
 
@@ -138,7 +138,7 @@ class _Paths:
         return min(high - low + 1 for low, high in every)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Seen:
     """Paths from the image to a step along one axis."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import Traced
 from resnetcli.plan.count import count, stage_steps
 from resnetcli.plan.plan import Plan, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainingCost:
     """Multiply-accumulates of convolutions and fully connected layers for one image in one training step."""
 
@@ -31,7 +32,7 @@ class TrainingCost:
         return self.forward_macs + self.backward_macs
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Training:
     """Training MACs of a plan. Loss and optimizer are element-wise and not counted."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, field, fields, replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from resnetcli.errors import UsageError, plural
+from resnetcli.frozen import frozen
 from resnetcli.recipes.schedule import MAX_ITERATIONS, Rate, Schedule, Warmup, resolve_rate
 from resnetcli.recipes.schema import Range, Written
 
@@ -21,7 +22,7 @@ BOUNDS = {
 """Minimum and maximum of the settings that options can change, too."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Augmentation:
     """A random crop of the padded image, and a random flip."""
 
@@ -40,7 +41,7 @@ class Augmentation:
         return (f"crops of images padded by {self.pad} ({padding})" if self.pad else "no crops") + flip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipe:
     """All of a training run but the model, the dataset, the seed and the machine.
 

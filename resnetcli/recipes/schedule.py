@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal, assert_never
 
 from resnetcli.errors import plural
+from resnetcli.frozen import frozen
 from resnetcli.recipes.schema import Range, Written
 
 Kind = Literal["steps", "one-cycle", "fixed"]
@@ -17,7 +17,7 @@ MAX_LR = 1000
 MAX_MILESTONES = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schedule:
     """The learning rate after any warm-up."""
 
@@ -57,7 +57,7 @@ class Schedule:
         return f"learning rate {self.lr:g}, x {self.factor:g} at {unit} {steps}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Warmup:
     """Another rate at the beginning: for a number of iterations, or until the training error is low enough."""
 
@@ -89,7 +89,7 @@ class Warmup:
         return f"warm-up {how} for {plural(self.iterations, 'iteration')}{depth}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """The schedule of one run, in iterations."""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from resnetcli.errors import Problems, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.spec.header import Header
 from resnetcli.spec.numbers import decimal
 from resnetcli.spec.source import Map, Node, Seq, Text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Range:
     """Allowed numbers; `above` excludes `low`, `below` excludes `high`."""
 
@@ -35,7 +36,7 @@ class Range:
         return f"{'above' if self.above else 'from'} {low} {'and below' if self.below else 'to'} {high}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """How a value is written: the word for None, an example for hints, the maximum length of a list."""
 

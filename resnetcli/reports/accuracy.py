@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.reports.profile import Profile
 from resnetcli.reports.verdict import Judged
 from resnetcli.spec.header import ACCURACY, FIGURES, parse_protocol
 from resnetcli.spec.zoo import Zoo
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accuracy:
     """The published accuracies of several models."""
 

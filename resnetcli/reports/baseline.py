@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from resnetcli.bench.options import DEFAULT, option_of
 from resnetcli.errors import ResourceError, UsageError, clean
 from resnetcli.failures import for_each
 from resnetcli.files import check_writable, load_json, write_output
+from resnetcli.frozen import frozen
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -53,7 +54,7 @@ Seconds = Annotated[float, Bounds(1e-9, 1e6)]
 Scalar = Annotated[Any, Check(lambda value: not isinstance(value, list | dict), "a number, text, true, false or null")]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BaselineEntry:
     """The latency of one model at one batch size."""
 
@@ -78,12 +79,12 @@ class BaselineEntry:
         return self.model, tuple(sorted(self.parameters.items())), self.input, self.batch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Content:
     results: Annotated[tuple[BaselineEntry, ...], Bounds(1)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Baseline:
     """The entries of a baseline file."""
 
@@ -91,7 +92,7 @@ class Baseline:
     entries: tuple[BaselineEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntryDiff:
     """A model's latency now, compared with the baseline."""
 
@@ -114,7 +115,7 @@ class EntryDiff:
         return "regressed" if outcome == "slower" else "improved" if outcome == "faster" else "same"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BaselineDiff:
     """A run compared with a baseline."""
 

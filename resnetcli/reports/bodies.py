@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 from typing import TypeVar
 
 from resnetcli import ops
+from resnetcli.frozen import frozen
 from resnetcli.spec.spec import Aside, Branches, Call, ConvLayer, Item, PoolLayer, Residual, Sequence
 from resnetcli.spec.words import body_text, decimal_text, head_text, item_text, layer_text
 
@@ -17,7 +17,7 @@ MAX_ALIGNMENT_PAIRS = 250_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """A difference in one property of an item."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from resnetcli.errors import Problem, SpecError, listening
+from resnetcli.frozen import frozen
 from resnetcli.ops import Conv
 from resnetcli.reports.limits import Limits, changed_conditions, exceeded
 from resnetcli.reports.profile import Profile, profile_model
@@ -15,7 +15,7 @@ from resnetcli.spec.spec import Residual
 from resnetcli.spec.zoo import Zoo
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckResult:
     """The result for one spec."""
 

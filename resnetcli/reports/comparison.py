@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from resnetcli.frozen import frozen
 from resnetcli.reports.counted import COUNTS, under_convention
 from resnetcli.reports.measured import measured_fields
 from resnetcli.table.fields import Field, to_frame, with_priority
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from resnetcli.reports.profile import Profile
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comparison:
     """Profiles in the order asked for, or sorted."""
 
@@ -50,7 +51,7 @@ class Comparison:
         return to_frame(frame_fields(self), rows, "model")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One model, at one batch size if it was measured."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 from resnetcli.counting.conventions import CONVENTIONS, tally
 from resnetcli.counting.tally import Tally, defects_shown
 from resnetcli.errors import plural
+from resnetcli.frozen import frozen
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record, model_head, tally_record
 from resnetcli.table.fields import Field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Agreement = Literal["agrees", "differs", "no figure"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCheck:
     """One tool on one model."""
 
@@ -41,7 +42,7 @@ class ToolCheck:
         return "agrees" if same else "differs"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Crosscheck:
     """Every tool on one model."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Literal
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import Add, BatchNorm, Conv, Norm, Shape
 from resnetcli.plan.count import BYTES_FP32, stage_steps
 from resnetcli.plan.plan import Plan, Step, Where
@@ -24,7 +25,7 @@ Status = Literal["changed", "added", "dropped"]
 FIGURES = ("params", "macs", "activations", "memory_bytes")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Amounts:
     """The exact costs of a stage for one image, or a difference of costs."""
 
@@ -46,7 +47,7 @@ class Amounts:
         return Amounts(*(self.figure(name) - other.figure(name) for name in FIGURES))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageDiff:
     """A stage that differs."""
 
@@ -77,7 +78,7 @@ class StageDiff:
         return self.cost_after - self.cost_before
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Diff:
     """The differences of two models. Those of the stages sum to the difference of the totals."""
 

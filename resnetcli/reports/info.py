@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from textwrap import fill
 
 from resnetcli.errors import Source
+from resnetcli.frozen import frozen
 from resnetcli.reports.profile import Profile, profile_model, settings_text
 from resnetcli.reports.records import Record, heads_record, pick, published_record
 from resnetcli.spec.lineage import open_document
@@ -18,7 +18,7 @@ from resnetcli.table.numbers import exact
 from resnetcli.table.sheet import Sheet
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Info:
     """A model's paper and relatives; its costs are in its profile."""
 

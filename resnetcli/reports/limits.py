@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import At, Problem, UsageError
 from resnetcli.files import load_json
+from resnetcli.frozen import frozen
 from resnetcli.quantities import parse_bytes, parse_count
 from resnetcli.reports.profile import Profile
 from resnetcli.structure import Count, StructureError, structure
@@ -24,7 +25,7 @@ MAX_BYTES = 16 * 2**20
 _HINT = "save one with `resnet-cli profile MODEL.yaml --format json > old.json`"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedCounts:
     """The counts of a saved profile or of one of its stages."""
 
@@ -33,21 +34,21 @@ class SavedCounts:
     activations: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedStage(SavedCounts):
     """A stage of a saved profile."""
 
     stage: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedMemory:
     """The memory of a saved profile."""
 
     peak_bytes: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedProfile(SavedCounts):
     """What is compared of a file written by `profile --format json`."""
 
@@ -73,7 +74,7 @@ class SavedProfile(SavedCounts):
         return "x".join(map(str, self.input))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """Limits for one image; none by default."""
 

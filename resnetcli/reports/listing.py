@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from resnetcli.errors import SpecError, UsageError, did_you_mean, plural
 from resnetcli.failures import ModelFailure, for_each
+from resnetcli.frozen import frozen
 from resnetcli.ops import Shape
 from resnetcli.reports.records import Record, pick, sizes
 from resnetcli.spec.papers import Paper
@@ -17,7 +17,7 @@ from resnetcli.table.numbers import short
 from resnetcli.table.sheet import Sheet
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedModel:
     """What the list shows of a model."""
 
@@ -31,7 +31,7 @@ class ListedModel:
     input: Shape
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listing:
     """Models by family and paper, the oldest paper first."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar, get_args
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Dtype, Memory, Mode, Moment, Optimizer, memory
 from resnetcli.plan.plan import Plan
@@ -35,7 +36,7 @@ PARTS = {
 OPTIMIZERS = {"sgd": "SGD with momentum", "adam": "Adam"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MaxBatch:
     """The largest batch of a model that fits in a memory."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
 from resnetcli.errors import UsageError, did_you_mean, plural
+from resnetcli.frozen import frozen
 from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record, published_record
 from resnetcli.reports.verdict import Judged
@@ -26,7 +26,7 @@ MAX_NOTES = 3
 """Maximum lines below a table; `verify` reports the others."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PaperRow:
     """A row of a published table: a model's figures, with the counted ones."""
 
@@ -36,7 +36,7 @@ class PaperRow:
     entries: tuple[Judged, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PaperTable:
     """A paper's table, restricted to models of the zoo."""
 

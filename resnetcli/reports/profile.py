@@ -13,6 +13,7 @@ from resnetcli.bench.options import TIME_BUDGET_S, BenchmarkOptions, RunOptions
 from resnetcli.counting.conventions import CONVENTIONS, DEFAULT, find_convention, tally
 from resnetcli.counting.tally import Convention, Tally, step_elements, step_figures
 from resnetcli.errors import ResourceError
+from resnetcli.frozen import frozen
 from resnetcli.ops import Conv, Linear, Pool, Shape, Traced
 from resnetcli.plan.count import Cost, Counts, count, stage_steps, sum_costs
 from resnetcli.plan.lower import lower
@@ -40,7 +41,7 @@ STATIC = BenchmarkOptions()
 By = Literal["stage", "block", "layer"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heads:
     """A net that has auxiliary training heads, counted both ways."""
 
@@ -128,7 +129,7 @@ class Profile:
         return memory(self.plan)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """Some steps of a plan, summed up."""
 

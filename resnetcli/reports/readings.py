@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from resnetcli.counting.conventions import tallies
 from resnetcli.counting.tally import Tally, formula
+from resnetcli.frozen import frozen
 from resnetcli.ops import (
     Add,
     BatchNorm,
@@ -32,7 +32,7 @@ Quantity = Literal["work", "params", "activations"]
 """What a number counts: multiply-accumulates and other operations, parameters, or outputs."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """One number of one model."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 from resnetcli.counting.conventions import tallies
 from resnetcli.counting.tally import Tally
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
 from resnetcli.reports.profile import settings_text
@@ -40,7 +41,7 @@ _FIGURE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Figure:
     """A published number."""
 
@@ -57,7 +58,7 @@ class Figure:
     """The quantity of its label, as in `25.6M params`. Papers also write `4.1 GFLOPs` for MACs, so both are work."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidate:
     """A reading of a variant, compared with the figure."""
 
@@ -144,7 +145,7 @@ class Candidate:
         return (Decimal(1024) / 1000) ** self.figure.power if self.binary else Decimal(1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Scaled:
     value: Decimal
     quantum: Decimal

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from resnetcli.errors import SpecError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.ops import Shape
 from resnetcli.plan.lower import lower
 from resnetcli.plan.plan import Plan
@@ -23,7 +24,7 @@ OPTIONS = {"A": "pad", "B": "project", "C": "project all"}
 """Shortcuts in He et al. 2015, section 3.3."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Variant:
     """The model in question, or one that is easily taken for it."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Literal, Protocol
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import Conv
 from resnetcli.plan.count import Counts
 from resnetcli.plan.plan import Plan
@@ -17,7 +17,7 @@ TEMPLATE = ("bottleneck_width_d", "group_conv_width")
 """Widths in conv2 of Xie et al. 2017, Table 2."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judged:
     """A published figure with the count; count and verdict are None for figures that cannot be counted."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from resnetcli.errors import plural
 from resnetcli.failures import ModelFailure, for_each
+from resnetcli.frozen import frozen
 from resnetcli.reports.check import unmet
 from resnetcli.reports.listing import models
 from resnetcli.reports.profile import Profile, profile_model
@@ -17,7 +16,7 @@ from resnetcli.table.numbers import figure_name, short
 from resnetcli.table.sheet import Sheet
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VerifiedModel:
     """The result for one model."""
 
@@ -28,7 +27,7 @@ class VerifiedModel:
     """Why verification fails."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verification:
     """The results for several models."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import Shape
 from resnetcli.plan.count import Counts, count, stage_steps
 from resnetcli.plan.plan import Plan
@@ -26,7 +27,7 @@ LAUNCH_BOUND = 0.8
 """A model is launch-bound from this share of the latency on: the CPU's time to start the kernels."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RooflinePart:
     """Some steps of a model: a stage, a kind of step, or one step."""
 
@@ -167,7 +168,7 @@ def lower_bounds(
 # --- against another model ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimeDifference:
     """How a model's time for one batch differs from another's, by cause."""
 
@@ -229,7 +230,7 @@ class TimeDifference:
         return tuple(sorted(kinds, key=lambda kind: abs(kind.difference_s), reverse=True))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KindDifference:
     """A kind of step in two models."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.ops import Execution, Linear, Traffic
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
@@ -26,7 +27,7 @@ Bound = Literal["compute", "memory", "overhead"]
 BOUNDS: tuple[Bound, ...] = ("compute", "memory", "overhead")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RooflineCost:
     """Work of one or more steps for one batch, and its minimum time by cause."""
 
@@ -83,7 +84,7 @@ class RooflineCost:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LowerBound:
     """Minimum latency of a model on a device, for one batch."""
 

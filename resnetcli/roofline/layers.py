@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 import torch
@@ -18,6 +18,7 @@ from resnetcli.bench.runtimes import transform
 from resnetcli.bench.sampling import Clock
 from resnetcli.bench.weights import build_random, calibrate_norms
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.net.module import Net
 from resnetcli.plan.plan import Plan
@@ -30,7 +31,7 @@ MOST_AHEAD_S = 0.25
 """Longest time to keep a GPU busy before a pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerTimes:
     """Seconds of each step of a forward pass."""
 

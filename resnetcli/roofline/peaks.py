@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.structure import Bounds, Check
 
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
@@ -23,7 +24,7 @@ Seconds = Annotated[float, Bounds(0, 1)]
 """Limits of a profile: within these the lower bound of every model is finite."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peak:
     """Peak FLOP/s in one dtype; a multiply-accumulate is two."""
 
@@ -37,7 +38,7 @@ class Peak:
         return max(self.matmul_flop_s, self.conv_flop_s)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bandwidth:
     """Bytes per second at one working set."""
 
@@ -69,7 +70,7 @@ BANDWIDTH_RULES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DevicePeaks:
     """Peak rates of a device. The annotations are the format of a device profile."""
 

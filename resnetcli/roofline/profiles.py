@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from resnetcli.bench.device import cpu_name
 from resnetcli.errors import UsageError, did_you_mean, plural
 from resnetcli.files import cache_dir, read_bounded, write_json
+from resnetcli.frozen import frozen
 from resnetcli.roofline.peaks import DevicePeaks
 from resnetcli.structure import parse_json, structure
 
@@ -27,7 +28,7 @@ MAX_PROFILE = 2**20
 _HINT = "`resnet-cli calibrate --format json` writes one"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Validation:
     """Comparison of lower bounds with published latencies of a device."""
 

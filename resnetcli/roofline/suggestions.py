@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resnetcli.bench.worker import Job, run
+from resnetcli.frozen import frozen
 from resnetcli.plan.fold import fold
 from resnetcli.plan.plan import Plan
 from resnetcli.roofline.analysis import Explanation
@@ -20,7 +21,7 @@ WORTHWHILE = 0.9
 """Maximum ratio of a suggestion's lower bound to the current one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suggestion:
     """Execution options to try, and the lower bound they allow."""
 

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from resnetcli.errors import UsageError
 from resnetcli.files import write_atomic
+from resnetcli.frozen import frozen
 from resnetcli.runs.config import MAX_ITERATIONS
 
 FORMAT = "resnet-cli/checkpoint@1"
@@ -39,7 +39,7 @@ class Damaged(Exception):  # noqa: N818 - named after the condition
     """A file that is not a valid checkpoint of the run; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint:
     """A state to resume from."""
 

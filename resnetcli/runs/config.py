@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
+from resnetcli.frozen import frozen
 from resnetcli.structure import Bounds, Check, Count, Positive
 
 MAX_ITERATIONS = 10**9
 Amount = Annotated[int, Bounds(1, MAX_ITERATIONS)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PublishedError:
     """A test error that a paper publishes for the model."""
 
@@ -37,7 +38,7 @@ def _is_recipe(value: Any) -> bool:
     return isinstance(value.get("name"), str) and is_shallow(value, 3)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """Everything a run depends on. A resume must agree on the fields in `BOUND`; the others may change."""
 

@@ -9,13 +9,14 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 from resnetcli.errors import UsageError, plural
 from resnetcli.failures import ModelFailure, ModelsError, for_each
+from resnetcli.frozen import frozen
 from resnetcli.recipes.schedule import MAX_LR, MAX_MILESTONES, Rate, Schedule
 from resnetcli.runs.config import MAX_ITERATIONS, Config
 from resnetcli.runs.directory import Record, Run, open_run
@@ -24,7 +25,7 @@ from resnetcli.runs.layout import CONFIG_FILE
 from resnetcli.runs.metrics import Point, read_metrics
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """Error in percent against iterations: mean, minimum and maximum over seeds."""
 
@@ -39,7 +40,7 @@ class Line:
         return self.mean[-1] if self.mean else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drop:
     """A drop of the learning rate in a step schedule."""
 
@@ -49,7 +50,7 @@ class Drop:
     after: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Curve:
     """Training and test error of one model."""
 
@@ -79,7 +80,7 @@ class Curve:
         return tuple(run.config.seed for run in self.runs)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Curves:
     """The curves of one plot, and notes about what is missing from it."""
 

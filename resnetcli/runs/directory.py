@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from resnetcli.errors import UsageError
 from resnetcli.files import load_json, write_atomic, write_json
+from resnetcli.frozen import frozen
 from resnetcli.runs.config import Config, PublishedError
 from resnetcli.runs.layout import CONFIG_FILE, MODEL_FILE, RECIPE_FILE, RESULT_FILE, SPEC_FILE
 from resnetcli.runs.lock import lock_directory, require_begun, writing
@@ -26,7 +27,7 @@ Record = dict[str, Any]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """One run's directory."""
 
@@ -110,7 +111,7 @@ Loss = Annotated[Any, Check(_is_number, "a number, at least 0")]
 MaybeLoss = Annotated[Any, Check(lambda value: value is None or _is_number(value), "a number, at least 0, or null")]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Result:
     """The fields of `resnet-cli/train@2` that are displayed."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from resnetcli.errors import UsageError
 from resnetcli.files import write_json
+from resnetcli.frozen import frozen
 from resnetcli.runs.directory import read_record, structure_record
 from resnetcli.runs.layout import GROUP_FILE, is_folder_name
 from resnetcli.structure import Bounds, Check
@@ -23,13 +23,13 @@ MAX_RUNS = {"models": 100, "seeds": 1000}
 _Name = Annotated[str, Check(is_folder_name, "the name of a folder")]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Listing:
     kind: Kind
     runs: Annotated[tuple[_Name, ...], Bounds(1, max(MAX_RUNS.values()))]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """Several runs in one directory. Each model of a group may itself be a group of seeds."""
 

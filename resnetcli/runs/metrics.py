@@ -15,6 +15,7 @@ from pathlib import Path
 
 from resnetcli.errors import UsageError
 from resnetcli.files import read_bounded, write_atomic
+from resnetcli.frozen import frozen
 from resnetcli.runs.config import MAX_ITERATIONS, Config
 from resnetcli.runs.layout import METRICS_FILE, TABLE_FILE
 
@@ -28,7 +29,7 @@ MAX_POINTS = MAX_METRICS // MAX_LINE
 at a signal."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Point:
     """A reading: training since the previous one, and the test set if an evaluation was due."""
 

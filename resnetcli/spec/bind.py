@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from resnetcli.errors import At, Problems, SpecError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.ops import WORDS, PoolTo
 from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.numbers import NAME, NumberError, decimal, evaluate_expression, names_in
@@ -37,7 +38,7 @@ MAX_ITEMS = 8_192
 Names = Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """A named block as written: its parameters and its body."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 
 from resnetcli.errors import Problems, clean, did_you_mean, nearest
+from resnetcli.frozen import frozen
 from resnetcli.ops import WORDS, Activation, Norm, Shape
 from resnetcli.spec.inputs import MAX_SIZE, has_channels_last, parse_image
 from resnetcli.spec.lineage import entries
@@ -48,7 +48,7 @@ def parse_protocol(text: str) -> str | None:
     return name if re.fullmatch(forms, name) else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """Parse a key's value; if it is invalid, add a problem and return a stand-in, so that reading continues."""
 

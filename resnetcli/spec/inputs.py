@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from resnetcli.errors import UsageError
+from resnetcli.frozen import frozen
 from resnetcli.ops import MAX_ELEMENTS, Shape, Sides
 from resnetcli.spec.pasted import clean_cell
 from resnetcli.spec.vocabulary import MAX_CHANNELS
@@ -26,7 +26,7 @@ CHANNELS = 3
 """Default channels of an image for a PyTorch model, which does not say what it takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputTensor:
     """One input of a model, without the batch dimension."""
 

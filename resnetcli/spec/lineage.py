@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resnetcli.errors import Problems, Source, UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.spec.reference import SUFFIXES, is_path
 from resnetcli.spec.source import Map, Node, Text, parse
 from resnetcli.spec.zoo import Zoo
@@ -29,7 +30,7 @@ Entry = tuple[Text, Node]
 """A key with its value."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """One file, by the name that refers to it."""
 

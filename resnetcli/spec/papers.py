@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from resnetcli.errors import Problems
+from resnetcli.frozen import frozen
 from resnetcli.spec.source import Map, Text, parse, read_source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Paper:
     """One paper; `cite:` and `source:` refer to it by its key."""
 

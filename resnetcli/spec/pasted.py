@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from itertools import chain
+
+from resnetcli.frozen import frozen
 
 _PLAIN = re.compile(r"[\t\n\r -#%-\[\]-}×]*")
 """Text that needs no replacement: no `$`, no backslash, no `~`."""
@@ -37,7 +38,7 @@ _LATEX = re.compile(
 _MEANS = {"open": "[", "close": "]", "row": ";", "times": "×", "space": " ", "nothing": ""}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cleaned:
     """A text in the grammar's characters."""
 

@@ -5,8 +5,9 @@ Numbers are kept as text, so that `fmt` prints `16*k` as it was written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from resnetcli.frozen import frozen
 from resnetcli.spec.vocabulary import form_of
 
 ORDER = ("kind", "channels", "C", "dw", "/", "dil", "V", "pad", "ceil", "linear", "bare")
@@ -21,7 +22,7 @@ class PhraseError(Exception):
         self.message, self.offset, self.length, self.hint = message, offset, length, hint
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Word:
     """A word and its position in the text."""
 
@@ -34,7 +35,7 @@ class Word:
         return PhraseError(message, self.offset, self.length, hint)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Phrase:
     """A head with its arguments and marks, syntactically valid; `resnetcli.spec.bind` evaluates it."""
 

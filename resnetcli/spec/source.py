@@ -15,6 +15,7 @@ import yaml
 
 from resnetcli.errors import At, Problem, Problems, Source, SpecError, UsageError
 from resnetcli.files import is_directory, read_bounded
+from resnetcli.frozen import frozen
 from resnetcli.spec.cell import bracket_problem
 
 MAX_BYTES = 64 * 1024
@@ -27,7 +28,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's parser if PyYAML was built with it: eight times as fast."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     """A scalar, never interpreted: `5` is text, `null` is text."""
 
@@ -45,7 +46,7 @@ class Text:
         return self.at.part(offset, length) if self.verbatim else self.at
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seq:
     """A list."""
 
@@ -54,7 +55,7 @@ class Seq:
     flow: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Map:
     """A mapping, in the order written; every key is a scalar and occurs once."""
 

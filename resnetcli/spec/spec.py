@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import Literal
 
 from resnetcli.errors import At
+from resnetcli.frozen import frozen
 from resnetcli.ops import Activation, Norm, Op, Shape
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConvLayer:
     """`3x3 128 C=32 /2 dil=2 V linear`."""
 
@@ -27,7 +28,7 @@ class ConvLayer:
     """`linear`: convolution with bias only; `bare`: convolution without bias only."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PoolLayer:
     """`3x3 max /2 ceil`, `3x3 avg(pad)`."""
 
@@ -39,7 +40,7 @@ class PoolLayer:
     count_pad: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Residual:
     """`residual [scale] [linear]: body`; F is multiplied by `scale`; `linear`: no activation after the sum."""
 
@@ -48,7 +49,7 @@ class Residual:
     linear: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Branches:
     """`concat:` or `sum:` of branches, or of N equal branches with `of N`."""
 
@@ -58,21 +59,21 @@ class Branches:
     """N of `of N`; `branches` then has one element."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sequence:
     """`seq: body`."""
 
     body: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Aside:
     """`aside: body`: computed and counted, its output discarded."""
 
     body: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """A named block with its arguments, expanded inline."""
 
@@ -86,7 +87,7 @@ Layer = ConvLayer | PoolLayer | Op
 Composite = Residual | Branches | Sequence | Aside | Call
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One entry of a stage: a layer or a composite, repeated `times`."""
 
@@ -96,7 +97,7 @@ class Item:
     at: At | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConvStyle:
     """What surrounds a convolution written `3x3 64`: the header's `conv:`."""
 
@@ -120,7 +121,7 @@ class ConvStyle:
         return next((op for op in self.after if isinstance(op, Norm)), None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Equation:
     """The header's `residual:`, such as `relu(x + F)`."""
 
@@ -129,7 +130,7 @@ class Equation:
     activation: Activation | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shortcut:
     """The header's `shortcut:`: options A, B and C of He et al. 2015, 3.3, or a list of layers."""
 
@@ -140,7 +141,7 @@ class Shortcut:
     """The list as written, to compare two of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Published:
     """One figure exactly as published, and where."""
 
@@ -165,7 +166,7 @@ class Published:
     """Row of the paper's table, from 1; None if unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expect:
     """The exact counts that `expect:` lists."""
 
@@ -176,7 +177,7 @@ class Expect:
     at: At | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spec:
     """A whole model, ready to be lowered or printed."""
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from resnetcli.frozen import frozen
 from resnetcli.ops import WORDS
 from resnetcli.spec.pasted import Cleaned
 from resnetcli.spec.phrase import PhraseError, Word
@@ -76,7 +76,7 @@ def words_of(cell: Cleaned, start: int, end: int, window: str = "") -> list[Word
     return words
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Token:
     text: str
     start: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from resnetcli.errors import Problems, SpecError
+from resnetcli.frozen import frozen
 from resnetcli.ops import Shape
 from resnetcli.spec.header import Header
 from resnetcli.spec.lineage import Document, lineage, open_document
@@ -17,7 +17,7 @@ from resnetcli.spec.zoo import Zoo
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Summary:
     """Facts from a file, and its input, which may be inherited."""
 

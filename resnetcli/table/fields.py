@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from resnetcli.frozen import frozen
 from resnetcli.table.sheet import Cell, Column, Value
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field(Generic[R]):
     """One column of tables whose rows are objects of type R."""
 

@@ -6,10 +6,11 @@ A command describes its output once, as an `Output`; a format prints any `Output
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.errors import UsageError, clean
+from resnetcli.frozen import frozen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +22,7 @@ MAX_NOTES = 3
 """Lines of legend and conditions below a table in a terminal; Markdown and JSON have all of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """A table with the lines around it; without a sheet, only lines."""
 
@@ -37,7 +38,7 @@ class Section:
     """The sheet as a terminal of so many characters shows it, if not as a plain table."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """What a command prints, in every form; only the one that a format needs is computed."""
 
@@ -55,7 +56,7 @@ class Output:
     """Whether each table is followed by the meaning of its columns, in place of its legend."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """One choice of `--format`."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from resnetcli.frozen import frozen
 
 Span = tuple[float, float]
 Piece = tuple[str, str]
@@ -22,7 +23,7 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """Unicode's braille patterns: the bit of each dot, by column and row in a character."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stroke:
     """One line to draw, its points in order of x."""
 
@@ -33,7 +34,7 @@ class Stroke:
     solid: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axes:
     """What is shown: from 0 to these, both."""
 

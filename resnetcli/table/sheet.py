@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from resnetcli.frozen import frozen
 from resnetcli.table.safe import csv_value, markdown, printable
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PROSE, FIGURE = 20, 8
 Value = int | float | str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """One column: its head for people and its key for programs."""
 
@@ -53,7 +54,7 @@ class Column:
     """Its meaning, for `--explain-columns`; without it the legend's."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """What a person reads, and the exact value."""
 
@@ -61,7 +62,7 @@ class Cell:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sheet:
     """Columns, rows, and a last row set apart."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnetcli.errors import UsageError, plural
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting, require
 from resnetcli.recipes.recipe import Augmentation
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Normalisation:
     """x -> (x - mean) * scale, for x from 0 to 255."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812 - PyTorch's convention
 
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.train.augment import Normalisation
 from resnetcli.train.model import as_tensor
@@ -30,7 +30,7 @@ MAX_RESIDENT = 2**28
 SPLITS = ("test", "train", "validation")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evaluation:
     """Error of a model on some images."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from resnetcli.errors import ResourceError, UsageError, clean, plural, typed
 from resnetcli.files import write_json
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import NoRoom
 from resnetcli.runs.config import Config
 from resnetcli.runs.directory import Record, Run, open_run
@@ -188,7 +189,7 @@ def _tensorboard_command(run: Path) -> str:
 # --- a group -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Model:
     """A model of a group: one run, or one per seed."""
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from resnetcli.bench.device import describe_device
 from resnetcli.data.read import default_name as default_data
 from resnetcli.data.read import read_dataset
 from resnetcli.errors import Source, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.ops import Shape
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
@@ -58,7 +59,7 @@ MACHINE = {
 """What the last digits of the weights depend on besides `Config.bound`, in words."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainJob:
     """Everything a training session needs, and everything a run directory starts with."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from resnetcli.bench.execution import recompile_limits, require_supported
 from resnetcli.bench.options import RunOptions, as_dtype
 from resnetcli.bench.runtimes import explain_errors
 from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import NoRoom, fitting, is_out_of_memory
 from resnetcli.plan.count import count
 from resnetcli.plan.plan import Plan
@@ -50,7 +51,7 @@ class NotFinite(ResourceError):  # noqa: N818 - named after the condition
     """A loss or gradient that is NaN or infinite."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """Training loss and error since the previous reading."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from resnetcli.bench.device import find
 from resnetcli.bench.execution import require_supported
 from resnetcli.bench.options import RunOptions, as_dtype
 from resnetcli.errors import UsageError, did_you_mean
+from resnetcli.frozen import frozen
 from resnetcli.recipes.recipe import BOUNDS, Recipe
 from resnetcli.train.precision import DTYPES
 
@@ -40,7 +41,7 @@ class DataParallel(Protocol):
         """Build the trainer of a `TrainJob` in every process, and control all of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class TrainOptions:
     """Options of a training run; None where the user gave none."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resnetcli.errors import plural
+from resnetcli.frozen import frozen
 from resnetcli.runs.directory import Record
 from resnetcli.table.fields import Field, item_field
 from resnetcli.table.numbers import exact, rate, short
@@ -18,7 +18,7 @@ from resnetcli.train.progress import time_text
 SEEDS, MODELS = "resnet-cli/seeds@2", "resnet-cli/models@1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunOutcome:
     """Results of one run, or of one run per seed."""
 
@@ -31,7 +31,7 @@ class RunOutcome:
     """What could not be written."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainOutcome:
     """Results of a training command: of one model, or of several."""
 

