@@ -23,6 +23,7 @@ from resnetcli.reports.profile_record import profile_record
 from resnetcli.reports.profile_table import cost_sheet
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
+from tests.support.thin import thinned
 from tests.support.written import plan_of, plan_of_model
 
 PRINTED = [  # as the tools themselves print them
@@ -57,7 +58,7 @@ def test_darknet_s_own_figures_are_those_of_its_convention() -> None:
     assert round(tally(plan_of_model("darknet19", 256), "darknet").total / 1e9, 2) == 7.29
 
 
-@pytest.mark.parametrize("name", Zoo().files)
+@pytest.mark.parametrize("name", thinned(Zoo().files, 4))
 def test_parts_and_rows_and_steps_sum_to_the_total(name: str) -> None:
     spec = read(name, zoo=Zoo())
     for aux in (False, True) if spec.aux else (False,):

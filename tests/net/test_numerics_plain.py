@@ -21,8 +21,10 @@ from tests.support.written import plan_of_model
     ("name", "size"),
     [
         ("alexnet", 64),
-        ("vgg16_bn", 64),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("vgg19_bn", 64), ("vgg16", 224), ("vgg19", 224)]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("vgg16_bn", 64), ("vgg19_bn", 64), ("vgg16", 224), ("vgg19", 224)]
+        ),
     ],
 )
 def test_logits_are_torchvision_s_with_its_weights_in_order(name: str, size: int) -> None:

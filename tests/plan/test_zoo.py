@@ -28,7 +28,7 @@ NAMES = list(ZOO.files)
 every_spec = pytest.mark.parametrize("name", NAMES)
 
 BATCH = 2
-LONG = 140
+LONG = 100
 """Number of steps from which a model is left to the slow tests, but for those in ALWAYS."""
 ALWAYS = {"resnet50", "googlenet"}
 

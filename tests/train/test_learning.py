@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.digits import RECIPE, experiment, write_digits
 from tests.support.cli import run
 
-pytest.importorskip("sklearn")
-from benchmarks.digits import RECIPE, experiment, write_digits
+
+@pytest.fixture(autouse=True)
+def digits() -> None:
+    pytest.importorskip("sklearn.datasets")
 
 
 @pytest.mark.slow
