@@ -58,7 +58,7 @@ from resnetcli.train.evaluate import Evaluation
 from tests.support.documents import DOCUMENTS, FENCED, ROOT, documented, emitted, fits, rerun, shown, text_of
 from tests.support.measured import GPU_MEASURED, MEASURED
 from tests.support.measured import measured as made_up
-from tests.train.tiny import CONFIG as TRAINED
+from tests.support.tiny import CONFIG as TRAINED
 
 
 @pytest.fixture

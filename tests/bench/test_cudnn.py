@@ -23,7 +23,7 @@ from resnetcli.reports.foreign import of_module
 from resnetcli.reports.profile import load
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.plan.record_kernels import kernels
+from tests.support.kernels import kernels
 from tests.support.nets import CPU, calibrated, every_net
 from tests.support.sketch import residual_net
 from tests.support.thin import thinned

@@ -16,9 +16,9 @@ import typer.testing
 from resnetcli.cli.main import app
 from resnetcli.errors import ResourceError
 from resnetcli.runs.layout import METRICS_FILE
+from tests.support import tiny
 from tests.support.cli import check_golden
 from tests.support.trained import CONFIG, a_run, falling, point, points, some_seeds
-from tests.train import tiny
 
 
 def run(*words: str | Path, columns: int = 80) -> typer.testing.Result:

@@ -15,9 +15,9 @@ import torch
 from resnetcli.files import write_atomic
 from resnetcli.runs.group import models_of
 from resnetcli.train.loop import Trainer
+from tests.support import tiny
 from tests.support.cli import run
 from tests.support.training import skip_plots, weights
-from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 

@@ -18,9 +18,9 @@ from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import job
 from resnetcli.train.evaluate import Evaluation, Evaluator
 from resnetcli.train.loop import Trainer
+from tests.support import tiny
 from tests.support.cli import check_golden, run
 from tests.support.training import skip_plots
-from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 

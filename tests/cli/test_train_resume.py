@@ -15,9 +15,9 @@ import pytest
 from resnetcli.data.write import write_custom
 from resnetcli.runs.checkpoint import files as checkpoints
 from resnetcli.runs.lock import lock_directory
+from tests.support import tiny
 from tests.support.cli import run
 from tests.support.training import skip_plots, stop_run, weights
-from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 

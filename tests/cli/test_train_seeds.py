@@ -12,9 +12,9 @@ import pytest
 from resnetcli.errors import ResourceError
 from resnetcli.runs.lock import lock_directory
 from resnetcli.train.loop import Trainer
+from tests.support import tiny
 from tests.support.cli import run
 from tests.support.training import skip_plots, weights
-from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 

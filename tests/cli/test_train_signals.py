@@ -22,10 +22,10 @@ from resnetcli.runs.checkpoint import files as checkpoints
 from resnetcli.runs.metrics import read_metrics
 from resnetcli.train import job
 from resnetcli.train.loop import Trainer
+from tests.support import tiny
 from tests.support.cli import run
 from tests.support.thin import thinned
 from tests.support.training import skip_plots, weights
-from tests.train import tiny
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
@@ -149,7 +149,7 @@ def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_goes_on_later
 def killed_and_resumed(folder: Path, kills: int, iterations: int) -> None:
     """A run that is killed at random moments and resumed each time; its end is held to an uninterrupted one's."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnetcli.train.group", "resnetcli.cli.main", "tests.train.tiny"])
+    context.set_forkserver_preload(["resnetcli.train.group", "resnetcli.cli.main", "tests.support.tiny"])
     options = ["--iterations", str(iterations), "--checkpoint-every", "7"]
 
     def start(words: list[str]) -> BaseProcess:

@@ -29,9 +29,9 @@ from resnetcli.reports.verify import verify
 from resnetcli.spec.header import FIGURES
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.spec.bad import CASES
-from tests.spec.strategies import specs
+from tests.support.bad_specs import CASES
 from tests.support.nets import trace_shapes
+from tests.support.strategies import specs
 
 ZOO = Zoo()
 BUILT_STEPS = 150

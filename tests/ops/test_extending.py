@@ -38,7 +38,7 @@ from resnetcli.plan.traffic import traffic
 from resnetcli.spec import cell, parse
 from resnetcli.spec.format import format_text
 from resnetcli.spec.vocabulary import FORMS, Argument, Form
-from tests.plan import held
+from tests.support import held
 from tests.support.written import plan_of
 
 BATCH = 2

@@ -18,7 +18,7 @@ from resnetcli.recipes.text import read_recipe
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.options import TrainOptions
-from tests.train import tiny
+from tests.support import tiny
 
 
 def test_batch_norm_is_over_a_process_share_for_the_whole_run() -> None:

@@ -19,9 +19,9 @@ from resnetcli.parallel.launch import PARENT, launch, own_command, rank_environm
 from resnetcli.runs.checkpoint import files as checkpoints
 from resnetcli.runs.directory import open_run
 from resnetcli.runs.metrics import read_metrics
+from tests.support import tiny
 from tests.support.cli import run
 from tests.support.ranks import PATCHED, Ranks, assert_close, patched_command, run_ranks, same_state
-from tests.train import tiny
 
 RECIPE = tiny.RECIPE.replace("iterations: 40", "iterations: 40\nweight_decay: 1e-3")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,7 +22,7 @@ from resnetcli.spec.zoo import Zoo
 from resnetcli.train.evaluate import share
 from resnetcli.train.job import TrainJob
 from resnetcli.train.loop import Trainer
-from tests.train import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -33,7 +33,7 @@ from resnetcli.plan.memory import Mode, memory
 from resnetcli.plan.plan import Plan
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.plan import held
+from tests.support import held
 from tests.support.sketch import Sketch
 from tests.support.written import plan_of, plan_of_model
 

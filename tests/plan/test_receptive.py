@@ -15,8 +15,8 @@ from resnetcli.net.module import build
 from resnetcli.ops import Add, Concat, Conv, Linear, PadChannels, Pool, PoolTo, PyramidPool, RegionPool, Shape, Traced
 from resnetcli.plan.plan import Plan, Step, Where
 from resnetcli.plan.receptive import Receptive, Span, receptive
-from tests.spec.strategies import specs
 from tests.support.sketch import Sketch
+from tests.support.strategies import specs
 from tests.support.written import plan_of, plan_of_model, row
 
 

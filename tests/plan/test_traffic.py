@@ -29,7 +29,7 @@ from resnetcli.ops import (
 )
 from resnetcli.plan.fold import fold
 from resnetcli.plan.traffic import traffic
-from tests.plan.record_kernels import cases, kernels, operation, ways
+from tests.support.kernels import cases, kernels, operation, ways
 from tests.support.sketch import Sketch, residual_net
 
 

@@ -16,7 +16,7 @@ from resnetcli.plan.lower import lower
 from resnetcli.reports.diff import FIGURES, Amounts, Diff, diff, diff_profiles, match_stages
 from resnetcli.reports.profile import Profile
 from resnetcli.spec.read import read
-from tests.spec.strategies import specs
+from tests.support.strategies import specs
 from tests.support.thin import thinned
 from tests.support.written import ZOO
 

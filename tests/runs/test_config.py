@@ -12,7 +12,7 @@ from resnetcli.errors import UsageError
 from resnetcli.runs import directory as runs
 from resnetcli.runs.config import Config, differences
 from resnetcli.runs.directory import create, open_run
-from tests.train.tiny import CONFIG, config
+from tests.support.tiny import CONFIG, config
 
 RESULT = {
     "schema": "resnet-cli/train@2", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",

@@ -23,7 +23,7 @@ from resnetcli.runs.directory import create, open_run
 from resnetcli.runs.layout import CONFIG_FILE, GROUP_FILE, LOCK_FILE
 from resnetcli.runs.lock import discard, lock_directory, require_new
 from resnetcli.runs.metrics import Metrics
-from tests.train.tiny import CONFIG, config, point
+from tests.support.tiny import CONFIG, config, point
 
 RESULT = {
     "schema": "resnet-cli/train@2", "model": "cifar_resnet20", "parameters": {}, "params": 269722, "recipe": "resnet",

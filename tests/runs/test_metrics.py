@@ -11,7 +11,7 @@ import pytest
 
 from resnetcli.errors import UsageError
 from resnetcli.runs.metrics import COLUMNS, MAX_LINE, MAX_POINTS, Metrics, Point, intervals, read_metrics
-from tests.train.tiny import config, point
+from tests.support.tiny import config, point
 
 
 def test_points_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from resnetcli.runs.metrics import Metrics, read_metrics
 from resnetcli.runs.tensorboard import PACKAGE, EventWriter, event_files, import_package
 from resnetcli.train.loop import Trainer
 from resnetcli.train.session import Session, SessionOutcome
+from tests.support import tiny
 from tests.support.cli import run as cli
 from tests.support.ranks import run_ranks
-from tests.train import tiny
-from tests.train.tiny import Ear, Fake, config
+from tests.support.tiny import Ear, Fake, config
 
 Shown = dict[str, list[tuple[int, Any]]]
 """The steps and values of each tag."""

@@ -12,7 +12,7 @@ from resnetcli.errors import Problem, SpecError, UsageError
 from resnetcli.plan.lower import lower
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
-from tests.spec.bad import CASES, Bad, row
+from tests.support.bad_specs import CASES, Bad, row
 
 GOLDEN = Path(__file__).parent / "golden" / "errors.txt"
 

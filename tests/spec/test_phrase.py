@@ -12,7 +12,7 @@ from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.parse import parse_head
 from resnetcli.spec.phrase import Phrase, PhraseError, text_of
 from resnetcli.spec.vocabulary import COMPOSITES
-from tests.spec.strategies import HEADS, LAYERS, TIMES
+from tests.support.strategies import HEADS, LAYERS, TIMES
 
 CELLS = st.builds("{}{}".format, LAYERS, TIMES)
 CALLS = st.lists(st.sampled_from(["4", "2*k", "k"]), max_size=4).map(lambda words: " ".join(["unit", *words]))

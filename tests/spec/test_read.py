@@ -28,7 +28,7 @@ from resnetcli.spec.spec import (
 )
 from resnetcli.spec.words import body_text, item_text
 from resnetcli.spec.zoo import Zoo
-from tests.spec.strategies import CONVOLUTIONS, ROWS, specs
+from tests.support.strategies import CONVOLUTIONS, ROWS, specs
 
 ZOO = Zoo()
 few = settings(max_examples=50)

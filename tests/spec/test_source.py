@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from resnetcli.errors import Source, SpecError, UsageError
 from resnetcli.spec.source import MAX_BYTES, MAX_DEPTH, Map, Node, Seq, Text, parse, read_source
 from resnetcli.spec.zoo import Zoo
-from tests.spec.strategies import specs
+from tests.support.strategies import specs
 
 
 def test_a_limit_of_libyaml_s_own_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from resnetcli.runs.checkpoint import files
 from resnetcli.runs.config import Config
 from resnetcli.runs.directory import Run, create
 from resnetcli.train.session import Session, SessionOutcome
-from tests.train.tiny import CONFIG, Ear, Fake
+from tests.support.tiny import CONFIG, Ear, Fake
 
 
 class Ticks:

@@ -12,7 +12,7 @@ from resnetcli.runs.config import Config
 from resnetcli.runs.directory import create
 from resnetcli.runs.group import write_group
 from resnetcli.runs.metrics import Metrics, Point
-from tests.train import tiny
+from tests.support import tiny
 
 CONFIG = replace(
     tiny.CONFIG, model="cifar_resnet20", parameters={}, title="ResNet-20 (CIFAR)", train_images=50_000,

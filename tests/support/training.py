@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from resnetcli.runs.checkpoint import files as checkpoints
 from resnetcli.train.loop import Trainer
+from tests.support import tiny
 from tests.support.cli import run
-from tests.train import tiny
 
 
 def weights(run: Path) -> dict[str, bytes]:

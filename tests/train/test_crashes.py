@@ -20,8 +20,8 @@ from resnetcli.train.job import TrainJob
 from resnetcli.train.options import TrainOptions
 from resnetcli.train.results import TrainOutcome
 from resnetcli.train.session import Session
-from tests.train import tiny
-from tests.train.faults import MODES, Faults, Killed, installed
+from tests.support import tiny
+from tests.support.faults import MODES, Faults, Killed, installed
 
 
 @dataclass

@@ -24,7 +24,7 @@ from resnetcli.train import ghost_norm as norm
 from resnetcli.train import loop, precision
 from resnetcli.train import weights as step_weights
 from resnetcli.train.precision import convolution_settings
-from tests.train.trainers import ON_GPU, SHORT, differing, spoil, steps, trainer, weights
+from tests.support.trainers import ON_GPU, SHORT, differing, spoil, steps, trainer, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

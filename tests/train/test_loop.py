@@ -20,8 +20,8 @@ from resnetcli.recipes.text import read_recipe
 from resnetcli.train import order
 from resnetcli.train.augment import normalisation
 from resnetcli.train.loop import Trainer
+from tests.support.trainers import SHORT, data, differing, spoil, steps, tiny, trainer, weights
 from tests.support.written import plan_of
-from tests.train.trainers import SHORT, data, differing, spoil, steps, tiny, trainer, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # --- against a loop written out ------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from resnetcli.errors import ResourceError, UsageError
 from resnetcli.recipes.recipe import Augmentation
 from resnetcli.train.loop import Trainer
 from resnetcli.train.model import trainable
+from tests.support.trainers import SHORT, data, steps, tiny, trainer
 from tests.support.written import plan_of
-from tests.train.trainers import SHORT, data, steps, tiny, trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # --- what cannot be trained ----------------------------------------------------------------------------------------

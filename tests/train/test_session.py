@@ -22,7 +22,7 @@ from resnetcli.runs.metrics import READ_EVERY, Metrics, read_metrics
 from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.session import Session, SessionOutcome
 from tests.support.sessions import Ticks, iterations, make, train
-from tests.train.tiny import CONFIG, Ear, Fake, config
+from tests.support.tiny import CONFIG, Ear, Fake, config
 
 
 def test_readings_tests_and_checkpoints_are_made_when_they_are_due(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from resnetcli.train.evaluate import Evaluation
 from resnetcli.train.session import Session, SessionOutcome
 from resnetcli.train.stop import Stop
 from tests.support.sessions import Ticks, iterations, make, train
-from tests.train.tiny import Ear, Fake, config
+from tests.support.tiny import Ear, Fake, config
 
 
 class Late(Stop):

@@ -17,7 +17,7 @@ from resnetcli.train.examine import evaluate_run
 from resnetcli.train.job import new_job, resumed_job
 from resnetcli.train.options import DataParallel, TrainOptions, with_defaults
 from resnetcli.train.precision import supported_settings
-from tests.train import tiny
+from tests.support import tiny
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from resnetcli.train.options import TrainOptions
 from resnetcli.train.paper import published_errors
 from resnetcli.train.progress import ProgressScreen, opening, time_text
 from resnetcli.train.results import RunOutcome, result_lines, results_sheet
-from tests.train.tiny import CONFIG, config
+from tests.support.tiny import CONFIG, config
 
 ZOO = Zoo()
 

@@ -1,4 +1,4 @@
-"""Record how many kernels PyTorch starts on a GPU for each operation: `python -m tests.plan.record_kernels > FILE`.
+"""Record how many kernels PyTorch starts on a GPU for each operation: `python -m tests.support.kernels > FILE`.
 
 The kernels are the nodes of a CUDA graph of one forward pass. `kernels_cuda.json` was recorded with the CUDA build of
 PyTorch that it names, over replacements of cuDNN, cuBLAS and the CUDA runtime that compute nothing: each call of cuDNN
