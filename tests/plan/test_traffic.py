@@ -204,7 +204,7 @@ def test_a_response_normalisation_is_eight_kernels() -> None:
 
 # --- on a GPU ----------------------------------------------------------------------------------------------------
 
-RECORDED = json.loads(Path(__file__).with_name("kernels_cuda.json").read_text())
+RECORDED = json.loads((Path(__file__).parents[1] / "support" / "kernels_cuda.json").read_text())
 ON_GPU = Execution("cuda")
 
 
