@@ -293,7 +293,8 @@ def test_training_steps_are_compared_in_turns() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # whatever compilers think of each other
 def test_a_compiled_step_trains_alike() -> None:
-    m = quick(residual_net(), batch_size=4, options=RunOptions(runtime="inductor", mode="train"))
+    net = residual_net(width=16)  # not 4: one thread then writes outside its buffers (pytorch#181689)
+    m = quick(net, batch_size=4, options=RunOptions(runtime="inductor", mode="train"))
     assert m.settings == "train fp32 compile"
     assert m.deviation_outputs is not None
     assert m.deviation_outputs < 1e-4

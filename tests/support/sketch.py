@@ -35,21 +35,21 @@ class Sketch:
         return Plan("sketch", "Sketch", tuple(self.steps), {"all": last}, outputs or (last,), {})
 
 
-def residual_net(blocks: int = 1) -> Plan:
+def residual_net(blocks: int = 1, *, width: int = 4) -> Plan:
     """3 x 8 x 8 -> conv bn relu -> residual blocks relu(x + F), the first with a stride and a projection -> fc 10."""
     s = Sketch(3, 8, 8)
-    s.step("conv1.conv", Conv(4, (3, 3), pad=(1, 1)))
+    s.step("conv1.conv", Conv(width, (3, 3), pad=(1, 1)))
     s.step("conv1.bn", BatchNorm())
     x = s.step("conv1.relu", ReLU())
     for block in range(blocks):
         path, stride = f"conv2_x.{block}", 1 if block else 2
-        s.step(f"{path}.F.0.conv", Conv(6, (3, 3), stride, (1, 1)), x)
+        s.step(f"{path}.F.0.conv", Conv(3 * width // 2, (3, 3), stride, (1, 1)), x)
         s.step(f"{path}.F.0.bn", BatchNorm())
         s.step(f"{path}.F.0.relu", ReLU())
-        s.step(f"{path}.F.1.conv", Conv(6, (3, 3), pad=(1, 1), groups=2))
+        s.step(f"{path}.F.1.conv", Conv(3 * width // 2, (3, 3), pad=(1, 1), groups=2))
         f = s.step(f"{path}.F.1.bn", BatchNorm())
         if not block:
-            s.step(f"{path}.shortcut.conv", Conv(6, (1, 1), stride), x)
+            s.step(f"{path}.shortcut.conv", Conv(3 * width // 2, (1, 1), stride), x)
             x = s.step(f"{path}.shortcut.bn", BatchNorm())
         s.step(f"{path}.add", Add(), f, x)
         x = s.step(f"{path}.relu", ReLU())
