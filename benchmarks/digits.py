@@ -77,7 +77,7 @@ def errors(runs: list[dict[str, Any]], name: str) -> str:
     return f"{np.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def experiment(folder: Path, iterations: int, seeds: int, picture: Path) -> list[Found]:
+def experiment(folder: Path, iterations: int, seeds: int, picture: Path, dtype: str = "bf16") -> list[Found]:
     """Trains the four nets and draws them."""
     write_digits(folder / "digits")
     (folder / "digits.yaml").write_text(RECIPE)
@@ -85,7 +85,7 @@ def experiment(folder: Path, iterations: int, seeds: int, picture: Path) -> list
         "train-cifar", *(word for net in NETS for word in ("--model", net)), "--data", "custom",
         "--data-dir", folder / "digits", "--recipe", folder / "digits.yaml", "--iterations", iterations,
         "--eval-every", max(1, iterations // 30), "--seeds", seeds, "--device", "cpu",
-        "--dtype", "bf16", "--channels-last", "--out", folder / "all",
+        "--dtype", dtype, "--channels-last", "--out", folder / "all",
     )  # fmt: skip
     resnet_cli("curves", folder / "all", "-o", picture)
     found = []
