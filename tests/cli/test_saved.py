@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from resnetcli.bench.environment import Ledger, Noise
 from tests.support.cli import run
 
 NETS = "cifar_resnet20 cifar_resnet32"
+ROOT = Path(__file__).parents[2]
+PRINTS = """\
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10))
+
+    def forward(self, x):
+        print("a forward pass")
+        return super().forward(x)
+"""
 QUICK = f"compare {NETS} --device cpu --time-budget 100ms"
 
 
@@ -185,20 +198,42 @@ def test_a_piped_run_draws_no_progress() -> None:
     assert run("profile cifar_resnet20 --device cpu --time-budget 50ms").stderr == ""
 
 
-def test_a_terminal_is_shown_how_far_it_is_and_nothing_of_it_stays_in_the_output() -> None:
+def on_a_terminal(folder: Path, words: list[str], *, piped: bool) -> tuple[int | None, str, str]:
+    """Exit code, what a terminal shows, and stdout where that is piped."""
     ours, theirs = pty.openpty()
-    words = ["-m", "resnetcli", "profile", "cifar_resnet20", "--device", "cpu", "--time-budget", "300ms"]
-    environment = {**os.environ, "TERM": "vt100", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=theirs, env=environment) as child:
+    environment = {**os.environ, "TERM": "vt100", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "resnetcli", *words]
+    out = subprocess.PIPE if piped else theirs
+    with subprocess.Popen(command, stdout=out, stderr=theirs, env=environment, cwd=folder) as child:
         os.close(theirs)
+        limit = threading.Timer(120, child.kill)
+        limit.start()
         drawn = b""
         with contextlib.suppress(OSError):  # what Linux says when the other side is closed
             while piece := os.read(ours, 65536):
                 drawn += piece
-        printed = child.communicate(timeout=60)[0].decode()
+        printed = child.communicate()[0] or b""
+        limit.cancel()
     os.close(ours)
-    assert child.returncode == 0
-    assert b"measuring cifar_resnet20 on cpu" in drawn
-    assert b"100%" in drawn
+    return child.returncode, drawn.decode(), printed.decode()
+
+
+def test_a_terminal_is_shown_how_far_it_is_and_nothing_of_it_stays_in_the_output(tmp_path: Path) -> None:
+    words = ["profile", "cifar_resnet20", "--device", "cpu", "--time-budget", "300ms"]
+    code, drawn, printed = on_a_terminal(tmp_path, words, piped=True)
+    assert code == 0
+    assert "measuring cifar_resnet20 on cpu" in drawn
+    assert "100%" in drawn
     assert "measuring" not in printed
     assert printed.startswith("ResNet-20")
+
+
+def test_a_model_that_prints_does_so_beside_the_progress_bar(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PRINTS)
+    words = ["profile", "net.py:Net", "--input", "3x8x8", "--device", "cpu", "--time-budget", "300ms"]
+    code, drawn, _ = on_a_terminal(tmp_path, words, piped=False)
+    assert code == 0
+    assert "measuring net.py:Net on cpu" in drawn
+    assert "a forward pass" in drawn
+    assert drawn.count("measuring") < 100  # it is drawn ten times a second, not for each line of the model
+    assert "cpu fp32" in drawn[drawn.rindex("measuring") :]
