@@ -184,7 +184,9 @@ def progress(device: str | None, names: str) -> Iterator[Callable[[float], None]
 
     text = TextColumn("measuring {task.description} on " + clean(device), markup=False)
     columns = (text, BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
-    console = Console(file=sys.stderr)  # not `stderr=True`, which follows `sys.stderr` where a model's prints are caught
+    console = Console(
+        file=sys.stderr
+    )  # not `stderr=True`, which follows `sys.stderr` where a model's prints are caught
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(clean(names, 40), total=1.0)
         yield lambda share: bar.update(task, completed=share)

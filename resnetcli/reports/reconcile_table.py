@@ -11,6 +11,8 @@ from resnetcli.table.sheet import Sheet
 
 MAX_MATCHES = 5
 """Matches in a table that is not of all."""
+MAX_NAMED = 3
+"""Matches in the heading."""
 _QUANTITIES = {"params": "parameters", "activations": "activations"}
 
 
@@ -23,13 +25,29 @@ def reconcile_heading(result: Reconciliation) -> list[str]:
     if result.answer == "unexplained":
         return [title, f"{figure} is unexplained: no convention gives it, for this model or a variant; nearest:"]
     best = result.matches[0]
-    reading = best.reading + _suffix(best.variant, variant)
     single = " in single precision" if best.counted.printed != best.total else ""
-    end = f"{exact(best.total)} {f'{best.verdict} to it' if best.difference else 'equals it'}{single}"
-    if result.explained:
-        return [title, f"{figure} is explained: {reading}, {end}"]
-    chance = "but this may be a coincidence: hundreds of numbers are compared, and the figure has few digits"
-    return [title, f"{figure} may be {reading}: {end}", chance]
+    reading = f"{_named(best, variant)}: {exact(best.total)} {_fit(best)} it{single}"
+    if not result.explained:
+        chance = "but this may be a coincidence: hundreds of numbers are compared, and the figure has few digits"
+        return [title, f"{figure} may be {reading}", chance]
+    fitting = [match for match in result.itself or result.matches if match.likely]
+    if len(fitting) == 1:
+        return [title, f"{figure} is explained by {reading}"]
+    if len(fitting) <= MAX_NAMED:
+        names = " or ".join(f"{_named(match, variant)} ({exact(match.total)})" for match in fitting)
+        return [title, f"{figure} is explained by {names}; more digits would tell which"]
+    return [title, f"{figure} fits {len(fitting)} ways of counting; more digits would tell which. First: {reading}"]
+
+
+def _named(candidate: Candidate, itself: Variant) -> str:
+    """`thop`, or of another model `resnet50_v1 counted as flops, torch or darknet`."""
+    before, _, last = candidate.reading.rpartition(", ")
+    reading = f"{before} or {last}" if before else last
+    return reading if candidate.variant == itself else f"{candidate.variant.text} counted as {reading}"
+
+
+def _fit(candidate: Candidate) -> str:
+    return f"{candidate.verdict} to" if candidate.difference else "equals"
 
 
 def listed_matches(result: Reconciliation, *, everything: bool = False) -> tuple[Candidate, ...]:
@@ -61,8 +79,8 @@ def _fields(result: Reconciliation) -> list[Field[Candidate]]:
               style="bold", help="conventions or quantity, and the variant of the model"),
         Field("variant", "model", lambda c: c.variant.text, align="left", shown=False, help="variant of the model"),
         Field("total", "total", text=exact, help="the count"),
-        Field("verdict", "verdict", align="left", shown=lambda rows: any(c.matches for c in rows),
-              help="how the total gives the figure"),
+        Field("verdict", "verdict", row_text=lambda c: c.verdict if c.difference else "equals", align="left",
+              shown=lambda rows: any(c.matches for c in rows), help="how the total gives the figure"),
         Field("difference", "off by", row_text=lambda c: _off(c.difference, c.total), priority=1,
               help="difference from the figure"),
         Field("sum", "sum of", lambda c: c.text, align="left", style="dim", wrap=True,

@@ -13,7 +13,15 @@ from textwrap import wrap
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from resnetcli.table.safe import ENCODING_ERRORS, json_text, no_commands, printable
-from resnetcli.table.sheet import Sheet, comfortable_width, groups, least_widths, split_columns, to_rich, without_spare
+from resnetcli.table.sheet import (
+    Sheet,
+    comfortable_width,
+    fitting_widths,
+    groups,
+    split_columns,
+    to_rich,
+    without_spare,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +106,7 @@ def print_sheet(sheet: Sheet) -> Sheet:
     else:
         for number, part in enumerate(split_columns(sheet, screen.width)):
             print_texts([""] if number else [])
-            print_table(to_rich(part))
+            print_table(to_rich(part, widths=fitting_widths(part, screen.width)))
     print_texts([f"hidden (terminal too narrow): {', '.join(left_out)}"] if left_out else [], style="dim")
     return sheet
 
@@ -123,7 +131,7 @@ def print_table(table: Table) -> None:
 
 
 def _print_groups(sheet: Sheet) -> None:
-    widths = least_widths(sheet)
+    widths = fitting_widths(sheet, console().width)
     print_table(to_rich(sheet, range(0), widths))
     for number, (heading, rows) in enumerate(groups(sheet)):
         print_texts([""] if number else [])

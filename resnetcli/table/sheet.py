@@ -159,23 +159,34 @@ def meaning(column: Column) -> str:
     return column.help or column.legend.partition(": ")[2]
 
 
-def least_widths(sheet: Sheet) -> dict[int, int]:
-    """Characters each shown column takes at least: a word is never cut, and a line not unless it may be wrapped."""
+def column_widths(sheet: Sheet, *, least: bool = False) -> dict[int, int]:
+    """Characters each shown column takes, wrapped as far as it reads well, or with `least` as far as it may be.
+
+    A word is never cut.
+    """
     from rich.cells import cell_len
 
     widths = {}
     for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
         column = sheet.columns[i]
         texts = [column.head, *(row[i].text for row in (*sheet.rows, *([sheet.total] if sheet.total else [])))]
-        texts = [part for text in texts for part in (text.split() if column.wrap else text.split("\n"))]
-        widths[i] = max(map(cell_len, texts), default=0)
+        widths[i] = max(cell_len(line) for text in texts for line in text.split("\n"))
+        if column.wrap:
+            word = max((cell_len(word) for text in texts for word in text.split()), default=0)
+            readable = 0 if least else PROSE if column.align == "left" else FIGURE
+            widths[i] = min(widths[i], max(word, readable))
     return widths
+
+
+def fitting_widths(sheet: Sheet, width: int) -> dict[int, int]:
+    """The columns' widths in a terminal of that width: those that read well, or the least if these do not fit."""
+    return column_widths(sheet, least=comfortable_width(sheet) > width)
 
 
 def to_rich(sheet: Sheet, rows: range | None = None, widths: Mapping[int, int] | None = None) -> Table:
     """A table for the terminal, as wide as its texts; or some of its rows, as wide as if all were there.
 
-    `widths`: the sheet's `least_widths`, if they are known.
+    `widths`: the least width of each column, the least possible by default.
     """
     from rich import box
     from rich.table import Table
@@ -185,12 +196,13 @@ def to_rich(sheet: Sheet, rows: range | None = None, widths: Mapping[int, int] |
     plain = box.Box(str(box.SIMPLE_HEAD), ascii=True)  # as ASCII its line is of hyphens, and there still is no frame
     table = Table(box=plain, pad_edge=False, show_header=headed, show_footer=sheet.total is not None,
                   header_style="bold")  # fmt: skip
-    for i, least in (least_widths(sheet) if widths is None else widths).items():
+    natural = column_widths(replace(sheet, columns=tuple(replace(column, wrap=False) for column in sheet.columns)))
+    for i, least in (column_widths(sheet, least=True) if widths is None else widths).items():
         column = sheet.columns[i]
         footer = Text(printable(sheet.total[i].text) if sheet.total else "", style="bold")
         table.add_column(
             Text(printable(column.head, "\n")), footer, justify=column.align, style=column.style,
-            no_wrap=not column.wrap, min_width=least,
+            no_wrap=not column.wrap or least == natural[i], min_width=least,
         )  # fmt: skip
     for number in range(len(sheet.rows)) if rows is None else rows:
         shown = (entry for entry, column in zip(sheet.rows[number], sheet.columns, strict=True) if column.shown)
@@ -200,14 +212,7 @@ def to_rich(sheet: Sheet, rows: range | None = None, widths: Mapping[int, int] |
 
 def comfortable_width(sheet: Sheet) -> int:
     """Characters it takes in a terminal where what may wrap does so, but into no narrower a column than one reads."""
-    widths = []
-    for i in [i for i, column in enumerate(sheet.columns) if column.shown]:
-        column = sheet.columns[i]
-        texts = [column.head, *(row[i].text for row in sheet.rows), *([sheet.total[i].text] if sheet.total else [])]
-        widths.append(max(len(line) for text in texts for line in text.split("\n")))
-        if column.wrap:
-            word = max((len(word) for text in texts for word in text.split()), default=0)
-            widths[-1] = min(widths[-1], max(word, PROSE if column.align == "left" else FIGURE))
+    widths = column_widths(sheet).values()
     return sum(widths) + 3 * (len(widths) - 1) + 2  # between columns, and at the edges
 
 

@@ -297,7 +297,7 @@ def test_pictures_show_what_the_commands_print() -> None:
 def test_a_figure_may_be_several_words(words: str) -> None:
     result = run(f"reconcile resnet50 {words}")
     assert result.exit_code == 0
-    assert f"{words} is explained: parameters" in result.stdout
+    assert f"{words} is explained by parameters" in result.stdout
 
 
 @pytest.mark.parametrize(

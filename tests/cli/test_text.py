@@ -63,25 +63,38 @@ def test_a_piped_table_has_no_blanks_at_its_ends_and_few_lines_below(command: st
     assert len(below) <= MAX_NOTES, below
 
 
-@pytest.mark.parametrize("width", thinned([40, 1, 7, 20, 80, 200], 6))
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_figure_is_cut_however_narrow_the_terminal(
-    command: str, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def drawn_at(width: int, command: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command draws on a terminal of that width."""
     out = io.StringIO()
 
     def narrow() -> Console:
         return Console(file=out, width=width, highlight=False, emoji=False, markup=False, color_system=None)
 
-    monkeypatch.setattr(output, "console", narrow)
-    result = run(command)
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "console", narrow)
+        result = run(command)
     assert result.exit_code == 0, result.output
-    drawn = out.getvalue()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", thinned([40, 1, 7, 20, 80, 200], 6))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_figure_is_cut_however_narrow_the_terminal(
+    command: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = drawn_at(width, command, monkeypatch)
     assert "…" not in drawn
-    monkeypatch.undo()
     known = set(FIGURE.findall(run(command).stdout))
     for figure in FIGURE.findall(drawn):
         assert figure in known, figure
+
+
+@pytest.mark.parametrize("width", [60, 80, 84, 90])
+def test_heads_are_wrapped_before_a_figure_is_lost(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = drawn_at(width, "papers resnet table 4", monkeypatch).splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert {"24.4", "21.59", "19.38", "8.43", "4.49", "single-model-multi-crop"} <= set(words)
 
 
 def test_the_help_has_every_command_in_the_order_meant() -> None:

@@ -194,7 +194,7 @@ def test_a_registered_convention_is_everywhere() -> None:
         "name": "toy", "total": figure, "formula": "macs + 7 relu",
         "parts": {"macs": 4_089_184_256, "relu": 7 * 9_608_704},
     }  # fmt: skip
-    assert "is explained: toy" in answered
+    assert "explained by toy" in answered
     assert "did you mean `toy`" in unknown
     assert "plaything (toy)" in unknown
 

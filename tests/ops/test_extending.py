@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ import resnetcli as rc
 from resnetcli.cli.main import app
 from resnetcli.counting.conventions import tally
 from resnetcli.errors import Source, SpecError
+from resnetcli.frozen import frozen
 from resnetcli.net.module import build
 from resnetcli.ops import (
     KINDS,
@@ -60,7 +60,7 @@ def registry() -> Iterator[None]:
 # --- an activation: one class ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mish(Activation):
     """x * tanh(log(1 + exp(x)))."""
 
@@ -79,7 +79,7 @@ class Mish(Activation):
         return nn.Mish()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Elu(Activation):
     """x if x > 0 else alpha * (exp(x) - 1); in place, as its gradient follows from its output."""
 
@@ -182,7 +182,7 @@ def test_an_error_lists_a_new_activation() -> None:
 # --- any other operation: its class and its form ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupNorm(Norm):
     """y = gamma * (x - mean) / sqrt(var + 1e-5) + beta, mean and variance over each group of channels."""
 
