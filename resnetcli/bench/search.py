@@ -53,10 +53,15 @@ class SettingsSearch:
 
     @property
     def best(self) -> Trial:
-        """The fastest that passed. Raises ResourceError where none did."""
+        """The fastest that passed, by the upper limit of the interval: an unreliable median does not win.
+
+        Raises ResourceError where none passed.
+        """
         if not self.passed:
             raise ResourceError(f"nothing could be measured at batch {self.batch}: {self.trials[0].problem}")
-        return min(self.passed, key=lambda trial: trial.measurement.median_s if trial.measurement else float("inf"))
+        return min(
+            self.passed, key=lambda trial: trial.measurement.interval_s[1] if trial.measurement else float("inf")
+        )
 
     @property
     def ties(self) -> tuple[Trial, ...]:

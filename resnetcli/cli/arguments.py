@@ -37,10 +37,22 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[ModelArgs]:
         if setting := _SETTING.fullmatch(word):
             _set(setting[1], setting[2], word, latest)
             continue
+        if latest and (example := _parameter_example(word, latest[-1][0], zoo)):
+            raise UsageError(f"`{word}` is a parameter, not a model", f"`{example}`")
         names = (zoo.matching([word]) if is_wild(word) else []) or [word]
         latest = [(name, {}) for name in names]
         models += latest
     return models
+
+
+def _parameter_example(word: str, model: str, zoo: Zoo) -> str:
+    """`classes=1000` if the word, which no model has as its name, is a parameter of that model; else empty."""
+    if not (word.isidentifier() and word not in zoo.files and model in zoo.files):
+        return ""
+    from resnetcli.spec.read import read
+
+    parameters = read(model, zoo=zoo).parameters
+    return f"{word}={parameters[word]}" if word in parameters else ""
 
 
 def _set(name: str, value: str, word: str, models: list[ModelArgs]) -> None:

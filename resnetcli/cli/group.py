@@ -249,9 +249,8 @@ def _usage_error(group: CommandGroup, error: Any, words: Sequence[str]) -> Usage
             return UsageError(f"unknown option `{clean(option, 80)}`", _option_hint(option, ctx) or see_help)
         case "MissingParameter":
             kind = error.param.param_type_name
-            return UsageError(
-                f"missing {kind} {_display_name(error.param)}", _value_hint(error.param, words) or see_help
-            )
+            hint = _value_hint(error.param, words) or _example(ctx, error.param) or see_help
+            return UsageError(f"missing {kind} {_display_name(error.param)}", hint)
         case "BadOptionUsage":
             problem = "needs a value" if "requires" in error.message else "takes no value"
             return UsageError(f"{error.option_name} {problem}", see_help)
@@ -278,6 +277,12 @@ def _value_hint(param: Any, words: Sequence[str]) -> str:
     option = _display_name(param)
     amount = next((word for word in words if _AMOUNT.fullmatch(word)), "")
     return f"did you mean `{option} {amount}`?" if option in _AMOUNTS and amount else ""
+
+
+def _example(ctx: Any, param: Any) -> str:
+    """An example of the command's help that has the option."""
+    lines = (ctx.command.epilog or "").splitlines() if ctx is not None else []
+    return next((f"for example `{line}`" for line in lines if _display_name(param) in line.split()), "")
 
 
 def _display_name(param: Any) -> str:

@@ -125,7 +125,7 @@ def _fetch(archive: Archive, folder: Path, log: Log, options: DownloadOptions) -
             log(f"{clean(str(path))} is complete, with the published SHA-256")
             return path
     raise ResourceError(
-        "\n".join((f"{archive.name} could not be downloaded", *(f"   {reason}" for reason in reasons))),
+        f"{archive.name} could not be downloaded: {'; '.join(reasons)}",
         f"retry later (the download resumes), or place the file in {clean(str(folder))}",
     )
 

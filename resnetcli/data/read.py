@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from resnetcli.data.dataset import TITLES, Dataset, make_dataset
 from resnetcli.data.errors import FETCH_HINT, DataError
 from resnetcli.data.records import decode_binary, decode_pickle, join_parts
 from resnetcli.data.synthetic import synthetic
-from resnetcli.errors import UsageError, did_you_mean, plural, typed
+from resnetcli.errors import UsageError, did_you_mean, nearest, plural, typed
 from resnetcli.files import cache_dir, is_directory, is_file, read_bounded, require_directory_or_free
 from resnetcli.frozen import frozen
 
@@ -104,6 +105,9 @@ def _download(
 
     if is_custom(folder):
         raise UsageError(f"`{folder}` is a custom dataset, not {official.title}", "`--data custom`")
+    if not is_cache and not folder.exists() and (similar := _similar(folder)):
+        create = f"`resnet-cli data fetch {official.name} --data-dir {typed(folder)}` creates it"
+        raise UsageError(f"no such directory: `{folder}`", f"did you mean `{typed(similar)}`? {create}")
     others = [] if is_cache else _others(official, folder)
     fetching = f"download it there with `resnet-cli data fetch {official.name} --data-dir {typed(folder)}`"
     if not download:
@@ -120,6 +124,14 @@ def _download(
             _hint_at(folder) or f"{fetching}, or omit `--data-dir` to use the cache",
         )
     return Location(official, "binary", fetch(official.binary.archive, folder, log=log), packed=True)
+
+
+def _similar(folder: Path) -> Path | None:
+    """A directory beside it with a similar name, which may be meant."""
+    with contextlib.suppress(OSError):
+        names = [child.name for child in folder.absolute().parent.iterdir() if child.is_dir()]
+        return next((folder.with_name(name) for name in nearest(folder.name, names)), None)
+    return None
 
 
 def _others(official: Official, folder: Path) -> list[str]:

@@ -35,8 +35,8 @@ def search_sheet(searches: Sequence[SettingsSearch]) -> Sheet:
               legend=_tolerance_text(trials)),
         Field("problem", "problem", lambda row: row[1].problem, row_text=_problem, align="left", style="yellow",
               wrap=True, sparse=True, help="why the settings were rejected"),
-        Field("best", "best", lambda row: "best" * (row[1].passed and row[1] is row[0].best), align="left",
-              style="bold", help="marks the fastest settings"),
+        Field("best", "best", _rank, align="left", style="bold",
+              help="best: the lowest upper limit of the interval; tied: its interval overlaps that of the best"),
         *(each.through(_measurement) for each in MEASURED if each.key == "noisy"),
     ]  # fmt: skip
     return Sheet.of(fields, [(search, trial) for search in searches for trial in search.trials])
@@ -46,6 +46,11 @@ PREPARE: Field[Measurement] = Field(
     "prepare_s", "prepared in", text=duration, priority=1,
     legend="prepared in: cast, folded, compiled and called once",
 )  # fmt: skip
+
+
+def _rank(row: Row) -> str:
+    search, trial = row
+    return "tied" if trial in search.ties else "best" * (trial.passed and trial is search.best)
 
 
 def _measurement(row: Row) -> Measurement | None:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean
+from resnetcli.errors import At, Problems, Source, UsageError, did_you_mean, nearest
 from resnetcli.ops import Activation, BatchNorm, Norm, ReLU, Shape, Sides
 from resnetcli.spec.bind import Binder, Block, is_name
 from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.header import Header
-from resnetcli.spec.lineage import Document, Merged, lineage, merge, open_document
+from resnetcli.spec.lineage import KEYS, Document, Merged, lineage, merge, open_document
 from resnetcli.spec.numbers import MAX_VALUE, NumberError, evaluate_expression, names_in
 from resnetcli.spec.parse import parse_head
 from resnetcli.spec.phrase import PhraseError
@@ -81,7 +81,9 @@ class _Reader:
         binder.uncalled(names)
         start = At(self.document.source, 1, 1, 1)
         for key, example in (("input", "input: 3x224x224"), ("table", "table: {conv1: 7x7 64 /2, ...}")):
-            if not any(document.root.get(key) for document in files):
+            keys = [name.value for document in files for name, _ in document.root.pairs]
+            misspelt = any(key in nearest(name, KEYS) for name in keys if name not in KEYS)  # which is an error already
+            if key not in keys and not misspelt:
                 self.problems.add(f"`{key}:` is missing", start, f"for example `{example}`")
         if not merged.table and not self.problems.found:
             self.problems.add("the table has no stages", start, "keep at least one")

@@ -16,7 +16,7 @@ from resnetcli.errors import ResourceError
 from resnetcli.ops import Shape
 from resnetcli.reports.foreign import of_module
 from resnetcli.reports.profile import load
-from resnetcli.reports.search_table import search_lines
+from resnetcli.reports.search_table import search_lines, search_sheet
 from tests.support.sketch import residual_net
 
 
@@ -26,7 +26,10 @@ def some() -> Measurement:
 
 
 def made(median_s: float, tolerance: float | None = None, off: float | None = None) -> Measurement:
-    return replace(some(), median_s=median_s, tolerance=tolerance, deviation_outputs=off, deviation_maps=None)
+    within = (median_s, median_s)
+    return replace(
+        some(), median_s=median_s, interval_s=within, tolerance=tolerance, deviation_outputs=off, deviation_maps=None
+    )
 
 
 def test_the_quickest_that_passes_is_the_best() -> None:
@@ -51,6 +54,20 @@ def test_rungs_whose_intervals_meet_the_best_one_s_are_ties() -> None:
     found = SettingsSearch(1, (far, near, best_one, wrong))
     assert found.best is best_one
     assert found.ties == (near,)
+
+
+def test_an_unreliable_median_is_not_the_best() -> None:
+    sure, unsure = (
+        checked(FP32, replace(made(middle, 1e-3, 0.0), interval_s=limits))
+        for middle, limits in ((1.0, (0.9, 1.1)), (0.8, (0.2, 3.9)))
+    )
+    found = SettingsSearch(1, (unsure, sure))
+    assert found.best is sure
+    assert found.ties == (unsure,)
+    assert [{cell.text for cell in row} & {"best", "tied"} for row in search_sheet([found]).rows] == [
+        {"tied"},
+        {"best"},
+    ]
 
 
 def test_where_nothing_passes_there_is_an_error_with_the_first_reason() -> None:

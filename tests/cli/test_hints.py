@@ -84,6 +84,9 @@ data check
 curves
 profile resnet50 resnet18
 verify resnet50 classes=8
+profile resnet50 classes
+compare resnet50 classes resnet18
+estimate resnet50
 """
 QUOTED = re.compile("`([^`]+)`")
 

@@ -285,6 +285,7 @@ def test_every_fault_of_the_last_host_is_an_error_and_leaves_nothing_unverified(
     assert "answers 503" in caught.value.message
     assert FAULTS[fault] in caught.value.message
     assert "\x1b" not in caught.value.message
+    assert "\n" not in caught.value.message
     assert not (tmp_path / "set.tar.gz").exists()
 
 

@@ -336,6 +336,14 @@ def test_an_empty_or_missing_folder_is_downloaded_into(
         read_dataset("cifar10", folder)
 
 
+def test_nothing_is_downloaded_into_a_directory_whose_name_may_be_misspelt(tmp_path: Path) -> None:
+    (tmp_path / "cifar-data").mkdir()
+    with pytest.raises(UsageError, match=r"no such directory: .*cifar-dta") as caught:
+        read_dataset("cifar10", tmp_path / "cifar-dta")
+    assert f"did you mean `{tmp_path}/cifar-data`?" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-data"]
+
+
 @pytest.mark.parametrize("name", ["cifar10", "custom"])
 def test_a_file_in_place_of_a_folder_is_refused_with_the_command(tmp_path: Path, name: str) -> None:
     for file, hint in (

@@ -105,6 +105,7 @@ table:
     # --- keys
     "no input and no table": Bad("name: Nothing\n"),
     "an unknown key": head("shortcuts: pad"),
+    "a misspelt key": Bad("input: 3x32x32\ntabel: {t: 3x3 64}\n"),
     "an unknown key that is like none": head("colour: red"),
     "a table that is a list": Bad("input: 3x32x32\ntable: [3x3 64, 3x3 64]\n"),
     "an empty table": Bad("input: 3x32x32\ntable:\n"),
