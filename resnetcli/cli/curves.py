@@ -79,7 +79,7 @@ def _section(found: Curves, y_max: float | None, *, plotted: bool) -> Section:
 
     from resnetcli.runs.curves_plot import encodes_braille, key_lines, notes, sheet, text_plot
 
-    table = Section(sheet(found.curves, letters=plotted), notes=notes(found.curves))
+    table = Section(sheet(found.curves, letters=plotted), notes=notes(found.curves, y_max))
     if not plotted:
         return table
     ascii_only = not encodes_braille(sys.stdout.encoding)

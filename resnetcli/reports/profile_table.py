@@ -146,7 +146,8 @@ def totals_notes(profile: Profile) -> list[str]:
 def memory_text(plan: Plan, memory: Memory) -> str:
     """Peak memory of one image, and the step at the peak."""
     peak = memory.peak()
-    return f"peak {size_of(memory.bytes())}, {size_of(peak.bytes())} above the weights, in {step_at(plan, peak)}"
+    standing = f"{size_of(memory.standing_bytes)} of parameters and buffers"
+    return f"peak {size_of(memory.bytes())}: {standing}, {size_of(peak.bytes())} in {step_at(plan, peak)}"
 
 
 def training_line(cost: TrainingCost) -> str:

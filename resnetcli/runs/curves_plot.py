@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.errors import ResourceError, UsageError, clean, plural
 from resnetcli.files import write_output
 from resnetcli.runs.curves import Curve, Curves, Line, data_texts, read_curves
 from resnetcli.table.fields import Field
@@ -320,11 +320,14 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
     return lines
 
 
-def notes(curves: Sequence[Curve]) -> list[str]:
-    """Notes below the table: the dataset, unless there are several, and the definition of the errors."""
+def notes(curves: Sequence[Curve], top: float | None = None) -> list[str]:
+    """Notes below the table: the dataset, unless there are several, the definition of the errors, what is not drawn."""
     data = [f"data: {text}; " for text in data_texts(curves)]
     errors = "errors: latest values; train error: on augmented images, before each update"
-    return [(data[0] if len(data) == 1 else "") + errors]
+    limit = error_top(curves) if top is None else top
+    above = sum(value > limit for curve in curves for line in (curve.train, curve.test) for value in line.mean)
+    outside = [f"{plural(above, 'point')} above {limit:g}% not drawn; for all, use `--y-max 100`"] if above else []
+    return [(data[0] if len(data) == 1 else "") + errors, *outside]
 
 
 # --- for programs --------------------------------------------------------------------------------------------------

@@ -150,7 +150,9 @@ def result_lines(models: Sequence[RunOutcome]) -> list[str]:
         of = f"{run_name(result)}: " if len(models) > 1 else ""
         speed = ""
         if len(model.results) == 1:
-            lines.append(f"{of}training images without augmentation: {result['final_train_error_percent']:.2f}%")
+            lines.append(
+                f"{of}error on training images without augmentation: {result['final_train_error_percent']:.2f}%"
+            )
             if result["images_per_s"]:
                 speed = f"{rate(result['images_per_s'])} images/s, {time_text(result['wall_s'])}; "
         lines.append(f"{of}recipe {result['recipe']}; {speed}{model.path!s}")

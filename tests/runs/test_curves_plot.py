@@ -287,13 +287,23 @@ def test_csv_has_every_point_of_both_lines(tmp_path: Path) -> None:
     assert {row["data"] for row in rows} == {"CIFAR-10 (verified)"}
 
 
+def test_points_above_the_plot_are_counted(tmp_path: Path) -> None:
+    one = curve(tmp_path)
+    errors = [*one.train.mean, *one.test.mean]
+    assert len(notes([one], 100)) == 1
+    for top in (5.0, 8.5):
+        above = sum(error > top for error in errors)
+        assert above
+        assert notes([one], top)[1].startswith(f"{above} point")
+
+
 def test_whatever_is_drawn_says_of_which_data_it_is(tmp_path: Path) -> None:
     one = curve(tmp_path)
     made_up = replace(one, runs=tuple(replace(run, config=replace(run.config, data_text="synthetic, 9 $x$ images"))
                                       for run in one.runs))  # fmt: skip
     assert notes([one, one])[0].startswith("data: CIFAR-10 (verified); errors: latest values")
     assert b"<!-- synthetic, 9 $x$ images -->" in picture([made_up], "svg")
-    assert len(notes([one, made_up])) == 1
+    assert len(notes([one, made_up], 100)) == 1
     both = distinct_labels([one, made_up])
     assert both == ["ResNet-20 (CIFAR), CIFAR-10 (verified)", "ResNet-20 (CIFAR), synthetic, 9 $x$ images"]
     assert b"<!-- CIFAR-10 (verified) -->" not in picture([one, made_up], "svg")
