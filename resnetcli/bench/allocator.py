@@ -1,4 +1,4 @@
-"""glibc's allocator told to keep freed memory for the next call, instead of returning it to the system."""
+"""Let glibc's allocator keep freed memory for the next call, instead of returning it to the system."""
 
 from __future__ import annotations
 

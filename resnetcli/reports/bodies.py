@@ -43,10 +43,10 @@ def body_changes(a: tuple[Item, ...], b: tuple[Item, ...]) -> tuple[str, ...]:
 def _worded(changes: list[Change]) -> tuple[str, ...]:
     """Combine equal changes of several layers, and a stride that moved."""
     words, changes = _moved(changes)
-    told: dict[tuple[str, str, str], list[str]] = {}
+    places_of: dict[tuple[str, str, str], list[str]] = {}
     for change in changes:
-        told.setdefault((change.what, change.before, change.after), []).append(change.place)
-    for (what, before, after), places in told.items():
+        places_of.setdefault((change.what, change.before, change.after), []).append(change.place)
+    for (what, before, after), places in places_of.items():
         named = {place: number for place, number in Counter(places).items() if place}
         where = ", ".join(f"{number} x {place}" if number > 1 else place for place, number in named.items())
         if not what:

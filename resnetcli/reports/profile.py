@@ -43,7 +43,7 @@ By = Literal["stage", "block", "layer"]
 
 @frozen
 class Heads:
-    """A net that has auxiliary training heads, counted both ways."""
+    """A model that has auxiliary training heads, counted both ways."""
 
     without: Counts
     """As it is at inference."""
@@ -53,7 +53,7 @@ class Heads:
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot use
 class Profile:
-    """One net's whole answer. Counts are for one image, whatever the batch."""
+    """The results of a model. Counts are for one image, whatever the batch."""
 
     model: str
     """As the user named it: a name in the zoo or a path."""
@@ -64,7 +64,7 @@ class Profile:
     counts: Counts
     judged: tuple[Judged, ...] = field(repr=False)
     heads: Heads | None = field(default=None, repr=False)
-    """None for a net without auxiliary heads."""
+    """None for a model without auxiliary heads."""
     batches: tuple[int, ...] = (1,)
     """Images at once, for what is measured."""
     measurements: tuple[Measurement, ...] = ()
@@ -120,7 +120,7 @@ class Profile:
 
     @cached_property
     def tally(self) -> Tally:
-        """The net's work under the convention asked for."""
+        """The model's work under the chosen convention."""
         return tally(self.plan, self.convention)
 
     @cached_property
@@ -191,7 +191,7 @@ def profile(
 
 
 def profile_module(module: nn.Module, /, *, input: Size | None = None, name: str | None = None) -> Profile:
-    """A PyTorch model's profile, counted on one image of 3 x 224 x 224 or as told, in evaluation.
+    """A PyTorch model's profile, counted on one image of 3 x 224 x 224 or as given, in evaluation.
 
     The model is left as it was to the bit: a copy of it is run, without its weights where that will do. Raises
     UsageError for a model that cannot be copied, takes other inputs than one image, or fails.

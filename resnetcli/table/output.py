@@ -94,7 +94,7 @@ def natural_width(table: Table, *, wrapped: bool = False) -> int:
 def print_sheet(sheet: Sheet) -> Sheet:
     """Print a sheet to the terminal; return it as shown.
 
-    Where that is too narrow, spare columns are left out, which is said, and what is still too wide goes on below.
+    If it is too narrow, columns of low priority are hidden and listed; what is still too wide continues below.
     """
     screen, left_out = console(), []
     while comfortable_width(sheet) > screen.width and (fewer := without_spare(sheet)):
