@@ -140,12 +140,12 @@ def processes(rounds: int) -> Section:
         Sheet(columns, rows),
         (
             *(
-                Goal(f"`resnet-cli {name}`, to bare", "x1.60", f"x{value:.2f}", value <= 1.6)
+                Goal(f"resnet-cli {name}, to bare", "x1.60", f"x{value:.2f}", value <= 1.6)
                 for name in ("profile resnet50", "compare")
                 for value in [ratio(found[f"resnet-cli {name}"], bare)]
             ),
             *(
-                seconds_goal(f"`resnet-cli {name}`, CPU time", found[f"resnet-cli {name}"], 0.45)
+                seconds_goal(f"resnet-cli {name}, CPU time", found[f"resnet-cli {name}"], 0.45)
                 for name in ("list", "verify", "compare --all")
             ),
             Goal("memory, the largest of these", "60 MB", size_of(most), most < 60e6),
