@@ -48,7 +48,7 @@ def test_several_nets_are_trained_in_turn_as_each_would_be_alone(plotting: Path)
     assert models_of(folder / "all") == (folder / "all" / "tiny", folder / "all" / "deep")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert [line[0] for line in lines if line and line[0].endswith("yaml")] == [str(folder / "tiny.yaml"), "deep.yaml"]
-    assert "deep.yaml: training images without augmentation: " in result.stdout
+    assert "deep.yaml: error on training images without augmentation: " in result.stdout
     assert result.stderr.splitlines()[-1] == f"plotted: {folder / 'all' / 'curves.png'}"
     for place in ("all", "all/tiny", "all/deep"):
         assert (folder / place / "curves.png").read_bytes().startswith(b"\x89PNG")
