@@ -326,7 +326,7 @@ def notes(curves: Sequence[Curve], top: float | None = None) -> list[str]:
     errors = "errors: latest values; train error: on augmented images, before each update"
     limit = error_top(curves) if top is None else top
     above = sum(value > limit for curve in curves for line in (curve.train, curve.test) for value in line.mean)
-    outside = [f"{plural(above, 'point')} above {limit:g}% not drawn; for all, use `--y-max 100`"] if above else []
+    outside = [f"{plural(above, 'point')} above {limit:g}% not drawn; --y-max 100 shows all"] if above else []
     return [(data[0] if len(data) == 1 else "") + errors, *outside]
 
 
