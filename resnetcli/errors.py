@@ -111,6 +111,16 @@ def error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def signal_name(number: int) -> str:
+    """`SIGKILL`, or `signal 40` for one without a name."""
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def plural(number: float, one: str, many: str = "") -> str:
     """A number with its noun: `1 model`, `1,234 models`, `0.5 epochs`; `many`: an irregular plural."""
     amount = f"{number:,}" if isinstance(number, int) else f"{number:,.12g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnetcli.errors import did_you_mean, nearest, plural
+from resnetcli.errors import did_you_mean, nearest, plural, signal_name
 from resnetcli.spec.zoo import Zoo
 
 
@@ -57,3 +57,7 @@ def test_another_spelling_is_the_only_one_that_can_be_meant() -> None:
 
 def test_nothing_is_offered_twice() -> None:
     assert did_you_mean("macs", ("mac", "mac", "macro")) == "did you mean `mac` or `macro`?"
+
+
+def test_a_signal_without_a_name_has_its_number() -> None:
+    assert (signal_name(9), signal_name(40)) == ("SIGKILL", "signal 40")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.bench.environment import STARTED_BY
 from resnetcli.bench.options import RunOptions
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, signal_name
 from resnetcli.frozen import frozen
 from resnetcli.plan.plan import Plan
 
@@ -154,7 +154,7 @@ def exit_reason(code: int, errors: bytes) -> str:
     if code == -signal.SIGKILL:
         return "killed by the system, most likely because memory ran out"
     last = errors.decode(errors="replace").strip().splitlines()[-1:]
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    name = signal_name(-code) if code < 0 else f"exit code {code}"
     return ": ".join([f"its process ended with {name}", *last])
 
 

@@ -150,6 +150,8 @@ def compare(
         complain(message)
     if changes and changes.regressed:
         complain("slower than before: " + ", ".join(f"{c.model} at batch {c.batch}" for c in changes.regressed))
+        if save is not None:
+            complain(f"not saved: {save}")
         raise typer.Exit(1)
     if save is not None:
         save_baseline(found, save)

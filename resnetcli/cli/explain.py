@@ -109,6 +109,8 @@ def explain(
         return name, spec.title, lower(spec)
 
     plans, failures = for_each(references, read_model)
+    if any((failure.model, failure.settings) == references[0] for failure in failures):
+        end_failed(failures)  # the model of `--vs` is not explained in its place
     ratio = None
     if device is None:
         assert device_profile is not None

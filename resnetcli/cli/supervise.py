@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import FrameType
 
 from resnetcli.cli.app import complain
+from resnetcli.errors import signal_name
 
 _DIE_WITH_PARENT = 1
 """Linux's PR_SET_PDEATHSIG."""
@@ -75,7 +76,7 @@ def supervised(command: Callable[[], None], code: Sequence[str]) -> None:
     if ended == -signal.SIGKILL:
         complain(f"error: the system killed the process while it ran {names}, probably because memory ran out")
         sys.exit(3)
-    cause = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
+    cause = signal_name(-ended) if ended < 0 else f"exit code {ended}"
     complain(f"error: the code of {names} ended the process with {cause} before the command finished")
     sys.exit(2)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from resnetcli.errors import ResourceError, UsageError, plural
+from resnetcli.errors import ResourceError, UsageError, plural, signal_name
 from resnetcli.frozen import frozen
 from resnetcli.train.stop import NUMBERS
 
@@ -162,7 +162,7 @@ class ProcessJob:
             ):
                 self._reported.add(rank)
                 cause = ", probably because memory ran out" if -code == signal.SIGKILL else ""
-                self.say(f"error: rank {rank} was ended by {signal.Signals(-code).name}{cause}")
+                self.say(f"error: rank {rank} was ended by {signal_name(-code)}{cause}")
 
     def _send(self, number: int) -> None:
         for process in self.processes:

@@ -26,7 +26,7 @@ CHANGES: list[Field[EntryDiff]] = [
     Field("text", "ratio", lambda change: "; ".join((change.ratio.text(), *change.notes)), align="left", wrap=True,
           help="now relative to then, with its 95% CI"),
     Field("verdict", "verdict", row_text=lambda change: change.verdict + ": noisy" * (change.verdict == "undecided"),
-          align="left", style="cyan", help="slower, faster, same, or undecided if the run was noisy"),
+          align="left", style="cyan", help="regressed, improved, same, or undecided if the run was noisy"),
 ]  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def comparison_fields(comparison: Comparison) -> list[Field[Row]]:
 def frame_fields(comparison: Comparison) -> list[Field[Row]]:
     """The columns of a data frame, which are also what `--sort` accepts; measured ones if there are any."""
     fields: list[Field[Row]] = [
-        Field("name", "name", lambda row: row.profile.plan.title, aliases=("model",)),
+        Field("name", "name", lambda row: row.profile.plan.title),
         Field("model", "model", lambda row: row.profile.label),
         Field("input", "input", lambda row: row.profile.plan.input_text),
         *(count.through(_profile) for count in COUNTS),

@@ -160,3 +160,10 @@ def test_times_are_not_saved_where_a_model_failed(folder: Path, monkeypatch: pyt
     assert "not saved: measurements are missing for bad.yaml" in result.stderr
     assert "bad.yaml:2:" in result.stderr
     assert not (folder / "times.json").exists()
+
+
+def test_explain_does_not_explain_the_other_model_in_place_of_one_that_fails(folder: Path) -> None:
+    result = run("explain bad.yaml --vs resnet18 --device-profile v100 --format json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "bad.yaml" in result.stderr
