@@ -24,19 +24,25 @@ def reconcile_heading(result: Reconciliation) -> list[str]:
     title = f"{result.title}   {name}   {variant.input}{heads}"
     if result.answer == "unexplained":
         return [title, f"{figure} is unexplained: no convention gives it, for this model or a variant; nearest:"]
-    best = result.matches[0]
+    answers = _answers(result)
+    best = answers[0]
     single = " in single precision" if best.counted.printed != best.total else ""
     reading = f"{_named(best, variant)}: {exact(best.total)} {_fit(best)} it{single}"
     if not result.explained:
         chance = "but this may be a coincidence: hundreds of numbers are compared, and the figure has few digits"
         return [title, f"{figure} may be {reading}", chance]
-    fitting = [match for match in result.itself or result.matches if match.likely]
-    if len(fitting) == 1:
+    if len(answers) == 1:
         return [title, f"{figure} is explained by {reading}"]
-    if len(fitting) <= MAX_NAMED:
-        names = " or ".join(f"{_named(match, variant)} ({exact(match.total)})" for match in fitting)
+    if len(answers) <= MAX_NAMED:
+        names = " or ".join(f"{_named(match, variant)} ({exact(match.total)})" for match in answers)
         return [title, f"{figure} is explained by {names}; more digits would tell which"]
-    return [title, f"{figure} fits {len(fitting)} ways of counting; more digits would tell which. First: {reading}"]
+    return [title, f"{figure} fits {len(answers)} ways of counting; more digits would tell which. First: {reading}"]
+
+
+def _answers(result: Reconciliation) -> tuple[Candidate, ...]:
+    """The matches that may be the cause: likely ones of the model itself, else likely ones, else all."""
+    own = tuple(match for match in result.itself if match.likely)
+    return own or tuple(match for match in result.matches if match.likely) or result.matches
 
 
 def _named(candidate: Candidate, itself: Variant) -> str:
@@ -51,15 +57,13 @@ def _fit(candidate: Candidate) -> str:
 
 
 def listed_matches(result: Reconciliation, *, everything: bool = False) -> tuple[Candidate, ...]:
-    """The rows of the table: matches of the model itself if it explains the figure, else all, up to MAX_MATCHES.
+    """The rows of the table: the matches that may be the cause, up to MAX_MATCHES.
 
     The nearest candidates if there is no match; every match if `everything`.
     """
     if everything or not result.matches:
         return result.matches or result.nearest
-    own = tuple(match for match in result.itself if match.likely)
-    likely = tuple(match for match in result.matches if match.likely)
-    return (own or likely or result.matches)[:MAX_MATCHES]
+    return _answers(result)[:MAX_MATCHES]
 
 
 def _off(difference: int, total: int) -> str:
@@ -119,6 +123,7 @@ def own_sheet(result: Reconciliation) -> Sheet:
 def reconcile_notes(result: Reconciliation, *, everything: bool = False) -> list[str]:
     """How many matches are not listed."""
     hidden = len(result.matches) - len(listed_matches(result, everything=everything)) if result.matches else 0
-    more = f"{hidden} less likely {'match' if hidden == 1 else 'matches'} and " if hidden else ""
+    less_likely = "" if len(_answers(result)) > MAX_MATCHES else "less likely "
+    more = f"{hidden} {less_likely or 'more '}{'match' if hidden == 1 else 'matches'} and " if hidden else ""
     listed = [] if everything or not result.matches else [f"use --all to list {more}every tool's figure"]
     return [*listed, "counted for one image; conventions: docs/why/counting.md"]

@@ -113,6 +113,14 @@ def test_the_table_lists_what_answers_the_question_and_all_on_request() -> None:
     assert len(reconcile_notes(result, everything=True)) == 1
 
 
+@pytest.mark.parametrize(("model", "answer"), [("resnet50", "explained"), ("resnet50_v1", "possible")])
+def test_matches_cut_from_the_table_are_not_called_less_likely_if_they_are_as_likely(model: str, answer: str) -> None:
+    result = reconcile(model, "4.1G")
+    hidden = len(result.matches) - len(listed_matches(result))
+    assert result.answer == answer
+    assert reconcile_notes(result)[0] == f"use --all to list {hidden} more matches and every tool's figure"
+
+
 def test_the_parts_of_whatever_is_found_sum_to_a_total_that_gives_the_figure() -> None:
     for model, figure, *_ in KNOWN[::5]:
         found = reconcile(model, figure)
