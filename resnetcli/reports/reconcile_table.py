@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resnetcli.counting.tally import Tally
+from resnetcli.ops import KINDS
 from resnetcli.reports.reconcile import Candidate, Reconciliation
 from resnetcli.reports.variants import Variant
 from resnetcli.table.fields import Field
@@ -88,8 +89,14 @@ def _fields(result: Reconciliation) -> list[Field[Candidate]]:
         Field("difference", "off by", row_text=lambda c: _off(c.difference, c.total), priority=1,
               help="difference from the figure"),
         Field("sum", "sum of", lambda c: c.text, align="left", style="dim", wrap=True,
-              help="terms of the total, see docs/why/counting.md"),
+              help=_terms_help(result.matches or result.nearest)),
     ]  # fmt: skip
+
+
+def _terms_help(candidates: tuple[Candidate, ...]) -> str:
+    """The terms of the candidates' totals, and what each counts."""
+    terms = dict.fromkeys(term for candidate in candidates for term in candidate.parts)
+    return "; ".join(["terms of the total", *(f"{term}: {KINDS[term]}" for term in terms if term in KINDS)])
 
 
 def candidates_sheet(result: Reconciliation, *, everything: bool = False) -> Sheet:
@@ -126,4 +133,4 @@ def reconcile_notes(result: Reconciliation, *, everything: bool = False) -> list
     less_likely = "" if len(_answers(result)) > MAX_MATCHES else "less likely "
     more = f"{hidden} {less_likely or 'more '}{'match' if hidden == 1 else 'matches'} and " if hidden else ""
     listed = [] if everything or not result.matches else [f"use --all to list {more}every tool's figure"]
-    return [*listed, "counted for one image; conventions: docs/why/counting.md"]
+    return [*listed, "counted for one image; --explain-columns explains the terms"]
