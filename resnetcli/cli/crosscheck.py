@@ -58,7 +58,7 @@ def crosscheck(
     def run(name: str, parameters: Mapping[str, int]) -> Crosscheck:
         profile = profile_model(name, parameters, input=input, aux=aux, zoo=zoo)
         if sys.stderr.isatty():
-            complain(f"building and counting {profile.model}")
+            complain(f"building and counting {profile.label}")
         return crosscheck_model(profile)
 
     checks, failures = for_each(asked_models(models, zoo), run)

@@ -76,7 +76,8 @@ def trace_origin(
             trace = first_to_run(attempts, input, name, factory.title, factory.file)
         finally:
             constructed.clear()  # now, while its finalizer's output is redirected
-        return Trace(replace(trace.plan, origin=origin, parameters=dict(parameters)), trace.notes), factory.cite
+        given = dict(parameters)
+        return Trace(replace(trace.plan, origin=origin, parameters=given, settings=given), trace.notes), factory.cite
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def trace_of(recorder: Recorder, output: object, name: str, title: str) -> Trace
             where = _where(stage, step, paths)
             steps.append(Step(where, step.op, tuple(indices[i] for i in step.inputs), step.shape))
         stages[stage] = len(steps) - 1
-    plan = Plan(name, title, tuple(steps), stages, (indices[last],), {}, _with_vocabulary(recorder))
+    plan = Plan(name, title, tuple(steps), stages, (indices[last],), {}, inputs=_with_vocabulary(recorder))
     notes += _notes(recorder, depends=source is not None or result is None)
     return Trace(plan, tuple(notes))
 

@@ -88,8 +88,9 @@ class _Lowering(PlanBuilder):
         lint.outputs(self, spec, outputs)
         lint.vgg_without_norm(self, spec)
         warnings = tuple(self.warnings.values())
+        settings = {name: value for name, value in spec.parameters.items() if name in spec.changed}
         return Plan(
-            spec.name, spec.title, tuple(self.steps), stages, tuple(outputs), spec.parameters,
+            spec.name, spec.title, tuple(self.steps), stages, tuple(outputs), spec.parameters, settings,
             origin=Origin("spec", spec.name), warnings=warnings,
         )  # fmt: skip
 

@@ -102,12 +102,18 @@ class Plan:
     """The model's output, then those of auxiliary heads that are included."""
     parameters: Mapping[str, int]
     """Parameters and their values; for a PyTorch model these may be any literal."""
+    settings: Mapping[str, int] = field(default_factory=dict)
+    """Parameters whose values are not the spec's."""
     inputs: Inputs = ()
     """Inputs of a PyTorch model other than one image."""
     origin: Origin = UNNAMED
     """Where the model comes from, so that a PyTorch model can be constructed again."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
     """Valid but probably unintended: a BN on a BN, parameters that affect no output."""
+
+    def label(self, model: str) -> str:
+        """A reference to the model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
+        return " ".join(filter(None, (model, settings_text(self.settings))))
 
     @property
     def input(self) -> Shape:
@@ -125,3 +131,8 @@ class Plan:
         if self.inputs:
             return tuple(size for each in self.inputs for size in each.sizes)
         return self.input.c, self.input.h, self.input.w
+
+
+def settings_text(settings: Mapping[str, int]) -> str:
+    """`C=8 d=14`."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())

@@ -16,7 +16,7 @@ from resnetcli.files import check_writable, load_json, write_output
 from resnetcli.frozen import frozen
 from resnetcli.plan.count import count
 from resnetcli.plan.lower import lower
-from resnetcli.plan.plan import Plan
+from resnetcli.plan.plan import Plan, settings_text
 from resnetcli.reports.comparison import Comparison
 from resnetcli.reports.foreign import of_reference
 from resnetcli.reports.measured import measurement_record
@@ -260,8 +260,14 @@ def diff_baseline(comparison: Comparison, baseline: Baseline) -> BaselineDiff:
             )  # fmt: skip
     if not changes:
         raise _no_common_model(baseline)
-    unmeasured = [_at(entry.model, entry.batch) for entry in baseline.entries if entry.key not in seen]
+    unmeasured = [_at(_label(entry, baseline), entry.batch) for entry in baseline.entries if entry.key not in seen]
     return BaselineDiff(baseline.file, tuple(changes), tuple(unsaved), tuple(unmeasured))
+
+
+def _label(entry: BaselineEntry, baseline: Baseline) -> str:
+    """The model; with its parameters if the baseline has it with others too."""
+    variants = {each.key[:2] for each in baseline.entries if each.model == entry.model}
+    return " ".join(filter(None, (entry.model, settings_text(entry.parameters)))) if len(variants) > 1 else entry.model
 
 
 def check_machine(baseline: Baseline, device: str) -> None:

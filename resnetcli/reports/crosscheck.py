@@ -67,12 +67,12 @@ def crosscheck(model: str | Profile) -> Crosscheck:
     for report in run_tools(plan):
         convention = CONVENTIONS[report.convention]
         defects = tuple(defects_shown(plan, convention))
-        checks.append(ToolCheck(profile.model, report, tally(plan, convention), profile.counts.params, defects))
+        checks.append(ToolCheck(profile.label, report, tally(plan, convention), profile.counts.params, defects))
     return Crosscheck(profile, tuple(checks))
 
 
 FIELDS: tuple[Field[ToolCheck], ...] = (
-    Field("model", "model", align="left", shown=False, help="as given"),
+    Field("model", "model", align="left", shown=False, help="as given, with the parameters that were set"),
     Field("convention", "convention", lambda c: c.report.convention, align="left", style="bold",
           help="counting convention of the tool"),
     Field("tool", "tool", lambda c: f"{c.report.package} {c.report.version}".strip(), align="left", priority=2,
@@ -92,7 +92,7 @@ def crosscheck_sheet(results: tuple[Crosscheck, ...]) -> Sheet:
     checks: list[ToolCheck] = []
     for result in results:
         profile = result.profile
-        headings[len(checks)] = f"{profile.model}, {profile.plan.input}, {exact(profile.counts.params)} parameters"
+        headings[len(checks)] = f"{profile.label}, {profile.plan.input}, {exact(profile.counts.params)} parameters"
         checks += result.tools
     return Sheet.of(FIELDS, checks, headings=headings)
 

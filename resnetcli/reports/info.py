@@ -6,7 +6,8 @@ from textwrap import fill
 
 from resnetcli.errors import Source
 from resnetcli.frozen import frozen
-from resnetcli.reports.profile import Profile, profile_model, settings_text
+from resnetcli.plan.plan import settings_text
+from resnetcli.reports.profile import Profile, profile_model
 from resnetcli.reports.records import Record, heads_record, pick, published_record
 from resnetcli.spec.lineage import open_document
 from resnetcli.spec.papers import Paper

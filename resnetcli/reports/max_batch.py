@@ -10,9 +10,8 @@ from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.frozen import frozen
 from resnetcli.plan.lower import lower
 from resnetcli.plan.memory import Dtype, Memory, Mode, Moment, Optimizer, memory
-from resnetcli.plan.plan import Plan
+from resnetcli.plan.plan import Plan, settings_text
 from resnetcli.quantities import parse_bytes
-from resnetcli.reports.profile import settings_text
 from resnetcli.reports.records import Record, sizes
 from resnetcli.spec.inputs import Size, as_shape
 from resnetcli.spec.read import read

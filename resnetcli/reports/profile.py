@@ -98,16 +98,9 @@ class Profile:
         return self.batches[0]
 
     @property
-    def settings(self) -> dict[str, int]:
-        """The parameters that were set to something else than the spec says."""
-        if self.parsed is None:
-            return dict(self.plan.parameters)
-        return {name: value for name, value in self.plan.parameters.items() if name in self.parsed.changed}
-
-    @property
     def label(self) -> str:
         """The model with the parameters that were set: `resnext50_32x4d C=8 d=14`."""
-        return " ".join(filter(None, (self.model, settings_text(self.settings))))
+        return self.plan.label(self.model)
 
     @property
     def item(self) -> str:
@@ -296,8 +289,3 @@ def _step_text(step: Step) -> str:
             return text
         case _:
             return step.where.name
-
-
-def settings_text(settings: Mapping[str, int]) -> str:
-    """`C=8 d=14`."""
-    return " ".join(f"{name}={value}" for name, value in settings.items())

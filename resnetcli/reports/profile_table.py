@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from resnetcli.ops import Shape
 from resnetcli.plan.memory import Memory, memory
+from resnetcli.plan.plan import settings_text
 from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.reports.counted import PART_COUNTS, under_convention
 from resnetcli.reports.max_batch import step_at
 from resnetcli.reports.measured import measured_sheet
-from resnetcli.reports.profile import By, Part, Profile, parts, settings_text
+from resnetcli.reports.profile import By, Part, Profile, parts
 from resnetcli.reports.verdict import Judged
 from resnetcli.table.fields import Field
 from resnetcli.table.numbers import bar, change, exact, figure_name, percent, short, size_of

@@ -14,8 +14,7 @@ from resnetcli.counting.tally import Tally
 from resnetcli.errors import UsageError
 from resnetcli.frozen import frozen
 from resnetcli.plan.lower import lower
-from resnetcli.plan.plan import Plan
-from resnetcli.reports.profile import settings_text
+from resnetcli.plan.plan import Plan, settings_text
 from resnetcli.reports.readings import Quantity, Reading, readings
 from resnetcli.reports.records import Record, sizes, tally_record
 from resnetcli.reports.variants import Variant, far_variants, near_variants

@@ -68,6 +68,16 @@ class Explanation:
     layer_times: LayerTimes | None = None
 
     @property
+    def label(self) -> str:
+        """The model with the parameters that were set."""
+        return self.plan.label(self.model)
+
+    @property
+    def full_title(self) -> str:
+        """The title with the parameters that were set."""
+        return self.plan.label(self.title)
+
+    @property
     def time_s(self) -> float:
         """The measured median, or the lower bound if nothing was measured."""
         return self.measurement.median_s if self.measurement else self.eager.seconds

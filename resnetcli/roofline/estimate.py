@@ -21,7 +21,8 @@ def _share(cause: Bound) -> Field[Explanation]:
 
 
 ESTIMATE: list[Field[Explanation]] = [
-    Field("model", "model", align="left", style="bold", help="as given"),
+    Field("model", "model", lambda each: each.label, align="left", style="bold",
+          help="as given, with the parameters that were set"),
     Field("lower_bound_s", "eager lower bound", lambda each: each.eager.seconds, duration, wrap=True,
           help="minimum latency of a batch in eager mode"),
     Field("max_images_s", "max images/s", lambda each: each.eager.batch_size / each.eager.seconds, rate, wrap=True,

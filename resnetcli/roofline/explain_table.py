@@ -44,7 +44,7 @@ def explain_heading(explanation: Explanation) -> list[str]:
     attained = f" ({percent(explanation.attained)})" if explanation.attained is not None else ""
     times += [f"lower bound: eager {duration(bound.seconds)}{attained}", f"fused {duration(explanation.fused.seconds)}"]
     return [
-        f"{explanation.title}   {explanation.model}   {execution_text(explanation)}, batch {bound.batch_size}, eager   "
+        f"{explanation.title}   {explanation.label}   {execution_text(explanation)}, batch {bound.batch_size}, eager   "
         f"on {device_name(peaks)}",
         f"peaks {origin(peaks)}: {rates}",
         "   ".join(times),
@@ -69,7 +69,7 @@ def _noisy_line(explanation: Explanation) -> list[str]:
     if explanation.measurement is None or not explanation.measurement.noisy:
         return []
     reasons = "; ".join(worst_reasons([explanation.measurement]))
-    return [f"noisy, measure {explanation.model} again on a quiet machine: {reasons}"]
+    return [f"noisy, measure {explanation.label} again on a quiet machine: {reasons}"]
 
 
 def _shares_line(explanation: Explanation) -> str:
@@ -175,7 +175,7 @@ def difference_lines(difference: TimeDifference) -> list[str]:
     ]
     ratio = difference.paired.text() if difference.paired else change(model.time_s, other.time_s)
     return [
-        f"against {other.model}: {'measured' if measured else 'lower bound'} {duration(other.time_s)} -> "
+        f"against {other.label}: {'measured' if measured else 'lower bound'} {duration(other.time_s)} -> "
         f"{duration(model.time_s)} ({ratio}): {_signed(model.time_s - other.time_s)} = {'   '.join(causes)}",
         f"work: {', '.join(figures)}",
         *_noisy_line(other),
@@ -188,7 +188,7 @@ def _signed(seconds: float) -> str:
 
 def difference_sheet(difference: TimeDifference, limit: int = 8) -> Sheet:
     """The kinds of step that differ most."""
-    other_name, model_name = difference.other.model, difference.model.model
+    other_name, model_name = difference.other.label, difference.model.label
     if other_name == model_name:
         model_name += " (first)"  # the other model is given by `--vs`
     sides: list[tuple[str, str, Callable[[KindDifference], RooflinePart | None]]] = [

@@ -42,7 +42,7 @@ def roofline_svg(explanation: Explanation) -> str:
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="24" font-size="16" font-weight="bold">'
-        f"{xml(clean(explanation.title, 80))} on {xml(device_name(device_peaks))}</text>",
+        f"{xml(clean(explanation.full_title, 80))} on {xml(device_name(device_peaks))}</text>",
         f'<text x="{LEFT}" y="44" fill="#555">{xml(_subtitle(explanation))}</text>',
     ]
     for power in range(x0, x1 + 1):

@@ -23,7 +23,7 @@ def describe_explanation(explanation: Explanation, difference: TimeDifference | 
 
 
 def _describe(explanation: Explanation) -> str:
-    title, shares = explanation.title, explanation.shares
+    title, shares = explanation.full_title, explanation.shares
     largest = max(shares, key=lambda cause: shares[cause])
     part = f"{percent(shares[largest])} of it is {CAUSE_NOUNS[largest]}"
     if explanation.measurement is None:
@@ -51,12 +51,12 @@ def _compare(difference: TimeDifference) -> str:
     if model.measurement and other.measurement:
         if difference.paired is not None and difference.paired.outcome == "same":
             resolution = f"(resolution {percent(difference.paired.resolution)})"
-            return f"{model.title} and {other.title} take the same time here {resolution}, {work}."
+            return f"{model.full_title} and {other.full_title} take the same time here {resolution}, {work}."
         longer = _relative(ratio, "as long as", "{} x as long as", "{} {} than", ("longer", "less time"))
-        lead = f"{model.title} takes {longer} {other.title}, {work}"
+        lead = f"{model.full_title} takes {longer} {other.full_title}, {work}"
     else:
         bound = "the lower bound of", "a lower bound {} x that of", "a lower bound {} {} that of"
-        lead = f"{model.title} has {_relative(ratio, *bound, ('above', 'below'))} {other.title}, {work}"
+        lead = f"{model.full_title} has {_relative(ratio, *bound, ('above', 'below'))} {other.full_title}, {work}"
     if abs(ratio - 1) < 0.02:
         return f"{lead}."
     seconds, gap = difference.seconds, model.time_s - other.time_s
@@ -65,7 +65,7 @@ def _compare(difference: TimeDifference) -> str:
     share = "all of it" if part > 0.95 else f"{percent(part)} of it"
     slower = model if gap > 0 else other
     if slower.launch_bound and largest in {"unexplained", "overhead"}:
-        return f"{lead}: {slower.title} is launch-bound, {launch_time(slower)}."
+        return f"{lead}: {slower.full_title} is launch-bound, {launch_time(slower)}."
     if largest == "unexplained":
         return f"{lead}: compute and memory traffic leave {share} unexplained{_culprit(difference)}."
     return f"{lead}: {CAUSE_NOUNS[largest]} explains {share}."
@@ -84,7 +84,7 @@ def _culprit(difference: TimeDifference) -> str:
     text = f", {'most' if largest > abs(unexplained) / 2 else 'the largest part'} of it in {kind.kind}"
     part, slower = (kind.model, difference.model) if sign > 0 else (kind.other, difference.other)
     if part is not None and part.attained is not None:
-        text += f", whose lower bound is {percent(part.attained)} of its time in {slower.title}"
+        text += f", whose lower bound is {percent(part.attained)} of its time in {slower.full_title}"
     return text
 
 

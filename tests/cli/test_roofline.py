@@ -103,6 +103,17 @@ def test_a_model_is_explained_against_a_file_whose_name_has_spaces_and_against_i
         assert message in result.stderr
 
 
+def test_settings_of_one_model_are_told_apart_by_their_parameters() -> None:
+    estimated = run("estimate resnet18 resnet18 classes=10 --device-profile v100 --format csv")
+    names = [line.split(",")[0] for line in estimated.stdout.splitlines()]
+    assert names == ["model", "resnet18", "resnet18 classes=10"]
+    explained = run(["explain", "resnet18", "classes=10", "--vs", "resnet18", "--device-profile", "v100"]).stdout
+    assert explained.startswith("ResNet-18 classes=10 has a lower bound")
+    assert "that of ResNet-18, with" in explained
+    assert "lower bound resnet18 classes=10" in " ".join(explained.split())
+    assert "(first)" not in explained
+
+
 def test_only_a_shipped_profile_is_validated(tmp_path: Path) -> None:
     from resnetcli.roofline.profiles import device_profile_record, read_profile
 

@@ -70,7 +70,7 @@ def test_a_model_of_torchvision_or_timm_counts_as_its_spec(ours: str, theirs: st
     plan = rc.load(ours)
     found = rc.profile(theirs, input=plan.input, **parameters)
     assert figures(found.counts) == figures(rc.count(plan))
-    assert found.settings == parameters
+    assert found.plan.settings == parameters
     assert found.cite.split()[0] == theirs.partition(":")[0]
 
 

@@ -71,6 +71,13 @@ def test_a_net_s_time_is_held_against_its_own(tmp_path: Path) -> None:
     assert one.unmeasured == ("resnet18 at batch 1",)
 
 
+def test_unmeasured_variants_of_one_model_are_told_apart_by_their_parameters(tmp_path: Path) -> None:
+    variants = [run(measured(0.1), classes=classes).profiles[0] for classes in (10, 20)]
+    path = keep(Comparison(tuple(variants), timings=run(measured(0.1)).timings), tmp_path / "base.json")
+    one = against(run(measured(0.1), classes=20), path)
+    assert one.unmeasured == ("resnet18 classes=10 at batch 2",)
+
+
 def test_parameters_make_another_net(tmp_path: Path) -> None:
     path = keep(run(measured(0.1)), tmp_path / "base.json")
     with pytest.raises(UsageError, match="has none of these models"):

@@ -80,7 +80,7 @@ def test_layers_are_called_what_the_grammar_calls_them(written) -> None:  # type
 
 def test_a_setting_that_changes_nothing_is_refused(written) -> None:  # type: ignore[no-untyped-def]
     path = written("let: {w: 8, n: 2, unused: 3, m: 2*w}\ntable: {a: [residual x n: [3x3 m, 3x3 m]], b: fc 10}")
-    assert rc.profile(path, w=16, n=3).settings == {"w": 16, "n": 3}
+    assert rc.profile(path, w=16, n=3).plan.settings == {"w": 16, "n": 3}
     with pytest.raises(UsageError, match="depends on `unused`"):
         rc.profile(path, unused=4)
     with pytest.raises(UsageError, match="depends on `classes`"):
