@@ -1,4 +1,4 @@
-"""Where Linux says what this process may use: its control group and those above it, any of which may have a limit."""
+"""Linux control groups of this process: its own and those above it, each of which may have a limit."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class ModelFailure:
         return self.error.message
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """JSON record."""
         hint = None if isinstance(self.error, SpecError) else self.error.hint or None
         return {"model": self.model, "parameters": dict(self.settings), "error": self.reason, "hint": hint}
 
@@ -55,7 +55,7 @@ class ModelsError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """Of the failures."""
+        """Exit code for the failures."""
         return exit_code(self.failures)
 
 

@@ -34,7 +34,7 @@ class Convention:
 
     name: str
     tool: str
-    """What reports the figure, and its name there."""
+    """The tool, and its name of the figure."""
     mode: Literal["eval", "train", "any"]
     """The mode the module is in while the tool counts."""
     unit: Literal["MACs", "FLOPs"]
@@ -70,12 +70,12 @@ class Convention:
 
     @property
     def label(self) -> str:
-        """What the figures are called in a table: `MACs`, `fvcore`."""
+        """Name of the figures in a table: `MACs`, `fvcore`."""
         return self.head or self.name
 
     @property
     def key(self) -> str:
-        """The same for programs: `macs`, `fvcore_train`."""
+        """Name of the figures in CSV and JSON: `macs`, `fvcore_train`."""
         return self.name.replace("-", "_")
 
     @property
@@ -114,7 +114,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """What the tool reports."""
+        """Total that the tool reports."""
         return sum(self.parts.values())
 
     @property

@@ -24,7 +24,7 @@ from resnetcli.plan.plan import Plan
 
 @frozen
 class ToolReport:
-    """What one tool reports for one model."""
+    """One tool's report on one model."""
 
     convention: str
     package: str

@@ -27,7 +27,7 @@ class Layout:
 
     archive: Archive
     folder: str
-    """Its directory in the archive."""
+    """Directory in the archive."""
     train: tuple[str, ...]
     test: str
     label_bytes: int = 1
@@ -35,9 +35,9 @@ class Layout:
     labels: str = "labels"
     """The key in a pickled dict."""
     md5: tuple[str, ...] = ()
-    """Of the training files, then of the test file; empty if none are published."""
+    """Checksums of the training files, then of the test file; empty if none are published."""
     sha256: tuple[str, ...] = ()
-    """Of the concatenated training files, and of the test file; empty if not known."""
+    """Checksums of the concatenated training files and of the test file; empty if unknown."""
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ DESCRIPTION = "dataset.json"
 SCHEMA = "resnet-cli/dataset@1"
 MAX_DESCRIPTION = 8 * 2**20
 MAX_BYTES = 8 * 2**30
-"""Of images: all of them are kept in memory."""
+"""Maximum bytes of images, which are all kept in memory."""
 MAX_CLASSES = 65_536
 MAX_NAME = 100
 MAX_FILES = 1_000
@@ -60,7 +60,7 @@ class Description:
 
     @property
     def label_bytes(self) -> int:
-        """In a record, before the image: one, or two with the high byte first."""
+        """Bytes of a record before the image: one, or two with the high byte first."""
         return 1 if len(self.names) <= 256 else 2
 
 

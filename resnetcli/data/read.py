@@ -41,7 +41,7 @@ class Location:
 
     @property
     def layout(self) -> Layout:
-        """Its files."""
+        """Files of this version."""
         return self.official.layout(self.version)
 
 

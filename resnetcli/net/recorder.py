@@ -81,7 +81,7 @@ class RecordedStep:
     visit: int
     """Index in `Recorder.visits`."""
     path: str
-    """Of the module, below its stage."""
+    """Path of the module below its stage."""
     op: Traced
     inputs: tuple[int, ...]
     shape: Shape
@@ -103,7 +103,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.vocabulary: int | None = None
         """Size of the smallest embedding that reads an input."""
         self.uncounted: dict[str, Uncounted] = {}
-        """By operation."""
+        """Operation -> why it is not counted."""
         self.weights: set[frozenset[int]] = set()
         """The initial storages of each weight of a layer."""
         self.constant_macs = 0

@@ -1,6 +1,6 @@
 """The interface of an operation: all that the parser, the counters, the memory model and the modules use.
 
-Counts are exact integers for **one image**, whatever the batch size. An operation is one class: `Op` has the defaults,
+Counts are exact integers for **one image** at any batch size. An operation is one class: `Op` has the defaults,
 a class overrides what differs. PyTorch is imported when a module is created.
 """
 

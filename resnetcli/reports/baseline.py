@@ -75,7 +75,7 @@ class BaselineEntry:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What identifies the model and batch size in a later run."""
+        """Identity of the model and batch size in a later run."""
         return self.model, tuple(sorted(self.parameters.items())), self.input, self.batch
 
 
@@ -122,9 +122,9 @@ class BaselineDiff:
     file: str
     changes: tuple[EntryDiff, ...]
     unsaved: tuple[str, ...]
-    """What was measured now and is not in the file."""
+    """Measured now, missing from the file."""
     unmeasured: tuple[str, ...]
-    """What is in the file and was not measured now."""
+    """In the file, not measured now."""
 
     @property
     def regressed(self) -> tuple[EntryDiff, ...]:

@@ -38,7 +38,7 @@ def changes_sheet(changes: BaselineDiff) -> Sheet:
 
 
 def changes_lines(changes: BaselineDiff) -> list[str]:
-    """What was not compared."""
+    """Models that were not compared, and why."""
     lines = [f"not in {changes.file}: {', '.join(changes.unsaved)}"] if changes.unsaved else []
     return lines + ([f"not measured now: {', '.join(changes.unmeasured)}"] if changes.unmeasured else [])
 

@@ -24,7 +24,7 @@ COUNTS: list[Field[Profile]] = [
     Field("activations", "acts", lambda p: p.counts.activations, short, priority=7, legend=f"acts: {_ACTIVATIONS}"),
     Field("depth", "depth", lambda p: p.counts.depth, priority=8, help="weighted layers on the longest path"),
 ]  # fmt: skip
-"""Of one image, whatever the batch size. `compare`, `profile --format json`, data frames and `--sort` have them."""
+"""Of one image, at any batch size. `compare`, `profile --format json`, data frames and `--sort` have them."""
 
 PART_COUNTS: list[Field[Part]] = [
     Field("params", "params", lambda part: part.cost.params, short, help="learnable parameters"),

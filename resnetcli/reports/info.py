@@ -1,4 +1,4 @@
-"""What is known about a model: paper, relatives, deviations and published figures; as a table and as a record."""
+"""A model's paper, relatives, deviations and published figures; as a table and as a record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Info:
     extended_by: tuple[str, ...]
     """The models of the zoo that extend this one."""
     source: Source
-    """Its file, with the text."""
+    """Source file with its text."""
 
 
 def info(model: str, zoo: Zoo | None = None) -> Info:

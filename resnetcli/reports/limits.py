@@ -50,7 +50,7 @@ class SavedMemory:
 
 @frozen
 class SavedProfile(SavedCounts):
-    """What is compared of a file written by `profile --format json`."""
+    """The compared figures of a file written by `profile --format json`."""
 
     model: str
     input: tuple[Count, Count, Count]

@@ -19,7 +19,7 @@ from resnetcli.table.sheet import Sheet
 
 @frozen
 class ListedModel:
-    """What the list shows of a model."""
+    """A model in the list."""
 
     model: str
     family: str

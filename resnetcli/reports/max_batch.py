@@ -40,7 +40,7 @@ class MaxBatch:
     """The largest batch of a model that fits in a memory."""
 
     model: str
-    """As the user named it."""
+    """As given."""
     spec: Spec = field(repr=False)
     plan: Plan
     available: int
@@ -171,7 +171,7 @@ def max_batch_notes(result: MaxBatch) -> list[str]:
 
 
 def max_batch_conditions(result: MaxBatch) -> str:
-    """What the memory figures include and exclude."""
+    """Notes on what the memory figures include and exclude."""
     return (
         f"derived: all tensors that PyTorch holds, in {result.memory.dtype} without autocast; excludes convolution "
         "workspaces, the GPU context (about 0.5 GB), fragmentation and the loss"

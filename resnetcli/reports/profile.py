@@ -1,4 +1,4 @@
-"""Everything there is to say of one net: its spec, its plan, its counts, the printed figures, and measurements."""
+"""A model's profile: its spec, plan, counts, published figures and measurements."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ By = Literal["stage", "block", "layer"]
 
 @frozen
 class Heads:
-    """A model that has auxiliary training heads, counted both ways."""
+    """Counts of a model without and with its auxiliary heads."""
 
     without: Counts
-    """As it is at inference."""
+    """Without the heads, as at inference."""
     with_them: Counts
-    """As it is trained."""
+    """With the heads, as in training."""
 
 
 @dataclass(frozen=True)  # without slots, which `cached_property` cannot use
 class Profile:
-    """The results of a model. Counts are for one image, whatever the batch."""
+    """The results of a model. Counts are for one image at any batch size."""
 
     model: str
-    """As the user named it: a name in the zoo or a path."""
+    """As given: a name in the zoo or a path."""
     family: str
     parsed: Spec | None = field(repr=False)
     """None for a PyTorch model."""
@@ -66,19 +66,19 @@ class Profile:
     heads: Heads | None = field(default=None, repr=False)
     """None for a model without auxiliary heads."""
     batches: tuple[int, ...] = (1,)
-    """Images at once, for what is measured."""
+    """Batch sizes to measure."""
     measurements: tuple[Measurement, ...] = ()
-    """One a setting and batch; empty unless a device was named."""
+    """One per setting and batch size; empty without a device."""
     failures: tuple[Failure, ...] = ()
-    """The settings and batches that could not be measured."""
+    """Settings and batch sizes that could not be measured."""
     notes: tuple[str, ...] = ()
-    """What else one should know of the figures, a sentence each."""
+    """Remarks on the figures, one sentence each."""
     convention: Convention = CONVENTIONS[DEFAULT]
-    """How its work is counted."""
+    """Counting convention of the work."""
     searches: tuple[SettingsSearch, ...] = ()
-    """The search for the fastest options, one per batch size; empty unless they were asked for."""
+    """Searches for the fastest settings, one per batch size; empty without `--best`."""
     library: str = ""
-    """The library that a PyTorch model is from, with its version."""
+    """Library of a PyTorch model, with its version."""
 
     @property
     def spec(self) -> Spec:
@@ -94,7 +94,7 @@ class Profile:
 
     @property
     def batch(self) -> int:
-        """The first of them."""
+        """The first batch size."""
         return self.batches[0]
 
     @property
@@ -104,16 +104,16 @@ class Profile:
 
     @property
     def item(self) -> str:
-        """What a batch is made of: images, or other inputs, such as tokens."""
+        """Unit of a batch: `image`, or `input` for other inputs, such as tokens."""
         return "input" if self.plan.inputs else "image"
 
     def with_results(self, results: Results) -> Profile:
-        """With what was measured."""
+        """This profile with the results of a benchmark."""
         return replace(self, measurements=results.measurements, failures=results.failures, searches=results.searches)
 
     @cached_property
     def tally(self) -> Tally:
-        """The model's work under the chosen convention."""
+        """Total under the chosen convention."""
         return tally(self.plan, self.convention)
 
     @cached_property
@@ -124,23 +124,23 @@ class Profile:
 
 @frozen
 class Part:
-    """Some steps of a plan, summed up."""
+    """Sum over some steps of a plan."""
 
     name: str
     layers: str
-    """What the steps are, for a part that is one layer."""
+    """The layer, in the grammar's words; only for a part that is one layer."""
     output: Shape
     cost: Cost
     step: int
-    """The step whose value it passes on."""
+    """Index of the step with the part's output."""
     figure: int
-    """Its work under the convention asked for; the parts' sum to the tally's total."""
+    """Work under the chosen convention; over all parts it sums to the tally's total."""
 
 
 def load(name: str | os.PathLike[str], /, *, input: Size | None = None, aux: bool = False, **parameters: int) -> Plan:
     """The plan of a model: a name in the zoo or a path to a YAML file, at an input size, with parameters set.
 
-    Raises UsageError for an unknown model, file or parameter, SpecError for a spec that does not hold together.
+    Raises UsageError for an unknown model, file or parameter, SpecError for an invalid spec.
     """
     return lower(read(os.fspath(name), zoo=Zoo(), input=as_shape(input), parameters=parameters), aux=aux)
 

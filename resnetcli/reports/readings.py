@@ -29,7 +29,7 @@ from resnetcli.plan.plan import Plan, Step
 from resnetcli.plan.training import is_traced, training
 
 Quantity = Literal["work", "params", "activations"]
-"""What a number counts: multiply-accumulates and other operations, parameters, or outputs."""
+"""Quantity of a number: multiply-accumulates and other operations, parameters, or outputs."""
 
 
 @frozen

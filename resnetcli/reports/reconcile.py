@@ -116,7 +116,7 @@ class Candidate:
 
     @property
     def deviations(self) -> int:
-        """How far it is from the usual reading of the model itself."""
+        """Number of deviations from the usual reading of the model itself."""
         return self.variant.distance + self.counted.oddity + 2 * self.binary
 
     @property

@@ -35,9 +35,9 @@ class Variant:
     aux: bool
     """Whether auxiliary heads are included."""
     text: str
-    """How it differs: `as asked`, `with auxiliary heads`, `at 3 x 256 x 256`, `resnet50_v1`."""
+    """The difference: `as asked`, `with auxiliary heads`, `at 3 x 256 x 256`, `resnet50_v1`."""
     distance: int = 0
-    """How many differences that is."""
+    """Number of differences."""
     of_classes: bool = False
     """Whether only the number of classes differs, which changes little but the parameters."""
 

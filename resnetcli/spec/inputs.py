@@ -1,4 +1,4 @@
-"""What a model takes: one image, `3x224x224`, or a PyTorch model's other tensors, `tokens:128`; sizes are per image."""
+"""Inputs of a model: one image, `3x224x224`, or a PyTorch model's other tensors, `tokens:128`; sizes are per image."""
 
 from __future__ import annotations
 

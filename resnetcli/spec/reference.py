@@ -18,7 +18,7 @@ _PYTORCH = re.compile(
 
 
 class Origin(NamedTuple):
-    """Where a model comes from."""
+    """Source of a model."""
 
     kind: Literal["spec", "library", "file", "module", "archive", "object"]
     """`object`: a module passed as a Python object, which cannot be constructed again."""

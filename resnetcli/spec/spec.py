@@ -99,7 +99,7 @@ class Item:
 
 @frozen
 class ConvStyle:
-    """What surrounds a convolution written `3x3 64`: the header's `conv:`."""
+    """Operations around a convolution written `3x3 64`: the header's `conv:`."""
 
     before: tuple[Norm | Activation, ...] = ()
     bias: bool = False
@@ -171,7 +171,7 @@ class Expect:
     """The exact counts that `expect:` lists."""
 
     figures: Mapping[str, int]
-    """Those of `params`, `macs`, `activations`, `depth` that are listed."""
+    """The listed figures among `params`, `macs`, `activations` and `depth`."""
     sizes: tuple[int, ...] | None = None
     """Height of each stage's output."""
     at: At | None = field(default=None, compare=False, repr=False)

@@ -1,4 +1,4 @@
-"""What a spec's file states about a model, without reading its table: for commands that list many models."""
+"""Summary of a spec's file without its table, for commands that list many models."""
 
 from __future__ import annotations
 

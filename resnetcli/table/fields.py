@@ -22,15 +22,15 @@ class Field(Generic[R]):
     """One column of tables whose rows are objects of type R."""
 
     key: str
-    """Its name for programs: CSV, JSON, data frames, `--sort`."""
+    """Name in CSV, JSON, data frames and `--sort`."""
     head: str
-    """Its name for people."""
+    """Head of the column in tables."""
     value: Callable[[R], Value] | None = None
     """The exact value of a row; without it the row's attribute `key`."""
     text: Callable[[Any], str] = str
-    """How a value other than None is written."""
+    """Text of a value other than None."""
     missing: str = ""
-    """How None is written."""
+    """Text of None."""
     row_text: Callable[[R], str] | None = None
     """Replaces `text` and `missing` where the text depends on more than the value."""
     align: Literal["left", "right"] = "right"
@@ -48,7 +48,7 @@ class Field(Generic[R]):
     legend: str | Callable[[Sequence[R]], str] = ""
     """The line below every table that shows the column; empty if the head explains itself."""
     help: str = ""
-    """Its meaning, for `--explain-columns`; without it the legend's."""
+    """Meaning, for `--explain-columns`; the legend if empty."""
     aliases: tuple[str, ...] = ()
     """Other names that `--sort` accepts."""
 

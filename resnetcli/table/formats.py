@@ -40,7 +40,7 @@ class Section:
 
 @frozen
 class Output:
-    """What a command prints, in every form; only the one that a format needs is computed."""
+    """Output of a command in every form, computed on demand."""
 
     record: Callable[[], dict[str, Any]]
     """One JSON object."""

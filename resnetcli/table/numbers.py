@@ -1,4 +1,4 @@
-"""How figures are written: rounding, units and separators are decided here alone."""
+"""Texts of figures: the only place that decides rounding, units and separators."""
 
 from __future__ import annotations
 
@@ -120,5 +120,5 @@ _FIGURES = {
 
 
 def figure_name(figure: str) -> str:
-    """What people call a published figure: `top1_error` -> `top-1 error %`."""
+    """Name of a published figure in tables: `top1_error` -> `top-1 error %`."""
     return _FIGURES.get(figure, figure)

@@ -30,27 +30,27 @@ class Stroke:
     xs: Sequence[float]
     ys: Sequence[float]
     curve: int
-    """Which curve it is of, from 0: its letter and its style."""
+    """Index of its curve, from 0: selects the letter and the style."""
     solid: bool
 
 
 @frozen
 class Axes:
-    """What is shown: from 0 to these, both."""
+    """The plotted range, from 0, and the marks."""
 
     x_max: float
     y_max: float
     marks: Sequence[float] = ()
-    """Where along x something happened: a dotted vertical."""
+    """Positions of dotted vertical lines along x."""
 
 
 def letter(curve: int) -> str:
-    """What a curve is known by; nothing for those beyond the alphabet."""
+    """Letter of a curve; empty beyond the alphabet."""
     return LETTERS[curve] if curve < len(LETTERS) else ""
 
 
 def style(curve: int) -> str:
-    """Its colour, where there is any."""
+    """Style of a curve: its colour on a terminal that has colours."""
     return STYLES[curve % len(STYLES)]
 
 
@@ -75,7 +75,7 @@ def plot(strokes: Sequence[Stroke], axes: Axes, *, width: int, height: int, asci
 
 
 def spans(xs: Sequence[float], ys: Sequence[float], x_max: float, columns: int) -> list[Span | None]:
-    """What a line through the points covers in each of `columns` columns: its lowest and highest y there."""
+    """Lowest and highest y of a line through the points in each of `columns` columns."""
     found: list[Span | None] = [None] * columns
 
     def cover(column: int, y: float) -> None:
@@ -153,7 +153,7 @@ class _Grid:
 
 
 def _put_letters(grid: _Grid, strokes: Sequence[Stroke]) -> None:
-    """A letter on each line every so many characters, each line's at places of its own."""
+    """Put letters on each line at regular intervals, offset from those of the other lines."""
     known = [stroke for stroke in strokes if letter(stroke.curve)]
     if grid.ascii:
         return  # its lines are of letters
@@ -170,7 +170,7 @@ def _put_letters(grid: _Grid, strokes: Sequence[Stroke]) -> None:
 
 
 def _row(y: float, y_max: float, rows: int) -> int:
-    """The row of a value, from the top; what is above the plot is in its highest row."""
+    """Row of a value, from the top; values above the plot are in its top row."""
     return min(max(rows - 1 - int(y / y_max * rows), 0), rows - 1)
 
 

@@ -43,7 +43,7 @@ class Column:
     shown: bool = True
     """False for what only CSV carries."""
     exported: bool = True
-    """False for what is only drawn."""
+    """False for decoration."""
     wrap: bool = False
     """Whether its texts may go on in a second line."""
     spare: int = 0
@@ -51,12 +51,12 @@ class Column:
     legend: str = ""
     """The legend below a table that shows the column."""
     help: str = ""
-    """Its meaning, for `--explain-columns`; without it the legend's."""
+    """Meaning, for `--explain-columns`; the legend if empty."""
 
 
 @frozen
 class Cell:
-    """What a person reads, and the exact value."""
+    """Displayed text and exact value."""
 
     text: str
     value: Value
@@ -70,7 +70,7 @@ class Sheet:
     rows: tuple[tuple[Cell, ...], ...]
     total: tuple[Cell, ...] | None = None
     headings: Mapping[int, str] = field(default_factory=dict)
-    """What stands above a row, by its number: the name of the group that begins there. Programs get columns instead."""
+    """Row number -> heading of the group that begins there. Formats for programs have a column instead."""
 
     @classmethod
     def of(
