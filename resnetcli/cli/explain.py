@@ -80,7 +80,7 @@ def explain(
     from resnetcli.plan.lower import lower
     from resnetcli.roofline.analysis import TimeDifference, lower_bounds
     from resnetcli.roofline.explain_record import explain_record
-    from resnetcli.roofline.explain_table import parts_sheet, unreliable
+    from resnetcli.roofline.explain_table import stages_sheet, unreliable
     from resnetcli.roofline.plot import roofline_svg
     from resnetcli.roofline.profiles import read_profile
     from resnetcli.roofline.suggestions import measure_suggestions, suggest
@@ -140,7 +140,7 @@ def explain(
     output = Output(
         lambda: explain_record(explanation, difference, suggestions, describe_explanation(explanation, difference)),
         lambda: _sections(explanation, difference, suggestions),
-        lambda: [parts_sheet("stage", explanation.stages)],
+        lambda: [stages_sheet(explanations)],
         failures=failures, warnings=unreliable(explanation), explain_columns=explain_columns,
     )  # fmt: skip
     print_output(output, format)

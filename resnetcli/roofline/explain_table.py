@@ -84,6 +84,18 @@ def _shares_line(explanation: Explanation) -> str:
 
 def parts_sheet(head: str, parts: Sequence[RooflinePart], *, legend: bool = True) -> Sheet:
     """Work, lower bounds and measured time by part of the model; with legends."""
+    return Sheet.of(_part_fields(head, parts, legend=legend), parts)
+
+
+def stages_sheet(models: Sequence[Explanation]) -> Sheet:
+    """The stages of all models as one table for programs."""
+    rows = [(each.label, part) for each in models for part in each.stages]
+    fields = _part_fields("stage", [part for _, part in rows], legend=False)
+    model: Field[tuple[str, RooflinePart]] = Field("model", "model", lambda row: row[0], align="left", help="as given")
+    return Sheet.of([model, *(field.through(lambda row: row[1]) for field in fields)], rows)
+
+
+def _part_fields(head: str, parts: Sequence[RooflinePart], *, legend: bool) -> list[Field[RooflinePart]]:
     moved, bound = (
         ("moved: bytes read and written per batch",
          "lower bound: max(FLOPs / peak, bytes / bandwidth) + kernels x launch overhead")
@@ -111,7 +123,7 @@ def parts_sheet(head: str, parts: Sequence[RooflinePart], *, legend: bool = True
             Field("measured_s", "measured", text=duration, missing="-", help="time from a pass timed per layer"),
             Field("attained", "attained", text=percent, missing="-", help="lower bound / measured time"),
         ]
-    return Sheet.of(fields, parts)
+    return fields
 
 
 def layer_times_line(explanation: Explanation) -> str:

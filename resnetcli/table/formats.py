@@ -134,18 +134,23 @@ def _write_csv(output: Output) -> None:
     from resnetcli.table.output import write
     from resnetcli.table.sheet import explanation_sheet, to_csv
 
-    for number, sheet in enumerate(output.data() if output.data else [_first_sheet(output)]):
+    for number, sheet in enumerate(_data(output)):
         if output.explain_columns:
             write(to_csv(explanation_sheet(sheet)))
             break
         write(to_csv(sheet, header=number == 0))
 
 
-def _first_sheet(output: Output) -> Sheet:
+def _data(output: Output) -> Iterable[Sheet]:
+    """The parts of the table for programs; if models failed, with a column `error` and in the last a row for each."""
     from resnetcli.table.sheet import with_errors
 
-    sheet = next(section.sheet for section in output.sections() if section.sheet is not None)
-    return with_errors(sheet, {failure.label: failure.reason for failure in output.failures or ()})
+    parts = output.data() if output.data else [next(s.sheet for s in output.sections() if s.sheet is not None)]
+    errors = {failure.label: failure.reason for failure in output.failures or ()}
+    if not errors:
+        return parts
+    *others, last = parts
+    return [*(with_errors(sheet, {}) for sheet in others), with_errors(last, errors)]
 
 
 def _write_json(output: Output) -> None:

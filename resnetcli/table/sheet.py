@@ -90,9 +90,7 @@ def cell(value: Value, text: str | None = None) -> Cell:
 
 
 def with_errors(sheet: Sheet, errors: Mapping[str, str]) -> Sheet:
-    """The sheet with a row for each model that failed, and a column `error`; the same one if none did."""
-    if not errors:
-        return sheet
+    """The sheet with a column `error` and a row for each model that failed."""
     place = next((i for i, column in enumerate(sheet.columns) if column.key == "model"), 0)
     empty = [cell(None)] * len(sheet.columns)
     failed = [(*empty[:place], cell(model), *empty[place + 1 :], cell(error)) for model, error in errors.items()]

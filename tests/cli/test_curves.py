@@ -84,6 +84,15 @@ def test_json_and_csv_have_the_points_of_the_lines(nets: list[Path]) -> None:
             assert told == list(zip(net[kind]["iterations"], net[kind]["error_percent"], strict=True))
 
 
+def test_csv_has_a_row_for_a_run_that_cannot_be_read(nets: list[Path], tmp_path: Path) -> None:
+    result = run(nets[0], tmp_path / "none", "--format", "csv")
+    rows = list(csv.reader(io.StringIO(result.stdout)))
+    assert result.exit_code == 2
+    assert rows[0][-1] == "error"
+    assert {row[-1] for row in rows[1:-1]} == {""}
+    assert "none" in rows[-1][-1]
+
+
 def test_markdown_has_the_plot_in_a_block_of_its_own(nets: list[Path]) -> None:
     text = run(*nets, "--format", "md").stdout
     assert text.startswith("```text\nerror (%)\n")

@@ -114,6 +114,16 @@ def test_settings_of_one_model_are_told_apart_by_their_parameters() -> None:
     assert "(first)" not in explained
 
 
+def test_the_csv_of_explain_has_both_models_and_those_that_failed() -> None:
+    both = run(["explain", "resnet18", "--vs", "resnet34", "--device-profile", "v100", "--format", "csv"])
+    rows = list(csv.DictReader(both.stdout.splitlines()))
+    assert [row["model"] for row in rows] == ["resnet18"] * 6 + ["resnet34"] * 6
+    failed = run(["explain", "resnet18", "--vs", "none.yaml", "--device-profile", "v100", "--format", "csv"])
+    assert failed.exit_code == 2
+    last = list(csv.DictReader(failed.stdout.splitlines()))[-1]
+    assert (last["model"], last["name"], last["error"]) == ("none.yaml", "", "no such file: `none.yaml`")
+
+
 def test_only_a_shipped_profile_is_validated(tmp_path: Path) -> None:
     from resnetcli.roofline.profiles import device_profile_record, read_profile
 

@@ -11,6 +11,8 @@ import pytest
 
 from resnetcli.cli.root import PANELS
 from resnetcli.data.table import COLUMNS
+from resnetcli.errors import UsageError
+from resnetcli.failures import ModelFailure
 from resnetcli.reports.compare_table import CHANGES
 from resnetcli.reports.crosscheck import FIELDS as CROSSCHECK
 from resnetcli.roofline.peaks_table import COMPUTE, MEMORY
@@ -137,6 +139,13 @@ def test_below_a_table_are_at_most_three_lines_of_legend(capsys: pytest.CaptureF
 def test_data_in_parts_is_one_csv_table(capsys: pytest.CaptureFixture[str]) -> None:
     FORMATS["csv"].write(Output(lambda: {}, lambda: [], data=lambda: [SHEET, SHEET]))
     assert capsys.readouterr().out == "model,activations,hidden\na,3,0\na,3,0\n"
+
+
+def test_csv_in_parts_has_a_row_for_each_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [ModelFailure("b", UsageError("no such file"), {"k": 2})]
+    FORMATS["csv"].write(Output(lambda: {}, lambda: [], data=lambda: [SHEET, SHEET], failures=failures))
+    lines = ["model,activations,hidden,error", "a,3,0,", "a,3,0,", "b k=2,,,no such file", ""]
+    assert capsys.readouterr().out == "\n".join(lines)
 
 
 def test_json_has_failures_of_commands_that_take_several_models(capsys: pytest.CaptureFixture[str]) -> None:
