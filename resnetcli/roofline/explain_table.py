@@ -90,12 +90,12 @@ def parts_sheet(head: str, parts: Sequence[RooflinePart], *, legend: bool = True
 def stages_sheet(models: Sequence[Explanation]) -> Sheet:
     """The stages of all models as one table for programs."""
     rows = [(each.label, part) for each in models for part in each.stages]
-    fields = _part_fields("stage", [part for _, part in rows], legend=False)
-    model: Field[tuple[str, RooflinePart]] = Field("model", "model", lambda row: row[0], align="left", help="as given")
-    return Sheet.of([model, *(field.through(lambda row: row[1]) for field in fields)], rows)
+    fields: list[Field[tuple[str, RooflinePart]]] = [Field("model", "model", lambda row: row[0], help="as given")]
+    fields += [field.through(lambda row: row[1]) for field in _part_fields("stage", [part for _, part in rows])]
+    return Sheet.of(fields, rows)
 
 
-def _part_fields(head: str, parts: Sequence[RooflinePart], *, legend: bool) -> list[Field[RooflinePart]]:
+def _part_fields(head: str, parts: Sequence[RooflinePart], *, legend: bool = False) -> list[Field[RooflinePart]]:
     moved, bound = (
         ("moved: bytes read and written per batch",
          "lower bound: max(FLOPs / peak, bytes / bandwidth) + kernels x launch overhead")
