@@ -121,6 +121,8 @@ def frame_fields(comparison: Comparison) -> list[Field[Row]]:
     convention = comparison.profiles[0].convention
     if convention.key not in {field.key for field in fields}:
         fields.append(Field(convention.key, convention.label, lambda row: row.profile.tally.total))
+    for count in under_convention(COUNTS, convention, lambda profile: profile.tally.total):
+        fields += [column.through(_profile) for column in _changes(comparison, count)]
     if accuracy := comparison.accuracy:
         fields += [_best_accuracy(accuracy, column, key) for column, key in accuracy.keys.items()]
     if any(profile.measurements for profile in comparison.profiles):
@@ -164,19 +166,24 @@ def _beside(comparison: Comparison, count: Field[Profile], *, essential: bool) -
     """A count, its change relative to the baseline, and the published figure."""
     priority = 0 if essential and count.key != "depth" else count.priority
     yield with_priority(count, priority)
-    base = comparison.baseline
-    if base is not None and count.key != "depth":
-        yield Field(
-            f"{count.key}_ratio", f"{count.head}\nchange", lambda profile: _ratio(count.of(profile), count.of(base)),
-            row_text=lambda profile: change(_number(count.of(profile)), _number(count.of(base))), style="cyan",
-            priority=priority, legend=f"change: relative to {base.label}",
-        )  # fmt: skip
+    yield from _changes(comparison, count, priority)
     if count.key in ("params", comparison.profiles[0].convention.key):
         differs = any(e.verdict == "differs" for profile in comparison.profiles for e in profile.judged)
         yield Field(
             f"{count.key}_published", f"{count.head}\npaper", lambda profile: _published(profile, count.key),
             style="dim", sparse=True, priority=6,
             legend="paper: published value" + (" (*: differs, see `verify`)" if differs else ""),
+        )  # fmt: skip
+
+
+def _changes(comparison: Comparison, count: Field[Profile], priority: int = 0) -> Iterator[Field[Profile]]:
+    """A count relative to the baseline's, if there is a baseline."""
+    base = comparison.baseline
+    if base is not None and count.key != "depth":
+        yield Field(
+            f"{count.key}_ratio", f"{count.head}\nchange", lambda profile: _ratio(count.of(profile), count.of(base)),
+            row_text=lambda profile: change(_number(count.of(profile)), _number(count.of(base))), style="cyan",
+            priority=priority, legend=f"change: relative to {base.label}",
         )  # fmt: skip
 
 

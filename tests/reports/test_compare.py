@@ -121,6 +121,14 @@ def test_the_baseline_is_what_the_others_are_timed_against(calls: list[tuple[lis
     assert found.baseline is found.profiles[2]
 
 
+@pytest.mark.parametrize("column", ["params_ratio", "params change", "-macs_ratio"])
+def test_models_are_sorted_by_a_change_relative_to_the_baseline(column: str) -> None:
+    found = compare("resnet50", "resnet18", "resnet34", baseline="resnet34", sort=column)
+    names = ["resnet18", "resnet34", "resnet50"]
+    assert [profile.model for profile in found.profiles] == (names[::-1] if column[0] == "-" else names)
+    assert list(found.to_frame()["params_ratio"])[1] == 1
+
+
 def test_sorting_takes_the_ratios_along(calls: list[tuple[list[str], int]]) -> None:
     found = compare("resnet18", "vgg16", "resnet34", device="cpu", sort="-median_s")
     assert names(found.profiles) == ["vgg16", "resnet34", "resnet18"]
