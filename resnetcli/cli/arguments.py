@@ -45,6 +45,31 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[ModelArgs]:
     return models
 
 
+def command_line(command: str, words: Sequence[str]) -> str:
+    """A command with the words as the shell needs them, for hints."""
+    import shlex
+
+    return shlex.join(["resnet-cli", *command.split(), *words])
+
+
+def words_of(model: ModelArgs) -> list[str]:
+    """A model and its parameters as they are typed."""
+    name, parameters = model
+    return [name, *(f"{key}={value}" for key, value in parameters.items())]
+
+
+def refuse_device_name(words: Sequence[str], command: str) -> None:
+    """Raises UsageError for a device among the models: `profile resnet50 cpu`."""
+    device = next((word for word in words if _DEVICE.fullmatch(word)), "")
+    if device:
+        others = [word for word in words if word != device] or ["resnet50"]
+        hint = f"did you mean `{command_line(command, [*others, '--device', device])}`?"
+        raise UsageError(f"`{device}` is a device, not a model", hint)
+
+
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
+
+
 def _parameter_example(word: str, model: str, zoo: Zoo) -> str:
     """`classes=1000` if the word, which no model has as its name, is a parameter of that model; else empty."""
     if not (word.isidentifier() and word not in zoo.files and model in zoo.files):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,15 @@ from resnetcli.cli.app import (
     print_output,
     report_step,
 )
-from resnetcli.cli.arguments import asked_models, complete_model, split_words
+from resnetcli.cli.arguments import (
+    ModelArgs,
+    asked_models,
+    command_line,
+    complete_model,
+    refuse_device_name,
+    split_words,
+    words_of,
+)
 from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import UsageError, clean
 from resnetcli.table.formats import TABLE, Output, Section
@@ -90,14 +98,18 @@ def explain(
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
+    refuse_device_name(models, "explain")
     references = asked_models([*models, *([] if vs is None else split_words(vs))], zoo)
     if len(references) != (1 if vs is None else 2):
-        raise UsageError("`explain` takes one model, and another one with `--vs`")
-    if (device is None) == (device_profile is None):
+        raise UsageError("`explain` takes one model, and another one with `--vs`", _one_model_hint(references, vs, device, device_profile))
+    if device is not None and device_profile is not None:
+        raise UsageError("`--device` cannot be used with `--device-profile`", "omit one of them")
+    needy = [flag for flag in options.flags if flag != "--dtype"]
+    needy = ["--measure"] * try_settings + needy + ["--time-budget"] * (time_budget is not None)
+    require_device(needy, device, given=f"--device-profile {device_profile}" if device_profile else "")
+    if device is None and device_profile is None:
         raise UsageError("`explain` needs a device or a device profile",
                          "`--device cpu` benchmarks the model, `--device-profile a100-80gb` does not")  # fmt: skip
-    flags = [flag for flag in options.flags if flag != "--dtype"]
-    require_device([*(["--measure"] if try_settings else []), *flags], device)
     seconds = budget(time_budget, device)
     if roofline is not None:
         check_writable(roofline, "--roofline")
@@ -145,6 +157,16 @@ def explain(
     )  # fmt: skip
     print_output(output, format)
     end_failed(failures)
+
+
+def _one_model_hint(
+    references: Sequence[ModelArgs], vs: str | None, device: str | None, device_profile: str | None
+) -> str:
+    """The command with the first model, and the second one as `--vs` if it was not given."""
+    first, *others = (words_of(reference) for reference in references)
+    other = " ".join(others[0] if vs is None else others[-1])
+    source = ["--device-profile", device_profile] if device_profile else ["--device", device or "cpu"]
+    return f"for example `{command_line('explain', [*first, '--vs', other, *source])}`"
 
 
 def _sections(

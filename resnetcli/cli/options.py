@@ -103,7 +103,14 @@ def _read(field: Field[Any], value: Any) -> Any:
     return option.parse(value, option.flag) if option.parse else value
 
 
-def require_device(flags: Sequence[str], device: str | None) -> None:
-    """Raises UsageError if one of the flags was given without a device to measure on."""
+def require_device(flags: Sequence[str], device: str | None, *, given: str = "") -> None:
+    """Raises UsageError if one of the flags was given without a device to measure on.
+
+    `given`: an option that the command line has and that excludes `--device`.
+    """
     if flags and device is None:
-        raise UsageError(f"`{flags[0]}` requires --device", "add `--device cpu`, or another device")
+        add = f"replace `{given}` by `--device cpu`, or omit `{flags[0]}`" if given else _ADD_DEVICE
+        raise UsageError(f"`{flags[0]}` requires --device", add)
+
+
+_ADD_DEVICE = "add `--device cpu`, or another device"

@@ -26,7 +26,7 @@ from resnetcli.cli.app import (
     print_output,
     progress,
 )
-from resnetcli.cli.arguments import asked_models
+from resnetcli.cli.arguments import asked_models, command_line, refuse_device_name
 from resnetcli.cli.options import with_options
 from resnetcli.errors import UsageError
 from resnetcli.table.formats import TABLE, Output, Section
@@ -74,10 +74,11 @@ def profile(
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
+    refuse_device_name(models, "profile")
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        names = " ".join(name for name, _ in asked)
-        raise UsageError(f"`profile` takes one model, not {len(asked)}", f"for several: `resnet-cli compare {names}`")
+        hint = f"for several: `{command_line('compare', models)}`"
+        raise UsageError(f"`profile` takes one model, not {len(asked)}", hint)
     ((name, given),) = asked
     announce_files(asked)
     with progress(benchmark.device, name) as report_share:

@@ -269,3 +269,31 @@ def test_help_and_version_have_their_usual_names() -> None:
 def test_a_column_is_sorted_by_the_name_it_has_anywhere(sort: str) -> None:
     result = run(["compare", "resnet50", "resnet18", "vgg16", "--convention", "fvcore-train", "--sort", sort])
     assert result.exit_code == 0
+
+
+MISUSED = [
+    ("explain resnet50 --device-profile v100 --channels-last", "replace `--device-profile v100` by `--device cpu`, "),
+    ("explain resnet50 --device-profile v100 --time-budget 3s", "replace `--device-profile v100` by `--device cpu`, "),
+    ("explain resnet50 --device-profile v100 --device cpu", "omit one of them"),
+    ("explain resnet50 --channels-last", "add `--device cpu`"),
+    ("explain resnet50 resnet18 classes=10 --device-profile v100",
+     "`resnet-cli explain resnet50 --vs 'resnet18 classes=10' --device-profile v100`"),
+    ("explain resnet50 --vs 'vgg1*' --device-profile v100", "`resnet-cli explain resnet50 --vs vgg"),
+    ("explain resnet50 cpu", "`resnet-cli explain resnet50 --device cpu`"),
+    ("profile resnet50 classes=10 cpu", "did you mean `resnet-cli profile resnet50 classes=10 --device cpu`?"),
+    ("profile resnet50 cuda:0", "did you mean `resnet-cli profile resnet50 --device cuda:0`?"),
+    ("profile resnet50 classes=10 'vgg1*'", "for several: `resnet-cli compare resnet50 classes=10 'vgg1*'`"),
+]  # fmt: skip
+"""Misused commands, and what their hint says; a whole command without a device in it is typed."""
+
+
+@pytest.mark.parametrize(("command", "hint"), MISUSED)
+def test_a_misused_command_has_a_hint_that_works(command: str, hint: str) -> None:
+    result = run(shlex.split(command))
+    assert result.exit_code == 2, result.output
+    assert hint in hint_of(result.stderr)
+    for quoted in QUOTED.findall(hint_of(result.stderr)):
+        words = shlex.split(quoted)
+        if words[:1] == ["resnet-cli"] and "--device" not in words:
+            again = run(words[1:])
+            assert again.exit_code in (0, 1), (words, again.stderr)
