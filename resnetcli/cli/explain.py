@@ -101,7 +101,10 @@ def explain(
     refuse_device_name(models, "explain")
     references = asked_models([*models, *([] if vs is None else split_words(vs))], zoo)
     if len(references) != (1 if vs is None else 2):
-        raise UsageError("`explain` takes one model, and another one with `--vs`", _one_model_hint(references, vs, device, device_profile))
+        raise UsageError(
+            "`explain` takes one model, and another one with `--vs`",
+            _one_model_hint(references, vs, device, device_profile),
+        )
     if device is not None and device_profile is not None:
         raise UsageError("`--device` cannot be used with `--device-profile`", "omit one of them")
     needy = [flag for flag in options.flags if flag != "--dtype"]

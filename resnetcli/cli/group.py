@@ -50,24 +50,44 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--backward": ("--mode train",), "--nhwc": ("--channels-last",), "--fuse": ("--fold-bn",),
     "--fuse-bn": ("--fold-bn",), "--jit": ("--compile",), "--layers": ("--by layer",), "--per-layer": ("--by layer",),
     "--duration": ("--time-budget",), "--time": ("--time-budget",), "--arch": ("--model",), "--net": ("--model",),
+    "-m": ("--model",),
     "--dataset": ("--data",), "--data-path": ("--data-dir",), "--data-root": ("--data-dir",),
     "--checkpoint-dir": ("--out",), "--ckpt": ("--checkpoint",), "--gpu-memory": ("--memory",),
     "--profile": ("--device-profile",), "--hardware": ("--device-profile",), "--relative-to": ("--baseline",),
 }  # fmt: skip
 """Other tools' options -> candidates here; the first one that the command has is suggested."""
-REASONS = {
-    "--batch": "omit it: counts are per image",
-    "--batch-size": "omit it: counts are per image",
-    "--workers": "there are no data loader workers: images are kept in memory",
-    "--num-workers": "there are no data loader workers: images are kept in memory",
-    "--pretrained": "omit it: a model's cost does not depend on its weights",
-    "--weights": "omit it: a model's cost does not depend on its weights",
-    "--model": "give the model as an argument, without an option",
-    "--arch": "give the model as an argument, without an option",
-    "--net": "give the model as an argument, without an option",
-    "-m": "give the model as an argument, without an option",
-}
-"""Other tools' options without an equivalent -> the hint."""
+_COUNTED = (
+    "profile",
+    "compare",
+    "explain",
+    "estimate",
+    "max-batch",
+    "reconcile",
+    "diff",
+    "crosscheck",
+    "verify",
+    "check",
+)
+"""Commands that print or compare costs."""
+_LOADED = ("train-cifar", "eval")
+_NO_WORKERS = "omit it: there are no data loader workers, images are kept in memory"
+_SHAPES = "omit it: shapes are those of one image"
+REASONS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+    (("--batch", "--batch-size"), {
+        **dict.fromkeys((*_COUNTED, "info"), "omit it: counts are per image"),
+        "max-batch": "omit it: the batch size is the result",
+        "show": _SHAPES,
+        "eval": "omit it: the error does not depend on the batch size",
+    }),
+    (("--workers", "--num-workers"), dict.fromkeys(_LOADED, _NO_WORKERS)),
+    (("--pretrained", "--weights"), {
+        **dict.fromkeys(_COUNTED, "omit it: a model's cost does not depend on its weights"),
+        "train-cifar": "omit it: training starts from random weights",
+        "eval": "omit it: the weights are those of the run; `--checkpoint` selects an iteration",
+    }),
+)  # fmt: skip
+"""Other tools' options without an equivalent, and the hint of each command that has a reason."""
+_MODEL_OPTIONS = ("--model", "--arch", "--net", "-m")
 _RECIPE_HINT = "set it in the recipe, a YAML file: `--recipe`"
 
 _AMOUNTS = {"--memory", "--max-memory", "--max-params", "--max-macs", "--max-activations", "--time-budget"}
@@ -311,12 +331,24 @@ def _option_hint(option: str, ctx: Any) -> str:
         return _RECIPE_HINT
     if synonym:
         return f"did you mean `{synonym}`?"
-    if word in REASONS:
-        return REASONS[word]
+    if reason := _reason(word, ctx):
+        return reason
     if word in ("--version", "-v") and "--version" not in known:
         return "`resnet-cli --version`"
     if word in ("--output", "-o", "--out", "--save") and "--format" in known:
         return "the result goes to stdout: add `> FILE`"
-    long_names = [name for name in known if name.startswith("--")]
-    close = nearest(word, long_names) if len(word) > 2 else []
-    return f"did you mean {any_of(close)}?" if close else ""
+    long_names = {name.removeprefix("--"): name for name in known if name.startswith("--")}
+    close = nearest(word.lstrip("-"), long_names) if len(word) > 2 else []
+    return f"did you mean {any_of([long_names[name] for name in close])}?" if close else ""
+
+
+def _reason(option: str, ctx: Any) -> str:
+    """Why this command has no such option, and what to type; empty if that is not known."""
+    command = str(ctx.command_path).partition(" ")[2]
+    if option in _MODEL_OPTIONS:
+        arguments = [_display_name(param) for param in ctx.command.params if param.param_type_name == "argument"]
+        takes_model = any("MODEL" in name for name in arguments) or command == "check"
+        if takes_model:
+            return "give the model as an argument, without an option"
+        return "give the run's directory as an argument" if "RUN" in arguments else ""
+    return next((hints.get(command, "") for options, hints in REASONS if option in options), "")

@@ -283,6 +283,23 @@ MISUSED = [
     ("profile resnet50 classes=10 cpu", "did you mean `resnet-cli profile resnet50 classes=10 --device cpu`?"),
     ("profile resnet50 cuda:0", "did you mean `resnet-cli profile resnet50 --device cuda:0`?"),
     ("profile resnet50 classes=10 'vgg1*'", "for several: `resnet-cli compare resnet50 classes=10 'vgg1*'`"),
+    ("train-cifar --depth 20 -m x", "did you mean `--model`?"),
+    ("train-cifar --depth 20 --weights x", "omit it: training starts from random weights"),
+    ("eval run --workers 2", "omit it: there are no data loader workers"),
+    ("eval run --model resnet50", "give the run's directory as an argument"),
+    ("eval run --weights x", "`--checkpoint` selects an iteration"),
+    ("max-batch resnet50 --memory 8GB --batch-size 8", "omit it: the batch size is the result"),
+    ("diff vgg16 vgg19 --batch-size 8", "omit it: counts are per image"),
+    ("check resnet50 --model x", "give the model as an argument"),
+    *((f"{command} {option} 2", f"see `resnet-cli {command.split(' x')[0]} --help`")
+      for command in ("calibrate", "fmt x", "list", "curves x", "papers", "data fetch", "data check x",
+                      "data convert x y")
+      for option in ("--batch-size", "--workers", "--pretrained")),
+    *((f"{command} --model x", f"see `resnet-cli {command} --help`")
+      for command in ("calibrate", "fmt", "list", "papers", "data check")),
+    ("profile resnet50 --workers 2", "see `resnet-cli profile --help`"),
+    ("profile resnet50 --abc", "see `resnet-cli profile --help`"),
+    ("profile resnet50 --auy", "did you mean `--aux`?"),
 ]  # fmt: skip
 """Misused commands, and what their hint says; a whole command without a device in it is typed."""
 
