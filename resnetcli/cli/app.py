@@ -108,6 +108,8 @@ def worse(a: int, b: int) -> int:
     return max(a, b, key=(0, 1, 3, 2).index)
 
 
+DATA_CACHE = "resnet-cli/data in $XDG_CACHE_HOME or ~/.cache"
+"""`data.read.default_folder`, in help."""
 MODEL_KINDS = "Zoo name (see `list`), spec.yaml, file.py:Class, torchvision:NAME or timm:NAME."
 SETTINGS = "NAME=VALUE sets a parameter of the preceding model."
 Models = Annotated[

@@ -32,7 +32,7 @@ def calibrate(
     format: Formats = TABLE,
     explain_columns: ExplainColumns = False,
 ) -> None:
-    """Measure peak FLOP/s, memory bandwidth and launch overhead of a device (cached for `explain` and `estimate`)."""
+    """Measure peak FLOP/s, memory bandwidth and launch overhead of a device (cached for `explain`)."""
     from resnetcli.bench.device import find
     from resnetcli.roofline.peaks_table import (
         bandwidth_sheet,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import (
+    DATA_CACHE,
     ExplainColumns,
     Formats,
     complain,
@@ -45,7 +46,7 @@ def fetch(
     python: Annotated[bool, typer.Option("--python", help="Download the Python (pickle) version.")] = False,
     folder: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="Target directory. \\[default: cache]"),
+        typer.Option("--data-dir", metavar="DIR", help=f"Target directory. \\[default: {DATA_CACHE}]"),
     ] = None,
 ) -> None:
     """Download CIFAR-10/100 (resumable) and print its path."""

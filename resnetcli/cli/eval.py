@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import ExplainColumns, Formats, complain, examples, guarded, print_output
-from resnetcli.cli.train_cifar import data_dir_option, device_option, no_download_option, threads_option
+from resnetcli.cli.train_cifar import OF_RUN, data_dir_option, device_option, no_download_option, threads_option
 from resnetcli.table.formats import TABLE, Output, Section
 
 app = typer.Typer(add_completion=False)
@@ -27,10 +27,10 @@ def evaluate(
         int | None,
         typer.Option("--checkpoint", metavar="N", help="Evaluate the checkpoint of iteration N. \\[default: last]"),
     ] = None,
-    data_dir: Annotated[str | None, data_dir_option()] = None,
+    data_dir: Annotated[str | None, data_dir_option(default=OF_RUN)] = None,
     no_download: Annotated[bool, no_download_option()] = False,
-    device: Annotated[str | None, device_option()] = None,
-    threads: Annotated[int | None, threads_option()] = None,
+    device: Annotated[str | None, device_option(default=f"{OF_RUN}, or cpu without it")] = None,
+    threads: Annotated[int | None, threads_option(default=OF_RUN)] = None,
     format: Formats = TABLE,
     explain_columns: ExplainColumns = False,
 ) -> None:

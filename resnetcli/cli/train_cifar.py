@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resnetcli.cli.app import (
+    DATA_CACHE,
     ExplainColumns,
     Formats,
     complain,
@@ -35,8 +36,12 @@ app = typer.Typer(add_completion=False)
 MODEL, TRAINING, OUTPUT = "Model and data", "Training", "Output and checkpoints"
 
 
-def data_dir_option(panel: str | None = None) -> Any:
-    text = "Dataset directory. \\[default: ~/.cache/resnet-cli/data]"
+OF_RUN = "the run's"
+"""Default of the options that continue a run, in help."""
+
+
+def data_dir_option(panel: str | None = None, default: str = DATA_CACHE) -> Any:
+    text = f"Dataset directory. \\[default: {default}]"
     return typer.Option("--data-dir", metavar="DIR", rich_help_panel=panel, help=text)
 
 
@@ -44,17 +49,18 @@ def no_download_option(panel: str | None = None) -> Any:
     return typer.Option("--no-download", rich_help_panel=panel, help="Do not download missing data.")
 
 
-def device_option(panel: str | None = None) -> Any:
+def device_option(panel: str | None = None, default: str = "cuda if available, else cpu") -> Any:
     return typer.Option(
         "--device",
         metavar="cpu|cuda[:N]",
         rich_help_panel=panel,
-        help="Device. \\[default: cuda if available, else cpu]",
+        help=f"Device. \\[default: {default}]",
     )
 
 
-def threads_option(panel: str | None = None) -> Any:
-    return typer.Option("--threads", metavar="N", rich_help_panel=panel, help="Number of CPU threads. \\[default: all]")
+def threads_option(panel: str | None = None, default: str = "all") -> Any:
+    text = f"Number of CPU threads. \\[default: {default}]"
+    return typer.Option("--threads", metavar="N", rich_help_panel=panel, help=text)
 
 
 @app.command(
@@ -104,7 +110,8 @@ def train_cifar(
             "--data",
             metavar="NAME",
             rich_help_panel=MODEL,
-            help="Dataset: cifar10, cifar100, custom or synthetic. \\[default: cifar10]",
+            help="Dataset: cifar10, cifar100, custom or synthetic. \\[default: cifar10, or custom if "
+            "--data-dir has a dataset.json]",
         ),
     ] = None,
     data_dir: Annotated[str | None, data_dir_option(MODEL)] = None,

@@ -314,3 +314,20 @@ def test_a_misused_command_has_a_hint_that_works(command: str, hint: str) -> Non
         if words[:1] == ["resnet-cli"] and "--device" not in words:
             again = run(words[1:])
             assert again.exit_code in (0, 1), (words, again.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        ("train-cifar", ["resnet-cli/data in $XDG_CACHE_HOME or ~/.cache", "cifar10, or custom if --data-dir has a"]),
+        ("data fetch", ["resnet-cli/data in $XDG_CACHE_HOME or ~/.cache"]),
+        (
+            "eval",
+            ["--data-dir DIR Dataset directory. [default: the run's]", "Number of CPU threads. [default: the run's]"],
+        ),
+    ],
+)
+def test_a_default_in_the_help_is_what_the_code_takes(command: str, defaults: list[str]) -> None:
+    text = " ".join(run(f"{command} --help", COLUMNS="200", TERMINAL_WIDTH="200").stdout.replace("│", " ").split())
+    for default in defaults:
+        assert default in text
