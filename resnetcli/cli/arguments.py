@@ -29,8 +29,6 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[ModelArgs]:
 
     Raises UsageError for a parameter without a model or a value that is not a whole number.
     """
-    from resnetcli.spec.reference import is_wild
-
     models: list[ModelArgs] = []
     latest: list[ModelArgs] = []  # the models of the last word, which its parameters are for
     for word in words:
@@ -39,10 +37,16 @@ def asked_models(words: Sequence[str], zoo: Zoo) -> list[ModelArgs]:
             continue
         if latest and (example := _parameter_example(word, latest[-1][0], zoo)):
             raise UsageError(f"`{word}` is a parameter, not a model", f"`{example}`")
-        names = (zoo.matching([word]) if is_wild(word) else []) or [word]
-        latest = [(name, {}) for name in names]
+        latest = [(name, {}) for name in expand_globs([word], zoo)]
         models += latest
     return models
+
+
+def expand_globs(words: Sequence[str], zoo: Zoo) -> list[str]:
+    """Replace each glob by the names that it matches; one without a match stays."""
+    from resnetcli.spec.reference import is_wild
+
+    return [name for word in words for name in (zoo.matching([word]) if is_wild(word) else []) or [word]]
 
 
 def command_line(command: str, words: Sequence[str]) -> str:

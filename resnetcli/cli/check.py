@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resnetcli.cli.app import complain, examples, guarded, worse
+from resnetcli.cli.arguments import command_line, expand_globs
 from resnetcli.errors import Problem, ResourceError, UsageError
 
 app = typer.Typer(add_completion=False)
@@ -23,7 +24,7 @@ app = typer.Typer(add_completion=False)
 )
 @guarded
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or zoo names.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, zoo names or globs.")],
     params: Annotated[
         str | None, typer.Option("--max-params", metavar="N", help="Fail if parameters exceed N, e.g. 26M.")
     ] = None,
@@ -53,14 +54,16 @@ def check(
     from resnetcli.table.numbers import short
     from resnetcli.table.output import print_whole
 
+    zoo, worst = Zoo(), 0
+    files = expand_globs(files, zoo)
     if against is not None and len(files) > 1:
-        raise UsageError(f"`--against` takes one model, not {len(files)}")
+        one = command_line("check", [files[0], "--against", against])
+        raise UsageError(f"`--against` takes one model, not {len(files)}", f"check one at a time: `{one}`")
     try:
         most = limits(params=params, macs=macs, activations=activations, memory=memory, against=against)
     except UsageError as error:
         _annotate(Problem(error.message, hint=error.hint))
         raise
-    zoo, worst = Zoo(), 0
     for file in files:
         try:
             outcome = report.check(file, zoo, most)

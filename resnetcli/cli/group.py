@@ -71,12 +71,10 @@ _COUNTED = (
 """Commands that print or compare costs."""
 _LOADED = ("train-cifar", "eval")
 _NO_WORKERS = "omit it: there are no data loader workers, images are kept in memory"
-_SHAPES = "omit it: shapes are those of one image"
 REASONS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("--batch", "--batch-size"), {
-        **dict.fromkeys((*_COUNTED, "info"), "omit it: counts are per image"),
+        **dict.fromkeys((*_COUNTED, "info", "show"), "omit it: counts are per image"),
         "max-batch": "omit it: the batch size is the result",
-        "show": _SHAPES,
         "eval": "omit it: the error does not depend on the batch size",
     }),
     (("--workers", "--num-workers"), dict.fromkeys(_LOADED, _NO_WORKERS)),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from resnetcli.errors import Source, UsageError, any_of, did_you_mean, nearest
+from resnetcli.errors import Source, UsageError, any_of, did_you_mean, nearest, plural, typed
 from resnetcli.spec.papers import Paper, read_papers
 from resnetcli.spec.reference import SUFFIXES, is_path, is_wild, origin_of
 from resnetcli.spec.source import Map, parse, read_source
@@ -34,6 +34,13 @@ def _code_at(reference: str) -> Iterator[str]:
             yield f"{file}:{name or 'NAME'}"
 
 
+def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    import fnmatch
+
+    globs = [p if any(c in p for c in "*?[") else f"*{p}*" for p in patterns]
+    return [name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+
+
 LIST = "see `resnet-cli list`"
 
 
@@ -42,7 +49,11 @@ class UnknownModelError(UsageError):
 
     def __init__(self, reference: str, names: Iterable[str]) -> None:
         self.reference, self.names = reference, tuple(names)
-        what = f"no model matches `{reference}`" if is_wild(reference) else f"unknown model `{reference}`"
+        what = f"unknown model `{reference}`"
+        if matches := _matching(self.names, [reference]) if is_wild(reference) else []:
+            what = f"`{reference}` matches {plural(len(matches), 'model')}: one name is needed"
+        elif is_wild(reference):
+            what = f"no model matches `{reference}`"
         super().__init__(what, self._hint("resnet-cli profile "))
 
     def for_any_model(self) -> UsageError:
@@ -52,6 +63,9 @@ class UnknownModelError(UsageError):
     def _hint(self, before: str) -> str:
         from resnetcli.spec.libraries import nearest_in_libraries  # only once something is wrong
 
+        if is_wild(self.reference) and (matches := _matching(self.names, [self.reference])):
+            some = any_of(sorted(matches, key=len)[:3])
+            return f"did you mean {some}? `resnet-cli list {typed(self.reference)}` shows all"
         close = nearest(self.reference, self.names, loose=False)
         others = [] if close else nearest_in_libraries(self.reference)
         meant = [before + name for name in others] or close or nearest(self.reference, self.names)
@@ -130,7 +144,4 @@ class Zoo:
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names that match any of the globs, in the zoo's order; a plain word matches names that contain it."""
-        import fnmatch
-
-        globs = [p if any(c in p for c in "*?[") else f"*{p}*" for p in patterns]
-        return [name for name in self.files if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+        return _matching(self.files, patterns)

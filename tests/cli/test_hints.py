@@ -297,6 +297,9 @@ MISUSED = [
       for option in ("--batch-size", "--workers", "--pretrained")),
     *((f"{command} --model x", f"see `resnet-cli {command} --help`")
       for command in ("calibrate", "fmt", "list", "papers", "data check")),
+    ("info 'resnet5*'", "did you mean `resnet50`, `resnet50c` or `resnet50d`? `resnet-cli list 'resnet5*'` shows all"),
+    ("check 'zz*'", "see `resnet-cli list`"),
+    ("check 'resnet50?' --against old.json", "check one at a time: `resnet-cli check resnet50c --against old.json`"),
     ("profile resnet50 --workers 2", "see `resnet-cli profile --help`"),
     ("profile resnet50 --abc", "see `resnet-cli profile --help`"),
     ("profile resnet50 --auy", "did you mean `--aux`?"),
@@ -311,7 +314,7 @@ def test_a_misused_command_has_a_hint_that_works(command: str, hint: str) -> Non
     assert hint in hint_of(result.stderr)
     for quoted in QUOTED.findall(hint_of(result.stderr)):
         words = shlex.split(quoted)
-        if words[:1] == ["resnet-cli"] and "--device" not in words:
+        if words[:1] == ["resnet-cli"] and not {"--device", "--against"} & set(words):
             again = run(words[1:])
             assert again.exit_code in (0, 1), (words, again.stderr)
 
@@ -331,3 +334,10 @@ def test_a_default_in_the_help_is_what_the_code_takes(command: str, defaults: li
     text = " ".join(run(f"{command} --help", COLUMNS="200", TERMINAL_WIDTH="200").stdout.replace("│", " ").split())
     for default in defaults:
         assert default in text
+
+
+def test_check_takes_globs_and_info_says_that_it_takes_one_name() -> None:
+    assert run(["check", "resnet50?"]).stdout.splitlines() == [
+        line for name in ("resnet50c", "resnet50d") for line in run(f"check {name}").stdout.splitlines()
+    ]
+    assert "`resnet5*` matches 7 models: one name is needed" in run(["info", "resnet5*"]).stderr
