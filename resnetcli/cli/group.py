@@ -77,6 +77,7 @@ REASONS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
         "max-batch": "omit it: the batch size is the result",
         "eval": "omit it: the error does not depend on the batch size",
     }),
+    (("--macs", "--flops", "--gflops", "--params"), {"reconcile": "give the figure last, without an option"}),
     (("--workers", "--num-workers"), dict.fromkeys(_LOADED, _NO_WORKERS)),
     (("--pretrained", "--weights"), {
         **dict.fromkeys(_COUNTED, "omit it: a model's cost does not depend on its weights"),

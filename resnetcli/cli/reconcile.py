@@ -15,7 +15,7 @@ from resnetcli.cli.app import (
     guarded,
     print_output,
 )
-from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.cli.arguments import asked_models, command_line, complete_model, words_of
 from resnetcli.errors import UsageError
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -60,7 +60,8 @@ def reconcile(
     models, figure = _model_and_figure(words)
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        raise UsageError(f"`reconcile` takes one model and one figure, not {len(asked)} models", "the figure is last")
+        one = command_line("reconcile", [*words_of(asked[0]), *figure.split()])
+        raise UsageError(f"`reconcile` takes one model, not {len(asked)}", f"one at a time: `{one}`")
     ((name, given),) = asked
     result = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
 
@@ -82,17 +83,35 @@ def reconcile(
 
 def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
     """The words before a figure, and the figure, of which `4.1 G FLOPs` has three. Raises UsageError without either."""
+    from resnetcli.files import is_file
     from resnetcli.reports.reconcile import parse_figure
+    from resnetcli.spec.zoo import Zoo
 
-    example = "for example `resnet-cli reconcile resnet50 4.13G`"
     if len(words) < 2:
-        raise UsageError("`reconcile` takes a model and a figure", example)
-    for length in range(min(3, len(words) - 1), 1, -1):
+        model = words[0] if words[0] in Zoo().files or is_file(words[0]) else "resnet50"
+        figure = words[0] if _is_figure(words[0]) else "4.13G"
+        hint = f"for example `{command_line('reconcile', [model, figure])}`"
+        raise UsageError("`reconcile` takes a model and a figure", hint)
+    for length in range(min(3, len(words) - 1), 0, -1):
         if _is_figure(" ".join(words[-length:])):
-            return words[:-length], " ".join(words[-length:])
-    if _is_figure(words[0]) and not _is_figure(words[-1]):
-        raise UsageError("the figure is last", f"`resnet-cli reconcile {' '.join((*words[1:], words[0]))}`")
-    parse_figure(words[-1])
+            models = words[:-length]
+            if second := next((word for word in models if _is_figure(word)), ""):
+                one = command_line("reconcile", [*(word for word in models if word != second), second])
+                raise UsageError("`reconcile` takes one figure", f"one at a time: `{one}`")
+            return models, " ".join(words[-length:])
+    for length in range(min(3, len(words) - 1), 0, -1):
+        for start in range(len(words) - length):
+            figure = words[start : start + length]
+            if _is_figure(" ".join(figure)):
+                others = [*words[:start], *words[start + length :]]
+                raise UsageError("the figure is last", f"`{command_line('reconcile', [*others, *figure])}`")
+    try:
+        parse_figure(words[-1])
+    except UsageError as error:
+        if "=" not in words[-1]:
+            raise
+        hint = f"the figure is last: `{command_line('reconcile', [*words, '4.13G'])}`"
+        raise UsageError("`reconcile` takes a model and a figure", hint) from error
     return words[:-1], words[-1]
 
 

@@ -104,6 +104,8 @@ def compare_models(
         raise UsageError(f"no model within {bounds}", "raise `--max-params` or `--max-macs`")
     left_out = tuple(p.label for p in counted if p not in profiles)
     published = published_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
+    if baseline is not None:
+        _require_within(baseline, profiles, counted, limits)
     base = None if baseline in {name for f in failures for name in (f.model, f.label)} else baseline
     comparison = Comparison(
         tuple(profiles), _baseline(profiles, base), published, left_out=left_out, limits=limits, failed=tuple(failures)
@@ -154,6 +156,23 @@ def _sorted(comparison: Comparison, field: Field[Row], *, largest_first: bool) -
     timings = [replace(timing, ratios=tuple(timing.ratios[place] for place in places)) for timing in comparison.timings]
     profiles = tuple(comparison.profiles[place] for place in places)
     return replace(comparison, profiles=profiles, timings=tuple(timings))
+
+
+def _require_within(
+    baseline: str, profiles: Sequence[Profile], counted: Sequence[Profile], limits: Mapping[str, int]
+) -> None:
+    """Raise UsageError if the limits leave out the baseline."""
+    if any(baseline in (p.model, p.label) for p in profiles):
+        return
+    left_out = next((p for p in counted if baseline in (p.model, p.label)), None)
+    if left_out is not None:
+        figures = {name: left_out.counts.total.figure(name) for name in limits}
+        needed = [f"--max-{name} {figure}" for name, figure in figures.items() if figure > limits[name]]
+        options = " and ".join(f"`--max-{name}`" for name, figure in figures.items() if figure > limits[name])
+        raise UsageError(
+            f"the baseline `{baseline}` is left out by {options}",
+            f"include it with `{' '.join(needed)}`, or use another baseline, e.g. `{profiles[0].label}`",
+        )
 
 
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:

@@ -190,17 +190,26 @@ class Reconciliation:
         return tuple(match for match in self.matches if match.variant == self.variant)
 
 
+_EXAMPLES = "for example 4.13G, 4133742592 or 25.6M"
+
+
+def _zero(text: str) -> UsageError:
+    return UsageError(f"`{text}` is zero: no model has such a figure", _EXAMPLES)
+
+
 def parse_figure(figure: str | int) -> Figure:
     """Parse `4.13G`, `4133742592`, `25.6M` or `8.2 GFLOPs`. Raises UsageError for other text."""
     text = str(figure)
-    if re.fullmatch(r"[0-9.]{1,4}", text.strip()):
+    if re.fullmatch(r"0*\.?0*", text.strip()) and "0" in text:
+        raise _zero(text)
+    if re.fullmatch(r"(?=.{1,4}$)([0-9]+\.?[0-9]*|\.[0-9]+)", text.strip()):
         raise UsageError(f"`{text}` has no unit", f"`{text.strip()}G`, or `{text.strip()}M`?")
     match = _FIGURE.fullmatch(text.strip())
     if match is None or len(text) > 40:
-        raise UsageError(f"`{text}` is not a figure", "for example 4.13G, 4133742592 or 25.6M")
+        raise UsageError(f"`{text}` is not a figure", _EXAMPLES)
     number, last = printed_figure(re.sub("[_,]", "", match[1]), match[4].upper())
     if not number:
-        raise UsageError(f"`{text}` is zero: nothing to explain")
+        raise _zero(text)
     factor = 10 ** int(match[2] or match[3] or 0)
     quantity: Quantity | None = "work" if match[5] else "params" if match[6] else "activations" if match[7] else None
     digits = len(re.sub("[^0-9]", "", match[1]).lstrip("0"))
