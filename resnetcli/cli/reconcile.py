@@ -101,10 +101,10 @@ def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
             return models, " ".join(words[-length:])
     for length in range(min(3, len(words) - 1), 0, -1):
         for start in range(len(words) - length):
-            figure = words[start : start + length]
-            if _is_figure(" ".join(figure)):
+            parts = words[start : start + length]
+            if _is_figure(" ".join(parts)):
                 others = [*words[:start], *words[start + length :]]
-                raise UsageError("the figure is last", f"`{command_line('reconcile', [*others, *figure])}`")
+                raise UsageError("the figure is last", f"`{command_line('reconcile', [*others, *parts])}`")
     try:
         parse_figure(words[-1])
     except UsageError as error:

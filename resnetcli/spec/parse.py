@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from itertools import pairwise
 
@@ -207,12 +208,38 @@ def _layer(words: list[Word]) -> Phrase:
         raise PhraseError(
             "`x N` must follow what it repeats", stray.offset, stray.length, "`3x3 64 x 3`, `residual x 3: [...]`"
         )
-    if kernel := KERNEL.fullmatch(head.text):
-        size = (Word(kernel[1], head.offset, head.length), Word(kernel[2], head.offset, head.length))
-        name, marks = _window_marks(rest)
-        return Phrase(name, size, marks, times, offset, length)
-    name, arguments, marks = _named(head, rest)
-    return Phrase(name, arguments, marks, times, offset, length)
+    try:
+        if kernel := KERNEL.fullmatch(head.text):
+            size = (Word(kernel[1], head.offset, head.length), Word(kernel[2], head.offset, head.length))
+            name, marks = _window_marks(rest)
+            return Phrase(name, size, marks, times, offset, length)
+        name, arguments, marks = _named(head, rest)
+        return Phrase(name, arguments, marks, times, offset, length)
+    except PhraseError as error:
+        if times is None and (separated := _separated(words, error.offset)):
+            hint = f"separate layers by commas: `{separated}`"
+            raise PhraseError(error.message, error.offset, error.length, hint) from None
+        raise
+
+
+def _separated(words: list[Word], offset: int) -> str:
+    """The text with commas before its layers, of which one begins at `offset`; empty if that is not valid either."""
+    starts = [place for place in range(1, len(words)) if _starts_layer(words[place - 1], words[place])]
+    if offset not in [words[place].offset for place in starts]:
+        return ""
+    parts = [words[start:end] for start, end in pairwise([0, *starts, len(words)])]
+    text = ", ".join(" ".join(word.text for word in part) for part in parts)
+    with suppress(PhraseError):
+        return text if len(parse_layers(text)) == len(parts) else ""
+    return ""
+
+
+def _starts_layer(before: Word, word: Word) -> bool:
+    """Whether a word within a phrase begins a layer, unlike `avg` in `global avg` and in `3x3 avg`."""
+    name = word.text.split("(")[0]
+    if name in ("max", "avg") and (before.text == "global" or KERNEL.fullmatch(before.text)):
+        return False
+    return name in layer_words() or (before.text != "to" and KERNEL.fullmatch(name) is not None)
 
 
 def _window_marks(rest: list[Word]) -> tuple[str, tuple[tuple[str, Word], ...]]:
@@ -275,8 +302,10 @@ def _named(head: Word, rest: list[Word]) -> tuple[str, tuple[Word, ...], tuple[t
         case "global":
             if not rest:
                 raise _missing(head, "`avg` or `max`", "global avg")
-            if texts != ["avg"] and texts != ["max"]:
+            if texts[0] not in ("avg", "max"):
                 raise _unexpected(head, rest[0], "global avg")
+            if len(rest) > 1:
+                raise _unexpected(rest[0], rest[1], f"global {texts[0]}")
             one = Word("1", head.offset, head.length)
             return "pool to", (one, one), (("kind", rest[0]),)
         case "max" | "avg":

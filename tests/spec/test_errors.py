@@ -10,6 +10,7 @@ import pytest
 
 from resnetcli.errors import Problem, SpecError, UsageError
 from resnetcli.plan.lower import lower
+from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.support.bad_specs import CASES, Bad, row
@@ -129,3 +130,18 @@ def test_text_of_several_lines_is_pointed_at_where_it_begins(here: Path) -> None
     [problem] = problems(Bad("input: 3x32x32\ntable:\n  t: 3x3\n    64 rellu\n"), here)
     assert problem.at is not None
     assert (problem.at.line, problem.at.column) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("cell", "separated"),
+    [
+        ("fc 100 relu dropout 0.5", "fc 100, relu, dropout 0.5"),
+        ("3x3 16 /2 relu", "3x3 16 /2, relu"),
+        ("global avg fc 10", "global avg, fc 10"),
+        ("relu 3x3 max /2", "relu, 3x3 max /2"),
+    ],
+)
+def test_layers_without_commas_are_shown_with_commas_which_work(cell: str, separated: str, here: Path) -> None:
+    [problem] = problems(Bad(f"input: 3x32x32\ntable:\n  t: {cell}\n"), here)
+    assert problem.hint == f"separate layers by commas: `{separated}`"
+    assert len(parse_cell(separated)) == separated.count(",") + 1
