@@ -198,6 +198,7 @@ def the_records(schema: str) -> Iterator[records.Record]:
     match schema:
         case "profile@2":
             yield from map(profile_record, (*the_profiles(), measured()))
+            yield from (profile_record(each, "block") for each in the_profiles())
         case "compare@2":
             yield compare_record(Comparison(the_profiles()))
             yield compare_record(timed(), held(timed()))

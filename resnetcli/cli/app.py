@@ -97,6 +97,13 @@ def warn(lines: Sequence[str]) -> None:
         complain(f"warning: {line}")
 
 
+def warn_without_heads(model: str, *, aux: bool, has_heads: bool, has_spec: bool = True) -> None:
+    """Warn that `--aux` has no effect on a model."""
+    if aux and not has_heads:
+        reason = "it has no auxiliary classifiers" if has_spec else "a PyTorch model is counted in evaluation mode"
+        warn([f"`--aux` has no effect on `{clean(model)}`: {reason}"])
+
+
 def report_step(what: str) -> None:
     """Print to a terminal what is being measured."""
     if sys.stderr.isatty():

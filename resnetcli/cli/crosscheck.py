@@ -17,6 +17,7 @@ from resnetcli.cli.app import (
     examples,
     guarded,
     print_output,
+    warn_without_heads,
 )
 from resnetcli.cli.arguments import asked_models, complete_model
 from resnetcli.table.formats import TABLE, Output, Section
@@ -57,6 +58,7 @@ def crosscheck(
 
     def run(name: str, parameters: Mapping[str, int]) -> Crosscheck:
         profile = profile_model(name, parameters, input=input, aux=aux, zoo=zoo)
+        warn_without_heads(profile.label, aux=aux, has_heads=profile.heads is not None)
         if sys.stderr.isatty():
             complain(f"building and counting {profile.label}")
         return crosscheck_model(profile)

@@ -39,8 +39,9 @@ def info(
     from resnetcli.table.sheet import to_rich
 
     found = report.info(model)
-    if source and format is not TABLE:
-        raise UsageError("`--yaml` prints the spec as it is", "omit `--format`")
+    for option, used in (("--format", format is not TABLE), ("--explain-columns", explain_columns)):
+        if source and used:
+            raise UsageError("`--yaml` prints the spec as it is", f"omit `{option}`")
     if source:
         write_verbatim(report.starter(found.source))
         return

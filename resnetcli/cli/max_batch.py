@@ -16,6 +16,7 @@ from resnetcli.cli.app import (
     examples,
     guarded,
     print_output,
+    warn_without_heads,
 )
 from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
@@ -73,6 +74,7 @@ def max_batch(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,
         input=input, aux=aux, zoo=zoo,
     )  # fmt: skip
+    warn_without_heads(name, aux=aux, has_heads=bool(result.spec.aux))
     section = Section(
         max_batch_sheet(result), max_batch_heading(result), max_batch_notes(result), [max_batch_conditions(result)]
     )

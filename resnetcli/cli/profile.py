@@ -25,6 +25,7 @@ from resnetcli.cli.app import (
     guarded,
     print_output,
     progress,
+    warn_without_heads,
 )
 from resnetcli.cli.arguments import asked_models, command_line, refuse_device_name
 from resnetcli.cli.options import with_options
@@ -33,6 +34,7 @@ from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
     from resnetcli.reports.profile import By, Profile
+    from resnetcli.table.sheet import Sheet
 
 
 app = typer.Typer(add_completion=False)
@@ -86,6 +88,7 @@ def profile(
             name, given, input=input, aux=aux, benchmark=benchmark, zoo=zoo, modules=True,
             convention=counting(convention, flops), progress=report_share,
         )  # fmt: skip
+    warn_without_heads(found.label, aux=aux, has_heads=bool(found.heads), has_spec=found.parsed is not None)
     output = _output(found, by, receptive=receptive, energy=benchmark.energy)
     print_output(replace(output, explain_columns=explain_columns), format)
     if benchmark.device is not None and not found.measurements:
@@ -108,11 +111,13 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
     from resnetcli.table.output import bar_width
 
     level: By = by.value
-    sheet = cost_sheet(found, level, width=bar_width(), receptive=receptive)
     failures = failure_lines(found.failures) if found.measurements else []
 
+    def sheet() -> Sheet:
+        return cost_sheet(found, level, width=bar_width(), receptive=receptive)
+
     def sections() -> Iterator[Section]:
-        yield Section(sheet, heading(found), totals(found), totals_notes(found))
+        yield Section(sheet(), heading(found), totals(found), totals_notes(found))
         if (published := published_sheet(found)) is not None:
             yield Section(published)
         if found.searches:
@@ -128,6 +133,6 @@ def _output(found: Profile, by: Level, *, receptive: bool, energy: bool) -> Outp
     def record() -> dict[str, Any]:
         from resnetcli.reports.profile_record import profile_record  # slow, and only for JSON
 
-        return profile_record(found)
+        return profile_record(found, level)
 
-    return Output(record, sections, lambda: [with_times(sheet, found.measurements)], warnings=failures)
+    return Output(record, sections, lambda: [with_times(sheet(), found.measurements)], warnings=failures)

@@ -14,6 +14,7 @@ from resnetcli.cli.app import (
     examples,
     guarded,
     print_output,
+    warn_without_heads,
 )
 from resnetcli.cli.arguments import asked_models, command_line, complete_model, words_of
 from resnetcli.errors import UsageError
@@ -64,6 +65,7 @@ def reconcile(
         raise UsageError(f"`reconcile` takes one model, not {len(asked)}", f"one at a time: `{one}`")
     ((name, given),) = asked
     result = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)
+    warn_without_heads(name, aux=aux, has_heads=result.variant.aux)
 
     def sections() -> list[Section]:
         matches = candidates_sheet(result, everything=everything), reconcile_heading(result)

@@ -64,6 +64,8 @@ def read_dataset(
             hint = f"a folder is given by `--data-dir`: `--data custom --data-dir {typed(name)}`"
         raise UsageError(f"unknown dataset `{name}`", hint)
     if name == "synthetic":
+        if folder is not None:
+            raise UsageError("synthetic data is not read from `--data-dir`", "omit `--data-dir`")
         return synthetic()
     if name == "custom":
         if folder is None:

@@ -10,7 +10,7 @@ from resnetcli.plan.receptive import Receptive, receptive
 from resnetcli.plan.training import TrainingCost, is_traced, training
 from resnetcli.reports.counted import COUNTS, PART_COUNTS
 from resnetcli.reports.measured import measurement_record
-from resnetcli.reports.profile import Profile, parts
+from resnetcli.reports.profile import By, Profile, parts
 from resnetcli.reports.records import Record, heads_record, published_record, sizes, tally_record
 from resnetcli.table.fields import record
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from resnetcli.plan.plan import Plan
 
 
-def profile_record(profile: Profile) -> Record:
-    """`resnet-cli/profile@2`."""
+def profile_record(profile: Profile, by: By = "stage") -> Record:
+    """`resnet-cli/profile@2`; with `parts` by block or by layer."""
     plan, counts = profile.plan, profile.counts
     trained = None if is_traced(plan) else training(plan)
     measurements = [measurement_record(measurement) for measurement in profile.measurements]
@@ -58,6 +58,20 @@ def profile_record(profile: Profile) -> Record:
                 "receptive": _receptive(fields[part.step]) if fields else None,
             }
             for part in parts(profile, "stage")
+        ],
+        "parts": None
+        if by == "stage"
+        else [
+            {
+                "part": part.name,
+                "layers": part.layers or None,
+                "output": sizes(part.output),
+                "maps": part.output.n,
+                **record(PART_COUNTS, part),
+                "figure": part.figure,
+                "receptive": _receptive(fields[part.step]) if fields else None,
+            }
+            for part in parts(profile, by)
         ],
         "latency": measurements[0] if measurements else None,
         "measurements": measurements,

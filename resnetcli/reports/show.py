@@ -177,7 +177,7 @@ def show_record(profiles: tuple[Profile, ...]) -> Record:
             {
                 **model_head(profile),
                 "name": profile.spec.title,
-                **pick(profile.counts, "params", "macs"),
+                **pick(profile.counts, "params", "macs", "flops"),
                 "stages": [
                     {
                         "stage": stage,

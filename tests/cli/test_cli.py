@@ -159,6 +159,27 @@ def test_json_says_what_the_table_says() -> None:
     assert sum(stage["macs"] for stage in record["stages"]) == record["macs"]
 
 
+@pytest.mark.parametrize(("by", "first"), [("block", "conv1.0"), ("layer", "conv1.0")])
+def test_json_has_the_rows_of_a_finer_table(by: str, first: str) -> None:
+    record = json.loads(run(f"profile googlenet --by {by} --format json").stdout)
+    parts = record["parts"]
+    rows = list(csv.DictReader(run(f"profile googlenet --by {by} --format csv").stdout.splitlines()))
+    assert parts[0]["part"] == first
+    assert [int(row["params"]) for row in rows if row["params"]][: len(parts)] == [part["params"] for part in parts]
+    for key, total in (("params", "params"), ("macs", "macs"), ("activations", "activations")):
+        assert sum(part[key] for part in parts) == record[total]
+    assert json.loads(run("profile googlenet --format json").stdout)["parts"] is None
+
+
+@pytest.mark.parametrize("command", ["profile resnet18", "max-batch resnet18 --memory 8GB", "reconcile resnet18 1.8G"])
+def test_aux_without_auxiliary_classifiers_is_a_warning(command: str) -> None:
+    result = run(f"{command} --aux")
+    assert result.exit_code == 0
+    warning = "warning: `--aux` has no effect on `resnet18`: it has no auxiliary classifiers\n"
+    assert result.stderr == warning
+    assert "warning" not in run(f"{command.replace('resnet18', 'googlenet').replace('1.8G', '1.6G')} --aux").stderr
+
+
 def test_a_setting_applies_to_the_model_it_follows() -> None:
     record = json.loads(run("compare resnet50 resnext50_32x4d resnext50_32x4d C=8 d=14 --format json").stdout)
     assert [model["params"] for model in record["models"]] == [25557032, 25028904, 25603016]
@@ -195,7 +216,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("compare --convention flop", "unknown convention `flop`"),
         ("profile resnet50 --flops --convention thop", "`--flops` cannot be used with `--convention thop`"),
         ("explain resnet50", "needs a device or a device profile"),
-        ("explain resnet50 --device cpu --device-profile v100", "needs a device or a device profile"),
+        ("explain resnet50 --device cpu --device-profile v100", "`--device` cannot be used with `--device-profile`"),
         ("explain resnet50 resnet18 --device-profile v100", "another one with `--vs`"),
         ("explain resnet50 --device-profile v100 --measure", "`--measure` requires --device"),
         ("explain resnet50 --device-profile v100 --channels-last", "`--channels-last` requires --device"),
@@ -211,7 +232,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("calibrate --device tpu", "unknown device `tpu`"),
         ("reconcile resnet50", "takes a model and a figure"),
         ("reconcile resnet50 many", "`many` is not a figure"),
-        ("reconcile resnet50 resnet18 4.1G", "one model and one figure, not 2"),
+        ("reconcile resnet50 resnet18 4.1G", "takes one model, not 2"),
         ("reconcile resnet5 4.1G", "unknown model `resnet5`"),
         ("crosscheck resnet5", "unknown model `resnet5`"),
         ("profile nothing.yaml", "no such file: `nothing.yaml`"),
@@ -251,7 +272,9 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("reconcile resnet50 4.1", "`4.1` has no unit"),
         ("reconcile resnet50 4_G", "is not a figure"),
         ("reconcile 4.1G resnet50", "hint: `resnet-cli reconcile resnet50 4.1G`"),
-        ("reconcile resnet50 0G", "nothing to explain"),
+        ("info resnet50 --yaml --explain-columns", "omit `--explain-columns`"),
+        ("train-cifar --depth 20 --data synthetic --data-dir .", "synthetic data is not read from `--data-dir`"),
+        ("reconcile resnet50 0G", "`0G` is zero"),
         ("max-batch resnet50 --memory 16", "`16` has no unit"),
         ("max-batch resnet50 --memory 16GB --optimizer adam", "`--optimizer` requires `--mode train`"),
         ("papers resnet table 99", "no table matches `resnet table 99`"),
