@@ -3,6 +3,9 @@
 `dataclass(frozen=True, slots=True)` compiles seven methods for each class, 0.6 ms on Python 3.11, and a table of counts
 needs ninety classes. Here only `__init__` is compiled; the other methods are the same functions in every class.
 `field`, `fields`, `replace`, `asdict`, `copy` and `pickle` work as with any dataclass.
+
+Not supported: `InitVar`, `field(init=False)`, `field(hash=...)`, and the order, match and weakref arguments of
+`dataclass`. The first three raise TypeError; pattern matching by position works.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
+from reprlib import recursive_repr
 from typing import Any, Final, TypeVar, dataclass_transform, overload
 
 T = TypeVar("T")
@@ -24,10 +28,12 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = T
     """Decorator of a class: a frozen dataclass with slots; arguments as those of `dataclasses.dataclass`."""
 
     def decorate(cls: type[T]) -> type[T]:
+        own = {name for name, value in vars(cls).items() if value is not None}  # `__eq__` alone makes `__hash__` None
         cls = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
         methods = SHARED | {"__init__": _compile_init(cls)} | (_comparisons(cls) if eq else {})
         for name, method in methods.items():
-            setattr(cls, name, method)
+            if name not in own:
+                setattr(cls, name, method)
         return cls
 
     return decorate if cls is None else decorate(cls)
@@ -35,18 +41,25 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = T
 
 def _compile_init(cls: type[Any]) -> Callable[..., None]:
     """`__init__`, which sets slots through their descriptors: `__setattr__` refuses."""
-    positional, keywords, lines = ["self"], ["*"], []
-    scope: dict[str, Any] = {"MISSING": MISSING}
-    for item in fields(cls):
+    if any("InitVar" in str(item.type) for item in cls.__dataclass_fields__.values()):
+        raise TypeError(f"{cls.__qualname__}: InitVar is not supported")
+    positional, keywords, lines, optional = ["self"], ["*"], [], False
+    scope: dict[str, Any] = {"__missing": MISSING}
+    for number, item in enumerate(fields(cls)):
         name, value, default = item.name, item.name, ""
+        if not item.init or item.hash is not None:
+            raise TypeError(f"field {name!r} of {cls.__qualname__}: init=False and hash= are not supported")
         if item.default is not MISSING:
-            scope[f"default_{name}"], default = item.default, f"=default_{name}"
+            scope[f"__default_{number}"], default = item.default, f"=__default_{number}"
         elif item.default_factory is not MISSING:
-            scope[f"new_{name}"], default = item.default_factory, "=MISSING"
-            value = f"new_{name}() if {name} is MISSING else {name}"
+            scope[f"__new_{number}"], default = item.default_factory, "=__missing"
+            value = f"__new_{number}() if {name} is __missing else {name}"
+        elif optional and not item.kw_only:
+            raise TypeError(f"non-default argument {name!r} follows default argument")
+        optional = optional or bool(default and not item.kw_only)
         (keywords if item.kw_only else positional).append(name + default)
-        scope[f"set_{name}"] = getattr(cls, name).__set__
-        lines.append(f"set_{name}(self, {value})")
+        scope[f"__set_{number}"] = getattr(cls, name).__set__
+        lines.append(f"__set_{number}(self, {value})")
     if hasattr(cls, "__post_init__"):
         lines.append("self.__post_init__()")
     parameters = positional + (keywords if len(keywords) > 1 else [])
@@ -59,7 +72,9 @@ def _compile_init(cls: type[Any]) -> Callable[..., None]:
 
 def _comparisons(cls: type[Any]) -> dict[str, Callable[..., Any]]:
     names = [item.name for item in fields(cls) if item.compare]
-    values: Callable[[Any], Any] = attrgetter(*names) if names else lambda instance: ()
+    values: Callable[[Any], Any] = (
+        attrgetter(*names) if len(names) > 1 else lambda instance: tuple(getattr(instance, name) for name in names)
+    )  # in a tuple an object equals itself, even NaN
 
     def equal(self: Any, other: object) -> Any:
         return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
@@ -70,6 +85,7 @@ def _comparisons(cls: type[Any]) -> dict[str, Callable[..., Any]]:
     return {"__eq__": equal, "__hash__": hash_of}
 
 
+@recursive_repr()
 def _repr(self: Any) -> str:
     shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
     return f"{type(self).__qualname__}({shown})"

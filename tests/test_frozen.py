@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, InitVar, asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
@@ -71,6 +71,71 @@ def test_equal_values_of_one_class_are_equal_and_have_one_hash() -> None:
     standard: object = Standard(1)
     assert Point(1) != standard
     assert Options(depth=1) != Options(depth=1)
+
+
+def test_a_class_of_one_field_compares_as_a_dataclass_does() -> None:
+    @frozen
+    class One:
+        x: float
+
+    @dataclass(frozen=True)
+    class StandardOne:
+        x: float
+
+    nan = float("nan")
+    for kind in (One, StandardOne):
+        assert kind(nan) == kind(nan)
+        assert kind(nan) != kind(float("nan"))
+        assert hash(kind(1.0)) == hash((1.0,))
+
+
+def test_methods_of_the_class_itself_are_kept() -> None:
+    @frozen
+    class Own:
+        x: int
+
+        def __repr__(self) -> str:
+            return "own"
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    assert repr(Own(1)) == "own"
+    assert Own(1) == Own(2)
+    assert hash(Own(1)) != hash(Own(2))
+
+
+def test_a_structure_that_contains_itself_has_a_repr() -> None:
+    tags: list[Any] = []
+    point = Point(1, tags=tags)
+    tags.append(point)
+    assert repr(point).endswith("Point(x=1, y=2, tags=[...])")
+
+
+def test_any_name_can_be_a_field() -> None:
+    @frozen
+    class Names:
+        MISSING: int
+        set_x: int
+        default_x: int
+        x: int = 4
+        new_x: list[int] = field(default_factory=list)
+
+    assert asdict(Names(1, 2, 3)) == {"MISSING": 1, "set_x": 2, "default_x": 3, "x": 4, "new_x": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x: int = field(default=1, init=False)", "init=False and hash= are not supported"),
+        ("x: int = field(hash=False)", "init=False and hash= are not supported"),
+        ("x: InitVar[int]", "InitVar is not supported"),
+        ("x: int = 1; y: int", "non-default argument 'y' follows default argument"),
+    ],
+)
+def test_what_is_not_supported_is_a_type_error(body: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        exec(f"@frozen\nclass Refused:\n    {body}", {"frozen": frozen, "field": field, "InitVar": InitVar})
 
 
 def test_nothing_can_be_changed() -> None:
