@@ -91,6 +91,11 @@ def clean(text: str, most: int = 400) -> str:
     return printable(text)
 
 
+def first_line(text: object) -> str:
+    """The first line of a text or an error's message; empty if it has none."""
+    return (str(text).strip().splitlines() or [""])[0]
+
+
 def printable(text: str, keep: str = "") -> str:
     """Replace control, bidirectional and invisible characters by U+FFFD, except those in `keep`."""
     if text.isprintable():

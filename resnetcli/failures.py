@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from resnetcli.errors import ResourceError, SpecError, UsageError
+from resnetcli.errors import ResourceError, SpecError, UsageError, first_line
 from resnetcli.frozen import frozen
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class ModelFailure:
     def reason(self) -> str:
         """The error in one line, without its hint."""
         if isinstance(self.error, SpecError):
-            return "; ".join(str(problem).split("\n", 1)[0] for problem in self.error.problems)
+            return "; ".join(first_line(problem) for problem in self.error.problems)
         return self.error.message
 
     def record(self) -> dict[str, Any]:

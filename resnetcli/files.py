@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnetcli.errors import ResourceError, UsageError
+from resnetcli.structure import parse_json
 
 StrPath = str | os.PathLike[str]
 
@@ -71,10 +72,10 @@ def read_bounded(
 
 
 def load_json(path: StrPath, limit: int, hint: str = "") -> Any:
-    """Parse a JSON file of at most `limit` bytes. Raises UsageError for any other file."""
+    """Parse a JSON file of at most `limit` bytes; NaN is a value. Raises UsageError for any other file."""
     try:
-        return json.loads(read_bounded(path, limit, hint))
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
+        return parse_json(read_bounded(path, limit, hint), constants=True)
+    except ValueError:  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
         raise UsageError(f"`{path}` is not JSON", hint) from None
 
 

@@ -74,10 +74,10 @@ class StructureError(ValueError):
         self.problems = tuple(problems)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON. Raises ValueError for anything else, for NaN and infinity, and for a key given twice."""
+def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
+    """Parse JSON. Raises ValueError for anything else and for a key given twice; NaN and infinity need `constants`."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return json.loads(text, parse_constant=None if constants else _refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -20,7 +20,10 @@ def test_a_file_of_json_is_read_up_to_its_limit(tmp_path: Path) -> None:
         load_json(str(path), 23, "hint")
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"a": 1} and more'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 10_000, b'{"a": 1} and more', b'{"a": 1, "a": 2}'],
+)
 def test_what_is_not_json_is_refused_with_the_hint(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(data)

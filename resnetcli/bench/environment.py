@@ -179,7 +179,7 @@ def take_reading(device: str = "cpu", *, gpu: str | None = None, root: Path = Pa
 
     Nothing is changed and nothing raises: what cannot be read is None.
     """
-    ours = _ours()
+    ours = own_processors()
     busy_s, stolen_s = _times(root / "proc/stat", ours)
     return HostState(
         at_s=time.monotonic(),
@@ -202,8 +202,8 @@ def own_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def _ours() -> frozenset[int]:
-    """The processors this process may run on."""
+def own_processors() -> frozenset[int]:
+    """Processors on which this process may run."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))

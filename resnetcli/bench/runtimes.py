@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetcli.bench.options import Dtype, RunOptions
-from resnetcli.errors import ResourceError, UsageError, clean
+from resnetcli.errors import ResourceError, UsageError, clean, first_line
 from resnetcli.frozen import frozen
 from resnetcli.net.guard import CodeExit, no_exit
 from resnetcli.net.memory import DEVICE_ERROR, is_out_of_memory
@@ -276,7 +276,7 @@ def explain_errors(plan: Plan, options: RunOptions) -> Iterator[None]:
     except (Exception, SystemExit, CodeExit) as error:
         if not isinstance(error, Exception) and not is_traced(plan):
             raise  # only a PyTorch model's exit must not end the benchmark
-        text = (str(error).strip().splitlines() or [""])[0]
+        text = first_line(error)
         if is_out_of_memory(error) or (options.runtime == "eager" and DEVICE_ERROR.search(str(error))):
             raise  # `fitting` reports both
         if "not implemented for" in text or "not supported" in text:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnetcli.bench.environment import STARTED_BY
 from resnetcli.bench.options import RunOptions
-from resnetcli.errors import ResourceError, UsageError, signal_name
+from resnetcli.errors import ResourceError, UsageError, first_line, signal_name
 from resnetcli.frozen import frozen
 from resnetcli.plan.plan import Plan
 
@@ -177,11 +177,6 @@ def one_line(error: Exception) -> str:
     if isinstance(error, UsageError | ResourceError):
         return first_line(str(error).removeprefix("error: "))
     return "out of memory" if isinstance(error, MemoryError) else first_line(f"{type(error).__name__}: {error}")
-
-
-def first_line(text: str) -> str:
-    """The first line of a text."""
-    return (text.strip().splitlines() or [""])[0]
 
 
 def run_worker() -> None:

@@ -56,7 +56,7 @@ def command_line(command: str, words: Sequence[str]) -> str:
     return shlex.join(["resnet-cli", *command.split(), *words])
 
 
-def words_of(model: ModelArgs) -> list[str]:
+def typed_words(model: ModelArgs) -> list[str]:
     """A model and its parameters as they are typed."""
     name, parameters = model
     return [name, *(f"{key}={value}" for key, value in parameters.items())]

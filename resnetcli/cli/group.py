@@ -128,21 +128,17 @@ class CommandGroup(TyperGroup):
         try:
             code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:  # of a value's parser
-            self.report(error)
+            print(error, file=sys.stderr)
             sys.exit(2)
         except _ParseError as error:
             if type(error).__name__ == "NoArgsIsHelpError":
                 print(error)
             else:
-                self.report(_usage_error(self, error, words))
+                print(_usage_error(self, error, words), file=sys.stderr)
             sys.exit(2)
         except typer.Abort:
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
-
-    def report(self, error: UsageError) -> None:
-        """Print an error."""
-        print(error, file=sys.stderr)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command named first. Raises UsageError with suggestions."""

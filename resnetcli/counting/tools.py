@@ -17,6 +17,7 @@ from torch import nn
 
 from resnetcli.counting.conventions import CONVENTIONS
 from resnetcli.counting.tally import Convention
+from resnetcli.errors import first_line
 from resnetcli.frozen import frozen
 from resnetcli.net.module import build
 from resnetcli.plan.plan import Plan
@@ -72,8 +73,8 @@ def run_tool(convention: Convention, module: nn.Module, plan: Plan, images: int 
             shared: dict[int, Any] = {id(parameter): parameter for parameter in module.parameters()}
             counted, params = run(copy.deepcopy(module, shared), x)
     except Exception as error:  # whatever it is, it is the tool's
-        lines = str(error).strip().splitlines()
-        problem = f"failed: {type(error).__name__}{f': {lines[0]}' if lines else ''}"
+        line = first_line(error)
+        problem = f"failed: {type(error).__name__}{f': {line}' if line else ''}"
         return ToolReport(name, package, version, None, None, problem)
     return ToolReport(name, package, version, counted, params)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from resnetcli.data.custom import MAX_BYTES, MAX_CLASSES, MAX_NAME, MAX_SIDE
 from resnetcli.data.dataset import Split
 from resnetcli.data.errors import DataError
-from resnetcli.errors import clean
+from resnetcli.errors import clean, first_line
 from resnetcli.files import require_regular
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ def _read(path: Path) -> tuple[tuple[str, ...], Mapping[str, NDArray[np.generic]
         # numpy parses headers as Python; a shape that is too large fails before its memory is used.
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{label} is not an array of whole numbers or text: {_first_line(error)}") from None
+        raise DataError(f"{label} is not an array of whole numbers or text: {_problem(error)}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ImportError) as error:
-        raise DataError(f"`{path}` is not a whole .npz file: {_first_line(error)}") from None
+        raise DataError(f"`{path}` is not a whole .npz file: {_problem(error)}") from None
     return names, arrays, [name for name in known if name not in used]
 
 
@@ -93,8 +93,8 @@ def _check_dtype(label: str, name: str, array: NDArray[np.generic] | bytes) -> N
     return array
 
 
-def _first_line(error: Exception) -> str:
-    return clean(str(error).partition("\n")[0] or type(error).__name__, 200)
+def _problem(error: Exception) -> str:
+    return clean(first_line(error) or type(error).__name__, 200)
 
 
 def _split(path: Path, images: NDArray[np.generic], labels: NDArray[np.generic]) -> Split:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, first_line
 from resnetcli.net.memory import physical_memory
 
 SLACK = 2**28
@@ -57,7 +57,7 @@ def _script(file: str) -> nn.Module:
         with torch.device("cpu"):
             model: nn.Module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise UsageError(f"`{file}` cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}") from None
     return model
 
 
@@ -101,7 +101,7 @@ def _exported(file: str) -> nn.Module:
         with torch.device("cpu"):
             model = torch.export.load(file).module()
     except Exception as error:
-        raise UsageError(f"`{file}` cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}") from None
     finally:
         if before is None:
             del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from resnetcli.cgroup import own_folders
-from resnetcli.errors import ResourceError
+from resnetcli.errors import ResourceError, first_line
 
 
 class NoRoom(ResourceError):  # noqa: N818
@@ -79,7 +79,7 @@ def fitting(what: str, device: torch.device, hint: str = "") -> Iterator[None]:
                 piece = ": cuDNN found no convolution algorithm that can run"
             raise NoRoom(f"{what} does not fit into the memory of `{device}`{piece}", hint) from None
         if DEVICE_ERROR.search(text):  # the device is lost, a kernel failed, a library cannot be loaded
-            raise ResourceError(f"{what} could not be run on `{device}`: {text.splitlines()[0]}", hint) from None
+            raise ResourceError(f"{what} could not be run on `{device}`: {first_line(text)}", hint) from None
         raise
 
 

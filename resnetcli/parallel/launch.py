@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from resnetcli.errors import ResourceError, UsageError, plural, signal_name
+from resnetcli.errors import ResourceError, UsageError, first_line, plural, signal_name
 from resnetcli.frozen import frozen
 from resnetcli.train.stop import NUMBERS
 
@@ -200,7 +200,7 @@ def launch(command: Sequence[str], world: int, say: Callable[[str], object]) -> 
     try:  # in this process, so that the port is free and the store ends with the job
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     except RuntimeError as error:
-        raise ResourceError(f"no free port for the processes: {str(error).splitlines()[0]}") from None
+        raise ResourceError(f"no free port for the processes: {first_line(error)}") from None
     job = ProcessJob([], say)
     try:
         for rank in range(world):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from resnetcli.frozen import frozen
 from resnetcli.reports.counted import COUNTS, under_convention
 from resnetcli.reports.measured import measured_fields
-from resnetcli.table.fields import Field, to_frame, with_priority
+from resnetcli.table.fields import Field, to_frame
 from resnetcli.table.numbers import change, figure_name
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _input(profile: Profile) -> str:
 def _beside(comparison: Comparison, count: Field[Profile], *, essential: bool) -> Iterator[Field[Profile]]:
     """A count, its change relative to the baseline, and the published figure."""
     priority = 0 if essential and count.key != "depth" else count.priority
-    yield with_priority(count, priority)
+    yield replace(count, priority=priority)
     yield from _changes(comparison, count, priority)
     if count.key in ("params", comparison.profiles[0].convention.key):
         differs = any(e.verdict == "differs" for profile in comparison.profiles for e in profile.judged)
@@ -182,13 +182,13 @@ def _changes(comparison: Comparison, count: Field[Profile], priority: int = 0) -
     if base is not None and count.key != "depth":
         yield Field(
             f"{count.key}_ratio", f"{count.head}\nchange", lambda profile: _ratio(count.of(profile), count.of(base)),
-            row_text=lambda profile: change(_number(count.of(profile)), _number(count.of(base))), style="cyan",
+            row_text=lambda profile: _change(count.of(profile), count.of(base)), style="cyan",
             priority=priority, legend=f"change: relative to {base.label}",
         )  # fmt: skip
 
 
-def _number(value: Any) -> float:
-    return float(value or 0) if not isinstance(value, int) else value
+def _change(value: Any, reference: Any) -> str:
+    return change(value or 0, reference or 0)
 
 
 def _ratio(value: Any, reference: Any) -> float | None:

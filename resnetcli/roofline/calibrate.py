@@ -16,16 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from resnetcli.bench import device as devices
-from resnetcli.bench.environment import Ledger
+from resnetcli.bench.environment import Ledger, own_processors
 from resnetcli.bench.execution import gpu_computes, rounding
 from resnetcli.bench.latency import read_environment
 from resnetcli.bench.prepare import on_device, timers
-from resnetcli.bench.runtimes import capture_stream
+from resnetcli.bench.runtimes import DTYPES, capture_stream
 from resnetcli.bench.sampling import Clock
 from resnetcli.errors import ResourceError
 from resnetcli.net.memory import fitting, is_device_lost, is_out_of_memory
 from resnetcli.roofline.peaks import Bandwidth, DevicePeaks, Peak
-from resnetcli.roofline.profiles import count_processors
 
 SIZES = (256, 1024, 2048, 4096, 8192)
 """Rows and columns of the matrices; those that would take too long are omitted."""
@@ -41,7 +40,6 @@ LARGEST = 2**30
 """Bytes of the largest working set."""
 LARGEST_ON_GPU = 2**28
 """Minimum bytes of a GPU's largest working set: four small caches are copied in a few microseconds."""
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure_device_peaks(
@@ -85,7 +83,7 @@ def measure_device_peaks(
         conditions={
             "measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "threads": str(torch.get_num_threads()),
-            "processors": str(count_processors()),
+            "processors": str(len(own_processors())),
             "torch": str(torch.__version__),
             "last_cache_bytes": str(last_cache(place)),
         },

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.bench.device import cpu_name
+from resnetcli.bench.environment import own_processors
 from resnetcli.errors import UsageError, did_you_mean, plural
 from resnetcli.files import cache_dir, read_bounded, write_json
 from resnetcli.frozen import frozen
@@ -125,7 +126,7 @@ def fingerprint(device: str) -> str:
 
 
 def _identity(device: str) -> Sequence[str]:
-    facts = [SCHEMA, METHOD, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(count_processors()),
+    facts = [SCHEMA, METHOD, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(len(own_processors())),
              _torch_version()]  # fmt: skip
     facts += [f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     if device.startswith("cuda"):
@@ -133,13 +134,6 @@ def _identity(device: str) -> Sequence[str]:
 
         facts.append(describe_device(device))
     return facts
-
-
-def count_processors() -> int:
-    """Processors this process may run on."""
-    with suppress(AttributeError, OSError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _torch_version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -121,8 +120,3 @@ def to_frame(fields: Sequence[Field[R]], rows: Iterable[R], index: str) -> pd.Da
     import pandas as pd
 
     return pd.DataFrame([record(fields, row) for row in rows]).set_index(index)
-
-
-def with_priority(field: Field[R], priority: int) -> Field[R]:
-    """The column with another priority."""
-    return replace(field, priority=priority)

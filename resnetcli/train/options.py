@@ -10,11 +10,10 @@ import torch
 
 from resnetcli.bench.device import find
 from resnetcli.bench.execution import require_supported
-from resnetcli.bench.options import RunOptions, as_dtype
+from resnetcli.bench.options import DTYPES, RunOptions, as_dtype
 from resnetcli.errors import UsageError, did_you_mean
 from resnetcli.frozen import frozen
 from resnetcli.recipes.recipe import BOUNDS, Recipe
-from resnetcli.train.precision import DTYPES
 
 if TYPE_CHECKING:
     from resnetcli.train.session import Engine

@@ -10,7 +10,6 @@ import torch
 from resnetcli.bench.execution import rounding
 from resnetcli.runs.config import Config
 
-DTYPES = ("fp32", "tf32", "bf16", "fp16")
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Mixed precision: weights, their gradients and BatchNorm's parameters are fp32."""
 

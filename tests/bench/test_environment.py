@@ -31,7 +31,7 @@ def texts(ledger: Ledger) -> tuple[str, ...]:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file system as Linux has it, of a machine with four processors of which two are ours."""
-    monkeypatch.setattr(ledger, "_ours", lambda: frozenset({1, 2}))
+    monkeypatch.setattr(ledger, "own_processors", lambda: frozenset({1, 2}))
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
     files = {
         "proc/loadavg": "0.52 0.48 0.40 2/345 6789",

@@ -205,3 +205,10 @@ def test_only_a_shipped_profile_has_a_validation(tmp_path: Path) -> None:
     assert read_validation("rtx4090") is not None
     assert read_validation("v100") is None
     assert read_validation(str(copy)) is None
+
+
+def test_help_names_every_shipped_profile() -> None:
+    from resnetcli.cli.app import DeviceProfile
+
+    names = DeviceProfile.help.partition("(")[2].partition(")")[0]
+    assert sorted(names.split(", ")) == list(shipped())
