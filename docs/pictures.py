@@ -1,4 +1,4 @@
-"""Draws the documentation's pictures: what commands print, as SVG.
+"""Draw the documentation's pictures: what commands print, as SVG.
 
 python docs/pictures.py           # write docs/pictures/*.svg
 python docs/pictures.py --check   # exit 1 if one is not current

@@ -1,4 +1,4 @@
-"""Writes docs/reference/zoo.md from the specs: every model with its counts, published figures and known deviations.
+"""Write docs/reference/zoo.md from the specs: every model with its counts, published figures and known deviations.
 
 python docs/zoo.py           # write it
 python docs/zoo.py --check   # exit 1 if it is not current
@@ -24,9 +24,9 @@ INTRODUCTION = """\
 # The zoo
 
 Every model of `resnet-cli list`, written from the specs by `python docs/zoo.py`. Counts are exact, for one image;
-papers call MACs FLOPs. *Published* is what papers print: a figure agrees if the count rounds or truncates to its
-digits, otherwise it **differs** (\\*), and the reason is below the table if it is known; `resnet-cli verify` checks
-both. Accuracies and further figures are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`.
+papers call MACs FLOPs. A *published* figure agrees if the count rounds or truncates to its digits, otherwise it
+**differs** (\\*), and the reason is below the table if it is known; `resnet-cli verify` checks both. Accuracies and
+further figures are in `resnet-cli info MODEL` and, paper by paper, in `resnet-cli papers`.
 """
 COLUMNS = (
     Column("model", "model", "left"),
