@@ -13,15 +13,15 @@ OTHER_ALLOCATORS = ("mallctl", "tc_malloc", "mi_malloc")
 
 
 def keep_freed_memory() -> None:
-    """Keep all freed memory: the system would have to map and clear its pages again at every call.
+    """Keep all freed memory: otherwise the system has to map and clear its pages again at every call.
 
-    Large pieces are no longer mapped one by one; glibc before 2.35 refuses a threshold so high.
+    M_MMAP_MAX = 0 stops mapping large blocks one by one: glibc before 2.35 refuses a sufficient M_MMAP_THRESHOLD.
     """
     _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
 
 
 def return_freed_memory() -> None:
-    """Return freed memory again, except what glibc by default keeps at most after large pieces were freed."""
+    """Return freed memory to the system again, up to the largest thresholds that glibc sets by default."""
     _set({M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26})
 
 

@@ -67,7 +67,7 @@ class PairedTimings:
     ratios: tuple[Ratio | None, ...]
     """In the order of the models; None for the base itself, and for models that could not be measured."""
     floor: float | None
-    """Noise floor: how far the base may seem to differ from itself, relative; the largest of several groups."""
+    """Noise floor, relative: an A/A test of two builds of the base (`versus`); the largest of several groups."""
     rounds: int
     """Number of rounds, in the group with the fewest."""
 
@@ -83,7 +83,7 @@ def benchmark_interleaved(
 ) -> tuple[tuple[Results, ...], tuple[PairedTimings, ...]]:
     """Measure several models at each batch size, interleaved; times are relative to `base`, or the first model.
 
-    With `best` each under its own fastest options. Raises ResourceError if all fail.
+    With `best`, each model is measured under its own fastest options. Raises ResourceError if all fail.
     """
     results, timings = (_search_interleaved if options.best else _measure_interleaved)(
         plans, names, options, base, progress

@@ -31,7 +31,7 @@ def _cuda(text: str, index: int) -> str:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch warns about what is reported here
+        warnings.simplefilter("ignore")  # PyTorch also warns about causes that are reported here
         available = torch.cuda.is_available()
     if not available:
         if torch.version.cuda is None:
@@ -44,7 +44,7 @@ def _cuda(text: str, index: int) -> str:
     names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     if index >= len(names):
         known = ", ".join(f"`cuda:{n}` ({name})" for n, name in enumerate(names))
-        raise UsageError(f"no device `{text}`", f"there is {known}")
+        raise UsageError(f"no device `{text}`", f"available: {known}")
     return f"cuda:{index}"
 
 

@@ -14,7 +14,7 @@ from resnetcli.frozen import frozen
 
 Sleep = Callable[[float], object]
 SETTLE_S, LEAST_S = 1.0, 3.0
-"""How long a device settles before its counter is read, and how long it is then measured at least."""
+"""Seconds that a device settles before its counter is read, and minimum seconds between its two readings."""
 
 
 @frozen

@@ -29,14 +29,14 @@ _REASONS = (("clocks_event_reasons.active",), ("clocks_throttle_reasons.active",
 
 
 _REASON = {
-    "others": "other programs took {share:.0%} of the processors",
-    "load": "the load average was {share:.1f} before it began",
-    "stolen": "the host took {share:.0%} of the CPU time",
+    "others": "other programs used {share:.0%} of the CPU time",
+    "load": "the load average was {share:.1f} before the measurement",
+    "stolen": "the host gave {share:.0%} of the CPU time to other virtual machines",
     "throttled": "a CPU limit stopped the process for {share:.0%} of the time",
     "gpu shared": "other programs were on the GPU",
     "gpu slowed": "the GPU was slowed down: {cause}",
-    "interval": "the median's interval is {share:.0%} wide",
-    "phases": "a step's phases add up to {share:.0%} of it",
+    "interval": "the median's 95% CI is {share:.0%} wide",
+    "phases": "the phases add up to {share:.0%} of the step time",
 }
 
 
@@ -50,7 +50,7 @@ class Noise(NamedTuple):
 
     @property
     def text(self) -> str:
-        """In a few words: `other programs took 12% of the processors`."""
+        """In a few words: `other programs used 12% of the CPU time`."""
         return _REASON[self.kind].format(share=self.share, cause=self.cause)
 
 
@@ -162,7 +162,7 @@ class Ledger:
 
 
 def spread(interval: tuple[float, float], middle: float) -> tuple[Noise, ...]:
-    """The noise that an interval is too wide."""
+    """The noise of a CI that is too wide."""
     width = (interval[1] - interval[0]) / middle
     return (Noise("interval", width),) if width > WIDE else ()
 

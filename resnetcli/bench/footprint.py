@@ -1,4 +1,4 @@
-"""Memory of a process that only runs one model: to be measured in a separate process."""
+"""Memory of a process that only runs one model, measured in a separate process."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ class Interleaved:
 
     measured: tuple[Measurement | ResourceError, ...]
     ratios: tuple[Ratio | None, ...]
-    """To the base's time; None for the base itself, and wherever one of the two could not be measured."""
+    """Each time relative to the base's; None for the base itself, and if either could not be measured."""
     floor: float | None
-    """Noise floor: how far the base may seem to differ from itself; None where nothing is compared with it."""
+    """Noise floor, relative: an A/A test of two builds of the base; None if no model is compared with it."""
     rounds: int
     precise: bool
     """Whether every interval came within 1%; otherwise the time budget ended."""
@@ -52,7 +52,7 @@ class Interleaved:
 
 
 class Runner(Protocol):
-    """One model that is ready to be timed. Every method raises ResourceError where that fails."""
+    """One model that is ready to be timed. Every method raises ResourceError if it fails."""
 
     def warm_up(self) -> None:
         """Call until times have converged."""
@@ -61,7 +61,7 @@ class Runner(Protocol):
         """Time some calls."""
 
     def measure_extras(self, samples: Samples) -> None:
-        """Measure what else there is, once all samples are taken."""
+        """Measure the figures other than latency, after all samples."""
 
     def measurement(self, environment: Ledger) -> Measurement:
         """All figures."""
@@ -71,16 +71,16 @@ class Host(Protocol):
     """Where the models run: all in this process, or each in its own."""
 
     def start(self, number: int) -> Runner:
-        """Prepare a model. Raises ResourceError where that fails."""
+        """Prepare a model. Raises ResourceError if that fails."""
 
     def release(self) -> None:
-        """Return the memory of a model that failed, which nothing refers to any more."""
+        """Free the memory of a model that failed and is no longer referenced."""
 
     def read(self) -> HostState:
-        """The state of the machine, the models' processes being our own."""
+        """The state of the machine; the models' processes count as this one."""
 
     def rounds(self) -> AbstractContextManager[object]:
-        """Within it, rounds are timed: reports the errors of all models together."""
+        """Context manager around the timed rounds: reports the errors of all models together."""
 
 
 def interleave(
@@ -88,8 +88,8 @@ def interleave(
 ) -> Interleaved:
     """Time `count` models in interleaved rounds, each in the same random order whatever the host.
 
-    The base is started twice and both are timed in each round (an A/A test), which gives the noise floor: where a
-    model's weights are in memory makes it faster or slower, too. A model that fails is left out of the rounds.
+    The base is started twice and both are timed in each round (an A/A test), which gives the noise floor: the memory
+    addresses of weights affect latency, too. A model that fails is left out of the rounds.
     """
     runners: dict[int, Runner] = {}  # nothing else may refer to one: a model that fails has to be freed at once
     failed: dict[int, ResourceError] = {}
@@ -119,17 +119,17 @@ def interleave(
     if base in runners and len(runners) > 1:
         with suppress(ResourceError):
             twin = host.start(base)
-        if twin is None:  # memory does not suffice for two: the base itself is timed twice
+        if twin is None:  # memory does not suffice for two builds: the same one is timed twice
             host.release()
             twin = runners[base]
-    before = host.read()  # building and compiling are not what is measured
+    before = host.read()  # after building and compiling, which are not measured
     attempt(warm_up, list(runners))
     while runners:
         compared = twin if base in runners and len(runners) > 1 else None
         try:
             with host.rounds():
                 timed = _time_rounds(runners, base, compared, before, host, time_budget_s, clock, progress)
-        except _ModelError as failure:  # the others are timed once more, without it
+        except _ModelError as failure:  # the others are timed again, without it
             failed[failure.number] = release_frames(failure.error)
             runners.pop(failure.number, None)
             twin = None if failure.number == base else twin

@@ -52,14 +52,14 @@ class ProcessRunner:
         return answer
 
     def warm_up(self) -> None:
-        """Nothing: the process has done so before it was ready."""
+        """Do nothing: the process warms up before it reports that it is ready."""
 
     def seconds(self, calls: int) -> float:
-        """Time some calls, after one that does not count: it brings the model's data back into the caches."""
+        """Time some calls, after an untimed one that brings the model's data back into the caches."""
         return float(self.ask(calls))
 
     def measure_extras(self, samples: Samples) -> None:
-        """Left to `measurement`, so that the environment is that of the rounds."""
+        """Only keep the samples: `measurement` measures the extras, after the environment of the rounds is read."""
         self.samples = samples
 
     def measurement(self, environment: Ledger) -> Measurement:
@@ -106,7 +106,7 @@ class _Processes:
 
     def read(self) -> HostState:
         reading = read_environment(self.place)
-        # Which other programs use the GPU is not known: the driver lists our processes among them.
+        # Other programs on the GPU cannot be distinguished: the driver lists the models' processes among them.
         gpu = reading.gpu and replace(reading.gpu, other_processes=None)
         return replace(reading, own_s=reading.own_s + sum(runner.own_s for runner in self.running), gpu=gpu)
 

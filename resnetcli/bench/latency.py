@@ -93,7 +93,7 @@ class Measurement(Extras, Timing, WarmupResult, Setup):
     torch: str
     environment: Ledger
     noisy: tuple[Noise, ...]
-    """Why the figures are unreliable, if they are."""
+    """Why the figures are unreliable; empty if they are reliable."""
     memory: Footprint | None = None
     """Of a separate process; None unless requested."""
 
@@ -143,7 +143,7 @@ class ModelRunner:
         return self.ready.waited(calls)
 
     def sample(self, progress: Progress) -> Samples:
-        """Time calls until the median is known or half of the budget has passed."""
+        """Time calls until the median's CI is within 1% of it, or half of the budget has passed."""
         return sample(
             self.ready.waited, self.clock, budget_s=self.budget_s / 2, least_s=self.least_s, progress=progress
         )
@@ -207,7 +207,7 @@ def measure(
     with on_device(place), fitting(subject, place, hint), configure_torch(options, place):
         idle = measure_idle(place, clock, sleep) if energy else None
         runner = ModelRunner(prepare(plan, place, batch_size, clock, options), clock, time_budget_s, idle)
-        before = read_environment(place)  # building and compiling are not what is measured
+        before = read_environment(place)  # after building and compiling, which are not measured
         runner.warm_up()
         runner.measure_extras(runner.sample(progress))
         return runner.measurement(Ledger(before, read_environment(place)))

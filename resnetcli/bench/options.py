@@ -1,7 +1,7 @@
 """How a model is run and benchmarked: one frozen object from the command line to the record of a measurement.
 
-An option is one field here: its default, its help, what it is called in a table, what it cannot be combined with. The
-command line, the tables, JSON and saved baselines follow from it. Torch is not imported.
+An option is one field here: its default, its help, its name in tables, and where it cannot be used. The command line,
+the tables, JSON and saved baselines follow from it. Torch is not imported.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class RunOptions:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The command-line flags of what is not the default."""
+        """The command-line flags of options that differ from the default."""
         return tuple(option_of(f).flag for f in fields(self) if getattr(self, f.name) != f.default)
 
     @property
@@ -191,7 +191,7 @@ DEFAULT = RunOptions()
 
 @frozen(kw_only=True)
 class BenchmarkOptions:
-    """What is measured: on which device, at which batch sizes, for how long, and how models are run.
+    """Settings of a benchmark: device, batch sizes, time budget, and how models are run.
 
     Raises UsageError for a batch size below 1 and for options that exclude each other.
     """

@@ -82,7 +82,7 @@ class Prepared:
     seconds: float
     """Casting, folding, tracing."""
     plan: Plan
-    """What is computed, BatchNorm folded or not."""
+    """The plan that is executed: with `fold_bn`, without the folded BatchNorms."""
     step: training.Step | None = None
     """A training step that reports the end of its phases; None in inference."""
     captured_bytes: int | None = None

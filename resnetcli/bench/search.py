@@ -53,9 +53,9 @@ class SettingsSearch:
 
     @property
     def best(self) -> Trial:
-        """The fastest that passed, by the upper limit of the interval: an unreliable median does not win.
+        """The trial that passed with the lowest upper limit of the median's CI: an imprecise median does not win.
 
-        Raises ResourceError where none passed.
+        Raises ResourceError if none passed.
         """
         if not self.passed:
             raise ResourceError(f"nothing could be measured at batch {self.batch}: {self.trials[0].problem}")
@@ -65,7 +65,7 @@ class SettingsSearch:
 
     @property
     def ties(self) -> tuple[Trial, ...]:
-        """Others that passed and whose interval overlaps the best one's: they may be as fast."""
+        """Other trials that passed, whose CI overlaps that of the best one: they may be as fast."""
         best = self.best.measurement if self.passed else None
         return tuple(
             trial for trial in self.passed
@@ -74,7 +74,7 @@ class SettingsSearch:
         )  # fmt: skip
 
     def speedup(self, trial: Trial) -> float | None:
-        """Speed relative to the first trial; None where one of the two was not measured."""
+        """The first trial's median latency / this one's; None if either was not measured."""
         first = self.trials[0].measurement
         return first.median_s / trial.measurement.median_s if first and trial.measurement else None
 
@@ -82,8 +82,8 @@ class SettingsSearch:
 def candidates(device: str, options: RunOptions = DEFAULT) -> tuple[RunOptions, ...]:
     """The options to try on a device, eager fp32 first; the others only in the dtype of `options`, if it has one.
 
-    What is not searched, such as the number of threads, is as in `options`. A CPU without bf16 instructions is not
-    tried with a compiler's bf16 code, nor an old GPU with TF32 or bf16.
+    Options that are not searched, such as the number of threads, are as in `options`. Compiled bf16 is not tried on a
+    CPU without bf16 instructions, nor TF32 and bf16 on a GPU that does not support them.
     """
     fixed = {f.name: getattr(options, f.name) for f in fields(options) if not option_of(f).searched}
     dtype = fixed.pop("dtype")

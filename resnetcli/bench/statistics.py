@@ -17,18 +17,18 @@ def quantile(samples: Sequence[float], q: float) -> float:
 
 
 P99_LEAST = 2628
-"""Samples from which on the 99th percentile is known to +-0.5 points at 99% confidence: 2.576^2 0.99 0.01 / 0.005^2."""
+"""Least samples for p99. At 99% confidence it then lies between p98.5 and p99.5: 2.576^2 * 0.99 * 0.01 / 0.005^2."""
 
 
 def p99(samples: Sequence[float]) -> float | None:
-    """The 99th percentile; None where there are too few samples to speak of one."""
+    """The 99th percentile; None below `P99_LEAST` samples."""
     return quantile(samples, 0.99) if len(samples) >= P99_LEAST else None
 
 
 def outliers(samples: Sequence[float], reach: float = 1.5) -> tuple[int, ...]:
-    """Which samples lie further than `reach` interquartile ranges outside the middle half (Tukey 1977), by place.
+    """Indices of the samples more than `reach` interquartile ranges outside the middle half (Tukey 1977).
 
-    They are named, and stay among the samples: a stall is part of what a user gets.
+    They are reported and not removed: users experience stalls, too.
     """
     low, high, spread = quantile(samples, 0.25), quantile(samples, 0.75), iqr(samples)
     return tuple(place for place, x in enumerate(samples) if x < low - reach * spread or x > high + reach * spread)
@@ -45,7 +45,7 @@ def iqr(samples: Sequence[float]) -> float:
 
 
 def interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The bootstrap's percentile interval of the median, as infinitely many resamples would give it.
+    """The bootstrap's percentile interval of the median in the limit of infinitely many resamples.
 
     A resample's median is at most the k-th smallest of n samples if more than half of its n draws are, each with
     probability k/n: a binomial tail, so nothing needs to be drawn (Efron 1982, "The Jackknife, the Bootstrap and Other

@@ -50,7 +50,7 @@ class Phase:
 
 @frozen
 class Phases:
-    """Times of a training step's phases; three medians need not add up to the median of the step."""
+    """Times of a training step's phases; the three medians need not add up to the step's median."""
 
     forward: Phase
     """The loss included."""
@@ -72,7 +72,7 @@ class TrainableModel:
 
     net: Net
     call: Call
-    """Its forward pass, compiled if that was asked for."""
+    """Its forward pass, compiled with `--compile`."""
     labels: tuple[Tensor, ...]
     """Random classes for each output."""
     optimizer: torch.optim.Optimizer

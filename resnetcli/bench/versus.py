@@ -22,7 +22,7 @@ class Ratio:
     interval: tuple[float, float]
     """Its 95% interval."""
     floor: float
-    """Noise floor: how much a model differed from itself, relative. Nothing below it is a difference."""
+    """Noise floor, relative, from an A/A test of one of the models. A difference below it does not count."""
 
     @property
     def resolution(self) -> float:
@@ -70,13 +70,13 @@ def unpaired(
 
 
 def noise_floor(base: Sequence[float], again: Sequence[float]) -> float:
-    """How far a model may seem to differ from itself, relative: an A/A test, both timed in every round."""
+    """Noise floor: the largest distance from 1 in the CI of an A/A test's ratio, both copies timed in every round."""
     low, high = paired(base, again).interval
     return max(high - 1, 1 - low, 0.0)
 
 
 def _factor(value: float, size: float) -> str:
-    """With as many digits as a ratio of that size calls for."""
+    """With three decimals for a ratio below 1.1, two below 10, else one."""
     return f"{value:.{1 if size >= 9.995 else 2 if size >= 1.0995 else 3}f}"
 
 

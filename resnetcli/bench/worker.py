@@ -36,7 +36,7 @@ TIMEOUT_S = 900.0
 
 @frozen
 class Job:
-    """What to measure."""
+    """One measurement: a model, its options, device, batch size and time budget."""
 
     plan: Plan
     options: RunOptions

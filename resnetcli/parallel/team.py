@@ -115,7 +115,7 @@ class AgreedStop(Stop):
 
 
 class Team:
-    """The data-parallel processes, as one of them sees them."""
+    """The group of data-parallel processes, from the side of one of them."""
 
     def __init__(self, rank: Rank, *, download: bool, timeout_s: float) -> None:
         """For connected processes. `download`: whether a machine may download a missing dataset."""

@@ -43,7 +43,7 @@ class Augmentation:
 
 @frozen
 class Recipe:
-    """All of a training run but the model, the dataset, the seed and the machine.
+    """All settings of a training run except the model, the dataset, the seed and the machine.
 
     The annotations say what a YAML file may give: `recipes.text` reads and writes it by them.
     """
@@ -65,7 +65,7 @@ class Recipe:
     nesterov: bool = False
     weight_decay: Annotated[float, Range(0, 1)] = 1e-4
     decay: Literal["weights", "all"] = "weights"
-    """What decays: the weights of convolutions and fully connected layers, or every parameter."""
+    """Parameters with weight decay: the weights of convolutions and fully connected layers, or all."""
     augmentation: Annotated[Augmentation, Written(example="{pad: 4, mode: zeros, flip: yes}")] = Augmentation()
     normalise: Literal["pixel-mean", "mean-std"] = "pixel-mean"
     """pixel-mean: x/255 less the training images' mean at each pixel; mean-std: each channel to mean 0 and std 1."""
@@ -75,7 +75,7 @@ class Recipe:
     bn_batch: Annotated[int | None, Range(*BOUNDS["bn_batch"]), Written("all")] = None
     """Images BatchNorm normalises over; None: a process's whole share of the batch."""
     train_split: Annotated[int | None, Range(*BOUNDS["train_split"]), Written("all")] = None
-    """Training images, the others being kept for validation; None: all of them."""
+    """Number of training images, the others are the validation set; None: all of them."""
     paper: Mapping[str, Any] = field(default_factory=dict)
     """The paper's value of any of the settings above, by name, and `datasets`, the names of those it trains on."""
 
@@ -85,7 +85,7 @@ class Recipe:
         return self.source.partition(",")[0]
 
     def length(self, images: int) -> int:
-        """Iterations of a run over `images` training images. Raises UsageError if they are none or too many."""
+        """Iterations of a run over `images` training images. Raises UsageError if there are none or too many."""
         length = self._iterations(self.iterations if self.epochs is None else self.epochs, images)
         low, high = BOUNDS["iterations"]
         if not low <= length <= high:
@@ -102,7 +102,7 @@ class Recipe:
         return resolve_rate(self.schedule, self.warmup, iterations=self.length(images), at=at, depth=depth)
 
     def _iterations(self, amount: float | None, images: int) -> int:
-        """An amount of iterations or epochs in iterations; exactly, so that no milestone moves by one."""
+        """Convert iterations or epochs to iterations, in exact arithmetic: rounding must not move a milestone."""
         exact = Fraction(str(amount or 0))
         return max(0, round(exact if self.epochs is None else exact * images / self.batch_size))
 
@@ -138,11 +138,11 @@ class Recipe:
         if recipe.bn_batch is not None and recipe.batch_size % recipe.bn_batch:
             raise UsageError(
                 f"a batch of {recipe.batch_size} does not split into groups of {recipe.bn_batch} for BatchNorm",
-                "`bn_batch` divides `batch_size`",
+                "choose a `bn_batch` that divides `batch_size`",
             )
         return recipe
 
 
 TEXTS = ("name", "about", "source")
-"""The fields that are for people."""
+"""Fields without effect on training."""
 SETTINGS = tuple(each.name for each in fields(Recipe) if each.name not in (*TEXTS, "paper"))

@@ -77,7 +77,7 @@ class Warmup:
         """Key, message and hint unless exactly one of `iterations` and `until_error` is given."""
         if (self.iterations is None) == (self.until_error is None):
             examples = "`{lr: 0.01, iterations: 400}` or `{lr: 0.01, until_error: 80, at_most: 2000}`"
-            yield "", "a warm-up has `iterations` or `until_error`, one of them", examples
+            yield "", "a warm-up needs either `iterations` or `until_error`", examples
 
     @property
     def text(self) -> str:

@@ -85,7 +85,7 @@ def _read(hint: Any, key: Text, node: Node, problems: Problems) -> Any:
     text = node.value if isinstance(node, Text) else ""
 
     def refuse(message: str, hint: str = "") -> _Invalid:
-        problems.add(f"`{key.value}` is {message}", node.at, hint)
+        problems.add(f"`{key.value}` must be {message}", node.at, hint)
         return _Invalid()
 
     if written.none and text == written.none:
@@ -132,9 +132,9 @@ def _rising(node: Node) -> tuple[float, ...] | None:
 
 
 def _mapping(cls: Any, key: Text, node: Node, problems: Problems, example: str) -> Any:
-    """A dataclass, whose `problems` method, if it has one, yields a key, a message and a hint for what does not fit."""
+    """A dataclass; its `problems` method, if it has one, yields key, message and hint of each invalid combination."""
     if not isinstance(node, Map):
-        problems.add(f"`{key.value}` is a mapping", node.at, example)
+        problems.add(f"`{key.value}` must be a mapping", node.at, example)
         raise _Invalid
     before = len(problems.found)
     values = read_fields(cls, node, problems)

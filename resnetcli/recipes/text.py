@@ -45,7 +45,7 @@ def read_recipe(reference: str | Source) -> Recipe:
     problems = Problems()
     recipe = _read(clean(name), source, problems)
     problems.close()
-    assert recipe is not None  # what keeps it from being made has been reported
+    assert recipe is not None  # otherwise its problems have been raised
     return recipe
 
 
@@ -67,7 +67,7 @@ def _read(name: str, source: Source, problems: Problems) -> Recipe | None:
     lengths = [key for key, _ in root.pairs if key.value in ("iterations", "epochs")]
     if len(lengths) != 1:
         at = lengths[1].at if lengths else start
-        problems.add("a recipe has `iterations:` or `epochs:`, one of them", at, "for example `iterations: 64000`")
+        problems.add("a recipe needs either `iterations:` or `epochs:`", at, "for example `iterations: 64000`")
     if problems.found:
         return None
     recipe = Recipe(**{"name": name, **values})
@@ -75,16 +75,16 @@ def _read(name: str, source: Source, problems: Problems) -> Recipe | None:
     schedule, bn_batch = root.get("schedule"), root.get("bn_batch")
     if schedule is not None and recipe.schedule.at and recipe.schedule.at[-1] >= (most or 0):
         problems.add(f"the milestone {recipe.schedule.at[-1]:g} is not before the end of training", schedule.at,
-                     f"which is {plural(most or 0, lengths[0].value.removesuffix('s'))}")  # fmt: skip
+                     f"training ends after {plural(most or 0, lengths[0].value.removesuffix('s'))}")  # fmt: skip
     if bn_batch is not None and recipe.bn_batch is not None and recipe.batch_size % recipe.bn_batch:
         problems.add(f"a batch of {recipe.batch_size} does not split into groups of {recipe.bn_batch}", bn_batch.at,
-                     "`bn_batch` divides `batch_size`")  # fmt: skip
+                     "choose a `bn_batch` that divides `batch_size`")  # fmt: skip
     return recipe
 
 
 def _read_paper(key: Text, node: Node, problems: Problems) -> dict[str, Any]:
     if not isinstance(node, Map):
-        problems.add("`paper` is a mapping of settings", node.at, "for example `paper: {batch_size: 128}`")
+        problems.add("`paper` must be a mapping of settings", node.at, "for example `paper: {batch_size: 128}`")
         return {}
     return read_fields(Recipe, node, problems, SETTINGS, {"datasets": _read_datasets})
 

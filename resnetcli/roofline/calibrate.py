@@ -1,6 +1,6 @@
 """Measure a device's peaks: matrix products, dense 3x3 convolutions, copies, sums and a chain of trivial kernels.
 
-The fastest of several calls counts: a peak is what the device can do, not what it usually does.
+The fastest of several calls is the peak: the best that the device can do, not its usual rate.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def difference_lines(difference: TimeDifference) -> list[str]:
         if (measured if cause == "unexplained" else seconds[cause])
     ]
     figures = [
-        f"{text} {change(new, old) or 'where it has none'}"
+        f"{text} {change(new, old) or '(the other model has none)'}"
         for name, text in FIGURES.items()
         for old, new in [difference.figures[name]]
     ]

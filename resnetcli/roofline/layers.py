@@ -103,7 +103,7 @@ def alternate(
     budget_s: float,
     least: int = 5,
 ) -> LayerTimes:
-    """Time a pass as a whole and one step by step, in turn, `least` times or until the budget ends."""
+    """Time passes as a whole and step by step, interleaved, `least` pairs or until the budget ends."""
     time_whole(), time_steps()  # warm-up
     pairs: list[tuple[float, list[float]]] = []
     start = clock()

@@ -75,7 +75,7 @@ class DevicePeaks:
     """Peak rates of a device. The annotations are the format of a device profile."""
 
     name: str
-    """Its maker's name for it."""
+    """The maker's name of the device."""
     device: str
     """`cpu`, `cuda`."""
     source: Literal["measured", "datasheet"]

@@ -104,5 +104,5 @@ def _relative(ratio: float, same: str, times: str, percentage: str, words: tuple
 
 def _more(ratio: float | None, noun: str) -> str:
     if ratio is None:
-        return f"{noun} where it has none"
+        return f"{noun} (the other model has none)"
     return _relative(ratio, f"the same {noun}", f"{{}} x the {noun}", f"{{}} {{}} {noun}", ("more", "fewer"))

@@ -82,7 +82,7 @@ class Curve:
 
 @frozen
 class Curves:
-    """The curves of one plot, and notes about what is missing from it."""
+    """The curves of one plot, and notes about omissions."""
 
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
@@ -136,7 +136,7 @@ def _runs(path: Path) -> list[Run]:
 
 
 def _curve(path: Path, runs: Sequence[Run], notes: list[str]) -> Curve | None:
-    """The curve of the runs; `notes` receives what is omitted."""
+    """The curve of the runs; omissions are appended to `notes`."""
     read = [(run, points) for run in runs if (points := read_metrics(run.path))]
     if not read:
         notes.append(f"`{path}` has no reading yet")

@@ -321,7 +321,7 @@ def key_lines(curves: Sequence[Curve]) -> list[str]:
 
 
 def notes(curves: Sequence[Curve], top: float | None = None) -> list[str]:
-    """Notes below the table: the dataset, unless there are several, the definition of the errors, what is not drawn."""
+    """Notes below the table: the dataset, if there is only one; the definition of the errors; points not drawn."""
     data = [f"data: {text}; " for text in data_texts(curves)]
     errors = "errors: latest values; train error: on augmented images, before each update"
     limit = error_top(curves) if top is None else top

@@ -71,7 +71,7 @@ def write_run(path: Path, config: Config, *, spec: str, model: str, recipe: str)
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Read a run directory. Raises UsageError if it is not one, or its configuration is invalid."""
     folder = Path(path)
-    hint = "a run is a directory that `train-cifar` made"
+    hint = "a run is a directory written by `train-cifar`"
     if not os.path.isdir(folder):  # noqa: PTH112 - Path's raises if the name is too long
         raise UsageError(f"there is no directory `{path}`", hint)
     file = folder / CONFIG_FILE
@@ -81,7 +81,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
             (found for depth in ("*", "*/*") for found in sorted(folder.glob(f"{depth}/{CONFIG_FILE}"))), None
         )
         if inside is not None:
-            hint = f"it has runs in it, for example `{inside.parent}`"
+            hint = f"it contains runs, for example `{inside.parent}`"
         raise UsageError(f"`{path}` is not a run: it has no {CONFIG_FILE}", hint)
     return Run(folder, structure_record(Config, read_record(file, SCHEMA), file))
 

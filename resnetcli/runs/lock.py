@@ -1,4 +1,4 @@
-"""Who may write to a run directory: one process at a time, and a new run only where nothing would be lost."""
+"""Exclusive access to a run directory: one process writes at a time, and a new run never overwrites progress."""
 
 from __future__ import annotations
 

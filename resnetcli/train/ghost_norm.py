@@ -165,7 +165,7 @@ def _rows(tiles: Sequence[Tensor], groups: int) -> list[list[Tensor]]:
 def tiled(norms: Sequence[Grouped], groups: int) -> Iterator[None]:
     """Context manager for a forward pass: prepare the tiles of all layers at once.
 
-    One layer by itself takes ten small kernels on a GPU, which dominate models as small as CIFAR's.
+    Preparing each layer separately takes ten small kernels on a GPU, which dominate models as small as CIFAR's.
     """
     if not norms:
         yield

@@ -48,7 +48,7 @@ def train(
     options: Sequence[TrainOptions], listener: RunListener, *, out: Path | None = None, resume: Path | None = None,
     seeds: int | None = None,
 ) -> TrainOutcome:  # fmt: skip
-    """Train one model or several in turn, unless a signal stops it; a run that fails does not stop the others.
+    """Train one model or several, one after another, unless a signal stops it; a failed run does not stop the others.
 
     Options differ in model and parameters only. Raises UsageError, SpecError and ResourceError for what cannot be
     started or resumed, and if a single run fails.
@@ -142,7 +142,7 @@ def _write_seeds(path: Path, job: TrainJob, seeds: int) -> None:
 
 
 def _single(path: Path, session: Callable[[], SessionOutcome]) -> TrainOutcome:
-    """The outcome of a run by itself."""
+    """The outcome of a run that is not part of a group."""
     try:
         outcome = session()
     except Interrupted as error:

@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 MACHINE = {
     "device_name": "device", "threads": "number of threads", "processes": "number of processes", "versions": "version"
 }  # fmt: skip
-"""What the last digits of the weights depend on besides `Config.bound`, in words."""
+"""Fields outside `Config.bound` that the last digits of the weights depend on, with their names in messages."""
 
 
 @frozen

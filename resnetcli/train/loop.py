@@ -132,7 +132,7 @@ class Trainer:
         self.forward: Callable[[Tensor], Tensor] = self.model
         """The model as a step calls it: itself, compiled, or with gradients averaged over processes."""
         if compile:
-            self.forward = torch.compile(self.model, dynamic=False)  # fuses autocast's casts by itself
+            self.forward = torch.compile(self.model, dynamic=False)  # fuses autocast's casts
         elif dtype in HALVES or self._groups > 1:
             self.forward = StepWeights(self.model, HALVES.get(dtype))
         self.evaluator = Evaluator(

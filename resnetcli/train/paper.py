@@ -1,4 +1,4 @@
-"""What a model's paper says about training it: the recipe, the published test errors, and the ResNet of a depth."""
+"""Training facts from a model's paper: its recipe and its published test errors; and the ResNet of a depth."""
 
 from __future__ import annotations
 

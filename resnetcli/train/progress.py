@@ -139,7 +139,7 @@ def opening(config: Config, run: Path) -> list[str]:
 
 
 def time_text(seconds: float) -> str:
-    """A time for people: `41 s`, `12 min`, `4 h 32 min`, `3 days 4 h`."""
+    """A duration as text: `41 s`, `12 min`, `4 h 32 min`, `3 days 4 h`."""
     if not math.isfinite(seconds):
         return "an unknown time"
     if seconds < 1:

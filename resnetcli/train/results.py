@@ -28,7 +28,7 @@ class RunOutcome:
     summary: Record | None = None
     """`resnet-cli/seeds@2`, with several seeds."""
     unsaved: tuple[str, ...] = ()
-    """What could not be written."""
+    """Outputs that could not be written."""
 
 
 @frozen

@@ -36,7 +36,7 @@ Clock = Callable[[], float]
 WARM_STEPS, MAX_TIMED_STEPS, MIN_TIMED_S = 3, 50, 3.0
 """The first estimate of the time left is over MIN_TIMED_S or MAX_TIMED_STEPS, after WARM_STEPS slow ones."""
 READINGS, CHECKPOINT, EVENTS, THE_RESULT = "readings", "a checkpoint", "TensorBoard events", "the result"
-"""What a session writes, as in its warnings."""
+"""Names of a session's outputs in its warnings."""
 
 
 class Engine(Protocol):
@@ -78,7 +78,7 @@ class SessionOutcome:
     signal: int = 0
     """The signal that stopped it; 0 if none did."""
     unsaved: tuple[str, ...] = ()
-    """What could not be written in the end."""
+    """Outputs that could not be written by the end of the session."""
 
 
 @dataclass

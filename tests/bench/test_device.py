@@ -40,7 +40,7 @@ def test_a_gpu_is_found_by_its_number_and_the_first_without_one() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_that_is_not_there_is_refused_with_those_that_are() -> None:
-    assert refusal("cuda:2") == "error: no device `cuda:2`\nhint: there is `cuda:0` (GPU 0), `cuda:1` (GPU 1)"
+    assert refusal("cuda:2") == "error: no device `cuda:2`\nhint: available: `cuda:0` (GPU 0), `cuda:1` (GPU 1)"
 
 
 @pytest.mark.usefixtures("no_gpu")

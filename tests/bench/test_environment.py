@@ -127,13 +127,14 @@ def reading(**values: object) -> HostState:
     ("after", "reasons"),
     [
         ({"own_s": 30.0, "busy_s": 131.0}, ()),  # others 1 of 40 processor seconds
-        ({"own_s": 30.0, "busy_s": 140.0}, ("other programs took 25% of the processors",)),
-        ({"own_s": 30.0, "busy_s": 134.0, "stolen_s": 5.0}, ("the host took 10% of the CPU time",)),
+        ({"own_s": 30.0, "busy_s": 140.0}, ("other programs used 25% of the CPU time",)),
+        ({"own_s": 30.0, "busy_s": 134.0, "stolen_s": 5.0},
+         ("the host gave 10% of the CPU time to other virtual machines",)),
         ({"own_s": 30.0, "busy_s": 130.0, "throttled_s": 0.05}, ()),
         ({"own_s": 30.0, "busy_s": 130.0, "throttled_s": 2.0},
          ("a CPU limit stopped the process for 20% of the time",)),
         ({"own_s": 30.0, "busy_s": 136.0, "stolen_s": 3.0, "throttled_s": 1.0},
-         ("other programs took 10% of the processors", "the host took 5% of the CPU time",
+         ("other programs used 10% of the CPU time", "the host gave 5% of the CPU time to other virtual machines",
           "a CPU limit stopped the process for 10% of the time")),
     ],
 )  # fmt: skip
@@ -145,7 +146,7 @@ def test_noise_is_what_others_took_in_between(after: dict[str, float], reasons: 
 
 def test_the_load_average_counts_only_where_nothing_better_is_known() -> None:
     busy = reading(load_average=3.0, busy_s=None)
-    assert texts(Ledger(busy, replace(busy, at_s=10.0))) == ("the load average was 3.0 before it began",)
+    assert texts(Ledger(busy, replace(busy, at_s=10.0))) == ("the load average was 3.0 before the measurement",)
     known = reading(load_average=3.0)
     assert texts(Ledger(known, replace(known, at_s=10.0))) == ()
 
@@ -238,7 +239,7 @@ def test_a_machine_without_the_driver_s_program_is_asked_in_vain() -> None:
 
 def test_an_interval_wider_than_a_tenth_of_its_median_is_noisy() -> None:
     assert spread((0.95, 1.04), 1.0) == ()
-    assert [noise.text for noise in spread((0.9, 1.1), 1.0)] == ["the median's interval is 20% wide"]
+    assert [noise.text for noise in spread((0.9, 1.1), 1.0)] == ["the median's 95% CI is 20% wide"]
 
 
 def test_of_noise_of_one_kind_the_worst_is_kept() -> None:

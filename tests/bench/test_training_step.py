@@ -226,7 +226,7 @@ def test_phases_are_medians_over_ten_steps_or_three_of_a_slow_net_or_a_hundred_o
 def test_phases_that_do_not_add_up_are_noise() -> None:
     found = taken((1.0, 2.0, 0.5), 10)
     assert found.inconsistencies(3.5) == found.inconsistencies(3.2) == ()
-    assert found.inconsistencies(2.5)[0].text == "a step's phases add up to 140% of it"
+    assert found.inconsistencies(2.5)[0].text == "the phases add up to 140% of the step time"
 
 
 # --- measured ----------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_a_training_step_by_a_clock_that_ticks_is_known_exactly(ticking: Callabl
     assert m.phases is not None
     assert m.phases.forward == m.phases.backward == m.phases.optimizer == Phase(1 / 64, (1 / 64, 1 / 64))
     assert m.throughput_img_s == 4 * 3 * 64  # 3 s / 12 / 5 windows: three calls between two ticks
-    assert m.noisy[-1].text == "a step's phases add up to 300% of it"  # each is a tick, and the whole is one too
+    assert m.noisy[-1].text == "the phases add up to 300% of the step time"  # each is a tick, and the whole is one too
     assert m.deviation_outputs is None
 
 

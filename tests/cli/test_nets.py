@@ -73,7 +73,7 @@ def test_each_of_several_nets_can_have_its_own_parameters_and_what_is_in_it_is_n
     assert "tiny.yaml n=2" in result.stdout
     tested = run("eval all")
     assert tested.exit_code == 2
-    assert tested.stderr.endswith(f"hint: it has runs in it, for example `{Path('all') / 'tiny'}`\n")
+    assert tested.stderr.endswith(f"hint: it contains runs, for example `{Path('all') / 'tiny'}`\n")
 
 
 def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:

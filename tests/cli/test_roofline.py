@@ -31,7 +31,7 @@ def test_noisy_peaks_do_not_replace_quiet_ones(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     quiet = replace(read_profile("v100"), source="measured", device="cpu")
-    noisy = replace(quiet, launch_s=1e-6, noisy=("other programs took 80% of the processors",))
+    noisy = replace(quiet, launch_s=1e-6, noisy=("other programs used 80% of the CPU time",))
     for peaks, kept in ((noisy, noisy), (quiet, quiet), (noisy, quiet)):
         monkeypatch.setattr(
             "resnetcli.roofline.calibrate.measure_device_peaks", lambda device, report, peaks=peaks: peaks
@@ -68,7 +68,7 @@ def test_peaks_of_a_busy_machine_are_reported_by_every_command_in_every_format(
     from resnetcli.roofline.profiles import cache_file, read_profile, write_profile
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    reason = "other programs took 80% of the processors"
+    reason = "other programs used 80% of the CPU time"
     file = tmp_path / "busy.json"
     for path in (cache_file("cpu"), file):
         write_profile(replace(read_profile("v100"), source="measured", device="cpu", noisy=(reason,)), path)
@@ -178,7 +178,7 @@ def test_noise_is_reported_on_stderr_beside_csv(monkeypatch: pytest.MonkeyPatch)
     shown = run("explain resnet18 --device cpu --format csv")
     assert shown.exit_code == 0
     assert (
-        "warning: noisy, measure resnet18 again on a quiet machine: other programs took 50% of the processors"
+        "warning: noisy, measure resnet18 again on a quiet machine: other programs used 50% of the CPU time"
         in shown.stderr
     )
 

@@ -99,8 +99,8 @@ def test_a_noisy_run_is_marked_and_cannot_become_a_baseline(tmp_path: Path) -> N
     base = tmp_path / "base.json"
     result = run([*QUICK.split(), "--save", str(base)])
     assert result.exit_code == 3
-    assert "error: not saved: the run was noisy: other programs took 40% of the processors" in result.stderr
-    assert "noisy: other programs took 40% of the processors" in result.stdout  # the table still appears
+    assert "error: not saved: the run was noisy: other programs used 40% of the CPU time" in result.stderr
+    assert "noisy: other programs used 40% of the CPU time" in result.stdout  # the table still appears
     assert not base.exists()
 
 

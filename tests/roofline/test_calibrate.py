@@ -53,7 +53,7 @@ def test_peaks_by_a_ticking_clock_are_exact(ticking: Callable[[], float]) -> Non
 @pytest.mark.usefixtures("_small")
 def test_peaks_measured_on_a_busy_machine_are_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs take sixteen of two processors' twenty seconds, or none."""
-    for busy_s, noisy in ((16.0, ("other programs took 80% of the processors",)), (0.0, ())):
+    for busy_s, noisy in ((16.0, ("other programs used 80% of the CPU time",)), (0.0, ())):
         after = replace(QUIET, at_s=10.0, own_s=4.0, busy_s=(QUIET.busy_s or 0.0) + 4.0 + busy_s)
         readings = iter([QUIET, after])
         monkeypatch.setattr(calibration, "read_environment", lambda place, readings=readings: next(readings))

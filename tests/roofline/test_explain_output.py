@@ -31,8 +31,9 @@ def test_a_ratio_to_zero_is_none() -> None:
     found = TimeDifference(net, pool)
     assert [found.ratio_of(name) for name in ("macs", "activations", "kernels")] == [None, None, 1.0]
     assert TimeDifference(pool, pool).ratio_of("macs") == 1.0
-    assert "with MACs where it has none" in describe_explanation(net, found)
-    assert "work: MACs where it has none, activations where it has none" in difference_lines(found)[1]
+    none = "(the other model has none)"
+    assert f"with MACs {none}" in describe_explanation(net, found)
+    assert f"work: MACs {none}, activations {none}" in difference_lines(found)[1]
 
 
 def test_the_summary_names_the_largest_cause() -> None:
@@ -86,7 +87,7 @@ def test_the_summary_names_the_kind_of_step_that_differs_most_whichever_model_is
 
 
 def test_the_record_says_which_runs_were_noisy() -> None:
-    reasons = ["other programs took 40% of the processors"]
+    reasons = ["other programs used 40% of the CPU time"]
     noisy = explain("net", one_convolution(), "Net", ROUND, measurement=measured(1.0, noisy=NOISE))
     quiet = replace(noisy, measurement=measured(1.0))
     tried = Suggestion("--fold-bn", noisy.eager, "", measurement=noisy.measurement)
@@ -120,8 +121,8 @@ def test_the_summary_says_that_the_run_was_noisy() -> None:
 
 
 def test_peaks_of_a_busy_machine_are_reported_where_they_are_shown_and_used() -> None:
-    busy = replace(ROUND, noisy=("other programs took 80% of the processors", "the host took 3%\x1b[2J"))
-    reasons = "other programs took 80% of the processors; the host took 3%\ufffd[2J"
+    busy = replace(ROUND, noisy=("other programs used 80% of the CPU time", "the host took 3%\x1b[2J"))
+    reasons = "other programs used 80% of the CPU time; the host took 3%\ufffd[2J"
     assert noisy_lines(busy) == [f"noisy, calibrate again on a quiet machine: {reasons}"]
     warning = (
         f"the device peaks were measured on a busy machine ({reasons}); run `resnet-cli calibrate` when it is quiet"

@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, mon
 
 
 def test_noise_is_kept_and_may_be_missing() -> None:
-    noisy = replace(DEVICE, noisy=("other programs took 80% of the processors",))
+    noisy = replace(DEVICE, noisy=("other programs used 80% of the CPU time",))
     assert from_json(json.loads(json.dumps(device_profile_record(noisy)))) == noisy
     silent = {key: value for key, value in device_profile_record(noisy).items() if key != "noisy"}
     assert from_json(silent) == DEVICE

@@ -80,7 +80,7 @@ def test_what_cannot_be_done_is_refused(how: dict[str, Any], message: str) -> No
 
 def test_labels_beyond_the_classes_are_refused() -> None:
     of = data(classes=5)
-    with pytest.raises(UsageError, match="not all of its 4 classes"):
+    with pytest.raises(UsageError, match="do not match its 4 classes"):
         Trainer(tiny(), SHORT, replace(of, classes=4))
 
 
