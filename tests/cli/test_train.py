@@ -164,7 +164,10 @@ def test_a_run_s_model_is_read_like_any_file_of_unknown_origin(folder: Path) -> 
         ("train-cifar --depth 20 --seeds 0", "`--seeds 0` is out of range"),
         ("train-cifar --depth 20 --bn-batch 0", "`--bn-batch 0` is out of range\nhint: from 2 to 65,536"),
         ("train-cifar --depth 20 --bn-batch 100", "hint: choose a `--bn-batch` that divides `batch_size`"),
-        ("train-cifar --depth 20 --batch-size 100 --bn-batch 64", "hint: `--bn-batch` divides `--batch-size`"),
+        (
+            "train-cifar --depth 20 --batch-size 100 --bn-batch 64",
+            "hint: choose a `--bn-batch` that divides `--batch-size`",
+        ),
         ("train-cifar --depth 20 --dtype fp17", "dtype `fp17` is not supported in training"),
         ("train-cifar --depth 20 --device gpu", "did you mean `cuda`"),
         ("train-cifar --depth 20 --device cpu --cuda-graph", "`--cuda-graph` requires a GPU"),
