@@ -9,7 +9,7 @@ from typing import cast
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`."""
 OTHER_ALLOCATORS = ("mallctl", "tc_malloc", "mi_malloc")
-"""Symbols that only jemalloc, tcmalloc and mimalloc have, which are loaded before the C library where they are used."""
+"""Symbols that only jemalloc, tcmalloc and mimalloc have, which, if used, are loaded before the C library."""
 
 
 def keep_freed_memory() -> None:
@@ -37,7 +37,7 @@ def _set(parameters: Mapping[int, int]) -> None:
 
 
 def _mallopt() -> Callable[[int, int], object] | None:
-    """glibc's; None for another C library, and where another allocator has been loaded before it."""
+    """glibc's; None for another C library, and if another allocator was loaded before it."""
     try:
         loaded = ctypes.CDLL(None)
         # Not by the address of `malloc`, which in some programs, Debian's Python among them, is the program's own stub.

@@ -45,7 +45,7 @@ class Noise(NamedTuple):
 
     kind: str
     share: float | None = None
-    """How much, in the kind's own unit; None where it has none."""
+    """How much, in the kind's own unit; None if it has none."""
     cause: str = ""
 
     @property
@@ -65,7 +65,7 @@ def worst_noise(noise: Iterable[Noise]) -> list[Noise]:
 
 @frozen
 class Gpu:
-    """One reading of a GPU; None where the driver does not report a value."""
+    """One reading of a GPU; None if the driver does not report a value."""
 
     clock_mhz: float | None
     memory_clock_mhz: float | None
@@ -74,13 +74,13 @@ class Gpu:
     slowed: tuple[str, ...] | None
     """Why it runs below its clocks, other than ordinary power management."""
     other_processes: int | None
-    """Programs on it besides this process and its parent; None also where this process is not listed, as is usual in
+    """Programs on it besides this process and its parent; None also if this process is not listed, as is usual in
     containers."""
 
 
 @frozen
 class HostState:
-    """The machine at one moment; None where it does not report a value. Sums are over our processors."""
+    """The machine at one moment; None if it does not report a value. Sums are over our processors."""
 
     at_s: float
     """Monotonic time in seconds."""

@@ -52,7 +52,7 @@ def footprint(
 
 
 def driver_memory(process: int, ask: Ask = ask) -> int | None:
-    """GPU bytes of a process by the driver; None where it does not list the process, as in most containers."""
+    """GPU bytes of a process by the driver; None if it does not list the process, as in most containers."""
     listed = ask(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]) or ""
     sizes = []
     for line in listed.splitlines():

@@ -262,7 +262,7 @@ def measure_interleaved(
     """The plans' models, all on the device at once, timed in interleaved rounds for about `time_budget_s` each.
 
     Shares of the budget and clocks are as `measure` has them. A model that does not fit into memory is left out of the
-    rounds. Raises UsageError for an impossible device or batch size, ResourceError where models fit one by one but not
+    rounds. Raises UsageError for an impossible device or batch size, ResourceError if models fit one by one but not
     all at once.
     """
     place = torch.device(devices.find(device))

@@ -39,7 +39,7 @@ class Timing:
     min_s: float
     p90_s: float
     p99_s: float | None
-    """None where there are too few samples for one."""
+    """None if there are too few samples for one."""
     n: int
     stopped: Literal["precise", "budget"]
     """Why there are n samples: the interval came within 1% of the median, or the time budget ended."""
@@ -214,7 +214,7 @@ def measure(
 
 
 def measure_idle(place: torch.device, clock: Clock, sleep: Sleep) -> IdleMeter | None:
-    """The device's meter, after some seconds of rest; None where there is none, or it fails.
+    """The device's meter, after some seconds of rest; None if there is none, or it fails.
 
     Within `on_device`: with a context a GPU draws more than without, whether or not anything runs.
     """

@@ -45,12 +45,12 @@ class Setup:
     deviation_outputs: float | None
     """Of the outputs likewise."""
     tolerance: float | None
-    """Maximum of both; None where the options compute exactly what eager fp32 does."""
+    """Maximum of both; None if the options compute exactly what eager fp32 does."""
     prepare_s: float
     """Casting, folding, tracing, compiling and the first call; not drawing and calibrating the weights."""
     first_call_s: float
     peak_memory_bytes: int | None
-    """Above the weights, the input included, in one call; None where it cannot be measured."""
+    """Above the weights, the input included, in one call; None if it cannot be measured."""
     live_peak_bytes: int | None = None
     """Derived, not measured: peak of the tensors above weights (and momentum), by the plan; eager only."""
 
@@ -78,7 +78,7 @@ class Prepared:
     call: Callable[[], object]
     images: Tensor
     check: Callable[[], Deviation] | None
-    """To be called after the first call; None where the options compute exactly what eager fp32 does."""
+    """To be called after the first call; None if the options compute exactly what eager fp32 does."""
     seconds: float
     """Casting, folding, tracing."""
     plan: Plan
@@ -92,7 +92,7 @@ class Prepared:
 def out_of_memory_message(plan: Plan, batch_size: int, place: torch.device, options: RunOptions) -> tuple[str, str]:
     """Subject and hint for an out-of-memory error; the hint names a batch that may fit: the half, or less by the plan.
 
-    The hint is empty where none may.
+    The hint is empty if none may fit.
     """
     most = batch_size // 2
     if not is_traced(plan):  # the memory of a PyTorch model is unknown
@@ -168,7 +168,7 @@ def set_up(
                          "omit `--mode train`")  # fmt: skip
     subject, hint = out_of_memory_message(plan, batch_size, place, options)
     require(subject, batch_size * _widest(plan) * torch.float32.itemsize, place, hint)
-    if options.mode == "train":  # at least half of it where activations are cast to bf16
+    if options.mode == "train":  # at least half of it if activations are cast to bf16
         require(subject, memory(plan, "train").bytes(batch_size) // (2 if options.dtype == "bf16" else 1), place, hint)
     with pytorch_model(plan, place, batch_size) if is_traced(plan) else nullcontext(build_random(plan, place)) as net:
         # Never zeros: computing on zeros draws less power and can be faster.

@@ -103,7 +103,7 @@ def sample_interleaved(
 
     Drifts and stalls then affect all models alike. A median or a ratio to the model `base` is precise when its 95%
     interval is within `tolerance` of it. A sample lasts max(1 ms, 100 ticks of the clock). There are at least `least`
-    rounds, over at least `least_s`; three suffice where that would take more than four budgets.
+    rounds, over at least `least_s`; three suffice if that would take more than four budgets.
     """
     start = clock()
     calls = tuple(repeats(timer, max(1e-3, 100 * tick_s)) for timer in timers)
@@ -145,7 +145,7 @@ def sample(
 def throughput(timer: Timer, clock: Clock, *, budget_s: float, call_s: float, windows: int = 5) -> float:
     """Calls a second, the median over windows of back-to-back calls; `call_s` is about how long one takes.
 
-    Fewer windows where they would take twice the budget.
+    Fewer windows if they would take twice the budget.
     """
     calls = max(1, round(budget_s / windows / call_s))
     start = clock()

@@ -192,7 +192,7 @@ def seconds_of(step: Step, place: torch.device, clock: Clock) -> tuple[float, fl
 def time_phases(
     timed: Callable[[], tuple[float, float, float]], clock: Clock, *, budget_s: float, least: int = 10
 ) -> Phases:
-    """Time steps by phase until the budget ends: at least `least`, or three where that takes four budgets."""
+    """Time steps by phase until the budget ends: at least `least`, or three if that takes four budgets."""
     start = clock()
     steps: list[tuple[float, float, float]] = []
     while True:

@@ -32,7 +32,7 @@ class Ratio:
 
     @property
     def outcome(self) -> Outcome:
-        """A difference only where the interval excludes 1 and the ratio is beyond the noise floor."""
+        """A difference only if the interval excludes 1 and the ratio is beyond the noise floor."""
         low, high = self.interval
         if low > 1 and self.ratio - 1 > self.floor:
             return "slower"

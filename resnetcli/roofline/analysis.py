@@ -209,7 +209,7 @@ class TimeDifference:
         return counts | {"bytes": (old.bytes, new.bytes), "kernels": (old.kernels, new.kernels)}
 
     def ratio_of(self, figure: str) -> float | None:
-        """The model's figure / the other's; None where only the other's is 0."""
+        """The model's figure / the other's; None if only the other's is 0."""
         old, new = self.figures[figure]
         if old == new:
             return 1.0

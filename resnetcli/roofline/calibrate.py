@@ -93,7 +93,7 @@ def measure_device_peaks(
 
 @contextmanager
 def _autotuned(place: torch.device) -> Iterator[None]:
-    """Context manager: autotune a GPU's convolutions, as where models are measured."""
+    """Context manager: autotune a GPU's convolutions, as in measurements of models."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or place.type == "cuda"
     try:

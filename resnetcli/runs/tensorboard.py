@@ -59,7 +59,7 @@ class EventWriter:
     """A session's event file, to append to. Points that cannot be written are written with the next."""
 
     def __init__(self, run: Path, clock: Callable[[], float] = time.time) -> None:
-        """For a run whose readings are cut off where the session resumes. Raises UsageError as `import_package`."""
+        """For a run whose readings end where the session resumes. Raises UsageError as `import_package`."""
         self._events, self._summaries, self._records = import_package()
         self._run, self._size, self._clock = run, 0, clock
         self._waiting = read_metrics(run)

@@ -60,7 +60,7 @@ def evaluate(
 ) -> Evaluation:
     """The model's error on images, uint8 (n, c, h, w), on any device.
 
-    In fp32, also where training rounds to bf16, so that the error does not depend on the machine by more than fp32's
+    In fp32, also if training rounds to bf16, so that the error does not depend on the machine by more than fp32's
     rounding. `weights`: replace the model's own, by name. The model keeps its mode.
     """
     device = next(model.parameters()).device

@@ -42,7 +42,7 @@ class DataParallel(Protocol):
 
 @frozen(kw_only=True)
 class TrainOptions:
-    """Options of a training run; None where the user gave none."""
+    """Options of a training run; None: not given."""
 
     model: str | None = None
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +84,7 @@ MAY_CHANGE = ("data_dir", "download", "device", "threads", "checkpoint_every", "
 
 
 def with_defaults(options: TrainOptions, device: str) -> TrainOptions:
-    """Fill in the fastest settings of the device where the user gave none.
+    """Fill in the fastest settings of the device for options that the user did not give.
 
     On a GPU: TF32, channels_last and a CUDA graph; the error is below that between two seeds. fp32 without TF32 stays
     NCHW, which is faster in cuDNN; several processes use no graph.
