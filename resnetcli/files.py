@@ -10,10 +10,11 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from resnetcli.errors import ResourceError, UsageError
+from resnetcli.errors import ResourceError, UsageError, any_of, nearest, typed
 from resnetcli.structure import parse_json
 
 StrPath = str | os.PathLike[str]
@@ -37,7 +38,7 @@ def open_regular(
         with Path(path).open("rb") as file:
             yield file
     except OSError as problem:
-        raise UsageError(f"cannot read `{label}`: {reason(problem)}", hint) from None
+        raise UsageError(f"cannot read `{label}`: {reason(problem)}", hint or _UNREADABLE) from None
 
 
 def require_regular(path: StrPath, hint: str = "", *, label: str = "", error: type[UsageError] = UsageError) -> int:
@@ -46,13 +47,13 @@ def require_regular(path: StrPath, hint: str = "", *, label: str = "", error: ty
     try:
         status = Path(path).stat()
     except FileNotFoundError:
-        raise error(f"no such file: `{label}`", hint) from None
+        raise error(f"no such file: `{label}`", hint or missing_hint(path)) from None
     except (OSError, ValueError) as problem:
-        raise error(f"cannot read `{label}`: {reason(problem)}", hint) from None
+        raise error(f"cannot read `{label}`: {reason(problem)}", hint or _UNREADABLE) from None
     if stat.S_ISDIR(status.st_mode):
-        raise error(f"`{label}` is a directory", hint)
+        raise error(f"`{label}` is a directory", hint or "give a file in it")
     if not stat.S_ISREG(status.st_mode):
-        raise error(f"`{label}` is not a regular file", hint)
+        raise error(f"`{label}` is not a regular file", hint or "copy its content into a file")
     return status.st_size
 
 
@@ -67,7 +68,7 @@ def read_bounded(
             data += file.read(limit - size)
     if len(data) > limit:
         allowed = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
-        raise error(f"`{label or path}` is larger than {allowed}", hint)
+        raise error(f"`{label or path}` is larger than {allowed}", hint or "check that it is the right file")
     return data
 
 
@@ -94,15 +95,36 @@ def require_exists(path: StrPath) -> None:
     try:
         Path(path).stat()
     except FileNotFoundError:
-        raise UsageError(f"there is no file or directory `{path}`") from None
+        raise UsageError(f"there is no file or directory `{path}`", missing_hint(path)) from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read `{path}`: {reason(error)}") from None
+        raise UsageError(f"cannot read `{path}`: {reason(error)}", _UNREADABLE) from None
 
 
 def require_directory_or_free(path: StrPath) -> None:
     """Raise UsageError if the path exists and is not a directory."""
     if not is_directory(path) and os.path.lexists(path):
-        raise UsageError(f"`{path}` is not a directory")
+        raise UsageError(f"`{path}` is not a directory", "give a directory, or a new name")
+
+
+_UNREADABLE = "check its name and its permissions"
+
+
+def missing_hint(path: StrPath) -> str:
+    """The hint for a path that does not exist: similar names beside it, or its directory that is missing, too."""
+    place = Path(path)
+    names: list[str] = []
+    with suppress(OSError, ValueError):
+        if not place.parent.is_dir():
+            return f"there is no directory `{place.parent}` either"
+        with os.scandir(place.parent) as entries:
+            names = sorted(entry.name for entry in islice(entries, MAX_LISTED) if not entry.name.startswith("."))
+    if close := nearest(place.name, names):
+        return f"did you mean {any_of([typed(place.with_name(name)) for name in close])}?"
+    return "check the path"
+
+
+MAX_LISTED = 1000
+"""Names of a directory that are compared with a missing one."""
 
 
 def reason(error: Exception) -> str:

@@ -56,7 +56,7 @@ def command_line(command: str, words: Sequence[str]) -> str:
     return shlex.join(["resnet-cli", *command.split(), *words])
 
 
-def typed_words(model: ModelArgs) -> list[str]:
+def model_words(model: ModelArgs) -> list[str]:
     """A model and its parameters as they are typed."""
     name, parameters = model
     return [name, *(f"{key}={value}" for key, value in parameters.items())]
@@ -95,7 +95,8 @@ def _set(name: str, value: str, word: str, models: list[ModelArgs]) -> None:
             raise UsageError(f"`{word}`: `{value}` is not a whole number", f"for example `{name}=8`")
         known = literal(value) if number is None else number
         if name in parameters and parameters[name] != known:
-            raise UsageError(f"`{name}` is set twice for one model")
+            hint = f"set it once: `{name}={parameters[name]}` or `{word}`"
+            raise UsageError(f"`{name}` is set twice for one model", hint)
         parameters[name] = known
 
 

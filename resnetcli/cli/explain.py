@@ -30,9 +30,9 @@ from resnetcli.cli.arguments import (
     asked_models,
     command_line,
     complete_model,
+    model_words,
     refuse_device_name,
     split_words,
-    typed_words,
 )
 from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import UsageError, clean
@@ -166,7 +166,7 @@ def _one_model_hint(
     references: Sequence[ModelArgs], vs: str | None, device: str | None, device_profile: str | None
 ) -> str:
     """The command with the first model, and the second one as `--vs` if it was not given."""
-    first, *others = (typed_words(reference) for reference in references)
+    first, *others = (model_words(reference) for reference in references)
     other = " ".join(others[0] if vs is None else others[-1])
     source = ["--device-profile", device_profile] if device_profile else ["--device", device or "cpu"]
     return f"for example `{command_line('explain', [*first, '--vs', other, *source])}`"

@@ -16,7 +16,7 @@ from resnetcli.cli.app import (
     print_output,
     warn_without_heads,
 )
-from resnetcli.cli.arguments import asked_models, command_line, complete_model, typed_words
+from resnetcli.cli.arguments import asked_models, command_line, complete_model, model_words
 from resnetcli.errors import UsageError
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -61,7 +61,7 @@ def reconcile(
     models, figure = _model_and_figure(words)
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        one = command_line("reconcile", [*typed_words(asked[0]), *figure.split()])
+        one = command_line("reconcile", [*model_words(asked[0]), *figure.split()])
         raise UsageError(f"`reconcile` takes one model, not {len(asked)}", f"one at a time: `{one}`")
     ((name, given),) = asked
     result = report.reconcile(name, figure, given, input=input, aux=aux, zoo=zoo)

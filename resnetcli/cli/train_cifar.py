@@ -326,7 +326,7 @@ def _one_model(words: list[str], zoo: Zoo) -> tuple[str, dict[str, int]]:
 
 def _path(text: str | None) -> Path | None:
     if text is not None and (not text or "\0" in text):
-        raise UsageError("a directory needs a name, without null characters")
+        raise UsageError("a directory needs a name, without null characters", "for example `runs/test`")
     return None if text is None else Path(text)
 
 

@@ -66,7 +66,7 @@ def _writer(source: Path, share: float, log: Callable[[str], object]) -> tuple[s
     parts, last = read_parts(location)
     train, test = join_parts(parts), join_parts([last])
     if not len(train) or not len(test):
-        raise UsageError(f"`{source}` has no training images or no test images")
+        raise UsageError(f"`{source}` has no training images or no test images", "both are required")
     if (len(train), len(test)) != (official.train, official.test):
         return None, lambda folder: write_custom(folder, train, test, official.class_names)
     if location.version == "binary":

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from resnetcli.errors import UsageError, first_line
+from resnetcli.files import missing_hint
 from resnetcli.net.memory import physical_memory
 
 SLACK = 2**28
@@ -23,6 +24,8 @@ _CHECKPOINT = (
     "pickles can run code and are not opened: name the class, `net.py:Net`, or save the model by"
     " `torch.jit.script(model).save('model.pt')`"
 )
+_CLASS = "give the class instead: `net.py:Net`"
+_AGAIN = "save it again with this version of PyTorch, or give the class: `net.py:Net`"
 
 
 def open_archive(file: str) -> nn.Module:
@@ -30,25 +33,28 @@ def open_archive(file: str) -> nn.Module:
     try:
         size = Path(file).stat().st_size
         if not Path(file).is_file():
-            raise UsageError(f"`{file}` is not a regular file")
+            raise UsageError(f"`{file}` is not a regular file", _CLASS)
         if not zipfile.is_zipfile(file):
             raise UsageError(f"`{file}` is not a TorchScript archive or an exported program", _CHECKPOINT)
         with zipfile.ZipFile(file) as archive:
             names = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             total = sum(info.file_size for info in archive.infolist())
             if total > min(size + SLACK, physical_memory()):
-                raise UsageError(f"`{file}` unpacks to {total:,} bytes from a file of {size:,}: too large")
+                raise UsageError(f"`{file}` unpacks to {total:,} bytes from a file of {size:,}: too large", _CLASS)
             if "constants.pkl" in names and any(name.startswith("code/") for name in names):
                 return _script(file)
             graphs = [info for name, info in names.items() if re.fullmatch(r"models/[^/]+\.json", name)]
             if len(graphs) != 1:
                 raise UsageError(f"`{file}` holds weights or a pickled module, not a TorchScript program", _CHECKPOINT)
             if graphs[0].file_size > MAX_GRAPH:
-                raise UsageError(f"`{file}` has a graph of {graphs[0].file_size:,} bytes; at most {MAX_GRAPH:,}")
+                raise UsageError(
+                    f"`{file}` has a graph of {graphs[0].file_size:,} bytes; at most {MAX_GRAPH:,}", _CLASS
+                )
             _require_plain(file, json.loads(archive.read(graphs[0])))
     except (OSError, zipfile.BadZipFile, ValueError, RecursionError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise UsageError(f"`{file}`: {why}") from None
+        if isinstance(error, FileNotFoundError):
+            raise UsageError(f"`{file}`: no such file", missing_hint(file)) from None
+        raise UsageError(f"`{file}`: cannot be read ({error})", _AGAIN) from None
     return _exported(file)
 
 
@@ -57,7 +63,7 @@ def _script(file: str) -> nn.Module:
         with torch.device("cpu"):
             model: nn.Module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}") from None
+        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}", _AGAIN) from None
     return model
 
 
@@ -101,7 +107,7 @@ def _exported(file: str) -> nn.Module:
         with torch.device("cpu"):
             model = torch.export.load(file).module()
     except Exception as error:
-        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}") from None
+        raise UsageError(f"`{file}` cannot be loaded: {first_line(error)}", _AGAIN) from None
     finally:
         if before is None:
             del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]

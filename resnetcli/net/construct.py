@@ -37,7 +37,8 @@ def constructor(
                 f"`{label}` cannot be constructed: {model_error_text(error)}{line}", _hint(signed, error, given)
             ) from None
         if not isinstance(module, nn.Module):
-            raise UsageError(f"`{title}` returns a {type(module).__name__}, not a torch.nn.Module")
+            what = f"`{title}` returns a {type(module).__name__}, not a torch.nn.Module"
+            raise UsageError(what, "name a class of modules, or a function that returns one")
         return module
 
     return make

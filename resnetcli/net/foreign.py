@@ -159,8 +159,9 @@ def _timm(name: str, parameters: Mapping[str, Any]) -> Factory:
 
 
 def _in_archive(file: str, parameters: Mapping[str, Any]) -> Factory:
-    if parameters:
-        raise UsageError(f"`{file}` is a saved model: `{next(iter(parameters))}` cannot be set")
+    for key, value in parameters.items():
+        hint = f"omit `{key}={value}`, or give its class: `net.py:Net {key}={value}`"
+        raise UsageError(f"`{file}` is a saved model: `{key}` cannot be set", hint)
     return Factory(Path(file).name, "", lambda: open_archive(file), file)
 
 
@@ -176,8 +177,11 @@ def _in_module(source: str, name: str, module: ModuleType, parameters: Mapping[s
             raise UsageError(f"`{source}` has no `{name}`", did_you_mean(name, known, listed, before=f"{source}:"))
     title = name.rpartition(".")[2]
     if isinstance(member, nn.Module):
-        if parameters:
-            raise UsageError(f"`{name}` in `{source}` is already constructed: `{next(iter(parameters))}` cannot be set")
+        for key, value in parameters.items():
+            what = f"`{name}` in `{source}` is already constructed: `{key}` cannot be set"
+            kind = type(member).__name__
+            other = f", or give its class: `{source}:{kind} {key}={value}`" if hasattr(module, kind) else ""
+            raise UsageError(what, f"omit `{key}={value}`{other}")
         return Factory(title, "", lambda: member, file, shared=True)
     if not callable(member):
         hint = ""

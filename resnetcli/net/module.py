@@ -184,7 +184,9 @@ def _calls(plan: Plan, root: nn.Module, factory: dict[str, Any]) -> Iterator[_Ca
             yield _Call(None, "", function, sources[0], sources, last_used[index])
             continue
         if isinstance(op, Traced):
-            raise UsageError(f"`{plan.name}` is a PyTorch model: it cannot be built from its plan")
+            raise UsageError(
+                f"`{plan.name}` is a PyTorch model: it cannot be built from its plan", "construct it by its own class"
+            )
         settings = ModuleSettings(vectors[0], index in overwritten, factory)
         module = op.module(plan.steps[sources[0]].shape, settings)
         siblings, name = _register(module, step.path, groups)

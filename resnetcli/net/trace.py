@@ -83,14 +83,15 @@ def per_image(two: Trace, four: Trace) -> Trace:
     """The cost of two images, halved. Raises UsageError unless four images cost twice as much."""
     steps, title = [two.plan.steps[0]], two.plan.title
     if [step.path for step in two.plan.steps] != [step.path for step in four.plan.steps]:
-        raise UsageError(f"`{title}` does not run on one image, and runs other layers on four than on two")
+        what = "runs other layers on four than on two"
+        raise UsageError(f"`{title}` does not run on one image, and {what}", _OTHER_INPUT)
     for step, other in zip(two.plan.steps[1:], four.plan.steps[1:], strict=True):
         assert isinstance(step.op, Traced)
         assert isinstance(other.op, Traced)
         products, elements = step.op.products, step.op.elements
         if (products * 2, elements * 2) != (other.op.products, other.op.elements) or products % 2 or elements % 2:
             what = f"`{step.path}` does not cost twice as much on four as on two"
-            raise UsageError(f"`{title}` does not run on one image, and {what}")
+            raise UsageError(f"`{title}` does not run on one image, and {what}", _OTHER_INPUT)
         op = dataclasses.replace(step.op, products=products // 2, elements=elements // 2)
         batched = step.shape.n * 2 == other.shape.n
         shape = dataclasses.replace(step.shape, n=step.shape.n // 2) if batched else step.shape
@@ -107,8 +108,11 @@ def _failed(error: BaseException, recorder: Recorder | None, inputs: Inputs, tit
     on = f"an image of {image}" if image else f"an input of {describe_inputs(inputs)}"
     text = f"`{title}` fails on {on}{where}: {model_error_text(error)}{line}"
     if recorder is None or not isinstance(error, Exception):
-        return UsageError(text)
-    return RunError(text, f"`--input` takes other sizes and kinds: {FORMS}")
+        return UsageError(text, "construct and run it in Python to see the traceback")
+    return RunError(text, _OTHER_INPUT)
+
+
+_OTHER_INPUT = f"`--input` takes other sizes and kinds: {FORMS}"
 
 
 def _hint(attempts: Sequence[Callable[[], nn.Module]], inputs: Inputs, name: str, title: str, problem: str) -> str:

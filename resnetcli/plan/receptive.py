@@ -77,7 +77,8 @@ def receptive(plan: Plan) -> tuple[Receptive, ...]:
     PyTorch model.
     """
     if is_traced(plan):
-        raise UsageError("receptive fields require a spec: a PyTorch model's connections are unknown")
+        raise UsageError("receptive fields require a spec: a PyTorch model's connections are unknown",
+                         "omit `--receptive`, or write a spec of the model")  # fmt: skip
     axes = [_along(plan, 0), _along(plan, 1)]
     spans = [
         [_span(seen, getattr(step.shape, axis)) for seen, step in zip(along, plan.steps, strict=True)]

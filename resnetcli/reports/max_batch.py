@@ -103,7 +103,7 @@ def max_batch(
     """
     room = parse_bytes(available, "memory")
     if optimizer is not None and mode == "infer":
-        raise UsageError("`--optimizer` requires `--mode train`")
+        raise UsageError("`--optimizer` requires `--mode train`", "add `--mode train`, or omit `--optimizer`")
     phase: Mode = _choose(mode, get_args(Mode), "mode")
     precision: Dtype = _choose(dtype, get_args(Dtype), "dtype")
     state: Optimizer = _choose(optimizer or "sgd", get_args(Optimizer), "optimizer")

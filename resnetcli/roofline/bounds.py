@@ -142,7 +142,8 @@ def lower_bound(
         steps.append(_step_cost(device_peaks, flops, compute_s, moved, batch_size, size))
     total = add_costs(steps)
     if not total.kernels:
-        raise UsageError(f"`{plan.name}` launches no kernels, so it has no lower bound")
+        problem = f"`{plan.name}` launches no kernels, so it has no lower bound"
+        raise UsageError(problem, "add a layer that computes, e.g. `3x3 64`")
     if not math.isfinite(total.lower_bound_s) or total.lower_bound_s <= 0:
         problem = f"the peaks of {device_peaks.name} give `{plan.name}` a lower bound of {total.lower_bound_s:g} s"
         raise UsageError(problem, "check the device profile")

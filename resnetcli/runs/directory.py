@@ -16,7 +16,7 @@ from resnetcli.errors import UsageError
 from resnetcli.files import load_json, write_atomic, write_json
 from resnetcli.frozen import frozen
 from resnetcli.runs.config import Config, PublishedError
-from resnetcli.runs.layout import CONFIG_FILE, MODEL_FILE, RECIPE_FILE, RESULT_FILE, SPEC_FILE
+from resnetcli.runs.layout import CONFIG_FILE, EDITED, MODEL_FILE, RECIPE_FILE, RESULT_FILE, SPEC_FILE
 from resnetcli.runs.lock import lock_directory, require_begun, writing
 from resnetcli.structure import Check, Count, StructureError, structure
 
@@ -99,7 +99,7 @@ def structure_record(cls: type[T], record: Record, path: Path) -> T:
     try:
         return structure(cls, record)
     except StructureError as error:
-        raise UsageError(f"`{path}` is invalid: {error}") from None
+        raise UsageError(f"`{path}` is invalid: {error}", EDITED) from None
 
 
 def _is_number(value: object) -> bool:

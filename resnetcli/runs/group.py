@@ -14,7 +14,7 @@ from resnetcli.errors import UsageError
 from resnetcli.files import write_json
 from resnetcli.frozen import frozen
 from resnetcli.runs.directory import read_record, structure_record
-from resnetcli.runs.layout import GROUP_FILE, is_folder_name
+from resnetcli.runs.layout import EDITED, GROUP_FILE, is_folder_name
 from resnetcli.structure import Bounds, Check
 
 SCHEMA = "resnet-cli/group@2"
@@ -51,7 +51,7 @@ def read_group(path: Path) -> Group | None:
         return None
     listing = structure_record(_Listing, read_record(file, SCHEMA), file)
     if len(listing.runs) > MAX_RUNS[listing.kind] or len(set(listing.runs)) < len(listing.runs):
-        raise UsageError(f"`{file}` is invalid: too many runs, or one of them twice")
+        raise UsageError(f"`{file}` is invalid: too many runs, or one of them twice", EDITED)
     return Group(path, listing.kind, tuple(path / name for name in listing.runs))
 
 

@@ -47,3 +47,7 @@ def is_folder_name(name: object) -> bool:
     if not isinstance(name, str) or is_initial_file(name) or is_run_file(name):
         return False
     return name not in ("", ".", "..") and "/" not in name and name.isprintable()
+
+
+EDITED = "it was edited, or another version wrote it: restore it, or train again"
+"""The hint for an invalid file of a run."""

@@ -17,7 +17,7 @@ from resnetcli.errors import UsageError
 from resnetcli.files import read_bounded, write_atomic
 from resnetcli.frozen import frozen
 from resnetcli.runs.config import MAX_ITERATIONS, Config
-from resnetcli.runs.layout import METRICS_FILE, TABLE_FILE
+from resnetcli.runs.layout import EDITED, METRICS_FILE, TABLE_FILE
 
 READ_EVERY = 100
 """Iterations between readings. More frequent ones would leave a GPU idle while the host waits."""
@@ -165,7 +165,7 @@ def read_metrics(folder: Path, until: int = MAX_ITERATIONS) -> list[Point]:
             break
         point = _point(line)
         if point is None or (points and point.iteration <= points[-1].iteration):
-            raise UsageError(f"`{path}`, line {number}: not a reading of a run")
+            raise UsageError(f"`{path}`, line {number}: not a reading of a run", EDITED)
         points.append(point)
     return [point for point in points if point.iteration <= until]
 

@@ -291,6 +291,9 @@ def _check_settings(model: str, settings: Mapping[str, int], known: Mapping[str,
                 f"`{model}` has no parameter `{name}`", did_you_mean(name, known, f"its parameters: {listed}")
             )
         if type(value) is not int:  # True is an int too
-            raise UsageError(f"`{name}={value}` is not a whole number")
-        if abs(value) > MAX_VALUE or (name == "classes" and not 0 < value <= MAX_CHANNELS):
-            raise UsageError(f"`{name}={value}` is out of range")
+            raise UsageError(f"`{name}={value}` is not a whole number", f"for example `{name}={known[name]}`")
+        low, high = (1, MAX_CHANNELS) if name == "classes" else (-MAX_VALUE, MAX_VALUE)
+        if not low <= value <= high:
+            raise UsageError(
+                f"`{name}={value}` is out of range", f"from {low:,} to {high:,}, e.g. `{name}={known[name]}`"
+            )

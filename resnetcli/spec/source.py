@@ -122,7 +122,7 @@ def parse(source: Source) -> Map:
 
 
 def _too_large(label: str) -> UsageError:
-    return UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB")
+    return UsageError(f"`{label}` is larger than {MAX_BYTES // 1024} KiB", "check that it is a spec, a short YAML file")
 
 
 @dataclass

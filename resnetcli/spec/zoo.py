@@ -120,7 +120,10 @@ class Zoo:
         if origin_of(reference).is_pytorch:
             raise UsageError(f"`{reference}` is a PyTorch model, not a spec", "`profile` and `compare` take it")
         if is_path(reference):
-            return base / reference if base is not None else Path(_model_of(reference))
+            path = base / reference if base is not None else Path(_model_of(reference))
+            if base is None and path.stem in self._folders and not os.path.exists(path):  # noqa: PTH110 - long names
+                raise UsageError(f"no such file: `{reference}`", f"for the model in the zoo, write `{path.stem}`")
+            return path
         if reference in self._folders:
             return self._folders[reference] / f"{reference}.yaml"
         for file in _code_at(reference) if base is None else ():

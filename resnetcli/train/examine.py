@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from resnetcli.bench.device import describe_device, find
-from resnetcli.errors import UsageError
+from resnetcli.errors import UsageError, typed
 from resnetcli.plan.lower import lower
 from resnetcli.runs import checkpoint
 from resnetcli.runs.config import Config
@@ -28,6 +28,7 @@ from resnetcli.train.options import TrainOptions, resolve_device
 from resnetcli.train.results import run_name
 from resnetcli.train.session import require_same
 
+_OMIT = "omit `--checkpoint` to evaluate the last checkpoint that is intact"
 EVAL = "resnet-cli/eval@1"
 
 
@@ -41,7 +42,9 @@ def evaluate_run(
     """
     found = dict(checkpoint.files(run.path))
     if not found:
-        raise UsageError(f"`{run.path}` has no checkpoint yet")
+        raise UsageError(
+            f"`{run.path}` has no checkpoint yet", f"resume it: `resnet-cli train-cifar --resume {typed(run.path)}`"
+        )
     if iteration is not None and iteration not in found:
         known = ", ".join(map(str, sorted(found)))
         raise UsageError(f"`{run.path}` has no checkpoint of iteration {iteration:,}", f"available: {known}")
@@ -62,7 +65,7 @@ def evaluate_run(
         try:
             loaded = checkpoint.load_checkpoint(found[iteration], expected)
         except checkpoint.Damaged as reason:
-            raise UsageError(f"`{found[iteration]}` is damaged: {reason}") from None
+            raise UsageError(f"`{found[iteration]}` is damaged: {reason}", _OMIT) from None
     require_same(loaded.facts.get("config"), config, run.path)
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():

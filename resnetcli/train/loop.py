@@ -390,7 +390,8 @@ class Trainer:
         ]
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise UsageError(f"not a state of `{self.plan.name}`: {'; '.join(sorted(wrong)[:3])}{more}")
+            what = f"not a state of `{self.plan.name}`: {'; '.join(sorted(wrong)[:3])}{more}"
+            raise UsageError(what, "it is of another model, recipe or dtype: use those of its run")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])  # in place: a CUDA graph has its address

@@ -79,7 +79,10 @@ def training_subset(recipe: Recipe, data: Dataset) -> NDArray[np.int64] | None:
     n, labels = len(data.train.images), data.train.labels
     if not n or len(labels) != n or labels.min() < 0 or labels.max() >= data.classes:
         classes = plural(data.classes, "class", "classes")
-        raise UsageError(f"the dataset has {plural(n, 'training image')}, whose labels do not match its {classes}")
+        raise UsageError(
+            f"the dataset has {plural(n, 'training image')}, whose labels do not match its {classes}",
+            "check the dataset: `resnet-cli data check DIR`",
+        )
     if recipe.train_split is None or recipe.train_split == n:
         return None
     if recipe.train_split > n:

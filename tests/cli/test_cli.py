@@ -232,7 +232,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("calibrate --device tpu", "unknown device `tpu`"),
         ("reconcile resnet50", "takes a model and a figure"),
         ("reconcile resnet50 many", "`many` is not a figure"),
-        ("reconcile resnet50 resnet18 4.1G", "takes one model, not 2"),
+        ("reconcile resnet50 resnet18 4.1G", "`reconcile` takes one model, not 2"),
         ("reconcile resnet5 4.1G", "unknown model `resnet5`"),
         ("crosscheck resnet5", "unknown model `resnet5`"),
         ("profile nothing.yaml", "no such file: `nothing.yaml`"),

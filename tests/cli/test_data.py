@@ -125,7 +125,7 @@ def test_a_missing_file_is_refused(command: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     result = run(f"data {command}")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"error: there is no file or directory `{command.split()[1]}`\n"
+    assert result.stderr == f"error: there is no file or directory `{command.split()[1]}`\nhint: check the path\n"
 
 
 def test_classes_without_images_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,6 +315,15 @@ MISUSED = [
     ("reconcile resnet50 4.1G classes=10", "`resnet-cli reconcile resnet50 classes=10 4.1G`"),
     ("reconcile resnet50 classes=10", "`resnet-cli reconcile resnet50 classes=10 4.13G`"),
     ("reconcile resnet50 --macs 4.1G", "give the figure last, without an option"),
+    ("profile net.yml", "did you mean `net.yaml`?"),
+    ("check other/net.yaml", "there is no directory `other` either"),
+    ("compare unlike-anything.yaml", "check the path"),
+    ("profile resnet50.yaml", "for the model in the zoo, write `resnet50`"),
+    ("data check nat.yaml", "did you mean `net.yaml`?"),
+    ("max-batch resnet50 resnet18 --memory 8GB", "one at a time: `resnet-cli max-batch resnet50 --memory 8GB`"),
+    ("max-batch resnet50 --memory 8GB --optimizer adam", "add `--mode train`, or omit `--optimizer`"),
+    ("profile resnet50 classes=0", "from 1 to 1,048,576, e.g. `classes=1000`"),
+    ("profile resnet50 classes=1 classes=2", "set it once: `classes=1` or `classes=2`"),
     ("profile resnet50 --workers 2", "see `resnet-cli profile --help`"),
     ("profile resnet50 --abc", "see `resnet-cli profile --help`"),
     ("profile resnet50 --auy", "did you mean `--aux`?"),
@@ -349,6 +358,14 @@ def test_a_default_in_the_help_is_what_the_code_takes(command: str, defaults: li
     text = " ".join(run(f"{command} --help", COLUMNS="200", TERMINAL_WIDTH="200").stdout.replace("│", " ").split())
     for default in defaults:
         assert default in text
+
+
+def test_receptive_fields_of_a_pytorch_model_have_a_hint() -> None:
+    Path("own.py").write_text("from torch import nn\n\nclass Own(nn.Sequential):\n    pass\n")
+    result = run("profile own.py:Own --receptive")
+    assert result.exit_code == 2
+    assert hint_of(result.stderr) == "hint: omit `--receptive`, or write a spec of the model"
+    assert run("profile own.py:Own").exit_code == 0
 
 
 def test_check_takes_globs_and_info_says_that_it_takes_one_name() -> None:

@@ -292,11 +292,15 @@ def test_classes_are_a_parameter() -> None:
         ({"dept": 20}, "`cifar_resnet` has no parameter `dept`", "did you mean `depth`?"),
         ({"n": 3}, "`cifar_resnet` has no parameter `n`", "its parameters: classes=10, depth=20"),
         ({"input": 3}, "`cifar_resnet` has no parameter `input`", "its parameters: classes=10, depth=20"),
-        ({"classes": 0}, "`classes=0` is out of range", ""),
-        ({"classes": 2**21}, "`classes=2097152` is out of range", ""),
-        ({"depth": 10**13}, "`depth=10000000000000` is out of range", ""),
-        ({"depth": "20"}, "`depth=20` is not a whole number", ""),
-        ({"depth": 20.5}, "`depth=20.5` is not a whole number", ""),
+        ({"classes": 0}, "`classes=0` is out of range", "from 1 to 1,048,576, e.g. `classes=10`"),
+        ({"classes": 2**21}, "`classes=2097152` is out of range", "from 1 to 1,048,576, e.g. `classes=10`"),
+        (
+            {"depth": 10**13},
+            "`depth=10000000000000` is out of range",
+            "from -1,000,000,000,000 to 1,000,000,000,000, e.g. `depth=20`",
+        ),
+        ({"depth": "20"}, "`depth=20` is not a whole number", "for example `depth=20`"),
+        ({"depth": 20.5}, "`depth=20.5` is not a whole number", "for example `depth=20`"),
     ],
 )
 def test_a_parameter_cannot_be_set(parameters: dict[str, int], message: str, hint: str) -> None:
@@ -384,10 +388,10 @@ def test_a_model_is_a_name_a_path_or_a_text(family: Family) -> None:
         ("a" * 5000, f"unknown model `{'a' * 5000}`", "see `resnet-cli list`"),
         ("a\0b", "unknown model `a\0b`", "see `resnet-cli list`"),
         ("\ud800", "unknown model `\ud800`", "see `resnet-cli list`"),
-        ("./no.yaml", "no such file: `./no.yaml`", ""),
-        ("no.yaml", "no such file: `no.yaml`", ""),
+        ("./no.yaml", "no such file: `./no.yaml`", "check the path"),
+        ("no.yaml", "no such file: `no.yaml`", "check the path"),
         ("/", "`/` is a directory, not a spec", "name a YAML file in it"),
-        ("a\0b.yaml", "cannot read `a\0b.yaml`: embedded null byte", ""),
+        ("a\0b.yaml", "cannot read `a\0b.yaml`: embedded null byte", "check its name and its permissions"),
     ],
 )
 def test_an_unknown_model_is_an_error(reference: str, message: str, hint: str) -> None:
