@@ -317,6 +317,10 @@ def _interruptible(resume: str | None) -> Iterator[None]:
 
 def _one_model(words: list[str], zoo: Zoo) -> tuple[str, dict[str, int]]:
     models = asked_models(words, zoo)
+    if len(models) > 1 and models[0][0] not in words:
+        raise UsageError(
+            f"`{words[0]}` matches {len(models)} models", "name one, and repeat `--model` for each further"
+        )
     if len(models) != 1:
         raise UsageError(
             f"`{models[1][0]}` is not a parameter of `{models[0][0]}`", "for another model, repeat `--model`"

@@ -107,7 +107,8 @@ def _download(
 
     if is_custom(folder):
         raise UsageError(f"`{folder}` is a custom dataset, not {official.title}", "`--data custom`")
-    if not is_cache and not folder.exists() and (similar := _similar(folder)):
+    exists = os.path.exists(folder)  # noqa: PTH110 - Path's raises for a name too long to exist
+    if not is_cache and not exists and (similar := _similar(folder)):
         create = f"`resnet-cli data fetch {official.name} --data-dir {typed(folder)}` creates it"
         raise UsageError(f"no such directory: `{folder}`", f"did you mean `{typed(similar)}`? {create}")
     others = [] if is_cache else _others(official, folder)
@@ -129,11 +130,16 @@ def _download(
 
 
 def _similar(folder: Path) -> Path | None:
-    """A directory beside it with a similar name, which may be meant."""
+    """A directory beside it whose name may be the one that was misspelt: another number is another name."""
     with contextlib.suppress(OSError):
-        names = [child.name for child in folder.absolute().parent.iterdir() if child.is_dir()]
+        siblings = [child.name for child in folder.absolute().parent.iterdir() if child.is_dir()]
+        names = [name for name in siblings if _digits(name) == _digits(folder.name)]
         return next((folder.with_name(name) for name in nearest(folder.name, names)), None)
     return None
+
+
+def _digits(name: str) -> str:
+    return "".join(char for char in name if char.isdigit())
 
 
 def _others(official: Official, folder: Path) -> list[str]:

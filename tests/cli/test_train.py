@@ -156,6 +156,7 @@ def test_a_run_s_model_is_read_like_any_file_of_unknown_origin(folder: Path) -> 
             "train-cifar --model cifar_resnet20 cifar_resnet32",
             "`cifar_resnet32` is not a parameter of `cifar_resnet20`\nhint: for another model, repeat `--model`",
         ),
+        ("train-cifar --model cifar_resnet1*", "models\nhint: name one, and repeat `--model` for each further"),
         ("train-cifar --depth 20 --recipe resnett", "did you mean `resnet`"),
         ("train-cifar --depth 20 --iterations many", "--iterations: `many`"),
         ("train-cifar --depth 20 --iterations 0", "0"),

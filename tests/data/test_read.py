@@ -320,14 +320,15 @@ def test_nothing_is_downloaded_into_a_folder_that_holds_something_else(
     assert hint.replace("DIR", str(tmp_path)) in caught.value.hint
 
 
+def refuse_to_fetch(archive: object, folder: Path, **how: object) -> Path:
+    raise ResourceError(f"fetching into {folder}")
+
+
 @pytest.mark.parametrize("inside", [None, [], [".DS_Store"], ["lost+found/"], ["cifar-10-binary.tar.gz.part"]])
 def test_an_empty_or_missing_folder_is_downloaded_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: list[str] | None
 ) -> None:
-    def fetched(archive: object, folder: Path, **how: object) -> Path:
-        raise ResourceError(f"fetching into {folder}")
-
-    monkeypatch.setattr("resnetcli.data.fetch.fetch", fetched)
+    monkeypatch.setattr("resnetcli.data.fetch.fetch", refuse_to_fetch)
     folder = tmp_path / "sets"
     for name in inside or ():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -336,12 +337,17 @@ def test_an_empty_or_missing_folder_is_downloaded_into(
         read_dataset("cifar10", folder)
 
 
-def test_nothing_is_downloaded_into_a_directory_whose_name_may_be_misspelt(tmp_path: Path) -> None:
+def test_nothing_is_downloaded_into_a_directory_whose_name_may_be_misspelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cifar-data").mkdir()
     with pytest.raises(UsageError, match=r"no such directory: .*cifar-dta") as caught:
         read_dataset("cifar10", tmp_path / "cifar-dta")
     assert f"did you mean `{tmp_path}/cifar-data`?" in caught.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-data"]
+    monkeypatch.setattr("resnetcli.data.fetch.fetch", refuse_to_fetch)
+    with pytest.raises(ResourceError, match=r"fetching into .*cifar-data2"):  # another number is another name
+        read_dataset("cifar10", tmp_path / "cifar-data2")
 
 
 @pytest.mark.parametrize("name", ["cifar10", "custom"])
