@@ -59,7 +59,7 @@ def test_what_is_run_before_the_counter_is_read_does_not_count() -> None:
     assert spend(settling, world.meter, world.clock, batch=1, call_s=0.5, idle_w=0.0).power_w == pytest.approx(100)
 
 
-def test_a_net_whose_call_outlasts_the_time_is_run_once() -> None:
+def test_a_model_whose_call_outlasts_the_time_is_run_once() -> None:
     world = World(idle_w=1.0, busy_w=2.0, call_s=20.0)
     found = spend(world.timer, world.meter, world.clock, batch=4, call_s=20.0, idle_w=1.0)
     assert (found.images, found.seconds) == (4, 20.0)

@@ -103,7 +103,7 @@ def test_what_a_device_can_do_is_not(given: RunOptions, device: str) -> None:
     require_supported(given, device)
 
 
-def test_another_c_library_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_is_not_reported_to_keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resnetcli.bench.allocator.ctypes.CDLL", lambda name: object())
     with pytest.raises(UsageError, match="requires the allocator of the GNU C library"):
         require_supported(RunOptions(keep_memory=True), "cpu")
@@ -111,7 +111,7 @@ def test_another_c_library_is_not_said_to_keep_memory(monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than GNU's")
 @pytest.mark.parametrize("own", ["mallctl", "tc_malloc", "mi_malloc"])
-def test_another_allocator_is_not_said_to_keep_memory(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+def test_another_allocator_is_not_reported_to_keep_memory(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
     """One that is loaded before the C library, as jemalloc may be."""
     libc = ctypes.CDLL(None)
     require_supported(RunOptions(keep_memory=True), "cpu")
@@ -222,7 +222,7 @@ def test_the_compiler_freezes_weights_only_within() -> None:
     assert not torch._inductor.config.freezing
 
 
-def test_eager_nets_run_in_inference_mode_and_graphs_without() -> None:
+def test_eager_models_run_in_inference_mode_and_graphs_without() -> None:
     with configure_torch(RunOptions(), CPU):
         assert torch.is_inference_mode_enabled()
     with torch.inference_mode(), configure_torch(RunOptions(cuda_graph=True), CPU):
@@ -291,7 +291,7 @@ def test_cudnn_fuses_on_a_gpu_only_and_where_pytorch_has_it(monkeypatch: pytest.
                     require_supported(fused, "cuda:0")
 
 
-def test_what_the_compiler_warns_of_and_settings_decide_is_not_said() -> None:
+def test_what_the_compiler_warns_of_and_settings_decide_is_not_reported() -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         with configure_torch(RunOptions(runtime="inductor"), CPU):

@@ -69,7 +69,7 @@ def test_the_driver_s_account_is_of_this_process_on_all_gpus() -> None:
 
 
 @linux
-def test_a_process_of_its_own_tells_what_a_net_takes() -> None:
+def test_a_separate_process_tells_what_a_model_takes() -> None:
     s = Sketch(3, 64, 64)
     s.step("conv", Conv(64, (3, 3), pad=(1, 1)))
     found = measure_memory(Job(s.plan(), RunOptions(threads=1), "cpu", 32, 0.0))

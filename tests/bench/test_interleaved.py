@@ -41,7 +41,7 @@ def quick(*plans: Plan, **settings: Any) -> Interleaved:
     return measure_interleaved(plans, time_budget_s=0.1, **settings)
 
 
-def test_nets_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[], float]) -> None:
+def test_models_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[], float]) -> None:
     told: list[float] = []
     found = measure_interleaved([residual_net(), wide_net(4)], batch_size=2, clock=ticking, progress=told.append)
     assert found.floor == 0
@@ -57,7 +57,7 @@ def test_nets_timed_by_a_clock_that_ticks_are_known_exactly(ticking: Callable[[]
     assert told[-1] == 1.0
 
 
-def test_a_net_that_does_a_hundred_times_as_much_is_slower() -> None:
+def test_a_model_that_does_a_hundred_times_as_much_is_slower() -> None:
     alone = RunOptions(threads=1)  # threads that wait for each other are slow where other programs run
     found = quick(wide_net(4), wide_net(64), options=alone)
     ratio = found.ratios[1]
@@ -69,13 +69,13 @@ def test_a_net_that_does_a_hundred_times_as_much_is_slower() -> None:
     assert back.ratios[0].ratio < 0.5
 
 
-def test_one_net_alone_has_no_ratio() -> None:
+def test_one_model_alone_has_no_ratio() -> None:
     found = quick(residual_net())
     assert (found.ratios, found.floor) == ((None,), None)
     assert isinstance(found.measured[0], Measurement)
 
 
-def test_a_net_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_is_left_out_and_the_others_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def short_of_memory(plan: Plan, *others: Any) -> Any:
         if plan is large:
@@ -149,7 +149,9 @@ def test_graphs_that_take_turns_share_their_memory() -> None:
     assert held(4) < 1.5 * held(1)
 
 
-def test_a_net_that_does_not_fit_twice_is_itself_what_its_time_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_twice_is_itself_what_its_time_is_checked_against(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built: list[Plan] = []
 
     def once_each(plan: Plan, *others: Any) -> Any:
@@ -199,7 +201,7 @@ def test_measuring_leaves_torch_s_random_numbers_as_they_were() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_nets_are_measured_together_on_a_gpu() -> None:
+def test_models_are_measured_together_on_a_gpu() -> None:
     found = quick(residual_net(), wide_net(64), device="cuda", batch_size=4)
     assert all(isinstance(m, Measurement) and m.device == "cuda:0" for m in found.measured)
     assert found.ratios[1] is not None

@@ -131,7 +131,7 @@ def test_the_processes_time_is_our_own_and_not_another_program_s() -> None:
     assert m.environment.before.own_s > 100
 
 
-def test_a_net_that_cannot_be_prepared_is_left_out() -> None:
+def test_a_model_that_cannot_be_prepared_is_left_out() -> None:
     world = World(0.01, "out of memory", 0.03, "out of memory")
     found = measure_interleaved_subprocesses([job()] * 3, clock=world.clock, start=world.start)
     first, lost, last = found.measured
@@ -167,7 +167,7 @@ def test_a_process_that_is_started_answers_and_is_ended() -> None:
 
 
 @pytest.mark.parametrize(("how", "says"), [(signal.SIGKILL, "killed by the system"), (signal.SIGSEGV, "SIGSEGV")])
-def test_a_process_that_dies_is_told_in_a_line(how: signal.Signals, says: str) -> None:
+def test_a_process_that_dies_is_reported_in_a_line(how: signal.Signals, says: str) -> None:
     with started() as runner:
         os.kill(runner.process.pid, how)
         runner.process.wait(10)
@@ -181,7 +181,7 @@ def test_one_that_does_not_answer_is_not_waited_for() -> None:
 
 
 @pytest.mark.slow
-def test_nets_are_timed_in_turns_by_processes_of_their_own() -> None:
+def test_models_are_timed_interleaved_by_processes_of_their_own() -> None:
     s = Sketch(3, 32, 32)
     s.step("conv1", Conv(64, (3, 3), pad=(1, 1)))
     s.step("conv2", Conv(64, (3, 3), pad=(1, 1)))

@@ -73,7 +73,7 @@ def test_more_images_take_more_memory() -> None:
         assert large - small > 31 * 64 * 64 * 64 * 4 * 0.9
 
 
-def test_the_net_is_run_in_evaluation_without_gradients_on_random_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_run_in_evaluation_without_gradients_on_random_images(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, bool, Tensor]] = []
     s = Sketch(3, 4, 4)
     s.step("conv", Conv(4, (1, 1)))
@@ -144,7 +144,7 @@ def very_deep_net(blocks: int) -> Plan:
     return s.plan()
 
 
-def test_a_very_deep_net_is_timed_on_finite_values() -> None:
+def test_a_very_deep_model_is_timed_on_finite_values() -> None:
     plan = very_deep_net(300)
     torch.manual_seed(0)
     net, x = build(plan).eval(), torch.randn(2, 4, 8, 8)
@@ -170,7 +170,7 @@ def test_calibration_leaves_nothing_but_statistics() -> None:
     assert {layer.momentum for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
 
-def test_a_net_that_normalises_single_values_can_be_measured_with_one_image() -> None:
+def test_a_model_that_normalises_single_values_can_be_measured_with_one_image() -> None:
     s = Sketch(3, 4, 4)
     s.step("pool", PoolTo("avg", (1, 1)))
     s.step("bn1", BatchNorm())

@@ -26,7 +26,7 @@ from tests.support.sketch import residual_net
 CPU = torch.device("cpu")
 
 
-def test_a_net_that_is_ready_has_run_and_is_held_to_eager_fp32_where_it_is_run_otherwise() -> None:
+def test_a_model_that_is_ready_has_run_and_is_checked_against_eager_fp32_where_it_is_run_otherwise() -> None:
     options = RunOptions(channels_last=True, fold_bn=True)
     with on_device(CPU), configure_torch(options, CPU):
         ticks = iter(range(100))
@@ -41,7 +41,7 @@ def test_a_net_that_is_ready_has_run_and_is_held_to_eager_fp32_where_it_is_run_o
         assert prepare(residual_net(), CPU, 2, lambda: 0.0).setup.tolerance is None
 
 
-def test_a_net_that_is_set_up_has_yet_to_run() -> None:
+def test_a_model_that_is_set_up_has_yet_to_run() -> None:
     with on_device(CPU), configure_torch(RunOptions(), CPU):
         found = set_up(residual_net(), CPU, 3, lambda: 0.0, RunOptions())
         assert found.images.shape == (3, 3, 8, 8)
@@ -189,7 +189,7 @@ def seen(tmp_path: Path) -> Callable[..., Plan]:
     [RunOptions(), RunOptions(dtype="bf16", channels_last=True), RunOptions(runtime="torchscript")],
     ids=lambda s: s.text,
 )
-def test_a_pytorch_model_is_made_again_and_held_to_itself(
+def test_a_pytorch_model_is_made_again_and_checked_against_itself(
     options: RunOptions, seen: Callable[..., Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = seen("Net", width=12)
@@ -231,7 +231,7 @@ def test_a_model_whose_own_train_gives_nothing_back_is_counted_and_run(seen: Cal
         ("Net", RunOptions(runtime="torchscript", fold_bn=True), "is a PyTorch model: its BatchNorm cannot be fused"),
     ],
 )
-def test_what_only_nets_of_specs_can_is_refused(
+def test_what_only_models_of_specs_can_is_refused(
     name: str, options: RunOptions, message: str, seen: Callable[..., Plan]
 ) -> None:
     with on_device(CPU), configure_torch(options, CPU), pytest.raises(UsageError, match=message):

@@ -28,7 +28,7 @@ from tests.support.sketch import Sketch, residual_net
 
 
 @every_net
-def test_a_folded_net_computes_what_it_did(plan: Plan) -> None:
+def test_a_folded_model_computes_what_it_did(plan: Plan) -> None:
     net, x = calibrated(plan)
     with torch.no_grad():
         expected = net(x).clone()
@@ -166,7 +166,7 @@ def test_an_operation_that_a_dtype_lacks_is_a_line_and_no_traceback() -> None:
             variant.call(variant.ready(x))
 
 
-def test_errors_of_a_compiler_are_a_line_and_those_of_eager_nets_stay() -> None:
+def test_errors_of_a_compiler_are_a_line_and_those_of_eager_models_stay() -> None:
     words, compiled = "`sketch` as fp32 compile cannot be run: ValueError: what", RunOptions(runtime="inductor")
     with pytest.raises(ResourceError, match=words), explain_errors(residual_net(), compiled):
         raise ValueError("what\nmore")
@@ -174,7 +174,7 @@ def test_errors_of_a_compiler_are_a_line_and_those_of_eager_nets_stay() -> None:
         raise ValueError("what")
 
 
-def test_random_nets_are_well_conditioned_so_that_bf16_can_be_told_from_an_error() -> None:
+def test_random_models_are_well_conditioned_so_that_bf16_can_be_told_from_an_error() -> None:
     plan, options = lower(read("cifar_resnet", zoo=Zoo(), parameters={"depth": 56})), RunOptions(dtype="bf16")
     with configure_torch(options, CPU):
         net, x = calibrated(plan)
@@ -187,7 +187,7 @@ def test_random_nets_are_well_conditioned_so_that_bf16_can_be_told_from_an_error
 @pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_net_computes_what_eager_fp32_does(dtype: str) -> None:
+def test_a_compiled_model_computes_what_eager_fp32_does(dtype: str) -> None:
     plan = residual_net(2)
     options = RunOptions(dtype="bf16" if dtype == "bf16" else "fp32", fold_bn=True, runtime="inductor")
     with configure_torch(options, CPU):
@@ -199,7 +199,7 @@ def test_a_compiled_net_computes_what_eager_fp32_does(dtype: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "inception_v3", "preact_resnet200", "googlenet_bn"])
-def test_nets_of_the_zoo_stay_within_tolerance_in_bf16_and_folded(name: str) -> None:
+def test_models_of_the_zoo_stay_within_tolerance_in_bf16_and_folded(name: str) -> None:
     plan = lower(read(name, zoo=Zoo()))
     for options in (RunOptions(dtype="bf16"), RunOptions(fold_bn=True, channels_last=True)):
         with configure_torch(options, CPU):

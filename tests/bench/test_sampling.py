@@ -45,7 +45,7 @@ def test_warm_up_lasts_half_a_second_even_if_all_calls_are_alike() -> None:
     assert 0.5 <= result.warmup_s < 0.55
 
 
-def test_warm_up_goes_on_until_the_median_of_a_net_that_gets_quicker_has_settled() -> None:
+def test_warm_up_continues_until_the_median_of_a_model_that_gets_faster_has_settled() -> None:
     fake = Fake(chain(repeat(0.1, 4), repeat(0.02)))
     result = warm_up(fake.timer, fake.clock)
     assert result.warmup_settled
@@ -92,7 +92,7 @@ def test_very_slow_calls_are_sampled_three_times() -> None:
     assert len(sample(fake.timer, fake.clock, budget_s=2).seconds) == 3
 
 
-def test_quick_calls_are_repeated_until_a_sample_lasts_a_millisecond() -> None:
+def test_fast_calls_are_repeated_until_a_sample_lasts_a_millisecond() -> None:
     fake = Fake(repeat(2e-6))
     result = sample(fake.timer, fake.clock, budget_s=1)
     assert 500 <= result.calls <= 1000
@@ -104,7 +104,7 @@ def test_a_sample_lasts_a_hundred_ticks_of_a_coarse_clock() -> None:
     assert 1600 <= sample(fake.timer, fake.clock, budget_s=10, tick_s=0.016).calls <= 3200
 
 
-def test_calls_too_quick_for_the_clock_to_see_are_repeated_too() -> None:
+def test_calls_too_fast_for_the_clock_to_see_are_repeated_too() -> None:
     class Coarse(Fake):
         def timer(self, calls: int) -> float:
             return round(super().timer(calls) * 1e4) / 1e4
@@ -119,7 +119,7 @@ def test_throughput_is_the_median_over_windows_of_calls_in_a_row() -> None:
     assert set(fake.made) == {10}
 
 
-def test_throughput_of_a_slow_net_is_that_of_one_call() -> None:
+def test_throughput_of_a_slow_model_is_that_of_one_call() -> None:
     fake = Fake(repeat(4.0))
     assert throughput(fake.timer, fake.clock, budget_s=0.5, call_s=4.0) == 0.25
     assert fake.made == [1]

@@ -32,7 +32,7 @@ def made(median_s: float, tolerance: float | None = None, off: float | None = No
     )
 
 
-def test_the_quickest_that_passes_is_the_best() -> None:
+def test_the_fastest_that_passes_is_the_best() -> None:
     slow, quick, wrong = (
         checked(FP32, made(0.3)), checked(FP32, made(0.2, 1e-3, 1e-5)), checked(FP32, made(0.1, 1e-3, 2e-3)),
     )  # fmt: skip

@@ -213,7 +213,7 @@ def taken(times: tuple[float, float, float], budget_s: float) -> Phases:
     return time_phases(timed, lambda: now, budget_s=budget_s)
 
 
-def test_phases_are_medians_over_ten_steps_or_three_of_a_slow_net_or_a_hundred_of_a_quick_one() -> None:
+def test_phases_are_medians_over_ten_steps_or_three_of_a_slow_model_or_a_hundred_of_a_fast_one() -> None:
     found = taken((1.0, 2.0, 0.5), 10)
     assert (found.forward, found.backward, found.optimizer) == (
         Phase(1.0, (1.0, 1.0)), Phase(2.0, (2.0, 2.0)), Phase(0.5, (0.5, 0.5)),
@@ -284,7 +284,7 @@ def test_a_batch_that_would_not_fit_a_training_step_is_refused_before_anything_i
         measure(residual_net(), batch_size=10**9, options=TRAIN)
 
 
-def test_training_steps_are_compared_in_turns() -> None:
+def test_training_steps_are_compared_interleaved() -> None:
     found = measure_interleaved([residual_net(), net_with_dropout()], batch_size=4, options=TRAIN, time_budget_s=0.1)
     assert all(isinstance(m, Measurement) and m.phases is not None for m in found.measured)
     assert found.ratios[1] is not None

@@ -52,7 +52,7 @@ def test_the_order_of_each_round_is_the_one_that_is_drawn() -> None:
     assert world.rounds(3)[:4] == [[2, 1, 0], [0, 1, 2], [2, 1, 0], [0, 1, 2]]
 
 
-def test_every_round_times_every_net_once_and_orders_are_about_equally_frequent() -> None:
+def test_every_round_times_every_model_once_and_orders_are_about_equally_frequent() -> None:
     world = World(repeat(0.01), repeat(0.01), repeat(0.01))
     sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=20, least_s=18)
     rounds = world.rounds(3)
@@ -71,7 +71,7 @@ def test_rounds_stop_when_every_interval_is_narrow_enough() -> None:
     assert found.calls == (1, 1)
 
 
-def test_rounds_go_on_until_the_budget_where_one_net_stays_uncertain() -> None:
+def test_rounds_go_on_until_the_budget_where_one_model_stays_uncertain() -> None:
     world = World(repeat(0.010), cycle([0.010, 0.020]))
     found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3)
     assert not found.precise
@@ -101,14 +101,14 @@ def test_a_stall_is_kept() -> None:
     assert found.seconds[0].count(1.0) == 1
 
 
-def test_slow_nets_get_ten_rounds_and_very_slow_ones_three() -> None:
+def test_slow_models_get_ten_rounds_and_very_slow_ones_three() -> None:
     world = World(repeat(0.5), repeat(0.5))
     assert sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3).n == 10
     world = World(repeat(60.0), repeat(60.0))
     assert sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=3).n == 3
 
 
-def test_quick_nets_are_repeated_each_by_itself() -> None:
+def test_fast_models_are_repeated_each_by_itself() -> None:
     world = World(repeat(1e-5), repeat(0.1))
     found = sample_interleaved(world.timers, world.clock, random.Random(0), budget_s=2)
     assert 100 <= found.calls[0] <= 200
@@ -162,7 +162,7 @@ def test_slower_one_way_is_faster_the_other() -> None:
     assert forth.text().replace("slower", "faster") == back.text()
 
 
-def test_a_net_against_itself_is_rarely_called_different() -> None:
+def test_a_model_against_itself_is_rarely_called_different() -> None:
     draw, called = random.Random(0), 0
     for _ in range(300):
         a, again, b = ([draw.lognormvariate(0, 0.05) for _ in range(60)] for _ in range(3))

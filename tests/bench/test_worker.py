@@ -29,7 +29,7 @@ def job(settings: RunOptions = FP32, **others: object) -> Job:
     return replace(Job(residual_net(), settings, "cpu", 2, 0.01), **others)  # type: ignore[arg-type]
 
 
-def test_a_process_of_its_own_measures_and_checks() -> None:
+def test_a_separate_process_measures_and_checks() -> None:
     m = run(job(RunOptions(fold_bn=True, channels_last=True, keep_memory=True, threads=1)))
     assert isinstance(m, Measurement)
     assert (m.settings, m.threads, m.batch) == ("fp32 channels_last fold-bn keep-memory", 1, 2)
@@ -38,7 +38,7 @@ def test_a_process_of_its_own_measures_and_checks() -> None:
     assert m.prepare_s >= m.first_call_s > 0
 
 
-def test_a_pytorch_model_is_made_again_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_pytorch_model_is_made_again_in_a_separate_process(tmp_path: Path) -> None:
     net = tmp_path / "net.py"
     net.write_text("from torch import nn\nprint('made')\nNet = lambda width: nn.Conv2d(3, width, 3)\n")
     plan = of_reference(f"{net}:Net", {"width": 4}, Shape(3, 16, 16)).plan

@@ -108,7 +108,7 @@ def test_seeds_are_one_curve_with_their_range(tmp_path: Path) -> None:
     assert row.split()[-4:] == ["6.80", "6.00", "-", "7.40"]
 
 
-def test_what_is_missing_from_the_picture_is_told_beside_it(nets: list[Path], tmp_path: Path) -> None:
+def test_what_is_missing_from_the_picture_is_reported_beside_it(nets: list[Path], tmp_path: Path) -> None:
     early, none = a_run(tmp_path / "early", [point(100, 60.0)]), a_run(tmp_path / "none", [])
     result = run(*nets, early, none)
     assert result.exit_code == 0

@@ -209,7 +209,7 @@ def test_every_command_takes_an_input_alike(command: str) -> None:
         assert "hint: " in result.stderr
 
 
-def test_channels_that_are_not_said_are_the_models_own() -> None:
+def test_channels_that_are_not_given_are_the_models_own() -> None:
     spec = Path("grey.yaml")
     spec.write_text("input: 1x28x28\ntable: {conv1: 3x3 16 /2, head: [global avg, fc 10]}\n")
     record = json.loads(run("profile grey.yaml --input 56 --format json").stdout)

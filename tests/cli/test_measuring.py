@@ -64,7 +64,7 @@ def test_a_training_step_is_profiled_with_its_phases() -> None:
     assert 0 < m["phases"]["optimizer"]["median_s"] < m["phases"]["backward"]["median_s"]
 
 
-def test_training_steps_are_compared_and_held_against_a_file_of_inference_only_with_an_error(tmp_path: Path) -> None:
+def test_training_steps_are_compared_also_with_a_file_of_inference_only_with_an_error(tmp_path: Path) -> None:
     file = tmp_path / "old.json"
     result = run(f"compare {NET} cifar_resnet32 --mode train --format json")
     assert result.exit_code == 0
@@ -85,7 +85,7 @@ def test_training_steps_are_compared_and_held_against_a_file_of_inference_only_w
     assert "with other settings: mode `infer`, now `train`" in result.stderr
 
 
-def test_a_net_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_appear(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_appear(tmp_path: Path) -> None:
     net = tmp_path / "net.yaml"
     net.write_text("input: 3x8x8\ntable: {conv: 3x3 8, head: [global avg, bn, fc 10]}\n")
     result = run(f"profile {net} --device cpu --time-budget 50ms --mode train --batch-size 1,2")
@@ -95,7 +95,7 @@ def test_a_net_that_cannot_be_trained_on_one_image_is_a_line_and_larger_batches_
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_process_of_its_own() -> None:
+def test_memory_is_that_of_a_separate_process() -> None:
     result = run(f"profile {NET} --memory --format json")
     assert result.exit_code == 0
     (m,) = json.loads(result.stdout)["measurements"]
@@ -182,7 +182,7 @@ def climbed(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
     return asked
 
 
-def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[list[Job]]) -> None:
+def test_the_best_of_each_model_at_each_batch_are_timed_interleaved(climbed: list[list[Job]]) -> None:
     nets = "cifar_resnet20 cifar_resnet32 cifar_resnet56"
     result = run(f"compare {nets} --device cpu --best --batch-size 1,8 --baseline cifar_resnet32")
     assert result.exit_code == 0
@@ -199,7 +199,7 @@ def test_the_best_of_each_net_at_each_batch_are_timed_in_turns(climbed: list[lis
     assert [trial["best"] for trial in found["models"][0]["trials"]] == [True, False]
 
 
-def test_a_net_that_no_setting_suits_is_a_line_and_the_others_take_turns(climbed: list[list[Job]]) -> None:
+def test_a_model_that_no_setting_suits_is_a_line_and_the_others_take_turns(climbed: list[list[Job]]) -> None:
     result = run("compare cifar_resnet44 cifar_resnet20 cifar_resnet56 --device cpu --best")
     assert result.exit_code == 0
     assert "not measured: nothing could be measured at batch 1: out of memory" in result.stdout
@@ -252,7 +252,7 @@ def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     assert [job.options for job in climbed[-1]] == [RunOptions(dtype="bf16"), FP32]
 
 
-def test_where_they_cannot_take_turns_the_reason_is_said(
+def test_where_they_cannot_take_turns_the_reason_is_reported(
     climbed: list[list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **others: object) -> None:

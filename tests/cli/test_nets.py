@@ -41,7 +41,7 @@ def words(folder: Path, out: str = "all") -> list[str]:
     return [*tiny.words(folder, out), "--model", "deep.yaml"]
 
 
-def test_several_nets_are_trained_in_turn_as_each_would_be_alone(plotting: Path) -> None:
+def test_several_models_are_trained_in_turn_as_each_would_be_alone(plotting: Path) -> None:
     folder = plotting
     result = run(words(folder))
     assert result.exit_code == 0, result.output
@@ -66,7 +66,7 @@ def test_several_nets_are_trained_in_turn_as_each_would_be_alone(plotting: Path)
     assert record["models"] == [json.loads(result.read_text()) for result in results]
 
 
-def test_each_of_several_nets_can_have_its_own_parameters_and_what_is_in_it_is_named(folder: Path) -> None:
+def test_each_of_several_models_can_have_its_own_parameters_and_what_is_in_it_is_named(folder: Path) -> None:
     result = run([*tiny.words(folder, "all"), "--model", "tiny.yaml n=2", "--iterations", "4"])
     assert result.exit_code == 0, result.output
     assert models_of(folder / "all") == (folder / "all" / "tiny", folder / "all" / "tiny-n2")
@@ -76,7 +76,7 @@ def test_each_of_several_nets_can_have_its_own_parameters_and_what_is_in_it_is_n
     assert tested.stderr.endswith(f"hint: it contains runs, for example `{Path('all') / 'tiny'}`\n")
 
 
-def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
+def test_each_of_several_models_can_have_several_seeds(folder: Path) -> None:
     result = run([*words(folder), "--seeds", "2", "--seed", "3", "--format", "json"])
     assert result.exit_code == 0, result.output
     nets = json.loads(result.stdout)["models"]
@@ -91,7 +91,7 @@ def test_each_of_several_nets_can_have_several_seeds(folder: Path) -> None:
     assert {row["data"] for row in rows} == {nets[0]["data"]}
 
 
-def test_what_is_wrong_with_the_last_net_is_told_before_the_first_is_trained(folder: Path) -> None:
+def test_what_is_wrong_with_the_last_model_is_reported_before_the_first_is_trained(folder: Path) -> None:
     (folder / "other").mkdir()
     for file in ("other/tiny.yaml", "..yaml", "a\n.yaml"):
         (folder / file).write_text((folder / "deep.yaml").read_text())
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_the_last_net_is_told_before_the_first_is_trained(fol
         assert sorted(folder.rglob("*")) == before
 
 
-def test_nets_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 
     def interrupted(self: Trainer) -> None:
@@ -144,7 +144,7 @@ def test_nets_that_were_not_begun_are_trained_at_a_resume(folder: Path, monkeypa
     assert (folder / "all" / "deep" / "result.json").is_file()
 
 
-def test_a_net_that_diverges_does_not_keep_the_others_from_their_end(
+def test_a_model_that_diverges_does_not_keep_the_others_from_their_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, trainers = Trainer.step, list[Trainer]()
@@ -163,7 +163,7 @@ def test_a_net_that_diverges_does_not_keep_the_others_from_their_end(
     assert [net["model"] for net in json.loads(result.stdout)["models"]] == ["deep.yaml"]
 
 
-def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_the_second_model_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         if "deep" in path.parts:
             raise OSError(28, "No space left on device")
@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_at_the_second_net_leaves_nothing(folder: Path, monk
     assert not (folder / "all").exists()
 
 
-def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(folder: Path) -> None:
+def test_a_directory_of_several_models_is_not_written_over_nor_asked_for_others(folder: Path) -> None:
     assert run(words(folder)).exit_code == 0
     again = run(words(folder))
     assert again.exit_code == 2
@@ -186,7 +186,7 @@ def test_a_directory_of_several_nets_is_not_written_over_nor_asked_for_others(fo
     assert others.stderr.startswith("error: `--resume` resumes all models of the directory")
 
 
-def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touched(
+def test_a_model_that_is_the_directory_above_has_its_name_and_nothing_else_is_touched(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(tiny.words(folder)).exit_code == 0
@@ -204,7 +204,7 @@ def test_a_net_that_is_the_directory_above_has_its_name_and_nothing_else_is_touc
     [[], "tiny", ["../tiny"], ["tiny", ".."], [""], ["a\0"], ["\x1b[2J"], ["\ud800"], [3], ["tiny"] * 101, {"tiny": 1}],
     ids=repr,
 )
-def test_a_list_of_nets_that_nobody_has_written_is_refused(folder: Path, nets: object) -> None:
+def test_a_list_of_models_that_nobody_has_written_is_refused(folder: Path, nets: object) -> None:
     (folder / "all").mkdir()
     record = {"schema": "resnet-cli/group@2", "kind": "models", "runs": nets}
     (folder / "all" / "group.json").write_text(json.dumps(record))

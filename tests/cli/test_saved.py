@@ -60,7 +60,7 @@ def altered(path: Path, factor: float, **conditions: Any) -> None:
 
 
 @pytest.mark.usefixtures("_quiet")
-def test_a_run_is_saved_and_a_later_one_held_against_it(tmp_path: Path) -> None:
+def test_a_run_is_saved_and_a_later_one_compared_with_it(tmp_path: Path) -> None:
     base = tmp_path / "base.json"
     saved = run([*QUICK.split(), "--save", str(base)])
     assert (saved.exit_code, saved.stderr) == (0, "")
@@ -85,7 +85,7 @@ def test_a_run_is_saved_and_a_later_one_held_against_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_quiet")
-def test_a_run_that_is_slower_does_not_replace_what_it_is_held_against(tmp_path: Path) -> None:
+def test_a_run_that_is_slower_does_not_replace_what_it_is_compared_with(tmp_path: Path) -> None:
     base = tmp_path / "base.json"
     assert run([*QUICK.split(), "--save", str(base)]).exit_code == 0
     altered(base, 1e-4)
@@ -127,7 +127,7 @@ def test_another_machine_s_or_setting_s_file_is_refused(
     assert "was measured on another machine: `abacus`" in result.stderr
 
 
-def test_what_cannot_be_kept_or_held_against_is_told_before_anything_is_measured(
+def test_what_cannot_be_kept_or_compared_with_is_reported_before_anything_is_measured(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request.getfixturevalue("_quiet")

@@ -124,7 +124,7 @@ def test_a_baseline_that_fails_leaves_the_others(folder: Path) -> None:
     assert "not among" not in result.stderr
 
 
-def test_a_net_is_explained_where_the_other_fails(folder: Path) -> None:
+def test_a_model_is_explained_where_the_other_fails(folder: Path) -> None:
     for format in ("table", "md", "csv"):
         result = run(f"explain resnet18 --vs bad.yaml --device-profile v100 --format {format}")
         assert result.exit_code == 2

@@ -43,7 +43,7 @@ def test_check_warns_of_a_stage_that_lacks_the_captions_stride(tmp_path: Path) -
     assert run(f"check {tmp_path}/has.yaml {tmp_path}/dilated.yaml").stderr == ""
 
 
-def test_diff_s_exit_code_says_whether_nets_differ_only_if_asked() -> None:
+def test_diff_s_exit_code_says_whether_models_differ_only_if_asked() -> None:
     assert run("diff resnet50 resnet18").exit_code == 0
     assert run("diff resnet50 resnet18 --exit-code").exit_code == 1
     assert run("diff resnet50 resnet18 --exit-code --format json").exit_code == 1

@@ -181,7 +181,7 @@ def test_a_run_s_model_is_read_like_any_file_of_unknown_origin(folder: Path) -> 
         ("train-cifar --depth 8 --data data", "`--data custom --data-dir data`"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_made(folder: Path, command: str, said: str) -> None:
+def test_what_cannot_be_is_reported_before_anything_is_made(folder: Path, command: str, said: str) -> None:
     before = sorted(folder.rglob("*"))
     result = run(command)
     assert result.exit_code == 2, result.output
@@ -196,7 +196,7 @@ def test_a_run_with_more_readings_than_are_kept_is_not_begun(folder: Path) -> No
     assert not (folder / "run").exists()
 
 
-def test_the_papers_depths_are_its_own_nets(folder: Path) -> None:
+def test_the_papers_depths_are_its_own_models(folder: Path) -> None:
     from resnetcli.spec.zoo import Zoo
     from resnetcli.train.paper import depth_model
 

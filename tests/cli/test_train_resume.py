@@ -47,7 +47,7 @@ def test_a_resume_with_other_options_is_refused_with_all_that_differs(folder: Pa
     )
 
 
-def test_a_resume_with_the_recipe_as_it_was_goes_on_and_with_an_edited_one_is_refused(folder: Path) -> None:
+def test_a_resume_with_the_recipe_as_it_was_continues_and_with_an_edited_one_is_refused(folder: Path) -> None:
     run([*tiny.words(folder), "--iterations", "20"])
     resume = f"train-cifar --resume run --recipe {folder / 'recipe.yaml'}"
     assert run(f"{resume} --iterations 20").exit_code == 0
@@ -68,7 +68,7 @@ def test_batchnorms_images_that_a_recipe_leaves_open_may_be_said_by_an_option_bu
     assert "cannot resume `run` with different settings: recipe's bn_batch 4 -> 2\n" in said
 
 
-def test_a_resume_that_names_the_net_is_refused_if_its_file_says_another_one_now(folder: Path) -> None:
+def test_a_resume_that_names_the_model_is_refused_if_its_file_says_another_one_now(folder: Path) -> None:
     run(tiny.words(folder))
     resume, net = f"train-cifar --resume run --model {folder / 'tiny.yaml'}", folder / "tiny.yaml"
     net.write_text(f"# Mine.\n{tiny.NET}")
@@ -90,7 +90,9 @@ def test_a_resume_of_a_configuration_in_which_settings_are_missing_says_so(folde
     assert "cannot resume `run` with different settings: recipe's momentum unset -> 0.9\n" in result.stderr
 
 
-def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_the_end_is_reported_with_the_way_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -109,7 +111,7 @@ def test_a_disk_that_is_full_at_the_end_is_told_with_the_way_on(folder: Path, mo
      ("--eval-every 100000001", "`--eval-every 100000001` is out of range"),
      ("--threads 0", "`--threads` must be 1 to 1024")],
 )  # fmt: skip
-def test_what_a_resume_may_be_told_anew_is_held_to_its_range(
+def test_what_a_resume_may_be_told_anew_is_checked_against_its_range(
     folder: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
 ) -> None:
     with monkeypatch.context() as patched:
@@ -201,7 +203,7 @@ def test_a_run_s_directory_may_be_copied_and_one_that_cannot_be_written_says_so(
     assert (result.exit_code, result.stderr) == (3, "error: `run/.lock` cannot be written: Read-only file system\n")
 
 
-def test_of_two_that_resume_one_run_one_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_resume_one_run_one_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_run(folder, monkeypatch)
     with lock_directory(folder / "run"):
         result = run("train-cifar --resume run")

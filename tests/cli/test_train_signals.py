@@ -76,7 +76,7 @@ def test_a_batch_that_does_not_fit_is_answered_with_one_that_would(
     assert not (folder / "run").exists()  # so that the next try has its name
 
 
-def test_a_machine_that_is_too_small_is_told_before_the_first_step(
+def test_a_machine_that_is_too_small_is_reported_before_the_first_step(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resnetcli.train.build.physical_memory", lambda: 50_000)
@@ -116,7 +116,7 @@ def test_a_signal_while_the_data_is_read_ends_the_command_with_nothing_begun(
 
 @pytest.mark.parametrize("number", thinned([signal.SIGTERM, signal.SIGINT, signal.SIGHUP], 3))
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_goes_on_later(
+def test_a_signal_during_an_evaluation_ends_it_at_once_and_the_run_continues_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, split: str
 ) -> None:
     evaluate = Trainer.evaluate

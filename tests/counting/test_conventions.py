@@ -106,7 +106,7 @@ def test_a_record_has_the_convention_whether_one_was_asked_for_or_not() -> None:
     assert sum(row["figure"] for row in asked["stages"]) == 4_133_742_592
 
 
-def test_a_comparison_counts_every_net_the_same_way() -> None:
+def test_a_comparison_counts_every_model_the_same_way() -> None:
     found = rc.compare("resnet50", "resnext50_32x4d", convention="fvcore", sort="-fvcore")
     assert [profile.tally.total for profile in found.profiles] == [4_259_381_248, 4_111_512_576]
     assert list(found.to_frame()["fvcore"]) == [4_259_381_248, 4_111_512_576]

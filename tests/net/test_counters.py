@@ -106,7 +106,7 @@ def test_every_installed_tool_prints_what_its_convention_says(name: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ZOO.files if name not in REPEATED])
-def test_every_installed_tool_prints_what_its_convention_says_of_every_net(name: str) -> None:
+def test_every_installed_tool_prints_what_its_convention_says_of_every_model(name: str) -> None:
     held(name)
     if read(name, zoo=ZOO).aux:
         held(name, aux=True)
@@ -152,7 +152,7 @@ def test_fvcore_and_thop_give_the_figures_that_are_known_of_them(tool: str, resn
         assert theirs(tool, build(plan).eval(), plan) == (figure, count(plan).params)
 
 
-def test_the_net_that_is_crosschecked_is_left_as_it_was() -> None:
+def test_the_model_that_is_crosschecked_is_left_as_it_was() -> None:
     plan = plan_of("input: 3x16x16\nconv: conv bn relu\ntable: {a: [3x3 4, 3x3 8 /2], b: [global avg, fc 5]}")
     net = build(plan).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -205,7 +205,7 @@ def run_in_place(name: str, net: nn.Module, x: torch.Tensor) -> None:
     run(net, x)
 
 
-def test_fvcore_moves_the_statistics_of_a_net_in_training() -> None:
+def test_fvcore_moves_the_statistics_of_a_model_in_training() -> None:
     plan = plan_of("input: 3x16x16\nconv: conv bn relu\ntable: {a: [3x3 4, 3x3 8 /2], b: [global avg, fc 5]}")
     net = build(plan)
     before = [value.clone() for value in net.buffers()]

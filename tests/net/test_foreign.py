@@ -26,7 +26,7 @@ QUICK = (
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in rc.models()]
 )
-def test_a_net_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(name: str) -> None:
+def test_a_model_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(name: str) -> None:
     plan = rc.load(name)
     net = rc.build(plan, device="meta")
     net.train(name < "n")
@@ -40,7 +40,7 @@ def test_a_net_of_the_zoo_counts_the_same_when_its_built_module_is_seen_to_run(n
 
 
 @pytest.mark.parametrize("name", thinned(["cifar_resnet", "cifar_plain"], 2))
-def test_a_net_with_weights_keeps_them_to_the_bit(name: str) -> None:
+def test_a_model_with_weights_keeps_them_to_the_bit(name: str) -> None:
     plan = rc.load(name, depth=8)
     net: Any = rc.build(plan)
     net.conv1.eval()

@@ -74,7 +74,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("./nets.py:ready", 6 * 64),
     ],
 )
-def test_a_file_s_net_is_profiled_and_its_running_is_said(file: str, command: str, macs: int, tmp_path: Path) -> None:
+def test_a_file_s_model_is_profiled_and_its_running_is_reported(
+    file: str, command: str, macs: int, tmp_path: Path
+) -> None:
     modules, path = set(sys.modules), list(sys.path)
     result = run(f"profile {command} --input 3x8x8 --format json")
     assert result.exit_code == 0, result.stderr
@@ -179,7 +181,7 @@ def test_its_json_has_the_keys_and_types_of_every_profile(file: str) -> None:
     assert record.keys() == profile_record(rc.profile("resnet18")).keys()
 
 
-def test_it_is_compared_with_nets_of_specs(file: str) -> None:
+def test_it_is_compared_with_models_of_specs(file: str) -> None:
     result = run("compare resnet18 nets.py:Net width=9 resnet50 --baseline nets.py:Net --sort macs --accuracy")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -191,7 +193,7 @@ def test_it_is_compared_with_nets_of_specs(file: str) -> None:
     )
 
 
-def test_it_is_timed_with_nets_of_specs_and_its_file_is_announced_once(file: str) -> None:
+def test_it_is_timed_with_models_of_specs_and_its_file_is_announced_once(file: str) -> None:
     words = "compare cifar_resnet20 nets.py:Net width=9 --input 3x32x32 --device cpu --time-budget 20ms --format json"
     result = run(words)
     assert result.exit_code == 0, result.stderr
@@ -214,7 +216,7 @@ def test_a_batch_on_which_it_fails_is_named(tmp_path: Path, monkeypatch: pytest.
     assert "cpu fp32, batch 3" in result.stdout
 
 
-def test_a_library_that_is_not_installed_is_said_to_be(tmp_path: Path) -> None:
+def test_a_library_that_is_not_installed_is_reported_to_be(tmp_path: Path) -> None:
     code = (
         "import sys\nsys.modules['timm'] = None\nfrom resnetcli.cli.main import app\n"
         "app(['profile', 'timm:resnet50'], prog_name='resnet-cli')"

@@ -126,13 +126,13 @@ def test_names_follow_the_paths_and_parameters_the_order_of_the_steps() -> None:
     ]
 
 
-def test_every_value_of_a_residual_net_has_the_plan_s_shape() -> None:
+def test_every_value_of_a_residual_model_has_the_plan_s_shape() -> None:
     plan = residual_net(3)
     net = build(plan, device="meta")
     assert four_axes(trace_shapes(net, images(plan, 5, device="meta"))) == expected_shapes(plan, 5)
 
 
-def test_a_residual_net_computes_what_its_equation_says() -> None:
+def test_a_residual_model_computes_what_its_equation_says() -> None:
     plan = residual_net()
     net: Any = build(plan).eval()
     x, block = images(plan), net.conv2_x["0"]
@@ -211,7 +211,7 @@ def test_a_region_is_sampled_at_its_bins_centres() -> None:
     assert len(torch.unique(columns[inside][:, 0, 0])) == inside.sum()
 
 
-def test_regions_are_the_same_in_every_net_and_no_part_of_its_state() -> None:
+def test_regions_are_the_same_in_every_model_and_no_part_of_its_state() -> None:
     plan = only(RegionPool((2, 2), 3))
     first, second = build(plan), build(plan)
     assert torch.equal(first(images(plan)), second(images(plan)))
@@ -237,7 +237,7 @@ def test_copies_of_every_kind_compute_the_same() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_a_traced_net_computes_the_same() -> None:
+def test_a_traced_model_computes_the_same() -> None:
     plan = residual_net(2)
     net, x = build(plan).eval(), images(plan)
     assert torch.equal(torch.jit.trace(net, x)(x), net(x))  # type: ignore[no-untyped-call]
@@ -286,7 +286,7 @@ def test_another_type_can_be_asked_for_at_once_or_later() -> None:
     assert build(plan, dtype=torch.float64)(x).dtype == build(plan).double()(x).dtype == torch.float64
 
 
-def test_a_net_can_be_moved_to_meta() -> None:
+def test_a_model_can_be_moved_to_meta() -> None:
     plan = residual_net()
     assert build(plan).to("meta")(images(plan, device="meta")).shape == (2, 10)
 
@@ -379,7 +379,7 @@ def test_torch_s_seed_decides_the_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_net_on_meta_draws_nothing() -> None:
+def test_a_model_on_meta_draws_nothing() -> None:
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     net = build(residual_net(), device="meta")

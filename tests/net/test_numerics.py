@@ -72,7 +72,7 @@ def test_a_block_s_equivalent_forms_give_equal_outputs(form: str, training: bool
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["a", "b"])
-def test_a_net_s_equivalent_forms_give_equal_outputs(form: str) -> None:
+def test_a_model_s_equivalent_forms_give_equal_outputs(form: str) -> None:
     plan = plan_of_model("resnext50_32x4d", size=64)
     whole, parted = built(plan), built(plan_of_model(f"resnext50_32x4d_{form}", size=64), random=False)
     parted.load_state_dict(split(whole.state_dict(), form, 32))
@@ -82,7 +82,7 @@ def test_a_net_s_equivalent_forms_give_equal_outputs(form: str) -> None:
 # --- the papers' equations ---------------------------------------------------------------------------------------
 
 
-def test_option_a_is_the_cifar_net_of_the_paper() -> None:
+def test_option_a_is_the_cifar_model_of_the_paper() -> None:
     """He et al. 2015, 4.2 and 3.3: y = F(x) + x, with x subsampled and padded with zeros where the shape changes."""
 
     def net(w: Weights, x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def test_the_stride_of_a_bottleneck_stands_where_its_version_says(name: str) -> 
     check(plan_of_model(name, size=64), net)
 
 
-def test_a_pre_activation_net_is_identity_plus_f() -> None:
+def test_a_pre_activation_model_is_identity_plus_f() -> None:
     """He et al. 2016, arXiv:1603.05027, eq. 5 and Figure 4(e); the first unit and those that change shape project."""
 
     def net(w: Weights, x: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def test_inception_resnet_scales_f_down_before_the_sum() -> None:
     check(row("residual 0.17: [concat: [1x1 4, [1x1 4, 3x3 6]], 1x1 8 linear]"), net)
 
 
-def test_a_plain_net_is_the_residual_net_without_its_sums() -> None:
+def test_a_plain_model_is_the_residual_model_without_its_sums() -> None:
     """He et al. 2015, Figure 3 (middle)."""
 
     def net(w: Weights, x: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def test_logits_are_torchvision_s_with_dilation_in_the_place_of_strides(name: st
 
 
 @pytest.mark.parametrize("stride", [8, pytest.param(16, marks=pytest.mark.slow)])
-def test_a_dilated_net_computes_what_the_strided_one_does_and_the_places_between(stride: int) -> None:
+def test_a_dilated_model_computes_what_the_strided_one_does_and_the_places_between(stride: int) -> None:
     """The maps of ResNet-50, at output stride 32, are every second or fourth pixel of its dilated form's."""
     strided, dilated = (
         plan_of(f"{{extends: {name}, input: 3x96x96, table: {{head: null}}}}")

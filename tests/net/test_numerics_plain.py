@@ -88,7 +88,7 @@ def test_the_alexnet_of_2012_has_two_towers_and_the_paper_s_response_normalisati
         assert_same(logits(ours, x), net(Weights(ours.state_dict()), x))
 
 
-def test_a_prelu_net_has_slopes_for_channels_and_a_pyramid_of_maxima() -> None:
+def test_a_prelu_model_has_slopes_for_channels_and_a_pyramid_of_maxima() -> None:
     """He et al. 2015, arXiv:1502.01852, eq. 1 and Table 3; the pyramid: He et al. 2014, arXiv:1406.4729, 2.2."""
 
     def layer(w: Weights, x: Tensor, path: str, stride: int, pad: int) -> Tensor:

@@ -62,7 +62,7 @@ def first_and_later(copies: int, stage: int) -> list[tuple[int, int]]:
     return [(copy, 2 if copy == 0 and stage > 2 else 1) for copy in range(copies)]
 
 
-def test_the_pre_activation_net_of_imagenet_is_the_paper_s() -> None:
+def test_the_pre_activation_model_of_imagenet_is_the_paper_s() -> None:
     """He et al. 2016, arXiv:1603.05027, eq. 5 and the appendix: activations also right after conv1 and at the end."""
     plan = plan_of_model("preact_resnet50", size=64)
     net, x = built(plan), images(plan)
@@ -119,7 +119,7 @@ def test_the_pre_activation_bottleneck_of_cifar_shares_its_input_with_the_projec
     check(plan_of_model("cifar_preact_resnet164", depth=20), net)
 
 
-def test_the_pre_activation_net_with_option_a_pads_the_activated_input() -> None:
+def test_the_pre_activation_model_with_option_a_pads_the_activated_input() -> None:
     """He et al. 2016, arXiv:1603.05027, ResNet-110, as in fb.resnet.torch: 6n+2 layers, here n = 2."""
 
     def net(w: Weights, x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def test_the_pre_activation_net_with_option_a_pads_the_activated_input() -> None
 @pytest.mark.parametrize(
     ("name", "second"), [("wrn_28_10", ("1.bn", "1.conv")), ("wrn_28_10_dropout", ("1.bn", "4.conv"))]
 )
-def test_a_wide_residual_net_is_the_paper_s(name: str, second: tuple[str, str]) -> None:
+def test_a_wide_residual_model_is_the_paper_s(name: str, second: tuple[str, str]) -> None:
     """Zagoruyko and Komodakis 2016, arXiv:1605.07146, Table 1; in evaluation dropout does nothing. Here n = 2."""
 
     def net(w: Weights, x: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def test_a_wide_residual_net_is_the_paper_s(name: str, second: tuple[str, str]) 
     check(plan_of_model(name, depth=16, k=2), net)
 
 
-def test_a_wide_residual_net_as_wide_as_the_thin_one_projects_only_where_the_size_changes() -> None:
+def test_a_wide_residual_model_as_wide_as_the_thin_one_projects_only_where_the_size_changes() -> None:
     """As the authors' code, which compares the numbers of channels."""
     paths = [step.path for step in plan_of_model("wrn_28_10", depth=10, k=1).steps]
     assert [path for path in paths if ".shortcut." in path] == [
@@ -170,7 +170,7 @@ def test_a_wide_residual_net_as_wide_as_the_thin_one_projects_only_where_the_siz
     ]
 
 
-def test_a_wide_residual_net_s_dropout_stands_behind_the_relu_before_each_second_convolution() -> None:
+def test_a_wide_residual_model_s_dropout_stands_behind_the_relu_before_each_second_convolution() -> None:
     kinds = [type(op).__name__ for op in ops(plan_of_model("wrn_28_10_dropout"))]
     assert kinds.count("Dropout") == 12
     around = {tuple(kinds[i - 4 : i + 2]) for i, kind in enumerate(kinds) if kind == "Dropout"}

@@ -93,7 +93,7 @@ def test_an_error_of_another_rank_keeps_its_kind_and_hint(error: UsageError | Re
     assert (raised.message, raised.hint) == (f"rank 3, on {received.host}: x", "y")
 
 
-def test_errors_of_the_connection_are_told_from_others() -> None:
+def test_errors_of_the_connection_are_reported_from_others() -> None:
     assert is_connection_error(RuntimeError("[gloo] Connection closed by peer"))
     assert not is_connection_error(RuntimeError("shape mismatch"))
     assert not is_connection_error(ValueError("connection"))

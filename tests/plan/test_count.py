@@ -59,7 +59,7 @@ def small() -> Counts:
     return count(plan_of(SMALL))
 
 
-def test_a_small_net_is_counted_by_row(small: Counts) -> None:
+def test_a_small_model_is_counted_by_row(small: Counts) -> None:
     assert small.stages == {
         "conv1": Cost(27 * 4 + 8, 27 * 4 * 64, 4 * 64),
         "conv2_x": Cost(
@@ -72,7 +72,7 @@ def test_a_small_net_is_counted_by_row(small: Counts) -> None:
     }  # fmt: skip
 
 
-def test_a_small_net_is_counted_in_total(small: Counts) -> None:
+def test_a_small_model_is_counted_in_total(small: Counts) -> None:
     assert small.total == sum_costs(small.stages.values()) == sum_costs(small.steps)
     assert (small.params, small.macs, small.activations) == (
         116 + 224 + 45, 6912 + 2560 + 40, 256 + 512 + 5

@@ -85,7 +85,7 @@ def test_nothing_but_norms_changes_the_counts() -> None:
     assert len(folded.plan.steps) == len(plan.steps) - len(folded.norms)
 
 
-def test_every_norm_of_a_post_activation_net_goes_and_of_a_pre_activation_net_those_after_a_convolution() -> None:
+def test_every_norm_of_a_post_activation_model_goes_and_of_a_pre_activation_model_those_after_a_convolution() -> None:
     def left(name: str) -> int:
         return kinds(fold(lower(read(name, zoo=Zoo()))).plan).count("BatchNorm")
 

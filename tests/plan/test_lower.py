@@ -416,7 +416,7 @@ def test_auxiliary_heads_are_not_built_unless_asked_for() -> None:
     assert [plan.steps[index].path for index in plan.outputs] == ["head.1.fc"]
 
 
-def test_auxiliary_heads_hang_from_their_rows_and_follow_the_net() -> None:
+def test_auxiliary_heads_hang_from_their_rows_and_follow_the_model() -> None:
     plan = plan_of(WITH_HEADS, aux=True)
     assert plan.steps[: len(plan_of(WITH_HEADS).steps)] == plan_of(WITH_HEADS).steps
     assert wiring(plan)[8:] == [

@@ -100,7 +100,7 @@ def test_whatever_activation_the_last_convolution_has_is_dropped() -> None:
     assert kinds("residual: [3x3]", conv="conv bn leaky(0.1)", residual="leaky(0.1)(x + F)") == "conv bn add leaky"
 
 
-def test_a_plain_net_has_neither_sums_nor_projections() -> None:
+def test_a_plain_model_has_neither_sums_nor_projections() -> None:
     plan = row("residual x 2: [3x3 16 /2, 3x3 16]", residual="relu(F)")
     assert wiring(plan) == [
         "r.0.0.F.0.conv", "r.0.0.F.0.bn", "r.0.0.F.0.relu", "r.0.0.F.1.conv", "r.0.0.F.1.bn", "r.0.0.relu",

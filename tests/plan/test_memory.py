@@ -134,7 +134,7 @@ def test_autograd_says_itself_that_it_keeps_as_much(name: str, dtype: str) -> No
     assert kept == held.saved(net, x)
 
 
-def test_what_stands_there_all_the_time_is_the_state_of_the_net_and_of_its_optimizer() -> None:
+def test_what_stands_there_all_the_time_is_the_state_of_the_model_and_of_its_optimizer() -> None:
     plan = plan_of_model("cifar_resnet", depth=8)
     net = build(plan)
     state = sum(tensor.nbytes for tensor in net.state_dict().values())
@@ -170,7 +170,7 @@ def test_the_largest_batch_fits_and_one_image_more_does_not() -> None:
     assert found.largest_batch(1) == 0
 
 
-def test_a_plain_net_worked_out_by_hand() -> None:
+def test_a_plain_model_worked_out_by_hand() -> None:
     """Image 3 x 4 x 4; conv to 2 x 4 x 4, ReLU in its place; fc to 5. In float32."""
     s = Sketch(3, 4, 4)
     s.step("conv", Conv(2, (3, 3), pad=(1, 1)))

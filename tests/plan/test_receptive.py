@@ -162,7 +162,7 @@ def test_a_pytorch_model_s_layers_are_not_known_to_read_windows() -> None:
         ("resnet50_os8", "conv5_x", 427, 8, 213),
     ],
 )
-def test_nets_see_what_is_printed(model: str, at: str, size: int, stride: int, padding: int | None) -> None:
+def test_models_see_what_is_printed(model: str, at: str, size: int, stride: int, padding: int | None) -> None:
     plan = plan_of_model(model)
     seen = receptive(plan)[plan.stages[at]]
     assert (seen.h, seen.h.size_max, seen.h.stride) == (seen.w, size, stride)
@@ -275,7 +275,7 @@ def test_uneven_pooling_sees_what_gradients_say_at_every_position(items: str) ->
         ("resnet50d", "conv3_x", 160),
     ],
 )
-def test_nets_of_the_zoo_see_what_their_gradients_say(model: str, at: str, size: int) -> None:
+def test_models_of_the_zoo_see_what_their_gradients_say(model: str, at: str, size: int) -> None:
     plan = plan_of_model(model, size)
     agrees(plan, plan.stages[at], corner=False)
 
@@ -337,7 +337,7 @@ def test_least_and_most_are_over_every_path(name: str) -> None:
 
 @settings(max_examples=75)
 @given(specs())
-def test_least_and_most_are_over_every_path_of_drawn_nets(text: str) -> None:
+def test_least_and_most_are_over_every_path_of_drawn_models(text: str) -> None:
     try:
         plan = plan_of(text)
     except SpecError:

@@ -56,7 +56,7 @@ def warnings_of(text: str) -> list[str]:
         ("{c: [conv3-64], h: [FC-10]}\nconv: conv relu", []),
     ],
 )  # fmt: skip
-def test_a_net_is_warned_of(table: str, messages: list[str]) -> None:
+def test_a_model_is_warned_of(table: str, messages: list[str]) -> None:
     assert warnings_of(f"{HEADER}table: {table}\n") == messages
 
 
@@ -75,7 +75,7 @@ def test_a_net_is_warned_of(table: str, messages: list[str]) -> None:
         (f"{{c: 3x3 16 bare, r: [residual: [3x3 16, bn, relu, dropout 0.3, 3x3 16]], h: [{END}]}}", []),
     ],
 )
-def test_a_pre_activation_net_is_warned_of_a_bn_it_loses(rows: str, messages: list[str]) -> None:
+def test_a_pre_activation_model_is_warned_of_a_bn_it_loses(rows: str, messages: list[str]) -> None:
     assert warnings_of(f"{PRE}table: {rows}\n") == messages
 
 
@@ -95,7 +95,7 @@ def test_weights_without_an_influence_can_be_told_of() -> None:
 
 
 @pytest.mark.parametrize("name", thinned(ZOO.files, 4))
-def test_no_net_of_the_zoo_is_warned_of(name: str) -> None:
+def test_no_model_of_the_zoo_is_warned_of(name: str) -> None:
     spec = read(name, zoo=ZOO)
     assert not lower(spec, aux=True).warnings
     assert not lower(spec).warnings

@@ -163,7 +163,7 @@ def test_steps_read_earlier_steps_and_nothing_is_computed_in_vain(name: str) -> 
 
 
 @every_spec
-def test_auxiliary_heads_come_on_top_of_the_net_and_change_nothing_in_it(name: str) -> None:
+def test_auxiliary_heads_come_on_top_of_the_model_and_change_nothing_in_it(name: str) -> None:
     spec, plan = spec_of(name), plan_of(name)
     alone = lower(spec)
     assert plan.steps[: len(alone.steps)] == alone.steps
@@ -201,7 +201,7 @@ def test_depth_is_what_is_known_of_it(name: str, depth: int) -> None:
 
 @pytest.mark.parametrize("family", ["cifar_resnet", "cifar_plain"])
 @pytest.mark.parametrize("depth", [8, 20, 32, 44, 56, 110, 1202])
-def test_depth_is_the_number_that_a_cifar_net_is_given(family: str, depth: int) -> None:
+def test_depth_is_the_number_that_a_cifar_model_is_given(family: str, depth: int) -> None:
     assert count(plan_of_model(family, depth=depth)).depth == depth
 
 
@@ -217,7 +217,7 @@ ANCHORS = [
 
 
 @pytest.mark.parametrize(("name", "params", "macs"), ANCHORS)
-def test_well_known_nets_have_their_well_known_counts(name: str, params: int, macs: int) -> None:
+def test_well_known_models_have_their_well_known_counts(name: str, params: int, macs: int) -> None:
     total = count(lower(spec_of(name))).total
     assert (total.params, total.macs) == (params, macs)
 
@@ -247,7 +247,7 @@ def test_pre_activation_costs_as_many_macs_and_7680_parameters_less(depth: int) 
 
 @pytest.mark.parametrize("name", ["cifar_resnet164", "cifar_preact_resnet164", "cifar_resnext29_8x64d"])
 @pytest.mark.parametrize("depth", [11, 20, 56])
-def test_a_bottleneck_net_of_cifar_has_the_depth_it_is_given(name: str, depth: int) -> None:
+def test_a_bottleneck_model_of_cifar_has_the_depth_it_is_given(name: str, depth: int) -> None:
     assert count(plan_of_model(name, depth=depth)).depth == depth
 
 

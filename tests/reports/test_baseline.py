@@ -61,7 +61,7 @@ def test_nothing_below_either_run_s_noise_floor_is_a_regression(tmp_path: Path) 
         assert only(against(run(measured(0.130), floor=now), path)).verdict == "regressed"
 
 
-def test_a_net_s_time_is_held_against_its_own(tmp_path: Path) -> None:
+def test_a_model_s_time_is_compared_with_its_own(tmp_path: Path) -> None:
     path = keep(run(measured(0.1, batch=1), measured(0.4, batch=8)), tmp_path / "base.json")
     found = against(run(measured(0.1, batch=1), measured(0.5, batch=8), measured(1.0, batch=16)), path)
     assert [(change.batch, change.verdict) for change in found.changes] == [(1, "same"), (8, "regressed")]
@@ -78,13 +78,13 @@ def test_unmeasured_variants_of_one_model_are_told_apart_by_their_parameters(tmp
     assert one.unmeasured == ("resnet18 classes=10 at batch 2",)
 
 
-def test_parameters_make_another_net(tmp_path: Path) -> None:
+def test_parameters_make_another_model(tmp_path: Path) -> None:
     path = keep(run(measured(0.1)), tmp_path / "base.json")
     with pytest.raises(UsageError, match="has none of these models"):
         against(run(measured(0.1), classes=10), path)
 
 
-def test_a_net_that_was_another_is_said(tmp_path: Path) -> None:
+def test_a_model_that_was_another_is_reported(tmp_path: Path) -> None:
     path = keep(run(measured(0.1)), tmp_path / "base.json")
     record = json.loads(path.read_text())
     record["results"][0]["macs"] = 7
@@ -115,7 +115,7 @@ def test_a_noisy_run_decides_nothing(tmp_path: Path) -> None:
         assert found.regressed == ()
 
 
-def test_a_net_that_was_measured_twice_cannot_become_one(tmp_path: Path) -> None:
+def test_a_model_that_was_measured_twice_cannot_become_one(tmp_path: Path) -> None:
     found = run(measured(0.1))
     with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch size"):
         keep(dataclasses.replace(found, profiles=found.profiles * 2), tmp_path / "base.json")
@@ -164,7 +164,7 @@ def test_times_of_another_machine_or_setting_are_refused(other: dict[str, Any], 
         against(run(measured(0.1)), path)
 
 
-def test_another_machine_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_another_machine_is_reported_before_anything_is_measured(tmp_path: Path) -> None:
     path = keep(run(measured(0.1, device_name="a machine from long ago")), tmp_path / "base.json")
     with pytest.raises(UsageError, match="was measured on another machine: `a machine from long ago`, not"):
         check_machine(read_baseline(path), "cpu")
@@ -181,7 +181,7 @@ def best(*measurements: Measurement) -> Comparison:
     return dataclasses.replace(found, profiles=(dataclasses.replace(found.profiles[0], searches=searches),))
 
 
-def test_the_best_settings_may_be_others_another_day_which_is_said(tmp_path: Path) -> None:
+def test_the_best_settings_may_be_others_another_day_which_is_reported(tmp_path: Path) -> None:
     path = keep(best(measured(0.1, **WAYS)), tmp_path / "base.json")
     change = only(against(best(measured(0.2)), path))
     assert change.verdict == "regressed"
@@ -204,7 +204,7 @@ def test_what_the_best_settings_are_not_about_must_be_the_same(other: dict[str, 
         against(best(measured(0.1)), path)
 
 
-def test_settings_that_were_asked_for_are_held_against_none_that_were_found(tmp_path: Path) -> None:
+def test_settings_that_were_asked_for_are_compared_with_none_that_were_found(tmp_path: Path) -> None:
     file = tmp_path / "base.json"
     for then, now in ((run, best), (best, run)):
         keep(then(measured(0.1, **WAYS)), file)
@@ -351,7 +351,7 @@ def test_conditions_of_any_kind_are_only_compared(tmp_path: Path) -> None:
         check_machine(read_baseline(path), "cpu")
 
 
-def test_a_file_without_any_of_the_nets_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_file_without_any_of_the_models_is_reported_before_anything_is_measured(tmp_path: Path) -> None:
     file = read_baseline(keep(run(measured(0.1)), tmp_path / "base.json"))  # resnet18 at batch 2
     for asked, size, batches in (
         ([("resnet34", {})], None, (2,)),
@@ -369,7 +369,7 @@ def nets(*asked: tuple[str, Mapping[str, int]], input: str | None = None, **most
     return named_plans(asked, input=input, zoo=Zoo(), most=most)
 
 
-def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_may(tmp_path: Path) -> None:
+def test_the_models_that_will_be_measured_are_those_that_cost_no_more_than_they_may(tmp_path: Path) -> None:
     net = tmp_path / "net.py"
     net.write_text("from torch import nn\nNet = lambda: nn.Conv2d(3, 8, 3)\n")
     asked: list[tuple[str, Mapping[str, int]]] = [("resnet18", {}), (f"{net}:Net", {}), ("resnet50", {})]
@@ -378,13 +378,13 @@ def test_the_nets_that_will_be_measured_are_those_that_cost_no_more_than_they_ma
     assert nets(*asked, params=20_000_000, macs=1) == []
 
 
-def test_a_net_that_is_named_twice_is_told_before_anything_is_measured() -> None:
+def test_a_model_that_is_named_twice_is_reported_before_anything_is_measured() -> None:
     with pytest.raises(UsageError, match="not saved: two results of `resnet18` at one batch size"):
         check_unique(nets(("resnet18", {}), ("resnet18", {"classes": 1000})))
     check_unique(nets(("resnet18", {}), ("resnet18", {"classes": 10})))
 
 
-def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:
+def test_two_results_of_one_model_are_refused(tmp_path: Path) -> None:
     record = whole(tmp_path)
     record["results"] *= 2
     path = tmp_path / "base.json"
@@ -393,7 +393,7 @@ def test_two_results_of_one_net_are_refused(tmp_path: Path) -> None:
         read_baseline(path)
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_baseline(tmp_path / "nothing.json")
     with pytest.raises(UsageError, match="is a directory"):

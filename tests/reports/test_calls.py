@@ -57,7 +57,7 @@ def calls(command: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("command", thinned(COMMANDS, 4))
-def test_a_deeper_net_is_not_counted_more_often(command: str) -> None:
+def test_a_deeper_model_is_not_counted_more_often(command: str) -> None:
     calls(command.replace("NET", SHALLOW))  # what is imported or cached at first is so for both
     shallow, deep = calls(command.replace("NET", SHALLOW)), calls(command.replace("NET", DEEP))
     assert sum(deep.values()) < 8 * sum(shallow.values())  # 6 times as many steps

@@ -52,7 +52,7 @@ def names(profiles: Sequence[Profile]) -> list[str]:
     return [profile.model for profile in profiles]
 
 
-def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
+def test_models_that_cost_too_much_are_left_out_and_reported() -> None:
     found = compare("resnet18", "resnet50", "vgg16", max_params=30_000_000)
     assert names(found.profiles) == ["resnet18", "resnet50"]
     assert found.left_out == ("vgg16",)
@@ -62,7 +62,7 @@ def test_nets_that_cost_too_much_are_left_out_and_said() -> None:
     assert "left out: 2 models with more than 30.00M parameters or more than 2.000G MACs" in results_lines(both)
 
 
-def test_a_net_that_costs_just_as_much_stays() -> None:
+def test_a_model_that_costs_just_as_much_stays() -> None:
     params = rc.count(rc.load("resnet50")).params
     assert names(compare("resnet50", max_params=params).profiles) == ["resnet50"]
     with pytest.raises(UsageError, match=f"no model within --max-params {params - 1}"):
@@ -101,7 +101,7 @@ def test_a_pytorch_model_is_measured_among_others(calls: list[tuple[list[str], i
     assert found.profiles[1].counts.total.params == 4 * 27 + 4
 
 
-def test_all_nets_are_measured_together_once_a_batch(calls: list[tuple[list[str], int]]) -> None:
+def test_all_models_are_measured_together_once_a_batch(calls: list[tuple[list[str], int]]) -> None:
     told: list[float] = []
     found = compare_models(
         ("resnet18", "resnet50"), benchmark=BenchmarkOptions(device="cpu", batch_sizes=(1, 8)), progress=told.append
@@ -136,12 +136,12 @@ def test_sorting_takes_the_ratios_along(calls: list[tuple[list[str], int]]) -> N
     assert [ratio and round(ratio.ratio, 6) for ratio in ratios] == [5.0, 2.0, None]
 
 
-def test_a_net_can_be_compared_with_itself(calls: list[tuple[list[str], int]]) -> None:
+def test_a_model_can_be_compared_with_itself(calls: list[tuple[list[str], int]]) -> None:
     found = compare("resnet18", "resnet18", device="cpu")
     assert [found.ratio(place, 1) is None for place in range(2)] == [True, False]
 
 
-def test_many_nets_are_measured_in_groups_that_each_have_the_baseline(
+def test_many_models_are_measured_in_groups_that_each_have_the_baseline(
     calls: list[tuple[list[str], int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP", 2)
@@ -173,7 +173,7 @@ def test_the_table_has_a_line_for_each_batch_and_the_verdict_in_words(calls: lis
     assert timing_lines(found)[0] == "interleaved at batch 1, 40 rounds; noise floor (A/A test) 1.0%"
 
 
-def test_one_net_has_nothing_to_be_compared_with(calls: list[tuple[list[str], int]]) -> None:
+def test_one_model_has_nothing_to_be_compared_with(calls: list[tuple[list[str], int]]) -> None:
     found = compare("resnet18", device="cpu")
     assert timing_lines(found) == []
     assert not next(c for c in comparison_sheet(found).columns if c.key == "verdict").shown

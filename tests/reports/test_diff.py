@@ -146,13 +146,13 @@ def test_deeper_and_shortcuts_without_parameters() -> None:
     assert changes(diff("resnet34", "plain34"))["conv3_x"] == ("sum 4 -> 0", "shortcut conv bn -> none")
 
 
-def test_a_setting_makes_another_net_of_one() -> None:
+def test_a_setting_makes_another_model_of_one() -> None:
     found = diff("resnext50_32x4d", ("resnext50_32x4d", {"C": 8, "d": 14}))
     assert changes(found)["conv2_x"] == ("width 128 -> 112 (first 1x1, 3x3)", "groups 32 -> 8 (3x3)")
     assert diff("cifar_resnet20", ("cifar_resnet", {"depth": 20})).differs is False
 
 
-def test_another_input_is_said_once_and_where_it_costs() -> None:
+def test_another_input_is_reported_once_and_where_it_costs() -> None:
     found = diff("resnet18", "resnet18", input="3x256x256")
     assert not found.differs
     small, large = net("a: 3x3 8", "b: [global avg, fc 4]"), net("a: 3x3 8", "b: [global avg, fc 4]", input="3x64x64")
@@ -170,7 +170,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_the_differences_sum_to_the_totals_for_unlike_nets(pair: str) -> None:
+def test_the_differences_sum_to_the_totals_for_unlike_models(pair: str) -> None:
     sums(diff(*pair.split()))
 
 
@@ -183,7 +183,7 @@ def test_the_differences_sum_to_the_totals_all_over_the_zoo() -> None:
 
 
 @pytest.mark.parametrize("model", thinned(ZOO.files, 4))
-def test_a_net_does_not_differ_from_itself(model: str) -> None:
+def test_a_model_does_not_differ_from_itself(model: str) -> None:
     found = diff(model, model, zoo=ZOO)
     assert (found.differs, found.header, found.stages, found.difference) == (False, (), (), Amounts())
     assert found.equal_stages == len(found.before.spec.stages)
@@ -192,7 +192,7 @@ def test_a_net_does_not_differ_from_itself(model: str) -> None:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_header_says_is_said_once() -> None:
+def test_what_a_header_says_is_reported_once() -> None:
     rows = "a: 3x3 8", "b: [residual x 2: [3x3 8, 3x3 8]]"
     found = diff_profiles(net(*rows, conv="conv bn leaky(0.1)", residual="leaky(0.1)(x + F)"), net(*rows))
     assert found.header == (
@@ -262,7 +262,7 @@ def test_rows_under_other_names_alone_are_a_difference() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(specs(), min_size=2, max_size=4))
-def test_the_differences_of_drawn_nets_sum_there_and_back(texts: list[str]) -> None:
+def test_the_differences_of_drawn_models_sum_there_and_back(texts: list[str]) -> None:
     profiles = []
     for text in texts:
         try:
@@ -280,7 +280,7 @@ def test_the_differences_of_drawn_nets_sum_there_and_back(texts: list[str]) -> N
 
 @settings(max_examples=30)
 @given(specs(), st.integers(0, 10**6))
-def test_a_line_changed_in_a_drawn_net_is_a_difference_of_its_row(text: str, which: int) -> None:
+def test_a_line_changed_in_a_drawn_model_is_a_difference_of_its_row(text: str, which: int) -> None:
     try:
         before, other = of(text), of(text.replace("[", "[1x1 8, ", 1) if which % 2 else text)
     except SpecError:

@@ -70,7 +70,7 @@ def test_memory_is_the_peak_of_one_image_with_its_weights(net: Path) -> None:
     assert "the peak is in a.0.bn" in problem.notes[0]
 
 
-def test_every_limit_that_is_exceeded_is_said_and_the_worst_exit_code_counts(net: Path) -> None:
+def test_every_limit_that_is_exceeded_is_reported_and_the_worst_exit_code_counts(net: Path) -> None:
     result = run(
         str(net), "--max-params", "500", "--max-macs", "0.01M", "--max-activations", "1K", "--max-memory", "1MB"
     )
@@ -91,14 +91,14 @@ def test_a_limit_that_is_none_is_refused(net: Path, option: str, text: str) -> N
     assert f"error: {option}: `{text}` is " in result.stderr
 
 
-def test_a_net_that_has_not_grown_passes_against_its_former_self(net: Path) -> None:
+def test_a_model_that_has_not_grown_passes_against_its_former_self(net: Path) -> None:
     old = saved(net)
     assert run(str(net), "--against", str(old)).exit_code == 0
     net.write_text(NET.replace("3x3 8 /2", "3x3 7 /2"))
     assert run(str(net), "--against", str(old)).exit_code == 0
 
 
-def test_a_net_that_has_grown_fails_with_the_rows_that_have(net: Path) -> None:
+def test_a_model_that_has_grown_fails_with_the_rows_that_have(net: Path) -> None:
     old = saved(net)
     net.write_text(NET.replace("3x3 8 /2", "3x3 10 /2").replace("  head", "  c: 1x1 10\n  head"))
     problems = check(str(net), limits=limits(against=old)).exceeded
@@ -171,7 +171,7 @@ def test_files_that_cannot_be_read_are_refused(net: Path) -> None:
             read_saved_profile(path)
 
 
-def test_a_saved_profile_is_of_one_net(net: Path) -> None:
+def test_a_saved_profile_is_of_one_model(net: Path) -> None:
     result = run(str(net), str(net), "--against", str(saved(net)))
     assert result.exit_code == 2
     assert "`--against` takes one model, not 2" in result.stderr
@@ -210,7 +210,7 @@ def test_nothing_in_a_message_or_a_name_can_be_taken_for_a_command() -> None:
     assert line.endswith("%0Ahint: h")
 
 
-def test_a_profile_of_another_net_is_no_baseline(net: Path) -> None:
+def test_a_profile_of_another_model_is_no_baseline(net: Path) -> None:
     other = saved(net, model="resnet50")
     result = run(str(net), "--against", str(other))
     assert result.exit_code == 2
@@ -219,7 +219,7 @@ def test_a_profile_of_another_net_is_no_baseline(net: Path) -> None:
     assert "auxiliary heads" in run(str(net), "--against", str(heads)).stderr
 
 
-def test_what_was_otherwise_is_said_even_where_nothing_has_grown(net: Path) -> None:
+def test_what_was_otherwise_is_reported_even_where_nothing_has_grown(net: Path) -> None:
     old = saved(net, input=[3, 16, 16], parameters={"classes": 10}, memory=None)
     result = run(str(net), "--against", str(old))
     assert result.exit_code == 0

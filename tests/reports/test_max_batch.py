@@ -94,7 +94,7 @@ def test_settings_input_and_auxiliary_heads_count() -> None:
     assert "without auxiliary classifiers (--aux)" not in max_batch_notes(with_them)
 
 
-def test_too_small_a_memory_is_said() -> None:
+def test_too_small_a_memory_is_reported() -> None:
     found = max_batch("resnet50", "10MB")
     assert max_batch_heading(found)[-1].endswith("fp32: 0 (a single image does not fit)")
     assert any(line.endswith(" MB too much") for line in max_batch_notes(found))

@@ -81,7 +81,7 @@ def test_a_table_has_its_lines_in_the_order_of_print() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_line_of_a_table_is_one_net(name: str) -> None:
+def test_a_line_of_a_table_is_one_model(name: str) -> None:
     for row in TABLES[name].rows:
         assert {entry.published.row for entry in row.entries} == {row.entries[0].published.row}
         assert set(row.entries) <= set(row.profile.judged)
@@ -140,7 +140,7 @@ def test_an_empty_protocol_is_not_taken_for_none() -> None:
         compare("resnet50", protocol="", zoo=ZOO)
 
 
-def test_without_a_protocol_it_is_the_one_most_nets_have() -> None:
+def test_without_a_protocol_it_is_the_one_most_models_have() -> None:
     found = compare("resnet50", "resnet50_v1", "resnet101_v1", "resnet34_c", accuracy=True, zoo=ZOO)
     assert found.accuracy is not None
     assert found.accuracy.protocol in ("10-crop", "single-model-multi-crop")
@@ -153,12 +153,12 @@ def test_a_figure_that_papers_print_alike_stands_once_with_each_paper() -> None:
     assert printed == {"22.0": ["ResNeXt"], "22.44": ["WRN"]}  # ResNeXt prints it in three tables
 
 
-def test_a_net_that_was_changed_has_no_printed_accuracy() -> None:
+def test_a_model_that_was_changed_has_no_published_accuracy() -> None:
     with pytest.raises(UsageError, match="no accuracy is published"):
         compare("resnet50", input="3x320x320", accuracy=True, zoo=ZOO)
 
 
-def test_a_net_knows_its_relatives() -> None:
+def test_a_model_knows_its_relatives() -> None:
     found = info("resnext101_32x4d", ZOO)
     assert found.profile.spec.extends == ("resnext50_32x4d",)
     assert "resnext101_64x4d" in found.extended_by
@@ -194,7 +194,7 @@ def test_every_figure_of_the_main_papers_tables_is_in_the_specs_as_printed() -> 
     assert wanted.total() > 140
 
 
-def test_the_printed_tables_are_complete() -> None:
+def test_the_published_tables_are_complete() -> None:
     """Every table that a reader would look for is there."""
     wanted = {
         "ResNet": [1, 3, 4, 6, 7, 8], "WRN": [8], "Pre-activation": [5], "ResNeXt": [1, 2, 3, 4, 5],
@@ -202,7 +202,7 @@ def test_the_printed_tables_are_complete() -> None:
     assert {f"{paper} Table {number}" for paper, numbers in wanted.items() for number in numbers} <= TABLES.keys()
 
 
-def test_nets_are_sorted_by_what_is_printed_and_those_without_it_come_last() -> None:
+def test_models_are_sorted_by_what_is_printed_and_those_without_it_come_last() -> None:
     names = ("resnet18", "resnet50", "resnext50_32x4d", "resnet101")
     found = compare(*names, protocol="single-crop-224", sort="top1_error", zoo=ZOO)
     assert [p.model for p in found.profiles] == ["resnet101", "resnext50_32x4d", "resnet50", "resnet18"]
@@ -211,7 +211,7 @@ def test_nets_are_sorted_by_what_is_printed_and_those_without_it_come_last() -> 
     assert list(found.to_frame()["top1_error"])[:3] == [23.9, 22.2, 22.0]  # the best where there are several
 
 
-def test_a_paper_that_prints_two_figures_for_a_net_says_what_each_is_of() -> None:
+def test_a_paper_that_prints_two_figures_for_a_model_says_what_each_is_of() -> None:
     found = compare("preact_resnet200", protocol="single-crop-320", zoo=ZOO)
     assert found.accuracy is not None
     printed = found.accuracy.published(found.profiles[0], "top1_error", "ImageNet-1K val")

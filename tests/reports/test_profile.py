@@ -122,7 +122,7 @@ def test_a_path_object_names_a_file(written) -> None:  # type: ignore[no-untyped
         ("25.7M", 25_557_032, "differs"),
     ],
 )
-def test_a_printed_figure_rounds_or_truncates_or_differs(written, printed, counted, verdict) -> None:  # type: ignore[no-untyped-def]
+def test_a_published_figure_rounds_or_truncates_or_differs(written, printed, counted, verdict) -> None:  # type: ignore[no-untyped-def]
     path = written(f"table: {{a: fc classes}}\npublished: [{{macs: {printed}, source: s, table: t}}]")
     (figure,) = (entry.published for entry in rc.profile(path).judged)
     assert judge(figure, counted) == verdict
@@ -213,7 +213,7 @@ def test_a_sweep_names_the_batch_in_the_column_that_every_part_of_a_narrow_table
     assert measured_sheet((one,)).rows[0][0].text == "cpu fp32"
 
 
-def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_net_was_not_steady() -> None:
+def test_an_interval_is_shown_as_half_its_width_with_a_mark_where_the_model_was_not_steady() -> None:
     (half,) = (each for each in COLUMNS if each.head == "±")
     assert half.cell(MEASURED).text == "20.0%*"
     steady = dataclasses.replace(MEASURED, warmup_settled=True)
@@ -240,7 +240,7 @@ def test_an_interval_is_in_every_format() -> None:
     assert float(line["half_interval"]) == pytest.approx(0.2)
 
 
-def test_why_no_more_samples_were_taken_is_said() -> None:
+def test_why_no_more_samples_were_taken_is_reported() -> None:
     precise = dataclasses.replace(MEASURED, stopped="precise")
     assert "the time budget ended before the median's 95% CI was within 1%" in conditions([MEASURED])[0]
     both = conditions([MEASURED, precise])

@@ -97,7 +97,7 @@ def test_a_known_figure_has_its_known_cause(model: str, figure: str, reading: st
     assert first(model, figure) == (reading, variant)
 
 
-def test_the_net_itself_comes_before_its_variants() -> None:
+def test_the_model_itself_comes_before_its_variants() -> None:
     found = reconcile("resnet50", "4.13G")
     assert [(m.reading, m.variant.text) for m in found.matches[:2]] == [("thop", "as asked"), ("ptflops", "as asked")]
     at = [match.variant == found.variant for match in found.matches]
@@ -131,7 +131,7 @@ def test_the_parts_of_whatever_is_found_sum_to_a_total_that_gives_the_figure() -
             assert match.difference == match.total - found.figure.value
 
 
-def test_an_unexplained_figure_is_said_to_be_with_the_nearest_candidates() -> None:
+def test_an_unexplained_figure_is_reported_to_be_with_the_nearest_candidates() -> None:
     found = reconcile("resnet50", "5.0G")
     assert (found.explained, found.matches) == (False, ())
     distances = [abs(candidate.difference) for candidate in found.nearest]
@@ -145,13 +145,13 @@ def test_a_figure_of_all_digits_is_exact_or_not_at_all() -> None:
     assert not reconcile("resnet50", "4089184255").explained
 
 
-def test_parameters_are_set_and_then_no_other_net_is_looked_at() -> None:
+def test_parameters_are_set_and_then_no_other_model_is_checked() -> None:
     found = reconcile("resnext50_32x4d", "4.267G", {"C": 8, "d": 14})
     assert (found.matches[0].reading, found.matches[0].variant.settings) == ("macs", "C=8 d=14")
     assert {match.variant.model for match in found.matches} == {"resnext50_32x4d"}
 
 
-def test_at_another_input_the_net_asked_for_is_that() -> None:
+def test_at_another_input_the_model_asked_for_is_that() -> None:
     found = reconcile("resnet50", "5.34G", input="3x256x256")
     assert found.matches[0].variant.text == "as asked"
 
@@ -260,7 +260,7 @@ def test_what_is_no_figure_is_an_error(text: str) -> None:
         parse_figure(text)
 
 
-def test_every_tool_is_said_to_say_something() -> None:
+def test_every_tool_is_reported_to_say_something() -> None:
     found: Reconciliation = reconcile("vgg16", "15.5G")
     assert found.tools["ptflops"].total == 15_470_264_320 + 13_547_520 + 9_192 + 2 * (13_555_712 + 6_121_472)
 

@@ -64,7 +64,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert [iteration for iteration, _ in files(tmp_path)] == [40, 30]
 
 
-def test_what_is_damaged_and_later_than_what_was_gone_on_from_is_none_of_the_last_two(tmp_path: Path) -> None:
+def test_what_is_damaged_and_later_than_what_was_resumed_from_is_none_of_the_last_two(tmp_path: Path) -> None:
     for iteration in (10, 20, 30):
         path = save(tmp_path, iteration, tensors(), FACTS)
     path.write_bytes(b"damaged")
@@ -120,7 +120,7 @@ def test_a_file_cut_short_anywhere_is_noticed(tmp_path: Path) -> None:
         ({"count": torch.tensor(7.0)}, "another type"),
     ],
 )
-def test_another_nets_checkpoint_is_refused(tmp_path: Path, change: dict[str, Tensor], why: str) -> None:
+def test_another_models_checkpoint_is_refused(tmp_path: Path, change: dict[str, Tensor], why: str) -> None:
     path = save(tmp_path, 5, {**tensors(), **change}, FACTS)
     with pytest.raises(Damaged, match=why):
         load_checkpoint(path, tensors())

@@ -90,7 +90,7 @@ def test_the_rate_fell_at_the_recipe_s_milestone_if_it_is_between_the_readings(
 STEPS = {"name": "mine", "schedule": {"kind": "steps", "lr": 0.1, "factor": 0.1, "at": [40.0, 50.0]}}
 
 
-def test_steps_between_two_readings_are_told_as_the_recipe_has_them(tmp_path: Path) -> None:
+def test_steps_between_two_readings_are_reported_as_the_recipe_has_them(tmp_path: Path) -> None:
     readings = [point(20, 60.0), point(40, 50.0), point(60, 40.0, lr=0.001)]
     drops = (Drop(40, 0.1, 0.01), Drop(50, 0.01, 0.001))
     assert read_curves([a_run(tmp_path / "run", readings, recipe=STEPS)]).curves[0].drops == drops
@@ -126,7 +126,7 @@ def test_a_rate_that_rises_or_falls_all_the_time_has_no_steps(tmp_path: Path) ->
     assert [curve.drops for curve in read_curves([warm, cycling, odd]).curves] == [(), (), ()]
 
 
-def test_runs_of_one_net_are_told_apart_by_what_they_differ_in(tmp_path: Path) -> None:
+def test_runs_of_one_model_are_told_apart_by_what_they_differ_in(tmp_path: Path) -> None:
     reading = [point(100, 50.0, 50.0)]
     runs = [
         a_run(tmp_path / "a", reading, title="plain-20 (CIFAR)"),
@@ -180,7 +180,7 @@ def test_a_line_that_was_not_finished_is_no_reading_and_any_other_junk_is_an_err
             read_curves([run])
 
 
-def test_what_is_no_run_is_said_and_runs_inside_are_pointed_to(tmp_path: Path) -> None:
+def test_what_is_no_run_is_reported_and_runs_inside_are_pointed_to(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no directory"):
         read_curves([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()

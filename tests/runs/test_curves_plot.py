@@ -190,7 +190,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     assert ElementTree.parse(tmp_path / "CURVES.SVG").getroot().tag == f"{SVG}svg"
 
 
-def test_a_file_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     found = read_curves([a_run(tmp_path / "run", [point(100, 60.0)])])
     with pytest.raises(ResourceError, match="cannot be written"):
         draw(found, tmp_path / "nowhere" / "curves.png")

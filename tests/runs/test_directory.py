@@ -262,7 +262,7 @@ def test_one_that_was_interrupted_while_it_was_begun_is_free_too(tmp_path: Path,
     [(CONFIG_FILE, "already has a run"), (GROUP_FILE, "already has several runs"),
      ("mine", "already exists and is not empty")],
 )  # fmt: skip
-def test_what_is_in_the_way_of_a_run_is_said(tmp_path: Path, file: str, said: str) -> None:
+def test_what_is_in_the_way_of_a_run_is_reported(tmp_path: Path, file: str, said: str) -> None:
     for name in (file, LOCK_FILE, "result.json"):
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=said) as found:
@@ -270,7 +270,7 @@ def test_what_is_in_the_way_of_a_run_is_said(tmp_path: Path, file: str, said: st
     assert ("--resume" in found.value.hint) == (file in (CONFIG_FILE, GROUP_FILE))
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="cannot be written"):
         make(tmp_path / "file" / "run")

@@ -239,7 +239,7 @@ def test_half_a_record_that_a_full_disk_has_left_is_written_over(tmp_path: Path)
     assert [step for step, _ in shown(tmp_path)["lr"]] == [10, 20, 30, 40]
 
 
-def test_events_that_cannot_be_written_do_not_end_training_but_are_told_at_the_end(
+def test_events_that_cannot_be_written_do_not_end_training_but_are_reported_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, ear = make(tmp_path / "run"), Ear()
@@ -290,14 +290,14 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [Without, *sys.meta_path])
 
 
-def test_a_package_that_is_not_installed_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed_is_reported_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch)
     with pytest.raises(UsageError, match="the package `tensorboard` is not installed") as told:
         import_package()
     assert told.value.hint == "`pip install 'resnet-cli[tensorboard]'`, or omit `--tensorboard`"
 
 
-def test_a_package_that_cannot_be_imported_is_told_with_the_reason(
+def test_a_package_that_cannot_be_imported_is_reported_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text("raise TypeError('Descriptors cannot be created directly.')")
@@ -336,7 +336,7 @@ def stops(monkeypatch: pytest.MonkeyPatch, at: int, seed: int = 0) -> None:
     monkeypatch.setattr(Trainer, "step", interrupted)
 
 
-def test_train_cifar_writes_events_and_goes_on_with_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_cifar_writes_events_and_continues_with_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         stops(patched, 17)
         result = cli([*tiny.words(folder), "--tensorboard"])
@@ -390,7 +390,7 @@ def test_without_the_package_nothing_is_begun(folder: Path, monkeypatch: pytest.
     assert cli("train-cifar --resume run --tensorboard").exit_code == 2
 
 
-def test_a_run_with_events_goes_on_without_the_package_and_says_so(
+def test_a_run_with_events_continues_without_the_package_and_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:

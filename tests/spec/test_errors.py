@@ -85,7 +85,7 @@ def test_no_error_takes_long_to_find(case: str, here: Path) -> None:
     assert any(seconds() < 1 for _ in range(3))  # a garbage collection may fall into one of them
 
 
-def test_no_more_is_said_than_anyone_reads(here: Path) -> None:
+def test_no_more_is_reported_than_anyone_reads(here: Path) -> None:
     *first, last = problems(row(f"[{', '.join(f'word{i}' for i in range(60))}]"), here)
     assert [problem.message for problem in first] == [f"unknown word `word{i}`" for i in range(50)]
     assert last == Problem("stopped after 50 errors")

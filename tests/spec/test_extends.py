@@ -117,7 +117,7 @@ def test_rows_let_and_blocks_are_replaced_by_name_and_every_other_key_as_a_whole
     assert spec.places["a"].source.label.endswith("base.yaml")
 
 
-def test_what_is_said_of_one_net_is_never_inherited(family: Family) -> None:
+def test_what_is_reported_of_one_model_is_never_inherited(family: Family) -> None:
     family.write(base=BASE, net="extends: base.yaml\n")
     base, spec = family.read("base"), family.read("net")
     assert (base.about, base.deviations) == ("narrow", ("one",))
@@ -193,7 +193,7 @@ def test_an_error_in_what_is_extended_points_into_that_file(family: Family) -> N
     assert [Path(p.at.source.label).name for p in raised.value.problems if p.at] == ["base.yaml", "net.yaml"]
 
 
-def test_a_replaced_row_is_not_held_against_the_spec_it_came_from(family: Family) -> None:
+def test_a_replaced_row_is_not_compared_with_the_spec_it_came_from(family: Family) -> None:
     family.write(base=BASE.replace("3x3 w", "3x3 w G=2"), net="extends: base.yaml\ntable: {a: 3x3 w}\n")
     assert body_text(family.read("net").stages["a"]) == "[3x3 8]"
 

@@ -185,7 +185,7 @@ def test_a_decimal_is_worth(text: str, value: float | None) -> None:
     [("25.5", "M", 25_500_000, 100_000), ("4.10", "G", 4_100_000_000, 10_000_000), ("1.2", "B", 1_200_000_000, 10**8),
      ("3", "T", 3 * 10**12, 10**12), ("64", "K", 64_000, 1000), ("22.20", "", "22.2", "0.01"), ("7", "", 7, 1)],
 )  # fmt: skip
-def test_a_printed_figure_is_worth_its_digits_and_known_to_the_last_of_them(
+def test_a_published_figure_is_worth_its_digits_and_known_to_the_last_of_them(
     digits: str, unit: str, value: int | str, last: int | str
 ) -> None:
     assert printed_figure(digits, unit) == (Decimal(value), Decimal(last))

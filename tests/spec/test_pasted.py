@@ -398,7 +398,7 @@ def test_a_cell_of_the_zoo_in_a_paper_s_spelling_is_the_same_or_refused(spelling
 
 
 @pytest.mark.parametrize("pasted", [pasted for pasted, _ in READ])
-def test_fmt_does_not_change_a_pasted_net(pasted: str) -> None:
+def test_fmt_does_not_change_a_pasted_model(pasted: str) -> None:
     header = "let: {k: 2, width: 2, d: 4}\n"
     text = spec_text(f"  a: 1x1 64\n  t:\n    - {pasted}\n  u: {pasted}\n", header)
     formatted = format_text(Source("pasted.yaml", text))

@@ -197,7 +197,7 @@ def test_extends_is_written_out(folder: Path, text: str, row: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO.files)
-def test_a_child_that_changes_nothing_is_the_same_net(name: str) -> None:
+def test_a_child_that_changes_nothing_is_the_same_model(name: str) -> None:
     child, parent = spec_of(f"extends: {name}\n"), read(name, zoo=ZOO)
     assert net(lower(child)) == net(lower(parent))
     assert child.extends == (name, *parent.extends)
@@ -357,7 +357,7 @@ def test_a_block_may_stand_above_one_that_it_calls() -> None:
     assert net(lower(table("a", "blocks: {a: [b, b], b: 3x3 8}\n"))) == net(lower(table("[3x3 8, 3x3 8]")))
 
 
-def test_what_is_wrong_with_a_block_is_said_once() -> None:
+def test_what_is_wrong_with_a_block_is_reported_once() -> None:
     assert messages(f"{SMALL}blocks: {{a: [3x3 8 G=2], b: [1x1 kk]}}\ntable: {{t: [a, a, b, b]}}\n") == [
         "unknown mark `G=2`",
         "unknown name `kk`",

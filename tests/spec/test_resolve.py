@@ -25,7 +25,7 @@ def again(text: str) -> Spec:
 
 
 @pytest.mark.parametrize("name", thinned(ZOO.files, 4))
-def test_every_net_of_the_zoo_written_out_is_the_same_net(name: str) -> None:
+def test_every_model_of_the_zoo_written_out_is_the_same_model(name: str) -> None:
     spec = read(name, zoo=ZOO)
     found = again(resolved(name, spec, zoo=ZOO))
     assert found.extends == ()
@@ -47,7 +47,7 @@ def test_what_was_set_is_the_default_of_what_is_written_out() -> None:
     assert found.input == Shape(3, 48, 40)
 
 
-def test_figures_of_the_net_as_it_was_written_are_left_out_of_another() -> None:
+def test_figures_of_the_model_as_it_was_written_are_left_out_of_another() -> None:
     same = read("wrn_28_10", zoo=ZOO)
     other = read("wrn_28_10", zoo=ZOO, parameters={"classes": 7})
     assert again(resolved("wrn_28_10", same, zoo=ZOO)).published == same.published != ()

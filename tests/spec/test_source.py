@@ -16,7 +16,7 @@ from resnetcli.spec.zoo import Zoo
 from tests.support.strategies import specs
 
 
-def test_a_limit_of_libyaml_s_own_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_libyaml_s_own_is_reported_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     def limited(text: str, Loader: object) -> object:
         mark = yaml.Mark("", 1000, 0, 1000, None, 0)
         raise yaml.MarkedYAMLError(problem="exceeded maximum nesting depth", problem_mark=mark)
@@ -164,7 +164,7 @@ def test_what_is_no_plain_mapping_is_refused(text: str, message: str) -> None:
     assert message in raised.value.problems[0].message
 
 
-def test_every_problem_of_the_yaml_is_said_at_once() -> None:
+def test_every_problem_of_the_yaml_is_reported_at_once() -> None:
     with pytest.raises(SpecError) as raised:
         parse(Source("net.yaml", "a: &x 1\nb: *x\na: !!int 2\n"))
     assert [problem.at.line for problem in raised.value.problems if problem.at] == [1, 2, 3, 3]

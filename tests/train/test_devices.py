@@ -186,7 +186,7 @@ class Recording:
         (RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore"), "operation not permitted"),
     ],
 )
-def test_a_step_that_cannot_be_recorded_is_launched_by_itself_which_is_told_once(
+def test_a_step_that_cannot_be_recorded_is_launched_by_itself_which_is_reported_once(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -250,7 +250,7 @@ def test_a_trainer_sets_nothing_for_the_whole_process(monkeypatch: pytest.Monkey
     assert torch.get_num_threads() == threads
 
 
-def test_a_compiler_that_fails_is_told_in_a_line_and_its_limits_are_set_back() -> None:
+def test_a_compiler_that_fails_is_reported_in_a_line_and_its_limits_are_set_back() -> None:
     from torch._dynamo import config
 
     before, ours = config.recompile_limit, trainer()
@@ -272,7 +272,7 @@ def test_a_compiler_that_fails_is_told_in_a_line_and_its_limits_are_set_back() -
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # whatever compilers think of each other
 @pytest.mark.parametrize("how", [{"dtype": "bf16", "channels_last": True}, {}])
-def test_a_compiled_net_with_groups_learns_as_the_net_itself(how: dict[str, Any]) -> None:
+def test_a_compiled_model_with_groups_learns_as_the_model_itself(how: dict[str, Any]) -> None:
     recipe = replace(SHORT, bn_batch=4)
     compiled, plain = steps(trainer(recipe, compile=True, **how), 3), steps(trainer(recipe, **how), 3)
     assert compiled.read().loss == pytest.approx(plain.read().loss, rel=0.02 if how else 1e-5)
@@ -280,7 +280,7 @@ def test_a_compiled_net_with_groups_learns_as_the_net_itself(how: dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # whatever compilers think of each other
-def test_a_compiled_net_learns_as_the_net_itself() -> None:
+def test_a_compiled_model_learns_as_the_model_itself() -> None:
     compiled, plain = steps(trainer(compile=True), 4), steps(trainer(), 4)
     assert compiled.read().loss == pytest.approx(plain.read().loss, rel=1e-4)
     assert compiled.state().keys() == plain.state().keys()
@@ -293,7 +293,7 @@ def test_a_compiled_net_learns_as_the_net_itself() -> None:
                                                         {"channels_last": True}, {"dtype": "fp16", "cuda_graph": True},
                                                         {"dtype": "tf32", "channels_last": True, "cuda_graph": True})]
 )  # fmt: skip
-def test_a_gpu_learns_as_the_cpu_does_and_goes_on_from_its_state(how: dict[str, Any]) -> None:
+def test_a_gpu_learns_as_the_cpu_does_and_continues_from_its_state(how: dict[str, Any]) -> None:
     plain, ours = trainer(dropout="dropout" in how), trainer(**how, device="cuda")
     assert not differing(weights(plain), weights(ours))
     if "dropout" not in how:  # whose masks are drawn otherwise

@@ -49,7 +49,7 @@ def test_channels_last_changes_nothing() -> None:
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
 
 
-def test_an_evaluation_leaves_the_net_as_it_was() -> None:
+def test_an_evaluation_leaves_the_model_as_it_was() -> None:
     of = net().train()
     before = {name: tensor.clone() for name, tensor in of.state_dict().items()}
     evaluate(of, *examples(), NONE)

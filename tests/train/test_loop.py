@@ -182,7 +182,7 @@ def test_a_state_is_a_copy_and_names_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize("way", ["missing", "unknown", "shape", "type"])
-def test_the_state_of_another_net_is_refused_and_nothing_is_changed(way: str) -> None:
+def test_the_state_of_another_model_is_refused_and_nothing_is_changed(way: str) -> None:
     ours = trainer()
     before, state = ours.state(), ours.state()
     name = "net.conv1.0.conv.weight"
@@ -230,7 +230,7 @@ def test_progress_over_no_iteration_has_no_loss() -> None:
     assert np.isnan(progress.loss)
 
 
-def test_a_net_learns_what_there_is_to_learn() -> None:
+def test_a_model_learns_what_there_is_to_learn() -> None:
     recipe = Recipe(
         "learn",
         batch_size=20,
@@ -288,7 +288,7 @@ def test_a_warm_up_ends_when_the_running_error_has_fallen_and_at_the_latest_when
     assert (ended is None) == (threshold == 1)  # the others end by themselves, and do not begin again
 
 
-def test_a_net_that_is_not_deep_enough_starts_without_the_warm_up() -> None:
+def test_a_model_that_is_not_deep_enough_starts_without_the_warm_up() -> None:
     warmup = Warmup(0.001, until_error=80, from_depth=9)
     ours = trainer(replace(SHORT, schedule=Schedule("fixed", 0.1), iterations=100, warmup=warmup))
     ours.step()
@@ -299,7 +299,7 @@ def test_a_net_that_is_not_deep_enough_starts_without_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_changes_no_weight_and_is_told_with_its_iteration(where: str) -> None:
+def test_what_is_not_finite_changes_no_weight_and_is_reported_with_its_iteration(where: str) -> None:
     ours = steps(trainer(), 3)
     before = {name: parameter.detach().clone() for name, parameter in ours.model.named_parameters()}
     spoil(ours, where)

@@ -29,12 +29,12 @@ HEAD = "[global avg, fc classes]"
         ("{input: 3x8x8, classes: 4, table: {a: 3x3 8, head: [1x1 classes]}}", "ends in 4 x 8 x 8"),
     ],
 )
-def test_a_net_that_does_not_fit_the_data_is_refused(text: str, message: str) -> None:
+def test_a_model_that_does_not_fit_the_data_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Trainer(plan_of(text), SHORT, data())
 
 
-def test_a_net_with_auxiliary_heads_is_refused() -> None:
+def test_a_model_with_auxiliary_heads_is_refused() -> None:
     text = "{input: 3x8x8, classes: 4, table: {a: 3x3 8, head: [global avg, fc classes]}, " \
            "aux: {a: [global avg, fc classes]}}"  # fmt: skip
     with pytest.raises(UsageError, match="auxiliary heads"):
@@ -50,7 +50,7 @@ def test_a_softmax_at_the_end_is_left_to_the_loss() -> None:
     assert with_one.read() == without.read()
 
 
-def test_a_net_that_ends_in_maps_of_one_pixel_is_trained() -> None:
+def test_a_model_that_ends_in_maps_of_one_pixel_is_trained() -> None:
     plan = plan_of("{input: 3x8x8, classes: 4, table: {a: 3x3 8, head: [1x1 classes linear, global avg]}}")
     assert np.isfinite(steps(Trainer(plan, SHORT, data()), 2).read().loss)
 

@@ -60,7 +60,7 @@ def test_the_result_is_of_the_last_iteration(tmp_path: Path) -> None:
     assert result["deviations"] == list(CONFIG.deviations)
 
 
-def test_validation_images_are_looked_at_where_there_are_any(tmp_path: Path) -> None:
+def test_validation_images_are_used_where_there_are_any(tmp_path: Path) -> None:
     run = make(tmp_path / "run", config(validation_images=5))
     train(run, Fake())
     assert [p.validation_error_percent for p in read_metrics(run.path)] == [None, 20.0, None, 20.0]
@@ -72,7 +72,7 @@ def test_it_is_read_at_least_every_so_often(tmp_path: Path) -> None:
     assert [p.iteration for p in read_metrics(run.path)] == [READ_EVERY, 2 * READ_EVERY, 250]
 
 
-def test_an_estimate_is_told_once_a_few_steps_were_timed(tmp_path: Path) -> None:
+def test_an_estimate_is_reported_once_a_few_steps_were_timed(tmp_path: Path) -> None:
     ear = Ear()
     train(make(tmp_path / "run"), Fake(), ear)
     assert ear.estimates == [
@@ -113,7 +113,7 @@ def test_what_was_read_is_on_the_disk_before_the_checkpoint_that_says_so(
     assert synced[at - 2 : at] == ["metrics.jsonl", "metrics.csv"]
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_stopped_run_continues_where_it_was(tmp_path: Path) -> None:
     whole, cut = make(tmp_path / "whole"), make(tmp_path / "cut")
     train(whole, Fake())
     engine = Fake()
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_path: Pat
     assert [p.iteration for p in read_metrics(run.path)] == [10, 20]
 
 
-def test_a_full_disk_does_not_end_training_but_is_told_at_the_end(
+def test_a_full_disk_does_not_end_training_but_is_reported_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, engine, ear = make(tmp_path / "run"), Fake(), Ear()
@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp
     assert [p.iteration for p in read_metrics(run.path)] == [10, 20, 30, 40]
 
 
-def test_a_checkpoint_holds_what_a_resume_is_held_to(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_what_a_resume_is_checked_against(tmp_path: Path) -> None:
     run = make(tmp_path / "run")
     train(run, Fake())
     facts = checkpoint.load_checkpoint(files(run.path)[0][1], Fake().state()).facts

@@ -57,13 +57,13 @@ def test_a_gpu_computes_as_is_fastest_unless_the_user_says_otherwise(
         ("fp32", False, "cpu", 4, ("fp32", False)),
     ],
 )
-def test_a_run_goes_on_as_it_was_started_as_far_as_the_device_can(
+def test_a_run_continues_as_it_was_started_as_far_as_the_device_can(
     dtype: str, graph: bool, device: str, processes: int, expected: tuple[str, bool]
 ) -> None:
     assert supported_settings(tiny.config(dtype=dtype, cuda_graph=graph), device, processes) == expected
 
 
-def test_a_run_of_a_gpu_is_gone_on_with_and_tested_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_a_gpu_is_resumed_and_tested_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.files(tmp_path)
     monkeypatch.chdir(tmp_path)
     said: list[str] = []

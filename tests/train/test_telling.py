@@ -99,7 +99,7 @@ def test_on_a_terminal_one_line_is_drawn_over_and_taken_away() -> None:
     assert drawn[-1] == "a line that stays\n"
 
 
-def test_what_is_trained_is_said_first() -> None:
+def test_what_is_trained_is_reported_first() -> None:
     lines = opening(config(validation_images=5, train_images=45_000, compile=True), Path("runs/x"))
     assert lines == [
         "ResNet-20   cifar_resnet20 depth=20   269.7K parameters",
@@ -120,7 +120,7 @@ def test_times_are_as_one_says_them(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
 
 
-def test_printed_errors_are_the_papers_own_and_of_that_data() -> None:
+def test_published_errors_are_the_papers_own_and_of_that_data() -> None:
     spec = read("cifar_resnet110", zoo=ZOO)
     assert [(p.value, p.protocol) for p in published_errors(spec, "cifar10")] == [
         ("6.43", "test-best5"),
@@ -137,7 +137,7 @@ def test_printed_errors_are_the_papers_own_and_of_that_data() -> None:
     [("cifar_resnet56", "resnet"), ("cifar_plain20", "resnet"), ("cifar_preact_resnet164", "preact"),
      ("wrn_28_10", "wrn"), ("wrn_40_4", "wrn"), ("cifar_resnext29_8x64d", "resnext"), ("resnet18", "resnet")],
 )  # fmt: skip
-def test_a_net_is_trained_as_its_paper_did_unless_told_otherwise(name: str, recipe: str) -> None:
+def test_a_model_is_trained_as_its_paper_did_unless_told_otherwise(name: str, recipe: str) -> None:
     assert default_recipe(read(name, zoo=ZOO)).name == recipe
 
 
@@ -157,7 +157,7 @@ def test_errors_beside_a_paper_s_are_not_taken_for_those_of_its_recipe(
     assert [text for text in found.deviations if text.startswith("recipe ")] == expected
 
 
-def test_the_table_has_the_printed_errors_beside_ours() -> None:
+def test_the_table_has_the_published_errors_beside_ours() -> None:
     result = {
         "model": "cifar_resnet110", "parameters": {}, "params": 1727962, "iterations": 64000,
         "final_test_error_percent": 6.5, "data": "CIFAR-10 (verified)",

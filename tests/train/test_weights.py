@@ -50,7 +50,7 @@ def test_it_is_bit_for_bit_what_autocast_computes(name: str, dtype: torch.dtype,
         assert torch.equal(one, two)
 
 
-def test_the_net_has_its_own_weights_again_also_after_an_error() -> None:
+def test_the_model_has_its_own_weights_again_also_after_an_error() -> None:
     net = build(plan_of(NETS["residual"])).train()
     before = dict(net.named_parameters())
     model = StepWeights(net, torch.bfloat16)
