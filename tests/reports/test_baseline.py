@@ -102,7 +102,7 @@ NOISY = (Noise("others", 0.4),)
 
 
 def test_a_noisy_run_cannot_become_a_baseline(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="not saved: the run was noisy: other programs took 40%"):
+    with pytest.raises(ResourceError, match="not saved: the run was noisy: other programs used 40%"):
         keep(run(measured(0.1), measured(0.2, batch=8, noisy=NOISY)), tmp_path / "base.json")
     assert list(tmp_path.iterdir()) == []
 
