@@ -169,7 +169,7 @@ def measured() -> rc.Profile:
 
 
 def timed() -> Comparison:
-    """Two nets as if they had been timed in turns."""
+    """Two models as if they had been timed interleaved."""
     profiles = (replace(rc.profile("resnet18"), measurements=(made_up(),)), rc.profile("resnet34"))
     pair = PairedTimings(2, "resnet18", (None, paired([1.0, 1.0], [1.2, 1.3], 0.01)), 0.01, 2)
     return Comparison(profiles, timings=(pair,), left_out=("vgg16",), limits={"params": 10**8, "macs": 10**10})
@@ -189,16 +189,16 @@ def the_zoo() -> Listing:
 
 @lru_cache(maxsize=1)
 def the_profiles() -> tuple[rc.Profile, ...]:
-    return tuple(rc.profile(name) for name in rc.models())
+    return tuple(rc.profile(name) for name in ("googlenet", "resnet50", "plain34", *rc.models()[::8]))
 
 
 def the_records(schema: str) -> Iterator[records.Record]:
-    """Of the whole zoo."""
+    """Records with every key of a schema."""
     every = the_zoo()
     match schema:
         case "profile@2":
             yield from map(profile_record, (*the_profiles(), measured()))
-            yield from (profile_record(each, "block") for each in the_profiles())
+            yield from (profile_record(each, "block") for each in the_profiles()[:2])
         case "compare@2":
             yield compare_record(Comparison(the_profiles()))
             yield compare_record(timed(), held(timed()))
