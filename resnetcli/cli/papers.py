@@ -36,6 +36,7 @@ def papers(
     """Show results tables from papers next to computed figures."""
     from resnetcli.reports.papers import (
         figures_sheet,
+        list_paper_tables,
         paper_notes,
         paper_sheet,
         paper_tables,
@@ -45,10 +46,12 @@ def papers(
 
     if only_list and not format.has_tables:
         raise UsageError("`--list` cannot be used with `--format json`", "omit `--list`")
-    tables = paper_tables(*(table or []))
+    words = table or []
     if only_list:
-        output = Output(lambda: papers_record(tables), lambda: [Section(tables_sheet(tables))])
+        listed = tables_sheet(list_paper_tables(*words))
+        output = Output(dict, lambda: [Section(listed)])
     else:
+        tables = paper_tables(*words)
         output = Output(
             lambda: papers_record(tables),
             lambda: (Section(paper_sheet(entry), [entry.heading], paper_notes(entry)) for entry in tables),

@@ -142,7 +142,11 @@ def _sort_field(comparison: Comparison, sort: str, measured: bool) -> Field[Row]
             raise UsageError(f"`{found.key}` is measured only with `--device`", "add `--device cpu`, or another device")
         return found
     known = [field.key for field in (*counted, *timed)]
-    hint = "add `--accuracy`" if name in FIGURES else did_you_mean(name, known, f"one of {', '.join(known)}")
+    hint = did_you_mean(name, known, f"one of {', '.join(known)}")
+    if name in FIGURES:
+        hint = "add `--accuracy`"
+    elif name.endswith("_ratio") and comparison.baseline is None:
+        hint = "add `--baseline MODEL`"
     raise UsageError(f"cannot sort by `{name}`", hint)
 
 

@@ -59,33 +59,56 @@ class PaperTable:
         return list(dict.fromkeys(v for row in self.rows for e in row.entries if (v := getattr(e.published, name))))
 
 
+@frozen
+class ListedTable:
+    """A paper's table, before its models are counted."""
+
+    paper: Paper
+    table: str
+    entries: tuple[tuple[int, str, int, str], ...]
+    """Row, model, index among the model's published figures, and figure; in the order of the table."""
+
+    @property
+    def name(self) -> str:
+        """`ResNet Table 3`, which `papers` accepts."""
+        return f"{self.paper.name} {self.table}"
+
+
+def list_paper_tables(*words: str, zoo: Zoo | None = None) -> tuple[ListedTable, ...]:
+    """The tables that match, as for `paper_tables`; nothing is counted. Raises UsageError if no table matches."""
+    zoo = zoo or Zoo()
+    places: dict[_Key, list[tuple[int, str, int, str]]] = {}
+    for name in zoo.files:
+        for index, published in enumerate(summarize(name, zoo).published):
+            if (paper := zoo.paper(published.source)) is not None:
+                row = published.row or len(zoo.files) + 1  # rows without a number are last
+                places.setdefault((paper.key, published.table), []).append((row, name, index, published.figure))
+    order = list(zoo.papers)
+    keys = sorted(places, key=lambda key: (order.index(key[0]), natural(key[1])))
+    if "".join(words).strip():
+        keys = _select(words, keys, zoo)
+    return tuple(ListedTable(zoo.papers[key[0]], key[1], tuple(sorted(places[key]))) for key in keys)
+
+
 def paper_tables(*words: str, zoo: Zoo | None = None) -> tuple[PaperTable, ...]:
     """The tables that match, for example `resnext table 3`, `1611.05431` or `wrn`; all without words.
 
     Only models of these tables are counted. Raises UsageError if no table matches.
     """
     zoo = zoo or Zoo()
-    places: dict[_Key, list[tuple[int, str, int]]] = {}
-    for name in zoo.files:
-        for index, published in enumerate(summarize(name, zoo).published):
-            if (paper := zoo.paper(published.source)) is not None:
-                row = published.row or len(zoo.files) + 1  # rows without a number are last
-                places.setdefault((paper.key, published.table), []).append((row, name, index))
-    order = list(zoo.papers)
-    keys = sorted(places, key=lambda key: (order.index(key[0]), natural(key[1])))
-    if "".join(words).strip():
-        keys = _select(words, keys, zoo)
-    profiles = {name: profile_model(name, {}, zoo=zoo) for name in {name for key in keys for _, name, _ in places[key]}}
+    listed = list_paper_tables(*words, zoo=zoo)
+    names = {name for each in listed for _, name, *_ in each.entries}
+    profiles = {name: profile_model(name, {}, zoo=zoo) for name in names}
     return tuple(
         PaperTable(
-            zoo.papers[key[0]],
-            key[1],
+            each.paper,
+            each.table,
             tuple(
-                _row(profiles[name], [index for *_, index in entries])
-                for (_, name), entries in groupby(sorted(places[key]), key=itemgetter(0, 1))
+                _row(profiles[name], [index for _, _, index, _ in entries])
+                for (_, name), entries in groupby(each.entries, key=itemgetter(0, 1))
             ),
         )
-        for key in keys
+        for each in listed
     )
 
 
@@ -252,19 +275,19 @@ def figures_sheet(tables: tuple[PaperTable, ...]) -> Sheet:
     )
 
 
-TABLE_FIELDS: tuple[Field[PaperTable], ...] = (
+TABLE_FIELDS: tuple[Field[ListedTable], ...] = (
     Field("table", "table", lambda table: table.name, align="left", style="bold", help="name, as `papers` takes it"),
-    Field("models", "models", lambda table: len({row.profile.model for row in table.rows}),
+    Field("models", "models", lambda table: len({model for _, model, *_ in table.entries}),
           help="models of the zoo in the table"),
     Field("figures", "figures", lambda table: ", ".join(
-        dict.fromkeys(figure_name(entry.published.figure) for row in table.rows for entry in row.entries)
+        dict.fromkeys(figure_name(figure) for *_, figure in table.entries)
     ), align="left", wrap=True, help="published quantities"),
     Field("paper", "paper", lambda table: table.paper.citation, align="left", style="dim", wrap=True, priority=1,
           help="citation of the paper"),
 )  # fmt: skip
 
 
-def tables_sheet(tables: tuple[PaperTable, ...]) -> Sheet:
+def tables_sheet(tables: tuple[ListedTable, ...]) -> Sheet:
     """The available tables."""
     return Sheet.of(TABLE_FIELDS, tables)
 

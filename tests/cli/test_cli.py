@@ -261,6 +261,7 @@ def test_the_published_figures_of_the_headline_pair_agree_with_the_counts() -> N
         ("compare --device cpu --threads 0", "`--threads` must be 1 to 1024, not 0"),
         ("profile resnet50 --device cpu --best --dtype fp16", "fp16 on a CPU"),
         ("compare --sort size", "cannot sort by `size`"),
+        ("compare --sort params_ratio", "hint: add `--baseline MODEL`"),
         ("compare --sort median_s", "measured only with `--device`"),
         ("compare --baseline vgg16", "the baseline `vgg16` is not among the models compared"),
         ("compare --all resnet50", "`--all` cannot be used with models"),
