@@ -112,15 +112,28 @@ _UNREADABLE = "check its name and its permissions"
 def missing_hint(path: StrPath) -> str:
     """The hint for a path that does not exist: similar names beside it, or its directory that is missing, too."""
     place = Path(path)
-    names: list[str] = []
     with suppress(OSError, ValueError):
         if not place.parent.is_dir():
             return f"there is no directory `{place.parent}` either"
-        with os.scandir(place.parent) as entries:
-            names = sorted(entry.name for entry in islice(entries, MAX_LISTED) if not entry.name.startswith("."))
-    if close := nearest(place.name, names):
+    if close := similar_names(place):
         return f"did you mean {any_of([typed(place.with_name(name)) for name in close])}?"
     return "check the path"
+
+
+def similar_names(path: StrPath) -> list[str]:
+    """Names of files and directories beside a path with its suffix and a similar stem."""
+    place = Path(path)
+    names: dict[str, str] = {}
+    with suppress(OSError, ValueError), os.scandir(place.parent) as entries:
+        for entry in islice(entries, MAX_LISTED):
+            name = Path(entry.name)
+            if _format(name) == _format(place) and (entry.is_file() or entry.is_dir()):
+                names.setdefault(name.stem, entry.name)
+    return [names[stem] for stem in nearest(place.stem, sorted(names))]
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().replace(".yml", ".yaml")
 
 
 MAX_LISTED = 1000

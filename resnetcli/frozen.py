@@ -28,7 +28,9 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = T
     """Decorator of a class: a frozen dataclass with slots; arguments as those of `dataclasses.dataclass`."""
 
     def decorate(cls: type[T]) -> type[T]:
-        own = {name for name, value in vars(cls).items() if value is not None}  # `__eq__` alone makes `__hash__` None
+        own = set(vars(cls))
+        if "__eq__" in own and vars(cls).get("__hash__") is None:  # Python sets it beside `__eq__`
+            own.discard("__hash__")
         cls = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
         methods = SHARED | {"__init__": _compile_init(cls)} | (_comparisons(cls) if eq else {})
         for name, method in methods.items():
@@ -41,9 +43,9 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = T
 
 def _compile_init(cls: type[Any]) -> Callable[..., None]:
     """`__init__`, which sets slots through their descriptors: `__setattr__` refuses."""
-    if any("InitVar" in str(item.type) for item in cls.__dataclass_fields__.values()):
+    if any(item._field_type.name == "_FIELD_INITVAR" for item in cls.__dataclass_fields__.values()):
         raise TypeError(f"{cls.__qualname__}: InitVar is not supported")
-    positional, keywords, lines, optional = ["self"], ["*"], [], False
+    positional, keywords, lines, optional = ["__self"], ["*"], [], False
     scope: dict[str, Any] = {"__missing": MISSING}
     for number, item in enumerate(fields(cls)):
         name, value, default = item.name, item.name, ""
@@ -59,9 +61,9 @@ def _compile_init(cls: type[Any]) -> Callable[..., None]:
         optional = optional or bool(default and not item.kw_only)
         (keywords if item.kw_only else positional).append(name + default)
         scope[f"__set_{number}"] = getattr(cls, name).__set__
-        lines.append(f"__set_{number}(self, {value})")
+        lines.append(f"__set_{number}(__self, {value})")
     if hasattr(cls, "__post_init__"):
-        lines.append("self.__post_init__()")
+        lines.append("__self.__post_init__()")
     parameters = positional + (keywords if len(keywords) > 1 else [])
     exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), scope)
     init: Callable[..., None] = scope["__init__"]

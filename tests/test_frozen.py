@@ -115,13 +115,13 @@ def test_a_structure_that_contains_itself_has_a_repr() -> None:
 def test_any_name_can_be_a_field() -> None:
     @frozen
     class Names:
-        MISSING: int
+        self: int
         set_x: int
         default_x: int
         x: int = 4
         new_x: list[int] = field(default_factory=list)
 
-    assert asdict(Names(1, 2, 3)) == {"MISSING": 1, "set_x": 2, "default_x": 3, "x": 4, "new_x": []}
+    assert asdict(Names(1, 2, 3)) == {"self": 1, "set_x": 2, "default_x": 3, "x": 4, "new_x": []}
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,20 @@ def test_any_name_can_be_a_field() -> None:
     [
         ("x: int = field(default=1, init=False)", "init=False and hash= are not supported"),
         ("x: int = field(hash=False)", "init=False and hash= are not supported"),
-        ("x: InitVar[int]", "InitVar is not supported"),
         ("x: int = 1; y: int", "non-default argument 'y' follows default argument"),
     ],
 )
 def test_what_is_not_supported_is_a_type_error(body: str, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        exec(f"@frozen\nclass Refused:\n    {body}", {"frozen": frozen, "field": field, "InitVar": InitVar})
+        exec(f"@frozen\nclass Refused:\n    {body}", {"frozen": frozen, "field": field})
+
+
+def test_init_var_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="InitVar is not supported"):
+
+        @frozen
+        class Refused:
+            x: InitVar[int]
 
 
 def test_nothing_can_be_changed() -> None:

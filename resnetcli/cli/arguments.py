@@ -66,7 +66,9 @@ def refuse_device_name(words: Sequence[str], command: str) -> None:
     """Raises UsageError for a device among the models: `profile resnet50 cpu`."""
     device = next((word for word in words if _DEVICE.fullmatch(word)), "")
     if device:
-        others = [word for word in words if word != device] or ["resnet50"]
+        others = [word for word in words if not _DEVICE.fullmatch(word)] or ["resnet50"]
+        if command == "explain":
+            others = others[:1] + [word for word in others[1:] if _SETTING.fullmatch(word)]
         hint = f"did you mean `{command_line(command, [*others, '--device', device])}`?"
         raise UsageError(f"`{device}` is a device, not a model", hint)
 

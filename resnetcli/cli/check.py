@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False)
 )
 @guarded
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, zoo names or globs.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files; zoo names or globs of them.")],
     params: Annotated[
         str | None, typer.Option("--max-params", metavar="N", help="Fail if parameters exceed N, e.g. 26M.")
     ] = None,

@@ -25,7 +25,7 @@ from resnetcli.cli.app import (
     print_output,
     progress,
 )
-from resnetcli.cli.arguments import asked_models, complete_model
+from resnetcli.cli.arguments import asked_models, complete_model, refuse_device_name
 from resnetcli.cli.options import require_device, with_options
 from resnetcli.errors import ResourceError, UsageError
 from resnetcli.failures import exit_code, messages
@@ -108,6 +108,7 @@ def compare(
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
+    refuse_device_name(models or [], "compare")
     if all_models and models:
         raise UsageError("`--all` cannot be used with models", "omit one of them")
     asked = asked_models(list(zoo.files) if all_models else models or list(report.HEADLINE), zoo)

@@ -35,7 +35,7 @@ from resnetcli.cli.arguments import (
     split_words,
 )
 from resnetcli.cli.options import require_device, with_options
-from resnetcli.errors import UsageError, clean
+from resnetcli.errors import UsageError, clean, typed
 from resnetcli.table.formats import TABLE, Output, Section
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def explain(
     from resnetcli.roofline.explain_record import explain_record
     from resnetcli.roofline.explain_table import stages_sheet, unreliable
     from resnetcli.roofline.plot import roofline_svg
-    from resnetcli.roofline.profiles import read_profile
+    from resnetcli.roofline.profiles import read_profile, shipped
     from resnetcli.roofline.suggestions import measure_suggestions, suggest
     from resnetcli.roofline.summary import describe_explanation
     from resnetcli.spec.inputs import as_shape
@@ -98,7 +98,9 @@ def explain(
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
-    refuse_device_name(models, "explain")
+    refuse_device_name([*models, *([] if vs is None else split_words(vs))], "explain")
+    if profiles := [word for word in models if word in shipped()]:
+        raise UsageError(f"`{profiles[0]}` is a device profile, not a model", f"use `--device-profile {profiles[0]}`")
     references = asked_models([*models, *([] if vs is None else split_words(vs))], zoo)
     if len(references) != (1 if vs is None else 2):
         raise UsageError(
@@ -109,7 +111,7 @@ def explain(
         raise UsageError("`--device` cannot be used with `--device-profile`", "omit one of them")
     needy = [flag for flag in options.flags if flag != "--dtype"]
     needy = ["--measure"] * try_settings + needy + ["--time-budget"] * (time_budget is not None)
-    require_device(needy, device, given=f"--device-profile {device_profile}" if device_profile else "")
+    require_device(needy, device, given=f"--device-profile {typed(device_profile)}" if device_profile else "")
     if device is None and device_profile is None:
         raise UsageError("`explain` needs a device or a device profile",
                          "`--device cpu` benchmarks the model, `--device-profile a100-80gb` does not")  # fmt: skip
@@ -169,7 +171,7 @@ def _one_model_hint(
     first, *others = (model_words(reference) for reference in references)
     other = " ".join(others[0] if vs is None else others[-1])
     source = ["--device-profile", device_profile] if device_profile else ["--device", device or "cpu"]
-    return f"for example `{command_line('explain', [*first, '--vs', other, *source])}`"
+    return f"`{command_line('explain', [*first, '--vs', other, *source])}`, with your other options"
 
 
 def _sections(

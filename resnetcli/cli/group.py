@@ -67,13 +67,15 @@ _COUNTED = (
     "crosscheck",
     "verify",
     "check",
+    "info",
+    "show",
 )
 """Commands that print or compare costs."""
 _LOADED = ("train-cifar", "eval")
 _NO_WORKERS = "omit it: there are no data loader workers, images are kept in memory"
 REASONS: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("--batch", "--batch-size"), {
-        **dict.fromkeys((*_COUNTED, "info", "show"), "omit it: counts are per image"),
+        **dict.fromkeys(_COUNTED, "omit it: counts are per image"),
         "max-batch": "omit it: the batch size is the result",
         "eval": "omit it: the error does not depend on the batch size",
     }),

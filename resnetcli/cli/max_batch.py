@@ -18,7 +18,7 @@ from resnetcli.cli.app import (
     print_output,
     warn_without_heads,
 )
-from resnetcli.cli.arguments import asked_models, command_line, model_words
+from resnetcli.cli.arguments import asked_models
 from resnetcli.errors import UsageError
 from resnetcli.table.formats import TABLE, Output, Section
 
@@ -68,8 +68,8 @@ def max_batch(
     zoo = Zoo()
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        one = command_line("max-batch", [*model_words(asked[0]), "--memory", memory])
-        raise UsageError(f"`max-batch` takes one model, not {len(asked)}", f"one at a time: `{one}`")
+        others = " ".join(f"`{name}`" for name, _ in asked[1:4])
+        raise UsageError(f"`max-batch` takes one model, not {len(asked)}", f"one at a time: omit {others}")
     ((name, given),) = asked
     result = report.max_batch(
         name, memory, given, mode=mode, dtype=dtype, optimizer=optimizer,

@@ -73,15 +73,20 @@ def profile(
 ) -> None:
     """Profile a model: parameters, MACs, activations and memory per stage; latency with --device."""
     from resnetcli.reports.profile import profile_model
+    from resnetcli.spec.reference import origin_of
     from resnetcli.spec.zoo import Zoo
 
     zoo = Zoo()
     refuse_device_name(models, "profile")
     asked = asked_models(models, zoo)
     if len(asked) != 1:
-        hint = f"for several: `{command_line('compare', models)}`"
+        hint = f"for several: `{command_line('compare', models)}`, with your options"
         raise UsageError(f"`profile` takes one model, not {len(asked)}", hint)
     ((name, given),) = asked
+    if receptive:
+        from resnetcli.plan.receptive import require_connections
+
+        require_connections(traced=origin_of(name).is_pytorch)
     announce_files(asked)
     with progress(benchmark.device, name) as report_share:
         found = profile_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -85,36 +86,44 @@ def reconcile(
 
 def _model_and_figure(words: list[str]) -> tuple[list[str], str]:
     """The words before a figure, and the figure, of which `4.1 G FLOPs` has three. Raises UsageError without either."""
-    from resnetcli.files import is_file
     from resnetcli.reports.reconcile import parse_figure
-    from resnetcli.spec.zoo import Zoo
 
     if len(words) < 2:
-        model = words[0] if words[0] in Zoo().files or is_file(words[0]) else "resnet50"
         figure = words[0] if _is_figure(words[0]) else "4.13G"
-        hint = f"for example `{command_line('reconcile', [model, figure])}`"
-        raise UsageError("`reconcile` takes a model and a figure", hint)
+        raise UsageError("`reconcile` takes a model and a figure", f"for example {_example(words, figure)}")
     for length in range(min(3, len(words) - 1), 0, -1):
         if _is_figure(" ".join(words[-length:])):
             models = words[:-length]
             if second := next((word for word in models if _is_figure(word)), ""):
-                one = command_line("reconcile", [*(word for word in models if word != second), second])
-                raise UsageError("`reconcile` takes one figure", f"one at a time: `{one}`")
+                raise UsageError("`reconcile` takes one figure", f"one at a time: {_example(models, second)}")
             return models, " ".join(words[-length:])
     for length in range(min(3, len(words) - 1), 0, -1):
         for start in range(len(words) - length):
             parts = words[start : start + length]
             if _is_figure(" ".join(parts)):
                 others = [*words[:start], *words[start + length :]]
-                raise UsageError("the figure is last", f"`{command_line('reconcile', [*others, *parts])}`")
+                raise UsageError("the figure is last", _example(others, *parts))
     try:
         parse_figure(words[-1])
     except UsageError as error:
         if "=" not in words[-1]:
             raise
-        hint = f"the figure is last: `{command_line('reconcile', [*words, '4.13G'])}`"
+        hint = f"the figure is last: {_example(words, '4.13G')}"
         raise UsageError("`reconcile` takes a model and a figure", hint) from error
     return words[:-1], words[-1]
+
+
+def _example(words: list[str], *figure: str) -> str:
+    """The command with the first model among the words, its parameters, and the figure."""
+    from resnetcli.files import is_file
+    from resnetcli.spec.zoo import Zoo
+
+    places = [place for place, word in enumerate(words) if word in Zoo().files or is_file(word)]
+    model = words[places[0]] if places else "resnet50"
+    settings: dict[str, str] = {}
+    for word in takewhile(lambda word: "=" in word, words[places[0] + 1 :] if places else []):
+        settings.setdefault(word.partition("=")[0], word)
+    return f"`{command_line('reconcile', [model, *settings.values(), *figure])}`"
 
 
 def _is_figure(text: str) -> bool:

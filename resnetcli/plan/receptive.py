@@ -70,15 +70,20 @@ class Receptive:
         return self.h.whole and self.w.whole
 
 
+def require_connections(*, traced: bool) -> None:
+    """Raise UsageError for a PyTorch model."""
+    if traced:
+        raise UsageError("receptive fields require a spec: a PyTorch model's connections are unknown",
+                         "omit `--receptive`, or write a spec of the model")  # fmt: skip
+
+
 def receptive(plan: Plan) -> tuple[Receptive, ...]:
     """Receptive field of each step.
 
     Raises ResourceError if the windows of consecutive uneven poolings repeat after too many positions, UsageError for a
     PyTorch model.
     """
-    if is_traced(plan):
-        raise UsageError("receptive fields require a spec: a PyTorch model's connections are unknown",
-                         "omit `--receptive`, or write a spec of the model")  # fmt: skip
+    require_connections(traced=is_traced(plan))
     axes = [_along(plan, 0), _along(plan, 1)]
     spans = [
         [_span(seen, getattr(step.shape, axis)) for seen, step in zip(along, plan.steps, strict=True)]

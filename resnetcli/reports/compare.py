@@ -104,12 +104,11 @@ def compare_models(
         raise UsageError(f"no model within {bounds}", "raise `--max-params` or `--max-macs`")
     left_out = tuple(p.label for p in counted if p not in profiles)
     published = published_accuracy(profiles, protocol, zoo) if accuracy or protocol is not None else None
-    if baseline is not None:
-        _require_within(baseline, profiles, counted, limits)
-    base = None if baseline in {name for f in failures for name in (f.model, f.label)} else baseline
-    comparison = Comparison(
-        tuple(profiles), _baseline(profiles, base), published, left_out=left_out, limits=limits, failed=tuple(failures)
-    )
+    failed = {name for f in failures for name in (f.model, f.label)}
+    base = None if baseline in failed else _baseline(counted, baseline)
+    if base is not None:
+        _require_within(base, profiles, limits)
+    comparison = Comparison(tuple(profiles), base, published, left_out=left_out, limits=limits, failed=tuple(failures))
     field = None if sort is None else _sort_field(comparison, sort, measured=benchmark.device is not None)
     if benchmark.device is not None:
         comparison = _measured(comparison, benchmark, progress)
@@ -162,21 +161,17 @@ def _sorted(comparison: Comparison, field: Field[Row], *, largest_first: bool) -
     return replace(comparison, profiles=profiles, timings=tuple(timings))
 
 
-def _require_within(
-    baseline: str, profiles: Sequence[Profile], counted: Sequence[Profile], limits: Mapping[str, int]
-) -> None:
+def _require_within(baseline: Profile, profiles: Sequence[Profile], limits: Mapping[str, int]) -> None:
     """Raise UsageError if the limits leave out the baseline."""
-    if any(baseline in (p.model, p.label) for p in profiles):
+    if baseline in profiles:
         return
-    left_out = next((p for p in counted if baseline in (p.model, p.label)), None)
-    if left_out is not None:
-        figures = {name: left_out.counts.total.figure(name) for name in limits}
-        needed = [f"--max-{name} {figure}" for name, figure in figures.items() if figure > limits[name]]
-        options = " and ".join(f"`--max-{name}`" for name, figure in figures.items() if figure > limits[name])
-        raise UsageError(
-            f"the baseline `{baseline}` is left out by {options}",
-            f"include it with `{' '.join(needed)}`, or use another baseline, e.g. `{profiles[0].label}`",
-        )
+    figures = {name: baseline.counts.total.figure(name) for name in limits}
+    needed = [f"--max-{name} {figure}" for name, figure in figures.items() if figure > limits[name]]
+    options = " and ".join(f"`--max-{name}`" for name, figure in figures.items() if figure > limits[name])
+    raise UsageError(
+        f"the baseline `{baseline.label}` is left out by {options}",
+        f"include it with `{' '.join(needed)}`, or use another baseline, e.g. `{profiles[0].label}`",
+    )
 
 
 def _baseline(profiles: list[Profile], name: str | None) -> Profile | None:

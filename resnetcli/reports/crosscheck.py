@@ -10,7 +10,7 @@ from resnetcli.counting.tally import Tally, defects_shown
 from resnetcli.errors import plural
 from resnetcli.frozen import frozen
 from resnetcli.reports.profile import Profile, profile_model
-from resnetcli.reports.records import Record, model_head, tally_record
+from resnetcli.reports.records import AS_GIVEN, Record, model_head, tally_record
 from resnetcli.table.fields import Field
 from resnetcli.table.numbers import exact
 from resnetcli.table.sheet import Sheet
@@ -72,7 +72,7 @@ def crosscheck(model: str | Profile) -> Crosscheck:
 
 
 FIELDS: tuple[Field[ToolCheck], ...] = (
-    Field("model", "model", align="left", shown=False, help="as given, with the parameters that were set"),
+    Field("model", "model", align="left", shown=False, help=AS_GIVEN),
     Field("convention", "convention", lambda c: c.report.convention, align="left", style="bold",
           help="counting convention of the tool"),
     Field("tool", "tool", lambda c: f"{c.report.package} {c.report.version}".strip(), align="left", priority=2,

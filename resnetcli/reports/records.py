@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from resnetcli.reports.profile import Profile
     from resnetcli.reports.verdict import Judged
 
+AS_GIVEN = "as given, with the parameters that were set"
+"""Meaning of a column with models."""
 Record = dict[str, Any]
 
 

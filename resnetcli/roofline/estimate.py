@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resnetcli.reports.records import Record, sizes
+from resnetcli.reports.records import AS_GIVEN, Record, sizes
 from resnetcli.roofline.analysis import Explanation
 from resnetcli.roofline.bounds import BOUNDS, Bound
 from resnetcli.roofline.peaks import DevicePeaks
@@ -22,7 +22,7 @@ def _share(cause: Bound) -> Field[Explanation]:
 
 ESTIMATE: list[Field[Explanation]] = [
     Field("model", "model", lambda each: each.label, align="left", style="bold",
-          help="as given, with the parameters that were set"),
+          help=AS_GIVEN),
     Field("lower_bound_s", "eager lower bound", lambda each: each.eager.seconds, duration, wrap=True,
           help="minimum latency of a batch in eager mode"),
     Field("max_images_s", "max images/s", lambda each: each.eager.batch_size / each.eager.seconds, rate, wrap=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from resnetcli.reports.measured import worst_reasons
+from resnetcli.reports.records import AS_GIVEN
 from resnetcli.roofline.analysis import Cause, Explanation, KindDifference, RooflinePart, TimeDifference
 from resnetcli.roofline.peaks_table import (
     bytes_per_second,
@@ -90,7 +91,7 @@ def parts_sheet(head: str, parts: Sequence[RooflinePart], *, legend: bool = True
 def stages_sheet(models: Sequence[Explanation]) -> Sheet:
     """The stages of all models as one table for programs."""
     rows = [(each.label, part) for each in models for part in each.stages]
-    fields: list[Field[tuple[str, RooflinePart]]] = [Field("model", "model", lambda row: row[0], help="as given")]
+    fields: list[Field[tuple[str, RooflinePart]]] = [Field("model", "model", lambda row: row[0], help=AS_GIVEN)]
     fields += [field.through(lambda row: row[1]) for field in _part_fields("stage", [part for _, part in rows])]
     return Sheet.of(fields, rows)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from resnetcli.bench.device import cpu_name
-from resnetcli.bench.environment import own_processors
 from resnetcli.errors import UsageError, did_you_mean, plural
 from resnetcli.files import cache_dir, read_bounded, write_json
 from resnetcli.frozen import frozen
@@ -126,6 +125,8 @@ def fingerprint(device: str) -> str:
 
 
 def _identity(device: str) -> Sequence[str]:
+    from resnetcli.bench.environment import own_processors
+
     facts = [SCHEMA, METHOD, device, platform.machine(), cpu_name(Path("/proc/cpuinfo")), str(len(own_processors())),
              _torch_version()]  # fmt: skip
     facts += [f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]

@@ -49,5 +49,5 @@ def is_folder_name(name: object) -> bool:
     return name not in ("", ".", "..") and "/" not in name and name.isprintable()
 
 
-EDITED = "it was edited, or another version wrote it: restore it, or train again"
+EDITED = "edited, damaged or written by another version: restore it, or train again"
 """The hint for an invalid file of a run."""

@@ -222,8 +222,14 @@ def _layer(words: list[Word]) -> Phrase:
         raise
 
 
+MAX_SEPARATED = 30
+"""Words of a cell for which a hint is written."""
+
+
 def _separated(words: list[Word], offset: int) -> str:
     """The text with commas before its layers, of which one begins at `offset`; empty if that is not valid either."""
+    if len(words) > MAX_SEPARATED:
+        return ""
     starts = [place for place in range(1, len(words)) if _starts_layer(words[place - 1], words[place])]
     if offset not in [words[place].offset for place in starts]:
         return ""

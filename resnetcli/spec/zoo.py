@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from resnetcli.errors import Source, UsageError, any_of, did_you_mean, nearest, plural, typed
+from resnetcli.files import similar_names
 from resnetcli.spec.papers import Paper, read_papers
 from resnetcli.spec.reference import SUFFIXES, is_path, is_wild, origin_of
 from resnetcli.spec.source import Map, parse, read_source
@@ -121,8 +122,13 @@ class Zoo:
             raise UsageError(f"`{reference}` is a PyTorch model, not a spec", "`profile` and `compare` take it")
         if is_path(reference):
             path = base / reference if base is not None else Path(_model_of(reference))
-            if base is None and path.stem in self._folders and not os.path.exists(path):  # noqa: PTH110 - long names
+            if os.path.exists(path):  # noqa: PTH110 - Path's raises for a name too long to exist
+                return path
+            if path.stem in self._folders:
                 raise UsageError(f"no such file: `{reference}`", f"for the model in the zoo, write `{path.stem}`")
+            if base is not None and (close := [name for name in similar_names(path) if name != path.name]):
+                near = [str(Path(reference).with_name(name)) for name in close]
+                raise UsageError(f"no such file: `{reference}`", f"did you mean {any_of(near)}?")
             return path
         if reference in self._folders:
             return self._folders[reference] / f"{reference}.yaml"

@@ -157,7 +157,7 @@ def _write_json(output: Output) -> None:
     from resnetcli.table.output import print_json
 
     if output.explain_columns:
-        raise UsageError("`--explain-columns` is for tables", "`--format table` with it lists the keys of JSON too")
+        raise UsageError("`--explain-columns` is for tables", "omit it, or use `--format table`")
     failed = {} if output.failures is None else {"failed": [failure.record() for failure in output.failures]}
     print_json(output.record() | failed)
 

@@ -259,7 +259,8 @@ def resumed_job(run: Run, options: TrainOptions, say: Say, data: Dataset | None 
 
 def load_dataset(config: Config, options: TrainOptions, say: Say) -> Dataset:
     """The run's dataset, from where the options or the run itself say. Raises UsageError and ResourceError."""
-    folder = options.data_dir or config.data_folder
+    recorded = None if config.data == "synthetic" else config.data_folder  # earlier versions ignored one
+    folder = options.data_dir or recorded
     return read_dataset(config.data, None if folder is None else Path(folder), download=options.download, log=say)
 
 

@@ -95,6 +95,9 @@ QUOTED = re.compile("`([^`]+)`")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.yaml").write_text("input: 3x32x32\ntable: {conv1: 3x3 16 /2, head: [global avg, fc 10]}\n")
+    (tmp_path / "sub").mkdir()
+    for name, text in (("base1", ""), ("child", "extends: base2.yaml\n"), ("zoo", "extends: resnet50.yaml\n")):
+        (tmp_path / "sub" / f"{name}.yaml").write_text(text)
 
 
 def hint_of(text: str) -> str:
@@ -282,7 +285,7 @@ MISUSED = [
     ("explain resnet50 cpu", "`resnet-cli explain resnet50 --device cpu`"),
     ("profile resnet50 classes=10 cpu", "did you mean `resnet-cli profile resnet50 classes=10 --device cpu`?"),
     ("profile resnet50 cuda:0", "did you mean `resnet-cli profile resnet50 --device cuda:0`?"),
-    ("profile resnet50 classes=10 'vgg1*'", "for several: `resnet-cli compare resnet50 classes=10 'vgg1*'`"),
+    ("profile resnet50 classes=10 'vgg1*'", "`resnet-cli compare resnet50 classes=10 'vgg1*'`, with your "),
     ("train-cifar --depth 20 -m x", "did you mean `--model`?"),
     ("train-cifar --depth 20 --weights x", "omit it: training starts from random weights"),
     ("eval run --workers 2", "omit it: there are no data loader workers"),
@@ -320,7 +323,22 @@ MISUSED = [
     ("compare unlike-anything.yaml", "check the path"),
     ("profile resnet50.yaml", "for the model in the zoo, write `resnet50`"),
     ("data check nat.yaml", "did you mean `net.yaml`?"),
-    ("max-batch resnet50 resnet18 --memory 8GB", "one at a time: `resnet-cli max-batch resnet50 --memory 8GB`"),
+    ("max-batch resnet50 resnet18 vgg16 --memory 8GB", "one at a time: omit `resnet18` `vgg16`"),
+    ("reconcile 4.1G 25M", "one at a time: `resnet-cli reconcile resnet50 4.1G`"),
+    ("reconcile resnet50 4.1G 25", "`resnet-cli reconcile resnet50 4.1G`"),
+    ("reconcile resnet50 4.1G resnet18", "`resnet-cli reconcile resnet50 4.1G`"),
+    ("reconcile resnet50 classes=10 classes=20", "`resnet-cli reconcile resnet50 classes=10 4.13G`"),
+    ("explain resnet50 cpu cuda:0", "`resnet-cli explain resnet50 --device cpu`"),
+    ("explain resnet50 classes=10 resnet18 cpu", "`resnet-cli explain resnet50 classes=10 --device cpu`"),
+    ("explain resnet50 --vs cpu --device-profile v100", "`resnet-cli explain resnet50 --device cpu`"),
+    ("explain resnet50 v100", "use `--device-profile v100`"),
+    ("compare resnet50 cuda", "`resnet-cli compare resnet50 --device cuda`"),
+    ("show resnet50 --pretrained", "omit it: a model's cost does not depend on its weights"),
+    ("compare resnet50 resnet50 classes=10 resnet18 --baseline resnet50 --max-params 24M",
+     "include it with `--max-params 25557032`, or use another baseline, e.g. `resnet50 classes=10`"),
+    ("check sub/child.yaml", "did you mean `base1.yaml`?"),
+    ("check sub/zoo.yaml", "for the model in the zoo, write `resnet50`"),
+    ("check o.yaml", "check the path"),
     ("max-batch resnet50 --memory 8GB --optimizer adam", "add `--mode train`, or omit `--optimizer`"),
     ("profile resnet50 classes=0", "from 1 to 1,048,576, e.g. `classes=1000`"),
     ("profile resnet50 classes=1 classes=2", "set it once: `classes=1` or `classes=2`"),
@@ -365,6 +383,8 @@ def test_receptive_fields_of_a_pytorch_model_have_a_hint() -> None:
     result = run("profile own.py:Own --receptive")
     assert result.exit_code == 2
     assert hint_of(result.stderr) == "hint: omit `--receptive`, or write a spec of the model"
+    for format in ("json", "csv", "md"):
+        assert run(f"profile own.py:Own --receptive --format {format}").stderr == result.stderr
     assert run("profile own.py:Own").exit_code == 0
 
 

@@ -14,7 +14,7 @@ from resnetcli.runs import checkpoint
 from resnetcli.spec.zoo import Zoo
 from resnetcli.train.build import build_trainer
 from resnetcli.train.examine import evaluate_run
-from resnetcli.train.job import new_job, resumed_job
+from resnetcli.train.job import load_dataset, new_job, resumed_job
 from resnetcli.train.options import DataParallel, TrainOptions, with_defaults
 from resnetcli.train.precision import supported_settings
 from tests.support import tiny
@@ -84,3 +84,10 @@ def test_a_run_of_a_gpu_is_resumed_and_tested_on_a_cpu(tmp_path: Path, monkeypat
         resumed_job(made, TrainOptions(device="cpu", dtype="fp32"), said.append)
     with pytest.raises(UsageError, match="deterministic False -> True"):
         resumed_job(made, TrainOptions(device="cpu", deterministic=True), said.append)
+
+
+def test_a_run_on_synthetic_data_that_recorded_a_folder_is_still_read(tmp_path: Path) -> None:
+    config = replace(tiny.CONFIG, data="synthetic", data_folder=str(tmp_path))
+    assert load_dataset(config, TrainOptions(), print).name == "synthetic"
+    with pytest.raises(UsageError, match="synthetic data is not read from `--data-dir`"):
+        load_dataset(config, TrainOptions(data_dir=str(tmp_path)), print)
