@@ -1,8 +1,8 @@
-"""Do plain nets degrade with depth, and do shortcuts cure it? He et al. 2015's question, of scikit-learn's digits.
+"""Degradation of plain networks with depth, and ResNets for comparison: He et al. 2015's experiment on digits.
 
-`python -m benchmarks.digits` trains plain-20, plain-56, ResNet-20 and ResNet-56 with two seeds each, by the commands
-a user types, and writes what it finds into docs/how-to/curves.md and its picture: whatever it is. `--quick` trains
-a few iterations and prints.
+`python -m benchmarks.digits` trains plain-20, plain-56, ResNet-20 and ResNet-56 with two seeds each on scikit-learn's
+digits, by the commands a user types, and writes the results into docs/how-to/curves.md and its picture. `--quick`
+trains a few iterations and prints the results.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from resnetcli.data.write import write_cifar10_binary
 from resnetcli.table.sheet import Column, Sheet, cell, to_markdown
 
 DOCS = PAGE.parent.parent
-NETS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
-RECIPE = """about: For digits, which are not themselves when mirrored
+MODELS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
+RECIPE = """about: For digits; no horizontal flips, which would change the digit
 batch_size: 128
 iterations: 300
 schedule: {kind: one-cycle, lr: 0.2, peak: 0.25, start: 0.1, end: 0}
@@ -44,7 +44,7 @@ train_split: all
 
 
 def write_digits(folder: Path) -> None:
-    """scikit-learn's 1,797 digits, 8 x 8, as 3 x 32 x 32 in CIFAR-10's records; every fifth one is a test image."""
+    """Write scikit-learn's 1,797 digits, 8 x 8 enlarged to 3 x 32 x 32, as CIFAR-10 records; every fifth for test."""
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     digits = load_digits()
@@ -56,62 +56,62 @@ def write_digits(folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What one net came to."""
+class Errors:
+    """Final errors of one model in percent: the mean, and in parentheses each seed's."""
 
     name: str
     test: str
-    """Final test errors in percent, by seed."""
     train: str
-    """Likewise of the training images, as they are."""
+    """On the training images without augmentation."""
 
 
 def resnet_cli(*words: object) -> None:
-    """Runs a command. Raises CalledProcessError if it fails."""
+    """Run a command. Raises CalledProcessError if it fails."""
     subprocess.run([sys.executable, "-m", "resnetcli", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 def errors(runs: list[dict[str, Any]], name: str) -> str:
-    """Mean, and every seed's."""
+    """The mean error, and in parentheses each seed's."""
     values = [run[f"final_{name}_error_percent"] for run in runs]
     return f"{np.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def experiment(folder: Path, iterations: int, seeds: int, picture: Path, dtype: str = "bf16") -> list[Found]:
-    """Trains the four nets and draws them."""
+def experiment(folder: Path, iterations: int, seeds: int, picture: Path, dtype: str = "bf16") -> list[Errors]:
+    """Train the four models and plot their curves."""
     write_digits(folder / "digits")
     (folder / "digits.yaml").write_text(RECIPE)
     resnet_cli(
-        "train-cifar", *(word for net in NETS for word in ("--model", net)), "--data", "custom",
+        "train-cifar", *(word for model in MODELS for word in ("--model", model)), "--data", "custom",
         "--data-dir", folder / "digits", "--recipe", folder / "digits.yaml", "--iterations", iterations,
         "--eval-every", max(1, iterations // 30), "--seeds", seeds, "--device", "cpu",
         "--dtype", dtype, "--channels-last", "--out", folder / "all",
     )  # fmt: skip
     resnet_cli("curves", folder / "all", "-o", picture)
-    found = []
-    for net in NETS:
-        runs = [json.loads(each.read_text()) for each in sorted((folder / "all" / net).glob("*/result.json"))]
-        found.append(Found(net, errors(runs, "test"), errors(runs, "train")))
-    return found
+    results = []
+    for model in MODELS:
+        runs = [json.loads(path.read_text()) for path in sorted((folder / "all" / model).glob("*/result.json"))]
+        results.append(Errors(model, errors(runs, "test"), errors(runs, "train")))
+    return results
 
 
 def main() -> None:
-    """Trains, and writes or prints."""
+    """Train; write the results, or print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few iterations, printed")
+    parser.add_argument("--quick", action="store_true", help="train a few iterations and print the results")
     quick = parser.parse_args().quick
     iterations, seeds = (6, 2) if quick else (300, 2)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "degradation.svg" if quick else DOCS / "pictures" / "degradation.svg"
-        found = experiment(Path(folder), iterations, seeds, picture)
+        results = experiment(Path(folder), iterations, seeds, picture)
     columns = (
-        Column("net", "net", "left"), Column("test error, %", "test"), Column("training error, %", "train"),
+        Column("model", "model", "left"), Column("test error, %", "test"), Column("training error, %", "train"),
     )  # fmt: skip
-    rows = tuple((cell(each.name), cell(None, each.test), cell(None, each.train)) for each in found)
+    rows = tuple((cell(result.name), cell(None, result.test), cell(None, result.train)) for result in results)
     text = (
-        f"{to_markdown(Sheet(columns, rows))}\n{iterations} iterations of 128 images, one cycle up to 0.2, bf16 "
-        f"channels_last; 1,437 digits to train on, 360 to test. Means over {seeds} seeds, and each. "
+        f"{to_markdown(Sheet(columns, rows))}\n{iterations} iterations of 128 images, one-cycle learning rate up "
+        f"to 0.2, bf16 channels_last; 1,437 training images, 360 test images. Mean over {seeds} seeds, and in "
+        f"parentheses each seed. "
         f"{machine(('torch', 'scikit-learn'), before)}"
     )
     if quick:

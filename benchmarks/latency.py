@@ -1,7 +1,8 @@
-"""Reliability of measured latencies, and the gain of `--best`: each claim of docs/how-to/measuring.md as a table.
+"""Reliability of measured latencies, and the speedups of `--best`: a table for each claim in docs/how-to/measuring.md.
 
-`python -m benchmarks.latency` measures everything and writes its parts of docs/why/benchmarks.md; `--only NAME`
-writes one table; `--quick` is short and only prints. Run it on a quiet machine: it prints the load average.
+`python -m benchmarks.latency` measures all tables and writes its sections of docs/why/benchmarks.md; `--only NAME`
+writes one table; `--quick` measures for a shorter time and prints the tables. Run it on a quiet machine: each section
+has the load average.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from resnetcli.table.sheet import Cell, Column, Sheet, cell, to_markdown
 
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
 
-NETS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
+MODELS = ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "inception_v3")
 """Models with the same name in the zoo and in torchvision."""
 BATCHES = (1, 16)
-KEPT = rc.RunOptions(keep_memory=True)
-"""Otherwise a third of the time of a batch of 16 is spent in page faults, which vary."""
+KEEP_MEMORY = rc.RunOptions(keep_memory=True)
+"""Without it, page faults take a third of the latency at batch size 16, and vary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,16 @@ def limits(interval: tuple[float, float]) -> Cell:
     return cell(None, f"[{interval[0]:.3f}, {interval[1]:.3f}]")
 
 
-def image(plan: rc.Plan, batch: int) -> Tensor:
+def images(plan: rc.Plan, batch: int) -> Tensor:
     """Random images for a model."""
     return torch.randn(batch, plan.input.c, plan.input.h, plan.input.w)
 
 
-# --- against a loop written by hand ------------------------------------------------------------------------------
+# --- compared with a hand-written loop ---------------------------------------------------------------------------
 
 
-def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
-    """A hand-written loop: warm up, time each call, take the median."""
+def time_by_loop(net: nn.Module, x: Tensor, seconds: float) -> float:
+    """The median latency by a hand-written loop: warm up, time each call, take the median."""
     with torch.inference_mode():
         for _ in range(3):
             net(x)
@@ -92,54 +93,58 @@ def by_hand(net: nn.Module, x: Tensor, seconds: float) -> float:
     return statistics.median(times)
 
 
-def by_us(ready: Ready, seconds: float) -> float:
-    """What `measure` does with a net that is ready."""
+def time_by_measure(ready: Ready, seconds: float) -> float:
+    """The median latency of a prepared model, by the warm-up and the sampling of `measure`."""
     warm_up(ready.waited, perf_counter, least_s=seconds / 4, most_s=seconds / 2)
     return statistics.median(sample(ready.waited, perf_counter, budget_s=seconds, least_s=seconds / 4).seconds)
 
 
-def with_net(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
-    """A net as `measure` makes it ready, and the net: where another of its kind comes to lie it may be quicker."""
-    made: list[nn.Module] = []
+def prepare_with_module(plan: rc.Plan, batch: int) -> tuple[Ready, nn.Module]:
+    """A model prepared as by `measure`, and its module.
 
-    def keeping(plan: rc.Plan, place: torch.device) -> Net:
-        made.append(net := build_random(plan, place))
+    The loop times the same module: a second one has its weights at other addresses and may have another latency.
+    """
+    built: list[nn.Module] = []
+
+    def build_and_append(plan: rc.Plan, place: torch.device) -> Net:
+        built.append(net := build_random(plan, place))
         return net
 
-    with mock.patch("resnetcli.bench.prepare.weights", keeping):
-        return prepare(plan, torch.device("cpu"), batch, perf_counter, KEPT), made[0]
+    with mock.patch("resnetcli.bench.prepare.build_random", build_and_append):
+        return prepare(plan, torch.device("cpu"), batch, perf_counter, KEEP_MEMORY), built[0]
 
 
-def in_turn(plan: rc.Plan, batch: int, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """Medians of `measure`'s way and the loop's, and of the loop's again, by round."""
-    with configure_torch(KEPT, torch.device("cpu")):
-        ready, net = with_net(plan, batch)
-        x = image(plan, batch)
+def time_interleaved(plan: rc.Plan, batch: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Median latencies by round: by `measure`, by the loop, and by the loop again."""
+    with configure_torch(KEEP_MEMORY, torch.device("cpu")):
+        ready, net = prepare_with_module(plan, batch)
+        x = images(plan, batch)
         tasks: dict[str, Callable[[], float]] = {
-            "ours": lambda: by_us(ready, seconds),
-            "loop": lambda: by_hand(net, x, seconds),
-            "again": lambda: by_hand(net, x, seconds),
+            "ours": lambda: time_by_measure(ready, seconds),
+            "loop": lambda: time_by_loop(net, x, seconds),
+            "again": lambda: time_by_loop(net, x, seconds),
         }
-        found: dict[str, list[float]] = {task: [] for task in tasks}
+        times: dict[str, list[float]] = {task: [] for task in tasks}
         for number in range(rounds):
             for task in random.Random(number).sample(list(tasks), len(tasks)):
-                found[task].append(tasks[task]())
-    return found
+                times[task].append(tasks[task]())
+    return times
 
 
-def plain_loop(quick: bool) -> Section:
-    """Our median relative to the loop's, and the loop's relative to itself."""
+def hand_written_loop(quick: bool) -> Section:
+    """Ratio of our median latency to the loop's, and the loop's noise floor."""
     rows = []
     for batch in BATCHES:
-        for name in NETS:
-            found = in_turn(rc.load(name), batch, 0.5 if quick else (1.0 if batch == 1 else 3.0), 3 if quick else 9)
+        for name in MODELS:
+            seconds = 0.5 if quick else (1.0 if batch == 1 else 3.0)
+            times = time_interleaved(rc.load(name), batch, seconds, 3 if quick else 9)
             gc.collect()
-            ratio, floor = paired(found["loop"], found["ours"]), noise_floor(found["loop"], found["again"])
+            ratio, floor = paired(times["loop"], times["ours"]), noise_floor(times["loop"], times["again"])
             bound = max(0.02, floor)
             rows.append(
                 (
                     cell(name), cell(batch),
-                    *(cell(value := statistics.median(found[task]), duration(value)) for task in ("loop", "ours")),
+                    *(cell(value := statistics.median(times[task]), duration(value)) for task in ("loop", "ours")),
                     cell(ratio.ratio, f"{ratio.ratio:.3f}"), limits(ratio.interval), percent(floor),
                     cell("yes" if abs(ratio.ratio - 1) <= bound else "no"),
                 )
@@ -159,31 +164,33 @@ def plain_loop(quick: bool) -> Section:
 # --- run to run --------------------------------------------------------------------------------------------------
 
 
-def runs(quick: bool) -> Section:
+def run_to_run(quick: bool) -> Section:
     """Deviation of the ratio of two models from one run of `compare` to the next."""
     rows = []
     count = 3 if quick else 4
-    plans = [rc.load(name) for name in NETS]
-    base = NETS.index("resnet50")
+    plans = [rc.load(name) for name in MODELS]
+    base = MODELS.index("resnet50")
     for batch in BATCHES:
         budget = 0.5 if quick else 6.0
-        found = []
+        runs = []
         for _ in range(count):
-            found.append(measure_interleaved(plans, base=base, batch_size=batch, options=KEPT, time_budget_s=budget))
+            runs.append(
+                measure_interleaved(plans, base=base, batch_size=batch, options=KEEP_MEMORY, time_budget_s=budget)
+            )
             gc.collect()
-        floor = max(one.floor or 0.0 for one in found)
-        for place, name in enumerate(NETS):
-            ratios = [ratio.ratio for one in found if (ratio := one.ratios[place]) is not None]
+        floor = max(run.floor or 0.0 for run in runs)
+        for index, name in enumerate(MODELS):
+            ratios = [ratio.ratio for run in runs if (ratio := run.ratios[index]) is not None]
             if not ratios:
                 continue
             middle = statistics.median(ratios)
-            apart = max(abs(ratio / middle - 1) for ratio in ratios)
-            times = [m.median_s for one in found if not isinstance(m := one.measured[place], Exception)]
-            moved = max(abs(time / statistics.median(times) - 1) for time in times)
+            deviation = max(abs(ratio / middle - 1) for ratio in ratios)
+            times = [m.median_s for run in runs if not isinstance(m := run.measured[index], Exception)]
+            time_deviation = max(abs(time / statistics.median(times) - 1) for time in times)
             rows.append(
                 (
-                    cell(f"{name} to resnet50"), cell(batch), cell(middle, f"{middle:.3f}"), percent(apart),
-                    percent(floor), cell("yes" if apart <= max(0.02, floor) else "no"), percent(moved),
+                    cell(f"{name} to resnet50"), cell(batch), cell(middle, f"{middle:.3f}"), percent(deviation),
+                    percent(floor), cell("yes" if deviation <= max(0.02, floor) else "no"), percent(time_deviation),
                 )
             )  # fmt: skip
     columns = (
@@ -192,8 +199,9 @@ def runs(quick: bool) -> Section:
         Column("within max(2%, A/A)", "within", "left"), Column("largest deviation of the time", "time_deviation"),
     )  # fmt: skip
     note = (
-        f"{count} runs of `compare --keep-memory` with all five models: the largest deviation of a run's ratio from "
-        "the median ratio, next to the largest noise floor that a run printed, and the deviation of the time itself."
+        f"{count} runs of `compare --keep-memory` with all five models. Largest deviation: of a run's ratio from the "
+        "median ratio; A/A floor: the largest noise floor that a run printed; the last column: the largest deviation "
+        "of a run's latency from the median latency."
     )
     return Section("From run to run", note, Sheet(columns, tuple(rows)))
 
@@ -201,28 +209,28 @@ def runs(quick: bool) -> Section:
 # --- lower bounds and layers -------------------------------------------------------------------------------------
 
 
-def floors(quick: bool) -> Section:
-    """The roofline lower bound as a share of the measured time, and whether the layers' times add up."""
+def lower_bounds(quick: bool) -> Section:
+    """The roofline lower bound as a share of the measured time; the sum of the layers' times relative to the whole."""
     device_peaks = measure_device_peaks("cpu")
     rows = []
     for dtype in ("fp32", "bf16"):
         for batch in BATCHES:
-            for name in NETS:
+            for name in MODELS:
                 plan = rc.load(name)
-                (found,), _ = explain_measured(
+                (explanation,), _ = explain_measured(
                     [(name, name, plan)], device_peaks, device="cpu", batch_size=batch,
                     options=rc.RunOptions(dtype=dtype, keep_memory=True),
                     time_budget_s=0.5 if quick else (3.0 if batch == 1 else 6.0),
                 )  # fmt: skip
-                assert found.attained is not None
-                assert found.layer_times is not None
-                shares = found.shares
+                assert explanation.attained is not None
+                assert explanation.layer_times is not None
+                shares, bound_s = explanation.shares, explanation.eager.seconds
                 rows.append(
                     (
-                        cell(name), cell(dtype), cell(batch), cell(found.time_s, duration(found.time_s)),
-                        cell(found.eager.seconds, duration(found.eager.seconds)), percent(found.attained, 0),
+                        cell(name), cell(dtype), cell(batch), cell(explanation.time_s, duration(explanation.time_s)),
+                        cell(bound_s, duration(bound_s)), percent(explanation.attained, 0),
                         *(percent(shares[part], 0) for part in ("compute", "memory", "overhead", "unexplained")),
-                        cell(found.layer_times.ratio, f"{found.layer_times.ratio:.3f}"),
+                        cell(explanation.layer_times.ratio, f"{explanation.layer_times.ratio:.3f}"),
                     )
                 )  # fmt: skip
     columns = (
@@ -234,9 +242,9 @@ def floors(quick: bool) -> Section:
     peaks = ", ".join(f"{dtype} {peak.best / 1e12:.2f} TFLOP/s" for dtype, peak in device_peaks.peaks.items())
     return Section(
         "Roofline and layers",
-        f"Eager with `--keep-memory`; peaks measured just before: {peaks}. Attained: the roofline lower bound as a "
-        "share of the measured time; compute, memory, overhead and unexplained sum to 1. The layers' times come from "
-        "separate passes, interleaved with whole passes.",
+        f"Eager with `--keep-memory`; device peaks measured just before: {peaks}. Attained: the roofline lower bound "
+        "as a share of the measured time; compute, memory, overhead and unexplained: shares of the measured time, "
+        "which sum to 1. The layers' times come from separate passes, interleaved with whole passes.",
         Sheet(columns, tuple(rows)),
     )
 
@@ -251,27 +259,27 @@ def modules(quick: bool) -> Section:
     keep_freed_memory()
     rows = []
     for batch in BATCHES:
-        for name in NETS:
+        for name in MODELS:
             plan = rc.load(name)
-            # Inception's flag leaves its head out; the others have none.
-            given = {"init_weights": False, "transform_input": False} if name == "inception_v3" else {}
-            nets: Sequence[nn.Module] = (getattr(torchvision.models, name)(**given).eval(), rc.build(plan).eval())
-            x = image(plan, batch)
+            # Initialising Inception's weights is slow. Its auxiliary head does not run in evaluation mode.
+            arguments = {"init_weights": False, "transform_input": False} if name == "inception_v3" else {}
+            nets: Sequence[nn.Module] = (getattr(torchvision.models, name)(**arguments).eval(), rc.build(plan).eval())
+            x = images(plan, batch)
             with torch.inference_mode():
                 timers = [timer(net, x) for net in (nets[0], nets[1], nets[0])]
-                for each in timers:
-                    each(3)
-                found = sample_interleaved(
+                for warm_up_timer in timers:
+                    warm_up_timer(3)
+                samples = sample_interleaved(
                     timers, perf_counter, random.Random(0), budget_s=2 if quick else (12 if batch == 1 else 30),
                     least=5 if quick else 60,
                 )  # fmt: skip
-            theirs, ours, again = found.seconds
+            theirs, ours, again = samples.seconds
             ratio, floor = paired(theirs, ours), noise_floor(theirs, again)
             rows.append(
                 (
                     cell(name), cell(batch), cell(theirs[0], duration(statistics.median(theirs))),
                     cell(ours[0], duration(statistics.median(ours))), cell(ratio.ratio, f"{ratio.ratio:.3f}"),
-                    limits(ratio.interval), percent(floor), cell(found.n),
+                    limits(ratio.interval), percent(floor), cell(samples.n),
                 )
             )  # fmt: skip
     columns = (
@@ -298,32 +306,32 @@ def timer(net: nn.Module, x: Tensor) -> Callable[[int], float]:
     return run
 
 
-# --- the ladder --------------------------------------------------------------------------------------------------
+# --- the settings of --best --------------------------------------------------------------------------------------
 
 
-def ladder(quick: bool) -> Section:
+def settings_search(quick: bool) -> Section:
     """The speedup of each setting that `--best` tries."""
-    nets = NETS[1:2]
+    models = MODELS[1:2]
     searches = {
         (name, batch): search(rc.load(name), batch_size=batch, time_budget_s=0.5 if quick else 3.0)
-        for name in nets for batch in BATCHES
+        for name in models for batch in BATCHES
     }  # fmt: skip
-    every = list(dict.fromkeys(trial.options for found in searches.values() for trial in found.trials))
+    all_options = list(dict.fromkeys(trial.options for result in searches.values() for trial in result.trials))
     rows = []
-    for setting in every:
-        cells = [cell(setting.text)]
-        for found in searches.values():
-            trial = next(trial for trial in found.trials if trial.options == setting)
-            speed = found.speedup(trial)
-            if trial.passed and speed is not None:
-                mark = "**" if trial is found.best else ""
-                cells.append(cell(speed, f"{mark}{speed:.2f}{mark}"))
+    for options in all_options:
+        cells = [cell(options.text)]
+        for result in searches.values():
+            trial = next(trial for trial in result.trials if trial.options == options)
+            speedup = result.speedup(trial)
+            if trial.passed and speedup is not None:
+                mark = "**" if trial is result.best else ""
+                cells.append(cell(speedup, f"{mark}{speedup:.2f}{mark}"))
             else:
                 cells.append(cell(None, "-"))
         rows.append(tuple(cells))
     first = tuple(
-        cell(None, duration(m.median_s)) if (m := found.trials[0].measurement) else cell(None)
-        for found in searches.values()
+        cell(None, duration(m.median_s)) if (m := result.trials[0].measurement) else cell(None)
+        for result in searches.values()
     )
     rows.insert(0, (cell("eager fp32, time"), *first))
     columns = (
@@ -338,27 +346,27 @@ def ladder(quick: bool) -> Section:
 
 
 SECTIONS: dict[str, Callable[[bool], Section]] = {
-    "loop": plain_loop,
-    "runs": runs,
-    "floors": floors,
+    "loop": hand_written_loop,
+    "runs": run_to_run,
+    "floors": lower_bounds,
     "modules": modules,
-    "ladder": ladder,
+    "ladder": settings_search,
 }
 
 
 def main() -> None:
-    """Measure, and write or print."""
+    """Measure; print the tables, and write their sections unless `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SECTIONS, help="one table")
-    parser.add_argument("--quick", action="store_true", help="short, printed")
-    asked = parser.parse_args()
+    parser.add_argument("--only", choices=SECTIONS, help="measure this table alone")
+    parser.add_argument("--quick", action="store_true", help="measure for a shorter time and print the tables")
+    arguments = parser.parse_args()
     for name, section in SECTIONS.items():
-        if asked.only in (None, name):
+        if arguments.only in (None, name):
             print(f"{name} ...", file=sys.stderr)
             before = os.getloadavg()[0]
-            text = f"{section(asked.quick).markdown}\n{machine(('torch', 'torchvision'), before)}"
+            text = f"{section(arguments.quick).markdown}\n{machine(('torch', 'torchvision'), before)}"
             print(text, flush=True)
-            if not asked.quick:
+            if not arguments.quick:
                 put(f"latency {name}", text)
 
 

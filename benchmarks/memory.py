@@ -1,7 +1,7 @@
-"""Measured peaks of memory beside the derived ones, into docs/how-to/memory.md.
+"""Measured and derived peak memory of models, in a table in docs/how-to/memory.md.
 
-python benchmarks/memory.py           # measure, write
-python benchmarks/memory.py --cuda    # measure on the GPU too
+python benchmarks/memory.py           # measure on the CPU and write the table
+python benchmarks/memory.py --cuda    # also measure on the GPU
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ CASES = (
     ("prelu_net_a", "3x96x96"),
     ("cifar_resnet110", "3x32x32"),
 )
-"""A net of every kind, each at a size that a small machine trains."""
+"""Models of every family and their input sizes, small enough to train on a small machine."""
 BATCH = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One net in one mode: bytes at the peak above what stands there all the time."""
+    """Peak memory of one model in one mode, in bytes, without weights and optimizer."""
 
-    predicted: int
-    tensors: int
-    """As the allocator's own record has it: every tensor, and a library's workspace if it asks PyTorch for it."""
+    derived: int
+    allocated: int
+    """By PyTorch's allocator: all tensors, and the workspaces that libraries allocate through PyTorch."""
     resident: int | None
-    """As the operating system has it, in a process of its own."""
+    """By the operating system, in a separate process; None on a GPU, or if the system does not report it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cuda", action="store_true")
+    parser.add_argument("--cuda", action="store_true", help="also measure on the GPU")
     parser.add_argument("--measure", nargs=4, metavar=("MODEL", "INPUT", "MODE", "DEVICE"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.measure:
-        print(json.dumps(measure(*asked.measure)))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))
         return
-    devices = ["cpu", *(["cuda"] if asked.cuda else [])]
-    found = "\n".join(table(device) for device in devices)
+    devices = ["cpu", *(["cuda"] if arguments.cuda else [])]
+    tables = "\n".join(table(device) for device in devices)
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(MARK.sub(lambda _: found, text), encoding="utf-8")
+    PAGE.write_text(MARK.sub(lambda _: tables, text), encoding="utf-8")
 
 
 def table(device: str) -> str:
-    """A Markdown table of all cases, each in a process of its own."""
+    """A Markdown table of all cases, each measured in a separate process."""
     lines = [
         f"{conditions(device)}\n",
         "| model | input | mode | derived | allocated | ratio | resident | ratio |",
@@ -81,55 +81,55 @@ def table(device: str) -> str:
     ]
     for model, size in CASES:
         for mode in ("infer", "train"):
-            m = alone(model, size, mode, device)
+            m = measure_in_subprocess(model, size, mode, device)
             lines.append(
-                f"| {model} | {size} | {mode} | {mega(m.predicted)} | {mega(m.tensors)} | "
-                f"{m.predicted / m.tensors:.3f} | "
-                + (f"{mega(m.resident)} | {m.predicted / m.resident:.2f} |" if m.resident else "- | - |")
+                f"| {model} | {size} | {mode} | {megabytes(m.derived)} | {megabytes(m.allocated)} | "
+                f"{m.derived / m.allocated:.3f} | "
+                + (f"{megabytes(m.resident)} | {m.derived / m.resident:.2f} |" if m.resident else "- | - |")
             )
             print(lines[-1], file=sys.stderr)
     return "\n".join(lines) + "\n"
 
 
 def conditions(device: str) -> str:
-    """Under what the figures hold."""
+    """Device, versions, precision and batch size, as the line above the table."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return f"{name}, torch {torch.__version__}, float32, {BATCH} images:"
 
 
-def mega(size: int) -> str:
+def megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def alone(model: str, size: str, mode: str, device: str) -> Measured:
-    """`measure` in a fresh process."""
+def measure_in_subprocess(model: str, size: str, mode: str, device: str) -> Measured:
+    """Run `measure` in a new process."""
     command = [sys.executable, __file__, "--measure", model, size, mode, device]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Measured(**json.loads(done.stdout))
 
 
 def measure(model: str, size: str, mode: Mode, device: str) -> dict[str, int | None]:
-    """The peak of one forward pass, or of one forward and backward, above weights."""
+    """The fields of `Measured`: the peak of one forward pass, or of one forward and backward pass."""
     plan = rc.load(model, input=size)
     net = rc.build(plan, device=device)
     x = torch.randn(BATCH, plan.input.c, plan.input.h, plan.input.w, device=device)
     call = training_step(net, x) if mode == "train" else inference(net, x)
-    call()  # libraries are paged in, and their plans made
-    predicted = memory(plan, mode, place="cuda" if device == "cuda" else "cpu")
-    held = max(moment.bytes(BATCH) for moment in predicted.moments if moment.phase != "update")
+    call()  # warm-up: loads libraries and lets them choose kernels
+    model_memory = memory(plan, mode, place="cuda" if device == "cuda" else "cpu")
+    derived = max(moment.bytes(BATCH) for moment in model_memory.moments if moment.phase != "update")
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() - x.nbytes
         call()
-        return {"predicted": held, "tensors": torch.cuda.max_memory_allocated() - before, "resident": None}
+        return {"derived": derived, "allocated": torch.cuda.max_memory_allocated() - before, "resident": None}
     _, resident = peak_memory(call)
     allocated = allocated_peak(call) + x.nbytes
-    return {"predicted": held, "tensors": allocated, "resident": None if resident is None else resident + x.nbytes}
+    return {"derived": derived, "allocated": allocated, "resident": None if resident is None else resident + x.nbytes}
 
 
 def inference(net: nn.Module, x: Tensor) -> Callable[[], None]:
-    """One forward pass."""
+    """A function that runs one forward pass in evaluation mode."""
     net.eval()
 
     def call() -> None:
@@ -140,7 +140,7 @@ def inference(net: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def training_step(net: nn.Module, x: Tensor) -> Callable[[], None]:
-    """One forward and backward; the gradients of the parameters are dropped afterwards."""
+    """A function that runs one forward and backward pass, then frees the gradients of the parameters."""
     net.train()
 
     def call() -> None:
@@ -152,20 +152,20 @@ def training_step(net: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def loss(outputs: tuple[Tensor, ...]) -> Tensor:
-    """A loss that keeps nothing, and whose gradient is a tensor."""
+    """A loss that saves no outputs for the backward pass and whose gradient is a materialized tensor."""
     return torch.stack([output.mul(1.0).sum() for output in outputs]).sum()
 
 
 def allocated_peak(call: Callable[[], object]) -> int:
-    """The most bytes that PyTorch's CPU allocator had given out at once, above those before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+    """The peak of PyTorch's CPU allocator during a call, in bytes above its start."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
-    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
-        most = max(most, now)
-    return most
+        peak = max(peak, now)
+    return peak
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one would write instead of `resnet-cli profile resnet50`, tool by tool, and the least such a program costs."""
+"""Scripts that count ResNet-50 with other tools, as alternatives to `resnet-cli profile`, and a bare typer program."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-def show(net: str) -> None:
-    table = Table("row", "output", "params", "MACs", title=net)
-    for row in range(8):
-        table.add_row(f"conv{row}", "64 x 112 x 112", "9,408", "118.0M")
+def show(model: str) -> None:
+    table = Table("stage", "output", "params", "MACs", title=model)
+    for stage in range(8):
+        table.add_row(f"conv{stage}", "64 x 112 x 112", "9,408", "118.0M")
     Console().print(table)
 
 typer.run(show)
 """
+"""Prints a table of eight rows: the least that such a program costs."""
 
-_NET = """
+_MODEL = """
 import sys, types
-sys.modules["torchvision._meta_registrations"] = types.ModuleType("")  # for a torchvision of another build than torch
+sys.modules["torchvision._meta_registrations"] = types.ModuleType("")  # if built for another PyTorch
 import torch
 from torchvision.models import resnet50
 net, x = resnet50().eval(), torch.zeros(1, 3, 224, 224)
@@ -44,5 +45,5 @@ with FlopCounterMode(depth=2), torch.no_grad():
 """,
 }
 
-SCRIPTS = {tool: _NET + lines for tool, lines in TOOLS.items()}
-"""ResNet-50 of torchvision, counted by each tool and printed as it prints by default."""
+SCRIPTS = {tool: _MODEL + lines for tool, lines in TOOLS.items()}
+"""By tool: build torchvision's ResNet-50, count it, print the tool's default output."""

@@ -1,4 +1,4 @@
-"""Samples taken in turn, so that whatever else the machine does falls on all tasks alike, and ratios by round."""
+"""Interleaved samples of several tasks, so that other load on the machine affects all alike, and ratios by round."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class Sample:
     seconds: float
     """CPU time of a process, user and system; wall-clock time of a function."""
     wall_s: float = 0.0
-    """Of a process, from start to exit."""
+    """Wall-clock time of a process, from start to exit."""
     peak_bytes: int = 0
-    """Largest resident set of a process."""
+    """Peak resident set of a process, as `process` measures it."""
     result: int = 0
-    """What a function returned."""
+    """Return value of a function."""
 
 
 Task = Callable[[], Sample]
 
 
 def interleaved(tasks: Mapping[str, Task], rounds: int, *, warm_up: int = 1) -> dict[str, list[Sample]]:
-    """Each task's samples, one a round, every round in an order of its own; those of the warm-up are dropped."""
+    """Samples of each task, one per round, in a random order in each round; warm-up rounds are dropped."""
     order, random = list(tasks), Random(0)
-    found: dict[str, list[Sample]] = {name: [] for name in order}
+    samples: dict[str, list[Sample]] = {name: [] for name in order}
     for _ in range(warm_up + rounds):
         random.shuffle(order)
         for name in order:
-            found[name].append(tasks[name]())
-    return {name: samples[warm_up:] for name, samples in found.items()}
+            samples[name].append(tasks[name]())
+    return {name: samples[name][warm_up:] for name in samples}
 
 
 def ratio(samples: Sequence[Sample], reference: Sequence[Sample]) -> float:
-    """The median over rounds of what a task took relative to the reference in the same round."""
+    """Median over the rounds of the task's time relative to the reference's time in the same round."""
     return median([s.seconds / r.seconds for s, r in zip(samples, reference, strict=True)])
 
 
@@ -51,7 +51,7 @@ LEAST_S = 0.02
 
 
 def call(function: Callable[[], int]) -> Task:
-    """A task that calls a function in this process: once, or as often as fits into `LEAST_S`."""
+    """A task that calls a function in this process, repeatedly for at least `LEAST_S` seconds."""
 
     def run() -> Sample:
         gc.collect()
@@ -67,8 +67,8 @@ def call(function: Callable[[], int]) -> Task:
 def process(arguments: Sequence[str], environment: Mapping[str, str]) -> Task:
     """A task that runs Python with these arguments, from start to exit.
 
-    Linux counts what the parent held at the fork into a child's peak, so this process must be smaller than any child:
-    no torch here before the last process has been measured.
+    Linux counts the parent's peak resident set into the child's, so that no peak is reported below this process's own:
+    import torch only after the last process has been measured.
     """
 
     def run() -> Sample:

@@ -1,10 +1,11 @@
-"""Training speed on CIFAR: our loop compared with the one that popular repositories have, interleaved.
+"""Training speed on CIFAR: our loop compared with the conventional loop of popular repositories, interleaved.
 
-`python -m benchmarks.training` writes its part of docs/why/benchmarks.md; `--quick` takes a few and prints them. To be
-run on a quiet machine. Every loop has a process of its own, as one that keeps its memory would help the others too.
+`python -m benchmarks.training` measures and writes its section of docs/why/benchmarks.md; `--quick` measures a few
+steps and prints the tables. Run it on a quiet machine. Each loop runs in a separate process, because the allocator
+setting of our loops would speed up the conventional loop too.
 
-`--kernels` writes the table of what a GPU is asked for in a step instead: it counts the nodes of the step's CUDA graph,
-which takes a GPU, though not a quiet one, as nothing is timed.
+`--kernels` writes the table of GPU kernels of a training step instead. It counts the nodes of the step's CUDA graph; it
+needs a GPU, but not a quiet machine, because it times nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from resnetcli.table.numbers import duration
 from resnetcli.table.sheet import Column, Sheet, cell, to_markdown
 
 BATCH = 128
-NETS = {"cifar_resnet20": 30, "cifar_resnet56": 12}
-"""Net -> steps in a turn."""
+MODELS = {"cifar_resnet20": 30, "cifar_resnet56": 12}
+"""Model -> training steps per round."""
 IMAGES = 50_000
 
 
@@ -54,13 +55,14 @@ LOOPS = (
 )
 
 
-# --- the loop of popular repositories ----------------------------------------------------------------------------
+# --- the conventional loop ---------------------------------------------------------------------------------------
 
 
-def conventional(net_name: str) -> Callable[[int], float]:
-    """A DataLoader that crops and flips each image as PIL's, and `.item()` after every step; seconds of n steps.
+def conventional(model: str) -> Callable[[int], float]:
+    """A function that returns the seconds of n steps of the conventional loop.
 
-    The net, the optimizer and the augmentation are those of the other loops.
+    It augments each image as a PIL image in a DataLoader and calls `.item()` after every step. Model, optimizer and
+    augmentation are the same as in the other loops.
     """
     import numpy as np
     import torch
@@ -74,7 +76,7 @@ def conventional(net_name: str) -> Callable[[int], float]:
     import resnetcli as rc
 
     class Images(Dataset[tuple[torch.Tensor, int]]):
-        """As `torchvision.datasets.CIFAR10` has them: an array, an image made of each when it is asked for."""
+        """Like `torchvision.datasets.CIFAR10`: one array, and a PIL image for each index."""
 
         def __init__(self) -> None:
             draw = np.random.default_rng(0)
@@ -96,7 +98,7 @@ def conventional(net_name: str) -> Callable[[int], float]:
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
             return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
-    net = rc.build(rc.load(net_name)).train()
+    net = rc.build(rc.load(model)).train()
     loader = DataLoader(
         Images(), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="fork"
     )
@@ -128,11 +130,11 @@ def conventional(net_name: str) -> Callable[[int], float]:
     return run
 
 
-# --- ours --------------------------------------------------------------------------------------------------------
+# --- our loop ----------------------------------------------------------------------------------------------------
 
 
-def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
-    """The trainer's steps; the figures are read once a turn, as a run reads them now and then."""
+def ours(model: str, loop: Loop) -> Callable[[int], float]:
+    """A function that returns the seconds of n steps of our trainer, which reads loss and accuracy once, at the end."""
     import resnetcli as rc
     from resnetcli.bench.allocator import keep_freed_memory
     from resnetcli.data.read import read_dataset
@@ -140,11 +142,11 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     from resnetcli.train.loop import Trainer
 
     trainer = Trainer(
-        rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
+        rc.load(model), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype=loop.dtype,
         channels_last=loop.channels_last, compile=loop.compile,
     )  # fmt: skip
 
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as `train-cifar` does
 
     def run(steps: int) -> float:
         start = perf_counter()
@@ -156,56 +158,56 @@ def ours(net_name: str, loop: Loop) -> Callable[[int], float]:
     return run
 
 
-# --- in turns ----------------------------------------------------------------------------------------------------
+# --- interleaved -------------------------------------------------------------------------------------------------
 
 
-def serve(net_name: str, loop: Loop, link: Connection) -> None:
-    """A process: so many steps whenever it is told, until it is told none."""
-    run = conventional(net_name) if loop.conventional else ours(net_name, loop)
+def serve(model: str, loop: Loop, link: Connection) -> None:
+    """Run in a separate process: for each number received, run that many steps and send their seconds; end at 0."""
+    run = conventional(model) if loop.conventional else ours(model, loop)
     while steps := link.recv():
         link.send(run(steps))
 
 
-def turns(net_name: str, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of every loop, by round, in an order drawn anew each round."""
+def step_times(model: str, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of each loop, by round; the loops are interleaved in a random order in each round."""
     context = multiprocessing.get_context("spawn")
     links: dict[str, Connection] = {}
     processes = []
-    found: dict[str, list[float]] = {loop.name: [] for loop in LOOPS}
+    times: dict[str, list[float]] = {loop.name: [] for loop in LOOPS}
     for loop in LOOPS:
-        links[loop.name], theirs = context.Pipe()
-        processes.append(context.Process(target=serve, args=(net_name, loop, theirs)))
+        links[loop.name], child_end = context.Pipe()
+        processes.append(context.Process(target=serve, args=(model, loop, child_end)))
         processes[-1].start()
-        links[loop.name].send(8)  # what is done once
+        links[loop.name].send(8)  # warm-up
         links[loop.name].recv()
     order = list(links)
     for _ in range(rounds):
-        random.Random(len(found[order[0]])).shuffle(order)
+        random.Random(len(times[order[0]])).shuffle(order)
         for name in order:
-            links[name].send(6)  # what the conventional loop's workers have prepared while it waited
+            links[name].send(6)  # use up the batches that the DataLoader's workers have prefetched
             links[name].recv()
             links[name].send(steps)
-            found[name].append(links[name].recv() / steps)
+            times[name].append(links[name].recv() / steps)
     for link, process in zip(links.values(), processes, strict=True):
         link.send(0)
         process.join()
-    return found
+    return times
 
 
 def speeds(quick: bool) -> str:
     """A table of training speeds and its note."""
     rounds = 2 if quick else 5
     rows = []
-    for net_name, steps in NETS.items():
-        found = turns(net_name, 4 if quick else steps, rounds)
-        base = found[LOOPS[0].name]
+    for model, steps in MODELS.items():
+        times = step_times(model, 4 if quick else steps, rounds)
+        base = times[LOOPS[0].name]
         for loop in LOOPS:
-            ratio = paired(found[loop.name], base)
+            ratio = paired(times[loop.name], base)
             low, high = ratio.interval
-            middle = statistics.median(found[loop.name])
+            middle = statistics.median(times[loop.name])
             rows.append(
                 (
-                    cell(net_name), cell(loop.name), cell(middle, duration(middle)),
+                    cell(model), cell(loop.name), cell(middle, duration(middle)),
                     cell(BATCH / middle, f"{BATCH / middle:,.0f}"), cell(ratio.ratio, f"{ratio.ratio:.2f}"),
                     cell(None, f"[{low:.2f}, {high:.2f}]"),
                 )
@@ -215,25 +217,25 @@ def speeds(quick: bool) -> str:
         Column("images/s", "images_per_s"), Column("speedup", "ratio"), Column("95% CI", "interval"),
     )  # fmt: skip
     note = (
-        f"Batch {BATCH}, the whole training step with its data; medians of {rounds} rounds of "
-        f"{', '.join(f'{steps} steps ({net})' for net, steps in NETS.items())}, each loop in a separate process. "
+        f"Batch size {BATCH}, the whole training step including its data; medians of {rounds} rounds of "
+        f"{', '.join(f'{steps} steps ({model})' for model, steps in MODELS.items())}, each loop in a separate process. "
         "The conventional loop: PyTorch's DataLoader with two workers, torchvision's RandomCrop, RandomHorizontalFlip, "
-        "ToTensor and Normalize on each image as PIL's, and `.item()` for loss and accuracy after every step."
+        "ToTensor and Normalize on each image as a PIL image, and `.item()` for loss and accuracy after every step."
     )
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
 
 def data_share(quick: bool) -> str:
-    """The share of a step that is spent on data."""
+    """A table of the share of data loading in the training step, and its note."""
     import resnetcli as rc
     from resnetcli.data.read import read_dataset
     from resnetcli.recipes.text import read_recipe
     from resnetcli.train.loop import Trainer
 
     rows = []
-    for net_name in NETS:
+    for model in MODELS:
         trainer = Trainer(
-            rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype="bf16",
+            rc.load(model), read_recipe("resnet"), read_dataset("synthetic"), seed=0, device="cpu", dtype="bf16",
             channels_last=True,
         )  # fmt: skip
         for _ in range(3):
@@ -249,7 +251,7 @@ def data_share(quick: bool) -> str:
         step, batch = statistics.median(steps), statistics.median(batches)
         rows.append(
             (
-                cell(net_name), cell(batch, duration(batch)), cell(BATCH / batch, f"{BATCH / batch:,.0f}"),
+                cell(model), cell(batch, duration(batch)), cell(BATCH / batch, f"{BATCH / batch:,.0f}"),
                 cell(step, duration(step)), cell(batch / step, f"{100 * batch / step:.1f}%"),
             )
         )  # fmt: skip
@@ -257,13 +259,16 @@ def data_share(quick: bool) -> str:
         Column("model", "model", "left"), Column("batch", "batch_s"), Column("images/s", "images_per_s"),
         Column("step", "step_s"), Column("share", "share"),
     )  # fmt: skip
-    note = "Batch: selecting, cropping, flipping and normalising it alone. Step: the whole step, bf16 channels_last."
+    note = (
+        "Batch: time to select, crop, flip and normalise a batch; images/s: its throughput. Step: time of the whole "
+        "training step in bf16 channels_last; share: batch / step."
+    )
     return f"{to_markdown(Sheet(columns, tuple(rows)))}\n{note}\n"
 
 
-# --- what a GPU is asked for -------------------------------------------------------------------------------------
+# --- GPU kernels -------------------------------------------------------------------------------------------------
 
-COUNTED: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "tf32 channels_last (default)": {"dtype": "tf32", "channels_last": True},
     "bf16": {"dtype": "bf16"},
@@ -274,11 +279,11 @@ COUNTED: dict[str, dict[str, Any]] = {
     "tf32 channels_last --bn-batch 64": {"dtype": "tf32", "channels_last": True, "bn_batch": 64},
     "fp16 channels_last --bn-batch 64": {"dtype": "fp16", "channels_last": True, "bn_batch": 64},
 }
-"""RunOptions -> the options of `train-cifar` that select them."""
+"""Label of a row -> the trainer's options."""
 
 
-def nodes(net_name: str, how: Mapping[str, Any]) -> int:
-    """Nodes of the CUDA graph of one step: kernels, copies and fills."""
+def nodes(model: str, options: Mapping[str, Any]) -> int:
+    """The number of nodes of the CUDA graph of one training step: kernels, copies and fills."""
     import torch
 
     import resnetcli as rc
@@ -288,14 +293,14 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
     from resnetcli.train.precision import convolution_settings
 
     trainer = Trainer(
-        rc.load(net_name), read_recipe("resnet"), read_dataset("synthetic"), device="cuda", cuda_graph=True, **how
+        rc.load(model), read_recipe("resnet"), read_dataset("synthetic"), device="cuda", cuda_graph=True, **options
     )
-    for _ in range(3):  # as before the graph that training records: libraries choose their kernels
+    for _ in range(3):  # as training does before capture: libraries choose their kernels
         trainer.step()
     graph = torch.cuda.CUDAGraph(keep_graph=True)
     trainer.optimizer.zero_grad(set_to_none=True)
     with (
-        convolution_settings(trainer.device, tf32=how.get("dtype") == "tf32", deterministic=False),
+        convolution_settings(trainer.device, tf32=options.get("dtype") == "tf32", deterministic=False),
         torch.cuda.graph(graph, stream=trainer._side),
     ):
         trainer._compute()
@@ -308,14 +313,14 @@ def nodes(net_name: str, how: Mapping[str, Any]) -> int:
 
 
 def kernels() -> str:
-    """Nodes of a step's graph by settings and model."""
+    """A table of the graph's nodes by settings and model, and its note."""
     import torch
 
     rows = [
-        (cell(name), *(cell(count, f"{count:,}") for count in (nodes(net, how) for net in NETS)))
-        for name, how in COUNTED.items()
+        (cell(name), *(cell(count, f"{count:,}") for count in (nodes(model, options) for model in MODELS)))
+        for name, options in SETTINGS.items()
     ]
-    columns = (Column("settings", "settings", "left"), *(Column(net, net) for net in NETS))
+    columns = (Column("settings", "settings", "left"), *(Column(model, model) for model in MODELS))
     version = torch.__version__.partition("+")[0]
     note = (
         f"Nodes of the CUDA graph of one training step, PyTorch {version}, batch size {BATCH}: kernels, copies and "
@@ -326,18 +331,18 @@ def kernels() -> str:
 
 
 def main() -> None:
-    """Measure, and write or print."""
+    """Measure; write the section, or print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps, printed")
-    parser.add_argument("--kernels", action="store_true", help="count a step's kernels on a GPU instead")
-    asked = parser.parse_args()
-    if asked.kernels:
+    parser.add_argument("--quick", action="store_true", help="measure a few steps and print the tables")
+    parser.add_argument("--kernels", action="store_true", help="count the kernels of a training step on a GPU instead")
+    arguments = parser.parse_args()
+    if arguments.kernels:
         text = kernels()
-        print(text) if asked.quick else put("training kernels", text)
+        print(text) if arguments.quick else put("training kernels", text)
         return
     before = os.getloadavg()[0]
-    text = f"### Training step\n\n{speeds(asked.quick)}\n### Data\n\n{data_share(asked.quick)}"
-    if asked.quick:
+    text = f"### Training step\n\n{speeds(arguments.quick)}\n### Data\n\n{data_share(arguments.quick)}"
+    if arguments.quick:
         print(text)
     else:
         put("training", f"{text}\n### Conditions\n\n{machine(('torch', 'torchvision', 'pillow'), before)}")
