@@ -1,4 +1,4 @@
-"""Specs that are wrong, each in its own way; `golden/errors.txt` holds what is said of them."""
+"""Invalid specs, one per error; `golden/errors.txt` holds their messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Bad:
 
     net: str | bytes
     files: Mapping[str, str] = field(default_factory=dict)
-    """Others that lie beside it."""
+    """Name -> text of other files in the same folder."""
     settings: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -22,7 +22,7 @@ def row(items: str, header: str = "") -> Bad:
 
 
 def head(lines: str) -> Bad:
-    """A header above a table that is right."""
+    """A header above a valid table."""
     return Bad(f"input: 64x56x56\n{lines}\ntable:\n  t: 3x3 64\n")
 
 
@@ -72,7 +72,7 @@ table:
   b1: [concat: [[1x1 96, 3x3 128 /2], [3x3 max, 1x1 32]]]
 """
     ),
-    # --- no text, no YAML
+    # --- not text, or not YAML
     "an empty file": Bad(""),
     "nothing but a comment": Bad("# later\n"),
     "binary junk": Bad(b"\x7fELF\x02\x01\x01\x00\x00\x00"),
@@ -295,7 +295,7 @@ table:
     "a shortcut that does not come out hides nothing": row(
         "[residual: [3x3 64 /3, 3x3 96]]\n  u: 3x3 96 C=5", "shortcut: [sxs avg /s ceil, 1x1 16384/s]\n"
     ),
-    # --- what a terminal would obey
+    # --- terminal escape sequences
     "escape sequences": row('"\\e[31m3x3\\e[0m 64"'),
     "a word of a thousand letters": row("3x3 " + "k" * 1000),
 }

@@ -22,7 +22,7 @@ from resnetcli.reports.comparison import Comparison
 def run(
     *measurements: Measurement, model: str = "resnet18", floor: float | None = 0.005, **settings: Any
 ) -> Comparison:
-    """A comparison of one net that was measured so."""
+    """A comparison of one model with these measurements."""
     profile = dataclasses.replace(rc.profile(model, **settings), measurements=measurements)
     timings = [PairedTimings(m.batch, model, (None,), floor, 40) for m in measurements]
     return Comparison((profile,), timings=tuple(timings))

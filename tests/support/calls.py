@@ -1,4 +1,4 @@
-"""The order in which a module calls what it measures with."""
+"""Record the order in which a module calls its functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small sets in exactly the published formats, and CIFAR as if it were as small."""
+"""Small datasets in exactly the published formats, and CIFAR reduced to the same size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small(classes: int = 10) -> Dataset:
 
 
 def tiny(official: Official) -> Official:
-    """The published set as if it had but a few images, and the digests of none."""
+    """The published dataset reduced to a few images, without digests."""
     return replace(
         official, train=TRAIN, test=TEST,
         binary=replace(official.binary, sha256=("", "") if official.binary.sha256 else ()),
@@ -38,13 +38,13 @@ def tiny(official: Official) -> Official:
 
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-10 and -100 of 50 + 7 images everywhere."""
+    """Reduce CIFAR-10 and CIFAR-100 to 50 training and 7 test images."""
     for name, official in list(cifar.OFFICIAL.items()):
         monkeypatch.setitem(cifar.OFFICIAL, name, tiny(official))
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, version: cifar.Version, **changed: object) -> None:
-    """Lets the layout have other digests: those of the files a test has made."""
+    """Replace fields of the layout, such as the digests, by those of a test's own files."""
     official = cifar.OFFICIAL[name]
     layout = replace(official.layout(version), **changed)  # type: ignore[arg-type]
     binary, python = (layout, official.python) if version == "binary" else (official.binary, layout)
@@ -55,7 +55,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, name: str, version: cifar.Version, 
 
 
 class Pickler2:
-    """What Python 2's cPickle wrote for protocol 2: memo from 1, strings as bytes, sizes in 1 or 4 bytes."""
+    """Write as Python 2's cPickle does with protocol 2: memo from 1, strings as bytes, sizes in 1 or 4 bytes."""
 
     def __init__(self) -> None:
         self.out, self.put_at = bytearray(b"\x80\x02"), 0
@@ -96,7 +96,7 @@ class Pickler2:
         self.out += b"e"
 
     def array(self, array: NDArray[np.uint8], *, fortran: bool = False) -> None:
-        """As ndarray.__reduce__ and dtype.__reduce__ had it."""
+        """As ndarray.__reduce__ and dtype.__reduce__ of that time."""
         self.name(b"numpy.core.multiarray", b"_reconstruct")
         self.name(b"numpy", b"ndarray")
         self.out += b"K\x00\x85"
@@ -148,7 +148,7 @@ def batch(images: NDArray[np.uint8], labels: dict[bytes, list[int]], *, fortran:
 
 
 def write_python(folder: Path, official: Official, data: Dataset) -> None:
-    """The extracted Python version."""
+    """Write the extracted Python version."""
     folder.mkdir(parents=True, exist_ok=True)
     layout = official.python
     shares = np.array_split(np.arange(len(data.train)), len(layout.train))
@@ -158,17 +158,17 @@ def write_python(folder: Path, official: Official, data: Dataset) -> None:
         if official.name == "cifar100":
             keyed[b"coarse_labels"] = (labels % 20).tolist()
         (folder / name).write_bytes(batch(images, keyed))
-    (folder / "file.txt~").write_bytes(b"")  # really is in CIFAR-100's archive
+    (folder / "file.txt~").write_bytes(b"")  # as in CIFAR-100's archive
 
 
 def write_binary(folder: Path, official: Official, data: Dataset) -> None:
-    """The extracted binary version."""
+    """Write the extracted binary version."""
     folder.mkdir(parents=True, exist_ok=True)
     write_official(folder, official, data.train, data.test)
 
 
 def packed(folder: Path, layout: Layout, to: Path) -> Path:
-    """The folder as the archive of that layout."""
+    """Pack the folder as the layout's archive, and return its path."""
     path = to / layout.archive.name
     with tarfile.open(path, "w:gz", format=tarfile.USTAR_FORMAT) as archive:
         archive.add(folder, layout.folder)
@@ -180,7 +180,7 @@ def sha256(path: Path) -> str:
 
 
 def tar_of(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """A tar with whatever headers, gzipped."""
+    """A gzipped tar archive of these headers and contents."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for info, content in members:

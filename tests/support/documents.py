@@ -25,9 +25,9 @@ PROMPT = re.compile(r"^\$ (.*)\n", re.MULTILINE)
 
 
 def rerun(text: str) -> str:
-    """The document with its outputs as they are now, run in the working directory; a block marked `norun` stays.
+    """The document with its current outputs, run in the working directory; blocks marked `norun` are not run.
 
-    A block that begins `# name.yaml` or `# name.py` is that file. What still matches is left as it is written.
+    A block that begins `# name.yaml` or `# name.py` is written to that file. Output that still matches is not changed.
     """
     names: dict[str, Any] = {}
 
@@ -45,7 +45,7 @@ def rerun(text: str) -> str:
 
 
 def transcript(body: str) -> str:
-    """`$ resnet-cli ...` lines, each followed by what it prints, errors included."""
+    """`$ resnet-cli ...` lines, each followed by its output, errors included."""
     before, *parts = PROMPT.split(body)
     assert not before, f"a console block begins with a command: {before}"
     outputs = [shown(expected, run_line(command)) for command, expected in zip(parts[::2], parts[1::2], strict=True)]
@@ -54,7 +54,7 @@ def transcript(body: str) -> str:
 
 
 def run_line(command: str) -> str:
-    """What `resnet-cli ...` prints, or what is in a file, for `cat`."""
+    """The output of `resnet-cli ...`, or the contents of the files for `cat`."""
     program, *arguments = shlex.split(command)
     if program == "cat":
         return "".join(Path(name).read_text(encoding="utf-8") for name in arguments)
@@ -72,7 +72,7 @@ def run_line(command: str) -> str:
 
 
 def session(body: str, names: dict[str, Any]) -> str:
-    """`>>>` lines, each followed by what Python prints; `names` last from one session to the next."""
+    """`>>>` lines, each followed by Python's output; sessions share `names`."""
     parts = []
     for part in doctest.DocTestParser().parse(body):
         if isinstance(part, str):
@@ -87,7 +87,7 @@ def session(body: str, names: dict[str, Any]) -> str:
 
 
 def shown(expected: str, printed: str) -> str:
-    """`expected` if that is what was printed, else what was, cut at the same places."""
+    """`expected` if `printed` matches it, else `printed`, abbreviated in the same places."""
     lines, now = _lines(expected), _lines(printed)
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in lines)
     same = re.fullmatch(pattern, "".join(f"{line}\n" for line in now))
@@ -95,14 +95,14 @@ def shown(expected: str, printed: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Without blank lines at the ends, and blanks at the ends of lines, which no editor would leave there."""
+    """Lines without trailing blanks, and without blank lines at the beginning and end."""
     lines = [line.rstrip() for line in text.splitlines()]
     full = [index for index, line in enumerate(lines) if line]
     return lines[full[0] : full[-1] + 1] if full else []
 
 
 def _cut_alike(cut: list[str], now: list[str]) -> list[str]:
-    """`now` with `...` where `cut` has it: the pieces between are as long, and the ones most like those in `cut`."""
+    """`now` abbreviated by `...` like `cut`: each remaining piece has the length of `cut`'s and is the most similar."""
     kept: list[str] = []
     pieces = [list(lines) for _, lines in groupby(cut, key=lambda line: line == "...")]
     start = 0
@@ -124,7 +124,7 @@ def _likeness(a: list[str], b: list[str]) -> float:
     return difflib.SequenceMatcher(None, "\n".join(a), "\n".join(b), autojunk=False).ratio()
 
 
-# --- what the references must hold -------------------------------------------------------------------------------
+# --- keys of the JSON reference ----------------------------------------------------------------------------------
 
 
 def text_of(document: str) -> str:
@@ -133,7 +133,7 @@ def text_of(document: str) -> str:
 
 
 def documented(schema: str) -> dict[str, str]:
-    """Key -> type, of the tables in a schema's section: `rows[].row` is a key of each of `rows`."""
+    """Key -> type, from the tables in a schema's section; `stages[].stage` is a key of each item of `stages`."""
     sections = re.split(r"^## ", text_of("json.md"), flags=re.MULTILINE)
     (section,) = [section for section in sections if section.startswith(f"`resnet-cli/{schema}`")]
     return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.MULTILINE))
@@ -151,7 +151,7 @@ OWN_NAMES = (
 
 
 def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a record and its value. `parameters` has names of the net's own, and is a value; so has `parts`."""
+    """Every key of a record and its value. Objects of `OWN_NAMES` have a model's own names and count as values."""
     if isinstance(value, list):
         for item in value:
             yield from emitted(item, f"{path}[]")
@@ -163,7 +163,7 @@ def emitted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def fits(value: Any, kind: str) -> bool:
-    """Whether a value is of a type as docs/reference/json.md calls it."""
+    """Whether a value has a type of docs/reference/json.md."""
     if kind.endswith(" or null"):
         return value is None or fits(value, kind.removesuffix(" or null"))
     if kind.startswith("list of "):

@@ -1,4 +1,4 @@
-"""File operations counted, and one of them failing: the process killed around it, or the disk full for a moment."""
+"""Count file operations and let one fail: the process is killed before, during or after it, or the disk is full."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MODES = ("before", "half", "after", "full")
 
 
 class Killed(BaseException):
-    """What nothing catches: the process has ended."""
+    """The process was killed. A BaseException, so that no handler of the package catches it."""
 
 
 @dataclass
 class Faults:
-    """Counts operations, and lets number `at` go wrong."""
+    """Counts operations, and lets operation number `at` fail."""
 
     at: int = -1
     mode: str = "before"
@@ -32,7 +32,7 @@ class Faults:
     dead: bool = False
 
     def operation(self, name: str, do: Callable[[], Any], half: Callable[[], object] | None = None) -> Any:
-        """Does it, unless it is the one that goes wrong. A process that was killed does nothing any more."""
+        """Do the operation, unless it is the one that fails. After a kill, every operation raises Killed."""
         if self.dead:
             raise Killed
         number = len(self.operations)
@@ -54,7 +54,7 @@ class Faults:
 
 
 class Written:
-    """A file open for writing, whose bytes reach the disk when it is flushed: those that were not are lost."""
+    """A file open for writing; bytes reach the disk only when flushed, and are lost if the process is killed before."""
 
     def __init__(self, raw: IO[bytes], faults: Faults) -> None:
         self.raw, self.faults, self.pending = raw, faults, b""
@@ -92,7 +92,7 @@ class Written:
 
 @contextmanager
 def installed(faults: Faults) -> Iterator[Faults]:
-    """Within: every file operation that changes something goes by `faults`."""
+    """Context manager: every file operation that changes something goes through `faults`."""
     with pytest.MonkeyPatch.context() as patched:
 
         def wrap(module: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What tensors PyTorch really holds: the oracle of `resnetcli.plan.memory`."""
+"""Bytes of the tensors that PyTorch keeps alive: the reference for `resnetcli.plan.memory`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATING_NORM = torch.ops.aten.native_batch_norm.default
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the tensors made within that are alive, and the most there were; a net's own are not counted."""
+    """Current and peak bytes of the tensors created in the context, without the model's own."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -30,7 +30,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
-        # Evaluating, a CPU keeps no statistics; on the meta device there seem to be some.
+        # In evaluation mode a CPU returns no statistics; the meta device does.
         counted = made[0] if function is EVALUATING_NORM and not args[5] else made
         for leaf in tree_leaves(counted):
             if isinstance(leaf, Tensor) and leaf.dim():
@@ -53,7 +53,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Loss(torch.autograd.Function):
-    """Keeps nothing; its gradients are tensors of their own."""
+    """A loss that saves no tensors and whose gradients are separate tensors."""
 
     @staticmethod
     def forward(ctx: Any, *outputs: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Loss(torch.autograd.Function):
 
 
 def inference(net: Net, shape: tuple[int, ...], device: str = "meta") -> int:
-    """The most bytes held in a forward pass, the images included."""
+    """Peak bytes in a forward pass, the images included."""
     net.eval()
     with torch.no_grad(), Ledger(net) as ledger:
         x = torch.empty(shape, device=device)
@@ -75,7 +75,7 @@ def inference(net: Net, shape: tuple[int, ...], device: str = "meta") -> int:
 
 
 def training(net: Net, shape: tuple[int, ...], device: str = "meta") -> tuple[int, int]:
-    """Bytes held between forward and backward, and the most in both; the images included."""
+    """Bytes alive between forward and backward, and the peak of both; the images included."""
     net.train()
     with Ledger(net) as ledger:
         x = torch.empty(shape, device=device)
@@ -86,7 +86,7 @@ def training(net: Net, shape: tuple[int, ...], device: str = "meta") -> tuple[in
 
 
 def loss(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """A scalar of a net's outputs."""
+    """A scalar loss of a model's outputs."""
     result = Loss.apply(*(outputs if isinstance(outputs, tuple) else (outputs,)))  # type: ignore[no-untyped-call]
     assert isinstance(result, Tensor)
     return result
@@ -98,13 +98,13 @@ def shape_of(plan: Plan, batch: int = BATCH) -> tuple[int, int, int, int]:
 
 
 def measured(plan: Plan, device: str = "meta") -> tuple[int, int, int]:
-    """Bytes that PyTorch holds: the most in inference; in training, between forward and backward, and the most."""
+    """Bytes alive in PyTorch: the peak in inference; in training, those between forward and backward, and the peak."""
     net = build(plan, device=device)
     return inference(net, shape_of(plan), device), *training(net, shape_of(plan), device)
 
 
 def derived(plan: Plan, batch: int = BATCH) -> tuple[int, int, int]:
-    """The same by the memory model, as a ledger would see it."""
+    """The same by the memory model, under the conditions of a `Ledger`."""
     watched = memory(plan, "train", place="cpu", adds_in_place=False)
     first = next(moment for moment in watched.moments if moment.phase == "backward")
     between = batch * (first.input + first.activations) + first.statistics
@@ -117,7 +117,7 @@ def most(memory: Memory, batch: int = BATCH) -> int:
 
 
 def saved(net: Net, x: Tensor) -> int:
-    """Bytes of the tensors that autograd's own hooks say are kept for the backward pass, each memory once."""
+    """Bytes of the tensors that autograd saves for the backward pass, by its own hooks, each storage once."""
     own = {tensor.untyped_storage()._cdata for tensor in (*net.parameters(), *net.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 

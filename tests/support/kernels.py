@@ -1,9 +1,9 @@
-"""Record how many kernels PyTorch starts on a GPU for each operation: `python -m tests.support.kernels > FILE`.
+"""Record how many kernels PyTorch launches on a GPU for each operation: `python -m tests.support.kernels > FILE`.
 
 The kernels are the nodes of a CUDA graph of one forward pass. `kernels_cuda.json` was recorded with the CUDA build of
-PyTorch that it names, over replacements of cuDNN, cuBLAS and the CUDA runtime that compute nothing: each call of cuDNN
-or cuBLAS is one node there. On a real GPU the same call may be several (a change of layout, a split reduction), by the
-version of the library and the device, so that its figures are never smaller.
+PyTorch that it names, with stubs of cuDNN, cuBLAS and the CUDA runtime that compute nothing: each call of cuDNN or
+cuBLAS is one node. On a real GPU a call may be several nodes (a layout conversion, a split reduction), depending on the
+library's version and the device; the figures of a GPU are therefore never smaller.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ OPERATIONS: dict[str, Op] = {
     "fc": Linear(10),
     "fc no bias": Linear(10, bias=False),
 }
-"""Each alone on 16 x 8 x 8."""
+"""By name: operations, each recorded alone on an input of 16 x 8 x 8."""
 MODELS = (
     "resnet18", "resnet50", "resnext50_32x4d", "preact_resnet50", "wrn_28_10_dropout", "cifar_resnet20",
     "vgg16", "alexnet", "alexnet_2012", "googlenet", "inception_v3", "darknet19", "inception_resnet_v2", "prelu_net_a",
@@ -89,14 +89,14 @@ DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "fp16")
 
 
 def operation(name: str) -> Plan:
-    """The operation alone."""
+    """A plan of one operation."""
     s = Sketch(16, 8, 8)
     s.step(name, OPERATIONS[name])
     return s.plan()
 
 
 def joints() -> Iterator[tuple[str, Plan]]:
-    """Several operations together."""
+    """Name and plan of combinations of operations."""
     for name, op in (("sum of 2", Add()), ("sum of 3", Add()), ("concatenation of 3", Concat())):
         s = Sketch(16, 8, 8)
         relus = [s.step(f"relu{n}", ReLU(), 0) for n in range(int(name[-1]))]
@@ -157,14 +157,14 @@ def joints() -> Iterator[tuple[str, Plan]]:
 
 
 def cases() -> Iterator[tuple[str, Plan]]:
-    """Every plan that is recorded, by name."""
+    """Name and plan of every case to record."""
     yield from ((name, operation(name)) for name in OPERATIONS)
     yield from joints()
     yield from ((name, load(name)) for name in MODELS)
 
 
 def kernels(plan: Plan, settings: RunOptions, place: torch.device, batch: int = 2) -> int:
-    """Nodes of a CUDA graph of one forward pass."""
+    """The number of nodes of a CUDA graph of one forward pass."""
     with configure_torch(settings, place), torch.inference_mode(False), torch.no_grad():
         net = build_random(plan, place)
         x = torch.randn(batch, plan.input.c, plan.input.h, plan.input.w, device=place)
@@ -183,7 +183,7 @@ def kernels(plan: Plan, settings: RunOptions, place: torch.device, batch: int = 
 
 
 def nodes(graph: int) -> int:
-    """How many nodes CUDA's graph at that address has."""
+    """The number of nodes of the CUDA graph at an address."""
     version = (torch.version.cuda or "").partition(".")[0]
     library, number = ctypes.CDLL(f"libcudart.so.{version}"), ctypes.c_size_t()
     failed = library.cudaGraphGetNodes(ctypes.c_void_p(graph), None, ctypes.byref(number))
@@ -193,13 +193,13 @@ def nodes(graph: int) -> int:
 
 
 def ways() -> Iterator[RunOptions]:
-    """How each plan is run."""
+    """The settings under which each plan is run."""
     for dtype, fold_bn, channels_last in product(DTYPES, (False, True), (False, True)):
         yield RunOptions(dtype=dtype, fold_bn=fold_bn, channels_last=channels_last)
 
 
 def main() -> None:
-    """Print JSON: the settings, and for each plan its kernels under each of them, a plan a line."""
+    """Print JSON: the settings, and one line per plan with its kernels under each setting."""
     place = torch.device("cuda", 0)
     with torch.cuda.device(place):
         rows = [f"{json.dumps(name)}: {[kernels(plan, way, place) for way in ways()]}" for name, plan in cases()]

@@ -1,4 +1,4 @@
-"""A measurement made up, for tests of what is done with one."""
+"""Made-up measurements, for tests of code that uses measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURED = Measurement(
 
 
 def measured(median_s: float = 0.1, half: float = 0.01, **changes: Any) -> Measurement:
-    """A measurement with that median, its interval `half` of it on either side."""
+    """A measurement with that median and the interval median * (1 - half) to median * (1 + half)."""
     limits = (median_s * (1 - half), median_s * (1 + half))
     return dataclasses.replace(MEASURED, median_s=median_s, interval_s=limits, samples_s=(median_s,) * 3, **changes)
 

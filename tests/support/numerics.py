@@ -1,4 +1,4 @@
-"""What tests of numerics share: random weights, other libraries' models, and a paper's equations by hand."""
+"""Helpers for tests of numerics: random weights, other libraries' models, and a paper's equations written by hand."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from resnetcli.net.module import Net, build
 from resnetcli.plan.plan import Plan
 
 TOLERANCE = 1e-4
-"""Relative to the largest number that is compared."""
+"""Relative to the largest expected magnitude."""
 
 
 def assert_same(got: Tensor, wanted: Tensor) -> None:
     assert got.shape == wanted.shape
     scale = float(wanted.abs().max())
-    assert 0 < scale < 1e12  # neither dead nor blown up, or nothing is compared
-    if len(wanted) > 1:  # and what is compared depends on the images
+    assert 0 < scale < 1e12  # neither vanished nor exploded: otherwise the comparison is void
+    if len(wanted) > 1:  # the outputs depend on the images
         assert float((wanted[0] - wanted[1]).abs().max()) > 10 * TOLERANCE * scale
     torch.testing.assert_close(got, wanted, rtol=0, atol=TOLERANCE * scale)
 
@@ -40,7 +40,7 @@ def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
         elif isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
-            module.weight.uniform_(0.7, 1.4, generator=generator)  # what differs stays different
+            module.weight.uniform_(0.7, 1.4, generator=generator)  # away from zero, so that differences persist
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
         elif isinstance(module, nn.PReLU):
@@ -63,7 +63,7 @@ def logits(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def foreign(make: Callable[[], nn.Module]) -> nn.Module:
-    """Another library's model with random weights, made without drawing any twice."""
+    """Another library's model with random weights, built on the meta device to initialise them only once."""
     with torch.device("meta"):
         net = make()
     return randomise(net.to_empty(device="cpu"))
@@ -71,7 +71,7 @@ def foreign(make: Callable[[], nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 def copy_by_position(state: dict[str, Tensor], net: nn.Module) -> None:
-    """Every parameter and statistic in the order of its module."""
+    """Copy all parameters and statistics by their position in the state dict."""
     for mine, theirs in zip(net.state_dict().values(), state.values(), strict=True):
         assert mine.numel() == theirs.numel()
         mine.copy_(theirs.view_as(mine))
@@ -79,7 +79,7 @@ def copy_by_position(state: dict[str, Tensor], net: nn.Module) -> None:
 
 @dataclass
 class Weights:
-    """A net's weights by path, and the three layers that use them, in evaluation."""
+    """A model's weights by path, and the layers that use them, in evaluation mode."""
 
     state: dict[str, Tensor]
 
@@ -100,7 +100,7 @@ class Weights:
 
 
 def check(plan: Plan, equation: Callable[[Weights, Tensor], Tensor]) -> None:
-    """The built net computes the equation."""
+    """Assert that the built model computes the equation."""
     net, x = built(plan), images(plan)
     with torch.inference_mode():
         assert_same(logits(net, x), equation(Weights(net.state_dict()), x))

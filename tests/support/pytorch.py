@@ -1,4 +1,4 @@
-"""PyTorch models for tests, and what counting one may not change."""
+"""PyTorch models for tests, and the state that counting must not change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JIT: Any = torch.jit
 
 
 class Computes(nn.Module):
-    """A function of the module and the image; what else is given are its parameters, buffers, modules."""
+    """A module whose forward is a function of itself and the image; keyword arguments become its attributes."""
 
     def __init__(self, function: Callable[[Any, Tensor], Any], **held: Any) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def rows(found: rc.Profile) -> list[tuple[str, int, int]]:
 
 
 def state(module: nn.Module) -> list[Any]:
-    """All that a count may not change: what each module holds, bit by bit, and every source of random numbers."""
+    """All state that a count must not change: modules' attributes, bit by bit, and random number generators."""
 
     def bits(tensor: Tensor | None) -> Any:
         if tensor is None or tensor.device.type == "meta" or nn.parameter.is_lazy(tensor):
@@ -63,7 +63,7 @@ def figures(counts: rc.Counts) -> tuple[int, int, int, int]:
 
 
 def counted(module: nn.Module, input: tuple[int, int, int] = (3, 8, 8)) -> rc.Profile:
-    """The profile, which is the same twice and leaves the module as it was."""
+    """The module's profile; asserts that a second one is equal and that the module has not changed."""
     before = state(module)
     first, second = (rc.profile_module(module, input=input) for _ in range(2))
     assert state(module) == before
@@ -72,7 +72,7 @@ def counted(module: nn.Module, input: tuple[int, int, int] = (3, 8, 8)) -> rc.Pr
 
 
 def of_torch(module: nn.Module, *shape: int) -> int:
-    """MACs as torch's own counter has them, on a copy without weights."""
+    """MACs by PyTorch's own FLOP counter, on a meta-device copy."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         meta_copy(module).eval()(torch.empty(1, *shape, device="meta"))
     flops = int(counter.get_total_flops())

@@ -28,16 +28,16 @@ loop.Trainer.step = patched
 from resnetcli.cli.main import main
 main()
 """
-"""`resnet-cli` in which something happens to one rank before it begins a step."""
+"""`resnet-cli`, with code that one rank runs before a step."""
 
 
 @dataclass
 class Ended:
-    """Exit codes and outputs of processes that were started together."""
+    """Exit codes and outputs of the processes of one job."""
 
     codes: list[int]
     outputs: list[str]
-    """Both streams of each."""
+    """By process: stdout and stderr."""
 
 
 class Ranks:
@@ -82,13 +82,13 @@ def final_state(path: Path) -> dict[str, Tensor]:
 
 
 def same_state(one: Path, other: Path) -> bool:
-    """Whether two runs ended in the same state, to the bit."""
+    """Whether the final states of two runs are bit-identical."""
     a, b = final_state(one), final_state(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def assert_close(one: Path, other: Path) -> None:
-    """Two runs ended in the same state, up to rounding."""
+    """Assert that the final states of two runs are equal up to rounding."""
     a, b = final_state(one), final_state(other)
     assert a.keys() == b.keys()
     for name in a:

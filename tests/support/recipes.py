@@ -1,4 +1,4 @@
-"""What tests of recipes share: each built-in one, one from a text, and another value for every setting."""
+"""Helpers for tests of recipes: the built-in ones, one from a text, and a different value for every setting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERWISE: dict[str, Any] = {
     "bn_batch": 32,
     "train_split": 123,
 }
-"""What no built-in recipe and no paper says of a setting; None where there are two values only."""
+"""Setting -> a value that no built-in recipe and no paper has; None for settings with only two values."""
 
 
 def recipe_of(text: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""What PyTorch and the libraries below it raise if memory does not suffice, for tests of what is done about it."""
+"""Out-of-memory errors of PyTorch and the libraries below it, for tests of their handling."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Shortage:
 
     @property
     def alive(self) -> int:
-        """How many of those tensors something still refers to."""
+        """The number of those tensors that are still referenced."""
         return sum(each() is not None for each in self.held)

@@ -1,4 +1,4 @@
-"""Plans written by hand, for tests of what reads plans."""
+"""Plans built step by step, for tests of code that reads plans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnetcli.plan.plan import Plan, Step, Where
 
 @dataclass
 class Sketch:
-    """A plan in the making, over images of c x h x w."""
+    """A builder of a plan with input c x h x w."""
 
     c: int
     h: int
@@ -22,7 +22,7 @@ class Sketch:
         self.steps.append(Step(Where("input"), Input(shape), (), shape))
 
     def step(self, path: str, op: Op, *inputs: int) -> int:
-        """The new step's index; it reads the step before unless told, its shape follows from the operation."""
+        """Append a step and return its index. Its input is the previous step unless `inputs` are given."""
         inputs = inputs or (len(self.steps) - 1,)
         shapes = tuple(self.steps[index].shape for index in inputs)
         shape = op.join(shapes) if isinstance(op, Add | Concat) else op.out(shapes[0])
@@ -30,7 +30,7 @@ class Sketch:
         return len(self.steps) - 1
 
     def plan(self, *outputs: int) -> Plan:
-        """The plan so far; its output is the last step unless told."""
+        """The plan; its output is the last step unless `outputs` are given."""
         last = len(self.steps) - 1
         return Plan("sketch", "Sketch", tuple(self.steps), {"all": last}, outputs or (last,), {})
 

@@ -1,4 +1,4 @@
-"""Texts of specs, drawn: layers, items and whole tables that the grammar admits."""
+"""Hypothesis strategies for texts of specs: layers, items and whole tables of the grammar."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ SHORTCUTS = st.sampled_from(
 
 @st.composite
 def specs(draw: st.DrawFn) -> str:
-    """A whole spec, right as to its words; its shapes may not fit."""
+    """A whole spec with valid syntax; its shapes may not match."""
     rows = draw(st.lists(ROWS, min_size=1, max_size=3))
     lines = [
         f"input: {draw(st.sampled_from(['8x16x16', '3x32x32', '4x9x7']))}",

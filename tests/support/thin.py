@@ -1,4 +1,4 @@
-"""Long lists of cases, of which the default run takes some and the slow tests the rest."""
+"""Long lists of cases: some run by default, the others as slow tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A net, a recipe and a data set so small that a whole run takes a moment, and what stands for a trainer."""
+"""A model, recipe and dataset so small that a whole run takes a moment, and a fake trainer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PATTERNS = np.random.default_rng(7).integers(0, 256, (4, 3, 8, 8))
 
 
 def split(n: int, seed: int) -> Split:
-    """Images of four patterns in noise."""
+    """Images of four patterns with noise."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(n, dtype=np.int64) % 4)
     images = (PATTERNS[labels] + random.integers(0, 256, (n, 3, 8, 8))) // 2
@@ -52,7 +52,7 @@ def split(n: int, seed: int) -> Split:
 
 
 def files(folder: Path, recipe: str = RECIPE) -> Path:
-    """`tiny.yaml`, `recipe.yaml` and the data in `data/`."""
+    """Write `tiny.yaml`, `recipe.yaml` and the dataset in `data/`; return the folder."""
     (folder / "tiny.yaml").write_text(NET)
     (folder / "recipe.yaml").write_text(recipe)
     (folder / "data").mkdir()
@@ -85,18 +85,18 @@ CONFIG = Config(
 
 
 def command(arguments: list[str], folder: Path) -> None:
-    """The command in a process of its own: what `multiprocessing` is to run."""
+    """Run the command; the target of a `multiprocessing` process."""
     from resnetcli.cli.main import main
 
     os.chdir(folder)
     sys.argv = ["resnet-cli", *arguments]
-    with (folder / "said.txt").open("a") as said:
-        sys.stdout = sys.stderr = said
+    with (folder / "said.txt").open("a") as output:
+        sys.stdout = sys.stderr = output
         main()
 
 
 def config(**changes: object) -> Config:
-    """That of a run with a fake trainer."""
+    """The configuration of a run with a fake trainer."""
     return replace(CONFIG, **changes)  # type: ignore[arg-type]
 
 
@@ -110,7 +110,7 @@ class Fake:
     """A trainer whose weight is the sum of all iterations so far."""
 
     bad: int = 0
-    """The iteration whose loss is not finite; 0 if none is."""
+    """The iteration whose loss is not finite; 0 for none."""
     iteration: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     weight: Tensor = field(default_factory=lambda: torch.zeros(2, 3))
@@ -146,7 +146,7 @@ class Fake:
 
 @dataclass
 class Ear:
-    """Notes what it is told."""
+    """A listener that records every call."""
 
     lines: list[str] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Runs as `train-cifar` would have left them, without any training."""
+"""Directories of runs as `train-cifar` writes them, without training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = replace(
     test_images=10_000, iterations=64_000, batch_size=128, checkpoint_every=1000, eval_every=1000,
     recipe={"name": "resnet", "schedule": {"kind": "steps"}},
 )  # fmt: skip
-"""Of the paper's own run."""
+"""The configuration of the paper's run."""
 Error = Callable[[int], float]
 
 
@@ -30,7 +30,7 @@ def point(iteration: int, train: float, test: float | None = None, lr: float = 0
 
 
 def points(config: Config, train: Error, test: Error, every: int = 100, until: int | None = None) -> list[Point]:
-    """Readings of a run whose errors are functions of the iteration, its rate divided by 10 at 1/2 and 3/4 of it."""
+    """Readings of a run with errors by iteration; the learning rate is divided by 10 after 1/2 and 3/4 of the run."""
     n = config.iterations
     return [
         point(at, train(at), test(at) if at % config.eval_every == 0 or at == n else None,
@@ -40,12 +40,12 @@ def points(config: Config, train: Error, test: Error, every: int = 100, until: i
 
 
 def falling(start: float, end: float, over: float) -> Error:
-    """An error that falls from `start` to `end`, most of it within so many iterations."""
+    """An error that decays exponentially from `start` to `end`, with time constant `over` in iterations."""
     return lambda at: end + (start - end) * math.exp(-at / over)
 
 
 def a_run(path: Path, readings: Sequence[Point], **changes: Any) -> Path:
-    """A run's directory with these readings."""
+    """Write a run's directory with these readings, and return its path."""
     run = create(path, replace(CONFIG, **changes), spec="", model="", recipe="")
     metrics = Metrics(run.path, 0)
     for reading in readings:
@@ -54,7 +54,7 @@ def a_run(path: Path, readings: Sequence[Point], **changes: Any) -> Path:
 
 
 def some_seeds(path: Path, runs: Sequence[Sequence[Point]], **changes: Any) -> Path:
-    """The directory of several seeds with the readings of each."""
+    """Write a directory of several seeds with the readings of each, and return its path."""
     path.mkdir(parents=True)
     write_group(path, "seeds", [f"seed{seed}" for seed in range(len(runs))])
     for seed, readings in enumerate(runs):

@@ -44,7 +44,7 @@ def tiny(dropout: bool = False) -> Plan:
 
 
 def data(n: int = 20, classes: int = 4, seed: int = 0) -> Dataset:
-    """Images whose class shows in the brightness of one corner."""
+    """Images whose class determines the brightness of the centre."""
     random = np.random.default_rng(seed)
 
     def split(n: int) -> Split:

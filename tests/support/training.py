@@ -17,7 +17,7 @@ from tests.support.cli import run
 
 
 def weights(run: Path) -> dict[str, bytes]:
-    """The weights in a run's last checkpoint, to be compared bit by bit."""
+    """The weights in a run's last checkpoint, as bytes for bit-exact comparison."""
     return {name: bytes(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
             for name, tensor in load_file(checkpoints(run)[0][1]).items()}  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Plans of specs that a test writes itself."""
+"""Plans of specs that are written in tests."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def row(items: str, /, input: str = "8x8x8", **header: str) -> Plan:
 
 
 def ops(plan: Plan) -> list[Op]:
-    """What the plan does, without the input."""
+    """The plan's operations, without the input."""
     return [step.op for step in plan.steps[1:]]
 
 
 def wiring(plan: Plan) -> list[str]:
-    """Each step's path, and what it reads where that is not the step before it alone."""
+    """Each step's path, followed by its inputs unless the only input is the previous step."""
     lines = []
     for index, step in enumerate(plan.steps[1:], start=1):
         read_from = ", ".join(plan.steps[i].path for i in step.inputs)
