@@ -25,13 +25,13 @@ START = float(os.environ.get("CHECK_START", time.time()))
 CHECKS: dict[str, tuple[Callable[[], None], float, bool]] = {}
 """By name: the check, its time limit in seconds, whether it needs a GPU."""
 NUMBERS: dict[str, Any] = {}
-LATE = "FAIL not done after"
-Ways = Mapping[str, Mapping[str, Any]]
-"""Execution options by name."""
+LATE = "FAIL not finished after"
+Settings = Mapping[str, Mapping[str, Any]]
+"""Name -> execution options."""
 
 
 class FailedError(Exception):
-    """A check found something wrong."""
+    """A check failed."""
 
 
 class SkippedError(Exception):
@@ -48,19 +48,19 @@ def check(seconds: float, gpu: bool = False) -> Callable[[Callable[[], None]], C
     return register
 
 
-def require(good: object, why: str) -> None:
-    """Fail the check unless `good`."""
-    if not good:
-        raise FailedError(why)
+def require(condition: object, message: str) -> None:
+    """Fail the check unless the condition holds."""
+    if not condition:
+        raise FailedError(message)
 
 
 def report(text: str) -> None:
-    """A line below the check's name."""
+    """Print a line below the check's name."""
     print("| " + text)
 
 
 def number(name: str, value: object) -> None:
-    """A figure for the JSON file."""
+    """Add a figure to the JSON file."""
     NUMBERS[name] = value
 
 
@@ -85,13 +85,13 @@ def place() -> Any:
 
 
 def cli(*words: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run resnet-cli in a separate process. Fails on a traceback or an exit code but 0."""
+    """Run resnet-cli in a separate process. Fails on a traceback or a nonzero exit code."""
     code = "from resnetcli.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=limit)
     print(f"$ resnet-cli {' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}", file=sys.stderr)
     if "Traceback" in done.stderr:
         raise FailedError(f"`{' '.join(words)}`: {done.stderr.strip().splitlines()[-1][:160]}")
-    require(done.returncode == 0, f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-160:]}")
+    require(done.returncode == 0, f"`{' '.join(words)}` exited with {done.returncode}: {done.stderr.strip()[-160:]}")
     return done
 
 
@@ -135,9 +135,9 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def options(ways: Ways) -> Ways:
-    """Typed."""
-    return ways
+def typed(settings: Settings) -> Settings:
+    """The argument, with its type declared."""
+    return settings
 
 
 def steps(trained: Any, n: int) -> Any:
@@ -148,7 +148,7 @@ def steps(trained: Any, n: int) -> Any:
 
 
 def step_s(trained: Any, n: int) -> tuple[float, float]:
-    """Seconds of a pipelined step, and of the CPU to queue it."""
+    """Seconds per pipelined step, and seconds that the CPU takes to queue it."""
     wait()
     begin = time.perf_counter()
     steps(trained, n)
@@ -189,13 +189,13 @@ def machine() -> None:
     import shutil
 
     if shutil.which("nvidia-smi"):
-        require(gpu.clock_mhz is not None, "nvidia-smi is there, and no clock was read (a field was renamed?)")
-        require(gpu.slowed is not None, "nvidia-smi is there, and no throttle reasons were read")
+        require(gpu.clock_mhz is not None, "nvidia-smi exists, but the clock could not be read (was a field renamed?)")
+        require(gpu.slowed is not None, "nvidia-smi exists, but the throttle reasons could not be read")
 
 
 @check(40, gpu=True)
 def imports() -> None:
-    """--compile with nothing imported but torch."""
+    """--compile with only torch imported."""
     code = (
         "import torch\nfrom resnetcli.bench.options import RunOptions\n"
         "from resnetcli.bench.execution import require_supported as r\n"
@@ -207,7 +207,7 @@ def imports() -> None:
 
 @check(40, gpu=True)
 def tf32() -> None:
-    """TF32 switches: error of a convolution and a matrix product against float64."""
+    """TF32 switches: error of a convolution and a matrix product relative to float64."""
     import torch
 
     from resnetcli.bench.execution import rounding
@@ -234,7 +234,7 @@ def tf32() -> None:
 # --- latency -------------------------------------------------------------------------------------------------------
 
 
-WAYS: Ways = {
+WAYS: Settings = {
     "fp32": {},
     "fp32 no tf32": {"dtype": "fp32"},
     "bf16 nhwc": {"dtype": "bf16", "channels_last": True},
@@ -314,7 +314,7 @@ def compiled() -> None:
 
 @check(100, gpu=True)
 def fused() -> None:
-    """Convolutions that cuDNN fuses with the sum and ReLU behind them, and the deviation of the outputs."""
+    """Convolutions that cuDNN fuses with the following addition and ReLU, and the deviation of the outputs."""
     import torch
 
     from resnetcli.bench.deviation import check_outputs, reference_outputs
@@ -345,12 +345,12 @@ def fused() -> None:
                 if not off.passed:
                     wrong.append(f"{name} {way}")
         report(f"{name}: " + "; ".join(line))
-    require(not wrong, "not the outputs of fp32: " + ", ".join(wrong))
+    require(not wrong, "outputs differ from fp32: " + ", ".join(wrong))
 
 
 @check(60, gpu=True)
 def graph_memory() -> None:
-    """Peak memory of a CUDA graph against eager."""
+    """Peak memory of a CUDA graph compared with eager."""
     plain = measured("resnet50", 64, 0.3, dtype="bf16")
     graph = measured("resnet50", 64, 0.3, dtype="bf16", cuda_graph=True)
     report(
@@ -359,7 +359,7 @@ def graph_memory() -> None:
     )
     require(
         graph.peak_memory_bytes > plain.peak_memory_bytes / 2,
-        "a graph's memory is not measured: its pool is allocated at capture",
+        "the graph's memory is not measured (its pool is allocated at capture)",
     )
 
 
@@ -383,7 +383,7 @@ def train_mode() -> None:
 
 @check(75)
 def calibrate() -> None:
-    """Device peaks; convolutions have to reach half of the matrix products."""
+    """Device peaks; convolutions must reach half the FLOP/s of matrix products."""
     import resnetcli.roofline.calibrate as c
 
     reached: dict[str, int] = {}
@@ -429,13 +429,13 @@ def calibrate() -> None:
         low = [k for k, p in found.peaks.items() if p.conv_flop_s < p.matmul_flop_s / 2]
         require(
             not low,
-            f"convolutions reach less than half of products in {', '.join(low)}: the large ones are not measured",
+            f"convolutions reach less than half the FLOP/s of products in {', '.join(low)}: large ones not measured?",
         )
 
 
 @check(100)
 def explain() -> None:
-    """Lower bounds against measured times, sums of layer times, at batch 64 and 1."""
+    """Lower bounds compared with measured times, sums of layer times, at batch sizes 64 and 1."""
     wrong = []
     for batch in (64, 1) if on_gpu() else (1,):
         words = [
@@ -451,18 +451,22 @@ def explain() -> None:
             "json",
         ]
         words += ["--dtype", "bf16", "--channels-last"] if on_gpu() else []
-        net = json.loads(cli(*words).stdout)
-        shares = net.get("shares") or {}
+        explanation = json.loads(cli(*words).stdout)
+        shares = explanation.get("shares") or {}
         report(
             f"{models()[0]} b{batch}: "
             + json.dumps(
-                {k: v for k, v in net.items() if isinstance(v, (int, float, bool, str)) and k not in ("model", "title")}
+                {
+                    k: v
+                    for k, v in explanation.items()
+                    if isinstance(v, (int, float, bool, str)) and k not in ("model", "title")
+                }
             )[:330]
         )
         report("   shares " + ", ".join(f"{k} {v:.2f}" for k, v in shares.items() if isinstance(v, float)))
-        number(f"explain b{batch}", {k: v for k, v in net.items() if isinstance(v, (int, float, bool, dict))})
-        if on_gpu() and batch == 64 and net.get("layers_agree") is False:
-            wrong.append("layers do not add up at batch 64")
+        number(f"explain b{batch}", {k: v for k, v in explanation.items() if isinstance(v, (int, float, bool, dict))})
+        if on_gpu() and batch == 64 and explanation.get("layers_agree") is False:
+            wrong.append("the sum of layer times differs from the whole at batch 64")
         if on_gpu() and shares.get("unexplained", 0) < -0.05:
             wrong.append(f"a time below its lower bound at batch {batch}")
     require(not wrong, "; ".join(wrong))
@@ -519,12 +523,12 @@ def energy_memory() -> None:
     )
 
 
-# --- what does not fit ---------------------------------------------------------------------------------------------
+# --- out of memory -------------------------------------------------------------------------------------------------
 
 
 @check(110, gpu=True)
 def out_of_memory() -> None:
-    """Out of memory: sweeps continue, other models are measured, memory is freed, no tracebacks."""
+    """Out of memory: sweeps continue, other models are measured, memory is freed, no traceback."""
     import gc
 
     import torch
@@ -541,7 +545,7 @@ def out_of_memory() -> None:
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
 
-    for gib in (0.6, 1.0, 1.5, 2.0, 3.0):  # whatever the piece that is missing: no other error but ours
+    for gib in (0.6, 1.0, 1.5, 2.0, 3.0):  # whichever allocation fails, only ResourceError is raised
         cap(gib)
         for mode in ("infer", "train"):
             try:
@@ -565,10 +569,10 @@ def out_of_memory() -> None:
     kinds = [type(m).__name__ for m in found.measured]
     report(f"resnet18, wide_resnet50_2, resnet18 at batch 96 in 1.2 GiB: {kinds}")
     if kinds[1] != "Measurement" and "Measurement" not in (kinds[0], kinds[2]):
-        wrong.append("a net that does not fit keeps the others from being measured")
+        wrong.append("the other models are not measured if one does not fit in memory")
     held = torch.cuda.memory_allocated() - before
     if held > 100e6:
-        wrong.append(f"{held / 1e6:.0f} MB are held while the error is")
+        wrong.append(f"the error keeps {held / 1e6:.0f} MB allocated")
     del found
     cap(0.7)
     data = dataset()
@@ -608,9 +612,9 @@ def full_card() -> None:
 
 @check(120)
 def train_steps() -> None:
-    """Training step at batch 128, pipelined: ms (of it CPU); 64,000 steps in 2 minutes are 1.875 ms each."""
+    """Pipelined training step at batch size 128: ms (CPU time to queue it); 1.875 ms make 64,000 steps in 2 minutes."""
     data = dataset()
-    ways: Ways = {
+    ways: Settings = {
         "fp32": {},
         "fp32 graph": {"cuda_graph": True},
         "tf32 graph": {"dtype": "tf32", "cuda_graph": True},
@@ -639,7 +643,7 @@ def train_steps() -> None:
 
 @check(150)
 def train_compiled() -> None:
-    """Training step compiled."""
+    """Training step with torch.compile."""
     data = dataset()
     for name in ("cifar_resnet56",) if on_gpu() else ("cifar_resnet20",):
         given = (
@@ -659,11 +663,10 @@ def train_compiled() -> None:
 @check(60, gpu=True)
 def kernels() -> None:
     """Kernels of a training step of ResNet-56 by the profiler, the most expensive first."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as watched
+    from torch.profiler import ProfilerActivity, profile
 
     data = dataset()
-    for way, given in options(
+    for way, given in typed(
         {
             "fp32": {},
             "bf16 nhwc": {"dtype": "bf16", "channels_last": True},
@@ -672,10 +675,10 @@ def kernels() -> None:
     ).items():
         t = steps(trainer("cifar_resnet56", data, **given), 5)
         wait()
-        with watched(activities=[ProfilerActivity.CUDA]) as seen:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
             steps(t, 1)
             wait()
-        events = [e for e in seen.events() if "CUDA" in str(e.device_type).upper()]
+        events = [e for e in profiled.events() if "CUDA" in str(e.device_type).upper()]
         busy = sum(e.time_range.elapsed_us() for e in events)
         kinds: dict[str, list[Any]] = {}
         for e in events:
@@ -692,11 +695,11 @@ def kernels() -> None:
 
 @check(60, gpu=True)
 def waits() -> None:
-    """No training step synchronizes with the device."""
+    """Training steps do not synchronize with the device."""
     import torch
 
     data, wrong = dataset(), []
-    for way, given in options(
+    for way, given in typed(
         {
             "eager": {},
             "graph": {"cuda_graph": True},
@@ -722,15 +725,15 @@ def resume() -> None:
     """The same run twice, and a run resumed from its state: bit-exact, or the largest difference."""
     data, wrong = dataset(), []
 
-    def apart(a: Any, b: Any) -> float:
+    def largest_difference(a: Any, b: Any) -> float:
         return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
-    ways: Ways = {
+    ways: Settings = {
         "fp32": {},
         "fp32 graph": {"cuda_graph": True},
         "bf16 nhwc graph": {"dtype": "bf16", "channels_last": True, "cuda_graph": True},
     }
-    for way, given in (ways if on_gpu() else options({"fp32": {}})).items():
+    for way, given in (ways if on_gpu() else typed({"fp32": {}})).items():
         n = 16 if on_gpu() else 4
         once, again = (
             steps(trainer("cifar_resnet20", data, **given), n).state(),
@@ -740,22 +743,22 @@ def resume() -> None:
         t = trainer("cifar_resnet20", data, **given)
         t.restore(half, n // 2)
         on = steps(t, n - n // 2).state()
-        same, resumed = apart(once, again), apart(once, on)
+        same, resumed = largest_difference(once, again), largest_difference(once, on)
         report(
-            f"{way}: after {n} steps two runs are {same:.2g} apart, a resumed one {resumed:.2g}"
-            + (" (to the bit)" if not same and not resumed else "")
+            f"{way}: after {n} steps two runs differ by {same:.2g}, a resumed one by {resumed:.2g}"
+            + (" (bit-exact)" if not same and not resumed else "")
         )
         number(f"resume {way}", [same, resumed])
         if not resumed <= max(5e-2 if "bf16" in way else 5e-3, 10 * same):
-            wrong.append(f"{way}: a resumed run is {resumed:.2g} off")
+            wrong.append(f"{way}: a resumed run differs by {resumed:.2g}")
         if not on_gpu() and (same or resumed):
-            wrong.append("not to the bit on a CPU")
+            wrong.append("not bit-exact on a CPU")
     require(not wrong, "; ".join(wrong))
 
 
 @check(60, gpu=True)
 def resume_deterministic() -> None:
-    """The same with deterministic cuDNN and without autotuning."""
+    """Resume with deterministic cuDNN and without autotuning."""
     from contextlib import contextmanager
 
     import torch
@@ -776,7 +779,7 @@ def resume_deterministic() -> None:
 
     loop.convolution_settings = fixed  # type: ignore[attr-defined]
     data = dataset()
-    for way, given in options(
+    for way, given in typed(
         {
             "fp32 graph": {"cuda_graph": True},
             "bf16 nhwc graph": {"dtype": "bf16", "channels_last": True, "cuda_graph": True},
@@ -790,7 +793,7 @@ def resume_deterministic() -> None:
         t.restore(half, 20)
         on = steps(t, 20).state()
         bad = [k for k in once if not torch.equal(once[k], on[k])]
-        report(f"{way}: {'to the bit' if not bad else f'{len(bad)} tensors differ'}; a step takes {ms(step)} ms")
+        report(f"{way}: {'bit-exact' if not bad else f'{len(bad)} tensors differ'}; step {ms(step)} ms")
         number(f"deterministic {way}", [len(bad), step])
 
 
@@ -822,22 +825,22 @@ def train_cli() -> None:
     while time.time() < until and process.poll() is None and not list(Path(run).glob("checkpoint*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
-    print(said, file=sys.stderr)
-    require("Traceback" not in said, said.strip().splitlines()[-1][:160] if said.strip() else "died")
+    output = process.communicate(timeout=60)[0]
+    print(output, file=sys.stderr)
+    require("Traceback" not in output, output.strip().splitlines()[-1][:160] if output.strip() else "no output")
     if process.returncode == 143:
         cli("train-cifar", "--resume", run, "--device", device(), limit=90)
     else:
-        require(process.returncode == 0, f"ended with {process.returncode}: {said[-160:]}")
+        require(process.returncode == 0, f"exited with {process.returncode}: {output[-160:]}")
     result = json.loads(Path(run, "result.json").read_text("utf-8"))
     report(
-        f"stopped with {process.returncode}; then {result['images_per_s']} images/s, "
+        f"exit code {process.returncode} when stopped; resumed: {result['images_per_s']} images/s, "
         f"test error {result['final_test_error_percent']}%"
     )
     evaluated = json.loads(cli("eval", run, "--no-download", "--format", "json", limit=60).stdout)
     require(
         evaluated["wrong"] == round(result["final_test_error_percent"] * evaluated["images"] / 100),
-        "eval has another error than the run",
+        "the error of `eval` differs from the run's",
     )
 
 
@@ -847,7 +850,7 @@ def two_gpus() -> None:
     import torch
 
     if torch.cuda.device_count() < 2:
-        raise SkippedError("one GPU only")
+        raise SkippedError("only one GPU")
     cli(
         "train-cifar",
         "--depth",
@@ -875,14 +878,14 @@ def two_gpus() -> None:
     report("NCCL trained, graphs on both")
 
 
-# --- the project's own ---------------------------------------------------------------------------------------------
+# --- tests, --best -------------------------------------------------------------------------------------------------
 
 
 @check(140)
 def pytest_gpu() -> None:
-    """pytest -m gpu (or MARK): which tests fail."""
+    """pytest -m gpu (or MARK): the tests that fail."""
     if subprocess.run([sys.executable, "-c", "import pytest, hypothesis"], capture_output=True).returncode:
-        raise SkippedError("no pytest or no hypothesis")
+        raise SkippedError("pytest or hypothesis is not installed")
     found = subprocess.run(["grep", "-rl", "mark.gpu", "tests"], capture_output=True, text=True).stdout.split()
     files = [f for f in found if f.endswith(".py")]
     done = subprocess.run(
@@ -932,11 +935,11 @@ def ladder() -> None:
     ]
     found = json.loads(cli(*words, limit=215).stdout)
     text = []
-    for rung in found["trials"]:
-        t = (rung.get("measurement") or rung).get("median_s")
+    for trial in found["trials"]:
+        t = (trial.get("measurement") or trial).get("median_s")
         text.append(
-            f"{rung['settings']}: {ms(t) if t else '-'}{' best' if rung['best'] else ''} "
-            f"{str(rung['problem'] or '')[:60]}"
+            f"{trial['settings']}: {ms(t) if t else '-'}{' best' if trial['best'] else ''} "
+            f"{str(trial['problem'] or '')[:60]}"
         )
     report("; ".join(text)[:900] or json.dumps(found)[:200])
     broken = [t for t in text if "Error:" in t]
@@ -969,8 +972,8 @@ def run_here(name: str) -> None:
     print("VERDICT " + verdict.replace("\n", " "))
 
 
-def run_apart(name: str, seconds: float, log: TextIO, numbers: dict[str, Any]) -> tuple[str, list[str]]:
-    """Run one check in a separate process: its verdict and lines."""
+def run_in_subprocess(name: str, seconds: float, log: TextIO, numbers: dict[str, Any]) -> tuple[str, list[str]]:
+    """Run one check in a separate process; return its verdict and lines."""
     process = subprocess.Popen(
         [sys.executable, "-W", "default", __file__, "--one", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True, env={**os.environ, "CHECK_START": str(START)},
@@ -985,7 +988,7 @@ def run_apart(name: str, seconds: float, log: TextIO, numbers: dict[str, Any]) -
     log.write(f"\n===== {name}\n{out}\n{err}\n")
     log.flush()
     lines: list[str] = []
-    verdict = f"FAIL died with {process.returncode}: {(err.strip().splitlines() or [''])[-1][:150]}"
+    verdict = f"FAIL exited with {process.returncode}: {(err.strip().splitlines() or [''])[-1][:150]}"
     if late:
         verdict = f"{LATE} {seconds:.0f} s"
     for line in out.splitlines():
@@ -999,7 +1002,7 @@ def run_apart(name: str, seconds: float, log: TextIO, numbers: dict[str, Any]) -
 
 
 def main() -> None:
-    """Run the checks that are named, or all of them while there is time."""
+    """Run the named checks, or all that fit in the time limit."""
     if sys.argv[1:2] == ["--one"]:
         run_here(sys.argv[2])
         return
@@ -1020,11 +1023,11 @@ def main() -> None:
             if needs_gpu and not gpu:
                 verdict = "SKIP no GPU"
             elif left < 12:
-                verdict = "SKIP no time left"
+                verdict = "SKIP time limit reached"
             else:
-                verdict, lines = run_apart(name, min(seconds, left - 2), log, numbers)
+                verdict, lines = run_in_subprocess(name, min(seconds, left - 2), log, numbers)
                 if verdict.startswith(LATE) and left - 2 < seconds:
-                    verdict = "SKIP no time left to finish"
+                    verdict = "SKIP time limit reached before the end"
             took = time.time() - begin
             rows.append((name, verdict, took))
             print(f"{verdict[:4]} {name:20s} {took:5.0f} s  {verdict[5:]}")
