@@ -178,7 +178,7 @@ there = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False))
 
 @pytest.fixture
 def seen(tmp_path: Path) -> Callable[..., Plan]:
-    """The plan of a net in a file, named, and parameters for it."""
+    """The plan of a model in a file, named, and parameters for it."""
     file = tmp_path / "net.py"
     file.write_text(FILE)
     return lambda name, **given: of_reference(f"{file}:{name}", given, Shape(3, 16, 16)).plan

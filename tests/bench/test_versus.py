@@ -11,7 +11,7 @@ from resnetcli.bench.versus import Ratio, noise_floor, paired, unpaired
 
 
 class World:
-    """A clock that only calls move on, and nets whose n-th call takes the n-th of their durations."""
+    """A clock that only calls move on, and models whose n-th call takes the n-th of their durations."""
 
     def __init__(self, *nets: Iterable[float]) -> None:
         self.now = 0.0
@@ -31,7 +31,7 @@ class World:
         return timer
 
     def rounds(self, nets: int) -> list[list[int]]:
-        """Who was timed in each round; before them each net once, to learn how long a call takes."""
+        """Who was timed in each round; before them each model once, to learn how long a call takes."""
         made = self.made[nets:]
         return [made[start : start + nets] for start in range(0, len(made), nets)]
 

@@ -154,7 +154,7 @@ def test_json_says_what_the_table_says() -> None:
     assert record["parameters"] == {"classes": 1000, "C": 8, "d": 14}
     assert (record["params"], record["macs"], record["flops"]) == (25603016, 4267409408, 2 * 4267409408)
     assert record["input"] == [3, 224, 224]
-    assert record["published"] == []  # another net's figures
+    assert record["published"] == []  # another model's figures
     assert record["latency"] is None
     assert sum(stage["macs"] for stage in record["stages"]) == record["macs"]
 

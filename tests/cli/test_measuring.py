@@ -1,4 +1,4 @@
-"""`--mode`, `--memory`, `--energy` and `--best` as a user meets them; nets that are quick."""
+"""`--mode`, `--memory`, `--energy` and `--best` as a user meets them; models that are quick."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_model_that_no_setting_suits_is_a_line_and_the_others_take_turns(climb
 def test_a_batch_that_no_setting_suits_is_a_line_and_the_other_batches_appear(
     climbed: list[list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At batch 8 of the second net nothing passes, and what is tried once more fails once more."""
+    """At batch 8 of the second model nothing passes, and what is tried once more fails once more."""
     from resnetcli.bench import benchmark
 
     search: Callable[..., SettingsSearch] = vars(benchmark)["search"]

@@ -1,4 +1,4 @@
-"""Several nets trained by one command, side by side."""
+"""Several models trained by one command, side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(plotting: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def plotting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two nets, one of them with two blocks to a stage, with a recipe and data."""
+    """Two models, one of them with two blocks to a stage, with a recipe and data."""
     monkeypatch.chdir(tmp_path)
     deep = tiny.NET.replace("name: tiny", "name: deep").replace("n: 1", "n: 2")
     (tiny.files(tmp_path) / "deep.yaml").write_text(deep)

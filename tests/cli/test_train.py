@@ -1,4 +1,4 @@
-"""`train-cifar` and `eval` as a user meets them, on a net that takes a moment."""
+"""`train-cifar` and `eval` as a user meets them, on a model that takes a moment."""
 
 from __future__ import annotations
 

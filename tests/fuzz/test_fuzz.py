@@ -237,7 +237,7 @@ TEXTS = [
 
 @st.composite
 def accounts(draw: st.DrawFn) -> str:
-    """A net with a header that says much about it."""
+    """A model with a header that says much about it."""
     lines = ["input: 3x32x32", "table: {a: 3x3 16, b: [global avg, fc classes]}"]
     value, text = st.sampled_from(VALUES), st.sampled_from(TEXTS)
     for key in ("name", "cite", "about"):

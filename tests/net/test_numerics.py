@@ -1,4 +1,4 @@
-"""Built nets compute what torchvision's, timm's and the papers' equations compute."""
+"""Built models compute what torchvision's, timm's and the papers' equations compute."""
 
 from __future__ import annotations
 

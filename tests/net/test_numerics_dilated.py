@@ -1,4 +1,4 @@
-"""Dilated nets compute what the released DRN code and torchvision compute."""
+"""Dilated models compute what the released DRN code and torchvision compute."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_googlenet_with_bn_is_torchvision_s_with_its_weights_in_order() -> None:
     heads_last = sorted(theirs.state_dict().items(), key=lambda item: item[0].startswith("aux"))
     net, x = built(plan, random=False), images(plan)
     copy_by_position(dict(heads_last), net)
-    theirs.training = True  # of the net alone: it computes its heads, with dropout and BN as in evaluation
+    theirs.training = True  # of the model alone: it computes its heads, with dropout and BN as in evaluation
     wanted, wanted_4d, wanted_4a = outputs(theirs, x)
     got, got_4a, got_4d = outputs(net, x)
     assert_same(got, wanted)

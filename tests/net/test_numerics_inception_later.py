@@ -34,8 +34,8 @@ def test_inception_v3_and_its_auxiliary_head_are_torchvision_s_with_its_weights_
     plan = lower(read("inception_v3", zoo=ZOO), aux=True)
     net, x = built(plan, random=False), images(plan, batch=1)
     head_last = sorted(theirs.state_dict().items(), key=lambda item: item[0].startswith("AuxLogits."))
-    copy_by_position(dict(head_last), net)  # torchvision's stands where it hangs from, ours after the net
-    theirs.training = True  # of the net alone: it computes its head, with dropout and BN as in evaluation
+    copy_by_position(dict(head_last), net)  # torchvision's stands where it hangs from, ours after the model
+    theirs.training = True  # of the model alone: it computes its head, with dropout and BN as in evaluation
     with torch.inference_mode():
         wanted, wanted_aux = theirs(x)
         got, got_aux = net(x)
@@ -57,7 +57,7 @@ def test_logits_are_timm_s_with_its_weights_in_order(name: str) -> None:
 
 
 class Drawn:
-    """The boxes of the papers' figures, with a net's weights by path; epsilon is 0.001."""
+    """The boxes of the papers' figures, with a model's weights by path; epsilon is 0.001."""
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         self.state = state

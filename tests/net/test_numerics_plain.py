@@ -1,4 +1,4 @@
-"""VGG, AlexNet, PReLU-net and the detectors compute what torchvision's nets and the papers' equations compute."""
+"""VGG, AlexNet, PReLU-net and the detectors compute what torchvision's models and the papers' equations compute."""
 
 from __future__ import annotations
 

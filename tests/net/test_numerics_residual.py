@@ -1,4 +1,4 @@
-"""Wide, pre-activation and bottleneck nets of the zoo compute what torchvision, timm and their papers compute."""
+"""Wide, pre-activation and bottleneck models of the zoo compute what torchvision, timm and their papers compute."""
 
 from __future__ import annotations
 

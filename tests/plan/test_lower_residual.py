@@ -274,7 +274,7 @@ def test_a_unit_inside_a_unit_leaves_the_outer_one_its_activated_input() -> None
 
 
 def convs_read(text: str) -> list[str]:
-    """What each step adds up or convolves: `path <- inputs`, of a net written as text."""
+    """What each step adds up or convolves: `path <- inputs`, of a model written as text."""
     plan = plan_of(text)
     return [f"{step.path} <- {' '.join(plan.steps[i].path for i in step.inputs)}" for step in plan.steps[1:]]
 

@@ -1,4 +1,4 @@
-"""What a step sees of the image: held to the gradients of the built net, to a walk over every path, and to print."""
+"""What a step sees of the image: held to the gradients of the built model, to a walk over every path, and to print."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_the_shortest_path_of_a_resnet_is_its_stem_and_shortcuts() -> None:
 def seen_by_gradient(plan: Plan, index: int, place: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and last row, first and last column of the image on which one position of a step's value depends.
 
-    The net is made linear with positive weights, so that no gradient is cut off or cancels.
+    The model is made linear with positive weights, so that no gradient is cut off or cancels.
     """
     steps = tuple(
         replace(step, op=replace(step.op, kind="avg") if isinstance(step.op, Pool | PoolTo) else step.op)

@@ -59,7 +59,7 @@ def test_torch_counts_the_same_with_auxiliary_heads(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_grouped_convolution_trains_as_its_branches_do() -> None:
-    """The same net without grouped convolutions, where torch's count has no defect: ResNeXt's form a."""
+    """The same model without grouped convolutions, where torch's count has no defect: ResNeXt's form a."""
     assert 2 * training(plan_of_model("resnext50_32x4d")).total.total_macs == flops_of_torch(
         plan_of_model("resnext50_32x4d_a")
     )

@@ -40,7 +40,7 @@ def spec_of(name: str) -> Spec:
 
 @cache
 def plan_of(name: str) -> Plan:
-    """With its auxiliary heads, if there are any: they follow the net proper, which is as it is without them."""
+    """With its auxiliary heads, if there are any: they follow the model proper, which is as it is without them."""
     spec = spec_of(name)
     return lower(spec, aux=bool(spec.aux))
 
@@ -110,7 +110,7 @@ def test_a_spec_counts_what_it_expects(name: str) -> None:
 
 @with_torch
 def test_torch_has_the_same_parameters_macs_and_shapes_and_trains_all_of_it(name: str) -> None:
-    """One test, for each net is run by torch but once."""
+    """One test, for each model is run by torch but once."""
     plan, torch_s = plan_of(name), oracle(name)
     counts = count(plan)
     assert tuple(cost.params for cost in counts.steps if cost.params) == torch_s.params

@@ -175,7 +175,7 @@ WAYS: dict[str, Any] = {"options": FASTEST}
 
 
 def best(*measurements: Measurement) -> Comparison:
-    """A comparison of one net that `--best` measured so."""
+    """A comparison of one model that `--best` measured so."""
     found = run(*measurements)
     searches = tuple(SettingsSearch(m.batch, (checked(FP32, m),)) for m in measurements)
     return dataclasses.replace(found, profiles=(dataclasses.replace(found.profiles[0], searches=searches),))

@@ -1,4 +1,4 @@
-"""How often a net is counted does not depend on how deep it is: a command's work grows with the net, not its square."""
+"""The number of counts does not depend on the depth: a command's work grows with the model, not its square."""
 
 from __future__ import annotations
 

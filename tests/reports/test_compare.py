@@ -1,4 +1,4 @@
-"""What `compare` leaves out, and how it has nets measured; the measuring itself is made up."""
+"""What `compare` leaves out, and how it has models measured; the measuring itself is made up."""
 
 from __future__ import annotations
 

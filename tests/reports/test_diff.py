@@ -1,4 +1,4 @@
-"""How two nets differ: in words written by hand, at costs worked out by hand, and sums that hold for any two."""
+"""How two models differ: in words written by hand, at costs worked out by hand, and sums that hold for any two."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def net(tmp_path: Path) -> Path:
 
 
 def saved(net: Path, **changes: Any) -> Path:
-    """The net's profile, saved as JSON beside it."""
+    """The model's profile, saved as JSON beside it."""
     path = net.with_name("old.json")
     path.write_text(json.dumps(profile_record(profile_model(str(net), {})) | changes))
     return path

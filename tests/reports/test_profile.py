@@ -1,4 +1,4 @@
-"""What a report says of a net, whatever form it is printed in."""
+"""What a report says of a model, whatever form it is printed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that are known of nets, and where they come from."""
+"""Figures that are known of models, and where they come from."""
 
 from __future__ import annotations
 

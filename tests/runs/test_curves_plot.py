@@ -48,7 +48,7 @@ def curve(tmp_path: Path, name: str = "run", train: float = 2.0, test: float = 8
 
 
 def lines_of(svg: bytes) -> list[list[tuple[float, float]]]:
-    """The points of each line between the axes, in the picture's own units; the first net's alone."""
+    """The points of each line between the axes, in the picture's own units; the first model's alone."""
     root = ElementTree.fromstring(svg)
     found = []
     for path in root.iter(f"{SVG}path"):

@@ -1,4 +1,4 @@
-"""A spec written out is the same net, whatever it extended and whatever was set."""
+"""A spec written out is the same model, whatever it extended and whatever was set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of a split: exact, whatever the batch and the net's mode."""
+"""Errors of a split: exact, whatever the batch and the model's mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A net really learns: handwritten digits in CIFAR-10's binary records, by the command a user types."""
+"""A model really learns: handwritten digits in CIFAR-10's binary records, by the command a user types."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_resnet_8_learns_handwritten_digits(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_and_residual_models_of_two_depths_come_into_one_picture(tmp_path: Path) -> None:
-    """Whether the deeper plain net is the worse one is reported (docs/how-to/curves.md), not asked for."""
+    """Whether the deeper plain model is the worse one is reported (docs/how-to/curves.md), not asked for."""
     found = experiment(tmp_path, 3, 1, tmp_path / "degradation.svg", "fp32")
     assert [each.name for each in found] == ["cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56"]
     picture = (tmp_path / "degradation.svg").read_text()

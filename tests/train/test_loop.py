@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_hand(recipe: Recipe, net: nn.Module, iterations: int, seed: int) -> list[float]:
-    """Trains the net image by image and step by step, as a textbook has it; the losses."""
+    """Trains the model image by image and step by step, as a textbook has it; the losses."""
     train = data().train
     n, (h, w), pad = len(train), train.images.shape[2:], recipe.augmentation.pad
     normalise = normalisation(train.images, recipe.normalise)
