@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from resnetcli.bench.environment import own_processors
 from resnetcli.errors import ResourceError, UsageError, first_line, plural, signal_name
 from resnetcli.frozen import frozen
 from resnetcli.train.stop import NUMBERS
@@ -218,7 +219,7 @@ def launch(command: Sequence[str], world: int, say: Callable[[str], object]) -> 
 
 def rank_environment(rank: int, world: int, port: int) -> dict[str, str]:
     """The environment of a process, as `torchrun` sets it."""
-    threads = max(1, (os.cpu_count() or 1) // world)
+    threads = max(1, len(own_processors()) // world)
     package = str(Path(__file__).resolve().parents[2])
     variables = {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),

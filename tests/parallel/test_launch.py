@@ -36,6 +36,13 @@ def test_a_process_finds_its_place_in_the_environment() -> None:
     assert read_rank(rank_environment(1, 2, 29500)) == Rank(rank=1, world=2, local_rank=1)
 
 
+def test_processes_share_the_processors_that_this_one_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert rank_environment(0, 2, 29500)["OMP_NUM_THREADS"] == "3"
+
+
 @pytest.mark.parametrize("left_out", ["RANK", "WORLD_SIZE"])
 def test_a_process_that_torchrun_did_not_start_is_alone(left_out: str) -> None:
     assert read_rank({}) is None
