@@ -32,7 +32,7 @@ def _command_of(app: typer.Typer) -> Any:
 vars(typer.testing)["_get_command"] = _command_of
 
 # Hypothesis draws the same examples every time, stores none, and has no deadline: the machine may be busy.
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.load_profile("repeatable")
 
 

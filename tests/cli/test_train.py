@@ -20,6 +20,7 @@ from resnetcli.train.evaluate import Evaluation, Evaluator
 from resnetcli.train.loop import Trainer
 from tests.support import tiny
 from tests.support.cli import check_golden, run
+from tests.support.thin import thinned
 from tests.support.training import skip_plots
 
 pytestmark = pytest.mark.usefixtures("same_threads")
@@ -224,7 +225,7 @@ def test_a_short_run_is_tested_ten_times_unless_a_test_takes_longer_than_the_way
     assert job.default_eval_every(iterations, batch, 20) == every
 
 
-@pytest.mark.parametrize("format", ["table", "md", "csv"])
+@pytest.mark.parametrize("format", thinned(["table", "md", "csv"], 3))
 def test_what_train_cifar_and_eval_print_is_as_reviewed(
     format: str, folder: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:

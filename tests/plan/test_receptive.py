@@ -335,7 +335,7 @@ def test_least_and_most_are_over_every_path(name: str) -> None:
     holds_over_every_path(row(items, input="4x40x40", **header))
 
 
-@settings(max_examples=75)
+@settings(max_examples=40)
 @given(specs())
 def test_least_and_most_are_over_every_path_of_drawn_models(text: str) -> None:
     try:

@@ -14,6 +14,7 @@ from resnetcli.spec.cell import parse_cell
 from resnetcli.spec.read import read
 from resnetcli.spec.zoo import Zoo
 from tests.support.bad_specs import CASES, Bad, row
+from tests.support.thin import thinned
 
 GOLDEN = Path(__file__).parent / "golden" / "errors.txt"
 
@@ -75,7 +76,7 @@ def test_an_error_points_into_a_line_of_its_file_and_speaks_in_lower_case(case: 
             assert len(line) < 450
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", thinned(CASES, 3))
 def test_no_error_takes_long_to_find(case: str, here: Path) -> None:
     def seconds() -> float:
         start = time.process_time()

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetcli.errors import Source, SpecError, UsageError
@@ -29,9 +29,9 @@ from resnetcli.spec.spec import (
 from resnetcli.spec.words import body_text, item_text
 from resnetcli.spec.zoo import Zoo
 from tests.support.strategies import CONVOLUTIONS, ROWS, specs
+from tests.support.thin import thinned
 
 ZOO = Zoo()
-few = settings(max_examples=50)
 SMALL = "input: 8x16x16\nclasses: 10\nlet: {k: 2}\n"
 
 
@@ -94,7 +94,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- equivalences ------------------------------------------------------------------------------------------------
 
 
-@few
 @given(specs())
 def test_what_is_printed_is_read_as_the_same_items(text: str) -> None:
     try:
@@ -129,7 +128,6 @@ def test_a_residual_s_stride_acts_in_the_first_copy_alone() -> None:
     assert net(lower(short)) == net(lower(long))
 
 
-@few
 @given(ROWS)
 def test_a_block_call_is_its_body_in_its_place(row: str) -> None:
     blocks = "blocks:\n  unit a b: [1x1 a, 3x3 b]\n  pair: [unit 4 8, residual: [unit 4 8]]\n"
@@ -179,7 +177,6 @@ def test_a_cell_of_several_layers_is_a_list_of_them() -> None:
     assert table("average pool, 1000-d fc, softmax").stages == table("[global avg, fc 1000, softmax]").stages
 
 
-@few
 @given(specs(), ROWS)
 def test_extends_is_written_out(folder: Path, text: str, row: str) -> None:
     (folder / "base.yaml").write_text(text, encoding="utf-8")
@@ -196,7 +193,7 @@ def test_extends_is_written_out(folder: Path, text: str, row: str) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("name", ZOO.files)
+@pytest.mark.parametrize("name", thinned(ZOO.files, 4))
 def test_a_child_that_changes_nothing_is_the_same_model(name: str) -> None:
     child, parent = spec_of(f"extends: {name}\n"), read(name, zoo=ZOO)
     assert net(lower(child)) == net(lower(parent))

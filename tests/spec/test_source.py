@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resnetcli.errors import Source, SpecError, UsageError
@@ -52,7 +52,6 @@ def plain(node: Node) -> object:
             return {key.value: plain(value) for key, value in pairs}
 
 
-few = settings(max_examples=50)
 TEXTS = [path.read_text(encoding="utf-8") for path in Zoo().files.values()]
 
 
@@ -61,13 +60,11 @@ def test_the_nodes_are_yaml_s_own_and_every_scalar_is_text(text: str) -> None:
     assert plain(parse(Source("net.yaml", text))) == yaml.load(text, yaml.BaseLoader)
 
 
-@few
 @given(specs())
 def test_the_nodes_of_any_spec_are_yaml_s_own(text: str) -> None:
     assert plain(parse(Source("net.yaml", text))) == yaml.load(text, yaml.BaseLoader)
 
 
-@few
 @given(specs(), st.sampled_from(["\n", "\r\n", "\r", "\x85"]))
 def test_a_scalar_stands_where_its_place_says(text: str, ending: str) -> None:
     source = Source("net.yaml", text.replace("\n", ending))

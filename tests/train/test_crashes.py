@@ -22,6 +22,7 @@ from resnetcli.train.results import TrainOutcome
 from resnetcli.train.session import Session
 from tests.support import tiny
 from tests.support.faults import MODES, Faults, Killed, installed
+from tests.support.thin import thinned
 
 
 @dataclass
@@ -157,7 +158,7 @@ def test_a_disk_full_for_one_file_operation_costs_nothing_or_is_reported(
     fill_at_each(scenes(iterations=3), tmp_path, every=3)
 
 
-@pytest.mark.parametrize("form", ["models", "seeds"])
+@pytest.mark.parametrize("form", thinned(["models", "seeds"], 2))
 def test_several_runs_killed_at_some_file_operations_all_come_to_their_end(
     scenes: Callable[..., Scene], tmp_path: Path, form: str
 ) -> None:
