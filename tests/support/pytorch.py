@@ -43,7 +43,8 @@ def state(module: nn.Module) -> list[Any]:
     def bits(tensor: Tensor | None) -> Any:
         if tensor is None or tensor.device.type == "meta" or nn.parameter.is_lazy(tensor):
             return None if tensor is None else (type(tensor), tensor.device.type, id(tensor))
-        return id(tensor), tensor.dtype, tensor.requires_grad, bytes(tensor.detach().clone().untyped_storage())
+        octets = torch.empty(0, dtype=torch.uint8).set_(tensor.detach().clone().untyped_storage())
+        return id(tensor), tensor.dtype, tensor.requires_grad, octets.numpy().tobytes()
 
     held: list[Any] = []
     for path, each in module.named_modules():
